@@ -1,0 +1,310 @@
+//! The config as the rest of the program sees it: typed, checked, with every default filled in.
+//!
+//! [`crate::config::load`] is the only way to make one, so a value of these types is already valid:
+//! names resolve, numbers are in range, no two routes tie.
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+
+use super::units::{Place, Prefix, Rate};
+
+/// The whole config.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    pub gateway: Gateway,
+    pub kernel: Kernel,
+    pub listeners: BTreeMap<String, Listener>,
+    pub upstreams: BTreeMap<String, Upstream>,
+    pub routes: BTreeMap<String, Route>,
+    pub access_log: AccessLog,
+    pub metrics: Metrics,
+    pub admin: Admin,
+    /// Every file that was read: the config itself, its includes, block lists. Watched by `run --watch`.
+    pub files: Vec<PathBuf>,
+}
+
+/// `[gateway]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Gateway {
+    /// Default: the host name.
+    pub name: String,
+    /// `None` is "auto": one worker a core. Restart needed.
+    pub workers: Option<u16>,
+    /// How long open connections may finish after stop. Default 30 s.
+    pub drain: Duration,
+    pub log: Log,
+}
+
+/// `[gateway] log = { level, format }`: the process log, on stderr.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Log {
+    /// error | warn | info | debug | trace. Default info.
+    pub level: String,
+    /// auto | text | json. Default auto.
+    pub format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    Auto,
+    Text,
+    Json,
+}
+
+/// `[kernel]`: the kernel half.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Kernel {
+    /// Where the XDP program is attached. Empty: XDP is off (steering may still be on).
+    pub interfaces: Vec<String>,
+    /// Default auto. Restart needed.
+    pub mode: KernelMode,
+    /// Default ip-hash.
+    pub steer: Steer,
+    /// Refuse to start (exit 3) when the kernel half cannot run. Default false.
+    pub required: bool,
+    /// Where maps and links are pinned. Default /sys/fs/bpf/gateway. Restart needed.
+    pub pin: PathBuf,
+    pub limit: KernelLimit,
+    pub block: KernelBlock,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KernelMode {
+    /// Native, else generic, else off; which one and why is reported.
+    Auto,
+    /// Native or a start error.
+    Native,
+    /// Generic or a start error.
+    Generic,
+    Off,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Steer {
+    /// One worker a client address, chosen by `sk_lookup`.
+    IpHash,
+    /// The kernel's own SO_REUSEPORT spreading.
+    Off,
+}
+
+/// `[kernel.limit]`: per source, IPv4 /32 or IPv6 prefix.
+#[derive(Debug, Clone, PartialEq)]
+pub struct KernelLimit {
+    pub packets: Option<Bucket>,
+    /// TCP SYNs.
+    pub new: Option<Bucket>,
+    /// Never limited, never banned.
+    pub exempt: Vec<Prefix>,
+    /// Bits of an IPv6 source that share one bucket, 32..=64. Default 64.
+    pub ipv6_prefix: u8,
+}
+
+/// A token bucket.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Bucket {
+    pub rate: Rate,
+    /// Tokens, at least 1. Default: one second of `rate`, at least 1.
+    pub burst: u64,
+}
+
+/// `[kernel.block]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct KernelBlock {
+    /// From `cidrs` and every line of `files`, without duplicates.
+    pub prefixes: Vec<Prefix>,
+    /// Holes in `prefixes`: the longest prefix wins. Still limited.
+    pub except: Vec<Prefix>,
+    /// As written, relative to the config file: watched for changes.
+    pub files: Vec<PathBuf>,
+}
+
+/// `[listener.NAME]`: HTTP/1.1 in clear.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Listener {
+    pub at: Place,
+    /// `":80"` becomes `[::]:80`, dual stack (`Bind::Any`).
+    pub bind: Bind,
+    pub max: ListenerMax,
+    pub timeout: ListenerTimeout,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Bind {
+    /// `":80"`: every IPv4 and IPv6 address of the host.
+    Any(u16),
+    Addr(SocketAddr),
+}
+
+/// `max = { connections, header, body }`
+#[derive(Debug, Clone, PartialEq)]
+pub struct ListenerMax {
+    /// Open client connections over all workers. Default 100 000.
+    pub connections: u32,
+    /// Bytes of a request's head. Default 32 KiB; 8 KiB..=1 MiB.
+    pub header: usize,
+    /// Bytes of a request's body. `None` (written as "unlimited"): no limit. Default 10 MiB.
+    pub body: Option<u64>,
+}
+
+/// `timeout = { header, idle, body }`
+#[derive(Debug, Clone, PartialEq)]
+pub struct ListenerTimeout {
+    /// From the first byte of a request to the end of its head. Default 10 s.
+    pub header: Duration,
+    /// Between two requests on a connection. Default 75 s.
+    pub idle: Duration,
+    /// Between two reads of a request body, and two writes of a response. Default 30 s.
+    pub body: Duration,
+}
+
+/// `[upstream.NAME]`, or an anonymous one made from a route's `to = ["ip:port", …]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Upstream {
+    pub at: Place,
+    /// At least one.
+    pub targets: Vec<Target>,
+    pub balance: Balance,
+    /// Bounded load (Mirrokni et al. 2018) for ip-hash and maglev: no target gets more than this factor times the
+    /// mean of active requests. Above 1. Default: off.
+    pub bounded_load: Option<f64>,
+    /// Active checks. Default: none.
+    pub health: Option<Health>,
+    pub retry: Retry,
+    pub timeout: UpstreamTimeout,
+    pub pool: Pool,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Target {
+    pub addr: SocketAddr,
+    /// 1..=1000. Default 1.
+    pub weight: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Balance {
+    RoundRobin,
+    LeastConn,
+    /// Maglev on the client's address.
+    IpHash,
+}
+
+/// `health = { path = "/healthz", … }` or `health = { tcp = true, … }`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Health {
+    pub check: HealthCheck,
+    /// Default 5 s.
+    pub every: Duration,
+    /// Default 1 s.
+    pub timeout: Duration,
+    /// Successes in a row that bring a target back. Default 2.
+    pub rise: u32,
+    /// Failures in a row that take it out. Default 3.
+    pub fall: u32,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum HealthCheck {
+    Tcp,
+    Http {
+        /// Starts with `/`.
+        path: String,
+        /// Status codes that count as healthy. Default 200..=299 (written out or empty = any 2xx).
+        expect: Vec<u16>,
+    },
+}
+
+/// `retry = { on = ["connect"], tries }`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Retry {
+    /// Other targets to try after a connection that could not be made. Default 2; 0..=10; 0 with `on = []`.
+    pub tries: u32,
+}
+
+/// `timeout = { connect, first_byte, idle, total }`
+#[derive(Debug, Clone, PartialEq)]
+pub struct UpstreamTimeout {
+    /// Default 1 s.
+    pub connect: Duration,
+    /// From the request's end to the response's head. Default 15 s.
+    pub first_byte: Duration,
+    /// Between two reads of a response body. Default 60 s.
+    pub idle: Duration,
+    /// The whole exchange. Default: none.
+    pub total: Option<Duration>,
+}
+
+/// `pool = { idle, idle_for }`: kept connections.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pool {
+    /// Idle connections kept a target and worker. Default 256.
+    pub idle: usize,
+    /// How long one may idle. Default 60 s.
+    pub idle_for: Duration,
+}
+
+/// `[route.NAME]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Route {
+    pub at: Place,
+    /// Empty: any host.
+    pub hosts: Vec<HostPattern>,
+    /// Default `/*`.
+    pub path: PathPattern,
+    /// A key of `Config::upstreams`: for `to = [..]` an anonymous upstream is added there, named as the route.
+    pub to: String,
+    /// `upgrade = ["websocket"]`: lower-case protocol names that may be upgraded to. Default: none.
+    pub upgrade: Vec<String>,
+    /// Pass 103 (Early Hints) on to the client. Default false.
+    pub early_hints: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum HostPattern {
+    /// Lower case, without a port.
+    Exact(String),
+    /// `*.example.com` is kept as `example.com`: matches any number of labels before it, at least one.
+    Wildcard(String),
+}
+
+/// A path as written: `/items`, `/items/{id}`, `/items/*`. See [`crate::route`] for how it matches.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PathPattern {
+    pub segments: Vec<Segment>,
+    /// Ends in `*`: `/items/*` matches `/items` and everything under `/items/`.
+    pub rest: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Segment {
+    Literal(String),
+    Parameter(String),
+}
+
+/// `[access_log]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct AccessLog {
+    /// Default: stdout.
+    pub to: LogTarget,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum LogTarget {
+    Off,
+    Stdout,
+    Stderr,
+    File(PathBuf),
+}
+
+/// `[metrics]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Metrics {
+    /// Default 127.0.0.1:9180; `bind = "off"` is `None`. Restart needed.
+    pub bind: Option<SocketAddr>,
+}
+
+/// `[admin]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Admin {
+    /// Default /run/gateway/admin.sock. Restart needed.
+    pub socket: PathBuf,
+}

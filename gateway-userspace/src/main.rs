@@ -1,0 +1,5 @@
+//! The `gateway` binary: daemon and command line in one.
+
+fn main() -> std::process::ExitCode {
+    gateway::cli::main()
+}
