@@ -86,7 +86,7 @@ pub fn listeners(control: &Control) -> BTreeMap<String, ListenerStatus> {
         bind: config::show_bind(listener.config.bind),
         connections: listener.stats.connections.load(Relaxed),
         accepted: listener.stats.shards.sum(|shard| shard.accepted.get()),
-        active_requests: listener.stats.shards.iter().map(|shard| shard.active_requests.load(Relaxed)).sum(),
+        active_requests: listener.stats.shards.iter().map(|shard| shard.active_requests.get()).sum(),
     };
     snapshot.listeners.iter().map(|(name, listener)| (name.clone(), describe(listener))).collect()
 }

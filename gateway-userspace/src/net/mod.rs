@@ -1,7 +1,9 @@
-//! Sockets: listeners and reading.
+//! Sockets: listening, reading, writing.
 
 mod listen;
 mod read;
+mod write;
 
 pub use listen::bind_all;
 pub use read::read_into;
+pub use write::write_slices;

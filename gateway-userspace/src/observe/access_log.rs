@@ -25,19 +25,63 @@ const FLUSH_AT: usize = 32 * 1024;
 /// Batches that may wait for the writer.
 const QUEUE: usize = 256;
 
+/// The part of a line that is the same for all requests of a connection.
+#[derive(Debug, Default)]
+pub struct ConnectionText(Vec<u8>);
+
+impl ConnectionText {
+    pub fn new(listener: &str, client: IpAddr, peer: SocketAddr, proto: &str) -> Self {
+        let mut out = Vec::new();
+        text(&mut out, b",\"listener\":", listener.as_bytes());
+        // A Vec takes every write.
+        let _ = write!(out, ",\"client\":\"{client}\",\"peer\":\"{peer}\"");
+        text(&mut out, b",\"proto\":", proto.as_bytes());
+        ConnectionText(out)
+    }
+}
+
+/// What a request says of itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    pub host: Option<&'a [u8]>,
+    pub method: &'a str,
+    pub path: &'a str,
+    pub query: Option<&'a str>,
+    pub user_agent: Option<&'a [u8]>,
+    pub referer: Option<&'a [u8]>,
+}
+
+/// The request's own part of a line, written when its head was read, since the head itself goes on to the upstream.
+/// The buffers are used again for the next request.
+#[derive(Debug, Default)]
+pub struct RequestText {
+    start: Vec<u8>,
+    end: Vec<u8>,
+}
+
+impl RequestText {
+    /// `None`: the head could not be read.
+    pub fn fill(&mut self, request: Option<Request<'_>>) {
+        self.start.clear();
+        self.end.clear();
+        if let Some(request) = request {
+            optional(&mut self.start, b",\"host\":", request.host);
+            text(&mut self.start, b",\"method\":", request.method.as_bytes());
+            text(&mut self.start, b",\"path\":", request.path.as_bytes());
+            optional(&mut self.start, b",\"query\":", request.query.map(str::as_bytes));
+            optional(&mut self.end, b",\"ua\":", request.user_agent);
+            optional(&mut self.end, b",\"ref\":", request.referer);
+        }
+    }
+}
+
 /// What is known of a request when it ends. Absent values are left out of the line.
 #[derive(Debug, Clone, Copy)]
 pub struct Line<'a> {
     pub at: SystemTime,
     pub id: &'a [u8],
-    pub listener: &'a str,
-    pub client: IpAddr,
-    pub peer: SocketAddr,
-    pub proto: &'static str,
-    pub host: &'a [u8],
-    pub method: &'a str,
-    pub path: &'a str,
-    pub query: Option<&'a str>,
+    pub connection: &'a ConnectionText,
+    pub request: &'a RequestText,
     pub status: u16,
     pub route: Option<&'a str>,
     pub upstream: Option<&'a str>,
@@ -50,8 +94,6 @@ pub struct Line<'a> {
     pub us_self: u64,
     pub us_connect: Option<u64>,
     pub us_first_byte: Option<u64>,
-    pub ua: Option<&'a [u8]>,
-    pub referer: Option<&'a [u8]>,
 }
 
 impl Line<'_> {
@@ -59,69 +101,57 @@ impl Line<'_> {
     pub fn write(&self, out: &mut Vec<u8>, stamp: &mut Stamp) {
         out.extend_from_slice(b"{\"ts\":\"");
         stamp.write(out, self.at);
+        out.extend_from_slice(b"\",\"id\":\"");
+        out.extend_from_slice(self.id);
         out.push(b'"');
-        text(out, "id", self.id);
-        text(out, "listener", self.listener.as_bytes());
-        address(out, "client", self.client);
-        out.extend_from_slice(b",\"peer\":\"");
-        let _ = write!(out, "{}", self.peer);
-        out.push(b'"');
-        text(out, "proto", self.proto.as_bytes());
-        text(out, "host", self.host);
-        text(out, "method", self.method.as_bytes());
-        text(out, "path", self.path.as_bytes());
-        optional(out, "query", self.query.map(str::as_bytes));
-        number(out, "status", u64::from(self.status));
-        optional(out, "route", self.route.map(str::as_bytes));
-        optional(out, "upstream", self.upstream.map(str::as_bytes));
-        optional(out, "target", self.target.map(str::as_bytes));
+        out.extend_from_slice(&self.connection.0);
+        out.extend_from_slice(&self.request.start);
+        number(out, b",\"status\":", u64::from(self.status));
+        name(out, b",\"route\":\"", self.route);
+        name(out, b",\"upstream\":\"", self.upstream);
+        name(out, b",\"target\":\"", self.target);
         if self.tries > 0 {
-            number(out, "tries", u64::from(self.tries));
+            number(out, b",\"tries\":", u64::from(self.tries));
         }
-        optional(out, "why", self.why.map(|why| why.name().as_bytes()));
-        number(out, "bytes_in", self.bytes_in);
-        number(out, "bytes_out", self.bytes_out);
-        number(out, "us", self.us);
-        number(out, "us_self", self.us_self);
+        name(out, b",\"why\":\"", self.why.map(Why::name));
+        number(out, b",\"bytes_in\":", self.bytes_in);
+        number(out, b",\"bytes_out\":", self.bytes_out);
+        number(out, b",\"us\":", self.us);
+        number(out, b",\"us_self\":", self.us_self);
         if let Some(us) = self.us_connect {
-            number(out, "us_connect", us);
+            number(out, b",\"us_connect\":", us);
         }
         if let Some(us) = self.us_first_byte {
-            number(out, "us_first_byte", us);
+            number(out, b",\"us_first_byte\":", us);
         }
-        optional(out, "ua", self.ua);
-        optional(out, "ref", self.referer);
+        out.extend_from_slice(&self.request.end);
         out.extend_from_slice(b"}\n");
     }
 }
 
-fn key(out: &mut Vec<u8>, name: &str) {
-    out.extend_from_slice(b",\"");
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b"\":");
-}
-
-fn number(out: &mut Vec<u8>, name: &str, value: u64) {
-    key(out, name);
+fn number(out: &mut Vec<u8>, key: &[u8], value: u64) {
+    out.extend_from_slice(key);
     out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
-fn address(out: &mut Vec<u8>, name: &str, value: IpAddr) {
-    key(out, name);
-    out.push(b'"');
-    let _ = write!(out, "{value}");
-    out.push(b'"');
+/// A name from the config or a closed list: letters, digits and `-_.:[]`, nothing to escape.
+fn name(out: &mut Vec<u8>, key: &[u8], value: Option<&str>) {
+    if let Some(value) = value {
+        out.extend_from_slice(key);
+        out.extend_from_slice(value.as_bytes());
+        out.push(b'"');
+    }
 }
 
-fn optional(out: &mut Vec<u8>, name: &str, value: Option<&[u8]>) {
+fn optional(out: &mut Vec<u8>, key: &[u8], value: Option<&[u8]>) {
     if let Some(value) = value {
-        text(out, name, value);
+        text(out, key, value);
     }
 }
 
 /// Nearly every value is plain ASCII, copied whole; the rest is escaped, with invalid UTF-8 replaced (U+FFFD).
-fn text(out: &mut Vec<u8>, name: &str, value: &[u8]) {
-    key(out, name);
+fn text(out: &mut Vec<u8>, key: &[u8], value: &[u8]) {
+    out.extend_from_slice(key);
     if value.iter().all(|byte| matches!(byte, 0x20..=0x7e) && *byte != b'"' && *byte != b'\\') {
         out.push(b'"');
         out.extend_from_slice(value);
@@ -338,18 +368,26 @@ fn reopen(sink: &mut Sink, target: &LogTarget) {
 mod tests {
     use super::*;
 
-    fn line() -> Line<'static> {
-        Line {
+    const PLAIN: Request<'static> = Request {
+        host: Some(b"a.example"),
+        method: "GET",
+        path: "/",
+        query: None,
+        user_agent: None,
+        referer: None,
+    };
+
+    fn written(request: Request<'_>) -> String {
+        let peer = SocketAddr::from(([192, 0, 2, 1], 4000));
+        let connection = ConnectionText::new("web", peer.ip(), peer, "h1");
+        let mut text = RequestText::default();
+        text.fill(Some(request));
+        let mut out = Vec::new();
+        let line = Line {
             at: UNIX_EPOCH + Duration::from_millis(1_700_000_000_007),
             id: b"id",
-            listener: "web",
-            client: IpAddr::from([192, 0, 2, 1]),
-            peer: SocketAddr::from(([192, 0, 2, 1], 4000)),
-            proto: "h1",
-            host: b"a.example",
-            method: "GET",
-            path: "/",
-            query: None,
+            connection: &connection,
+            request: &text,
             status: 200,
             route: None,
             upstream: None,
@@ -362,17 +400,15 @@ mod tests {
             us_self: 50,
             us_connect: None,
             us_first_byte: Some(200),
-            ua: None,
-            referer: None,
-        }
+        };
+        line.write(&mut out, &mut Stamp::default());
+        String::from_utf8(out).unwrap()
     }
 
     #[test]
     fn a_line_has_its_fields_in_order_and_leaves_out_what_is_absent() {
-        let mut out = Vec::new();
-        line().write(&mut out, &mut Stamp::default());
         assert_eq!(
-            String::from_utf8(out).unwrap(),
+            written(PLAIN),
             "{\"ts\":\"2023-11-14T22:13:20.007Z\",\"id\":\"id\",\"listener\":\"web\",\"client\":\"192.0.2.1\",\
              \"peer\":\"192.0.2.1:4000\",\"proto\":\"h1\",\"host\":\"a.example\",\"method\":\"GET\",\"path\":\"/\",\
              \"status\":200,\"bytes_in\":0,\"bytes_out\":128,\"us\":250,\"us_self\":50,\"us_first_byte\":200}\n"
@@ -381,12 +417,11 @@ mod tests {
 
     #[test]
     fn hostile_bytes_stay_inside_their_json_string() {
-        let mut out = Vec::new();
         let ua: &[u8] = b"\"},{\"x\":\"\\\n\xff\x00";
-        Line { ua: Some(ua), ..line() }.write(&mut out, &mut Stamp::default());
-        let parsed: serde_json::Value = serde_json::from_slice(&out).unwrap();
+        let line = written(Request { user_agent: Some(ua), ..PLAIN });
+        let parsed: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(parsed["ua"], "\"},{\"x\":\"\\\n\u{fffd}\u{0}");
-        assert_eq!(out.iter().filter(|byte| **byte == b'\n').count(), 1);
+        assert_eq!(line.matches('\n').count(), 1);
     }
 
     #[test]

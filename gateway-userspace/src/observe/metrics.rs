@@ -176,7 +176,7 @@ struct RouteTotals {
 fn connections(control: &Control, families: &mut Families) {
     let (mut requests, mut active, mut total) = (Vec::new(), Vec::new(), Vec::new());
     for (name, stats) in control.registry.listeners() {
-        let running: i64 = stats.shards.iter().map(|shard| shard.active_requests.load(Relaxed)).sum();
+        let running: i64 = stats.shards.iter().map(|shard| shard.active_requests.get()).sum();
         requests.push(gauge(&[("listener", &name)], running as f64));
         active.push(gauge(&[("listener", &name)], f64::from(stats.connections.load(Relaxed))));
         let accepted = stats.shards.sum(|shard| shard.accepted.get());
@@ -206,8 +206,8 @@ fn upstreams(control: &Control, families: &mut Families) {
             let code = code.to_string();
             requests.push(counter(&[("upstream", &upstream), ("target", &target), ("code", &code)], n));
         }
-        let idle: i64 = stats.shards.iter().map(|shard| shard.idle.load(Relaxed)).sum();
-        let busy: i64 = stats.shards.iter().map(|shard| shard.busy.load(Relaxed)).sum();
+        let idle: i64 = stats.shards.iter().map(|shard| shard.idle.get()).sum();
+        let busy: i64 = stats.shards.iter().map(|shard| shard.busy.get()).sum();
         open.push((upstream, idle, busy));
     }
     let mut by_upstream = std::collections::BTreeMap::<String, (i64, i64)>::new();

@@ -34,6 +34,22 @@ impl Count {
     }
 }
 
+/// A value that goes up and down, with one writer.
+#[derive(Debug, Default)]
+pub struct Level(AtomicI64);
+
+impl Level {
+    /// Only ever called by the shard's own worker.
+    #[inline]
+    pub fn add(&self, step: i64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(step), Relaxed);
+    }
+
+    pub fn get(&self) -> i64 {
+        self.0.load(Relaxed)
+    }
+}
+
 /// One `T` a worker, each on cache lines of its own.
 #[derive(Debug)]
 pub struct Sharded<T>(Box<[Padded<T>]>);
@@ -218,7 +234,7 @@ impl RouteStats {
 pub struct ListenerShard {
     pub accepted: Count,
     pub over_limit: Count,
-    pub active_requests: AtomicI64,
+    pub active_requests: Level,
 }
 
 #[derive(Debug)]
@@ -232,8 +248,8 @@ pub struct ListenerStats {
 #[derive(Debug, Default)]
 pub struct TargetShard {
     codes: Codes,
-    pub idle: AtomicI64,
-    pub busy: AtomicI64,
+    pub idle: Level,
+    pub busy: Level,
 }
 
 impl TargetShard {

@@ -161,7 +161,7 @@ pub struct UpstreamBody {
 }
 
 impl ResponseBody {
-    pub fn own(body: Bytes, mut exchange: Exchange) -> Self {
+    pub fn own(body: Bytes, exchange: Exchange) -> Self {
         if body.is_empty() || exchange.is_head() {
             exchange.complete();
         }
@@ -182,11 +182,13 @@ impl UpstreamBody {
     fn finish(&mut self, cx: &mut Context<'_>) {
         self.exchange.complete();
         if let Some(mut connection) = self.connection.take()
-            && let Some(route) = &self.exchange.route
             && connection.settle(cx)
         {
-            let pool = &route.upstream.config.pool;
-            self.exchange.state.worker.pool.put(connection, pool.idle, pool.idle_for, Instant::now());
+            let now = self.exchange.recently();
+            self.exchange.with_upstream(|upstream| {
+                let pool = &upstream.config.pool;
+                self.exchange.state.worker.pool.put(connection, pool.idle, pool.idle_for, now);
+            });
         }
     }
 
@@ -210,7 +212,7 @@ impl UpstreamBody {
         }
         match frame {
             Some(Ok(frame)) => {
-                self.exchange.bytes_out += frame.data_ref().map_or(0, |data| data.len() as u64);
+                self.exchange.add_bytes_out(frame.data_ref().map_or(0, |data| data.len() as u64));
                 if self.incoming.is_end_stream() {
                     self.finish(cx);
                 }
@@ -234,8 +236,8 @@ impl UpstreamBody {
             Some(Expired::Wait(_)) => return self.cut(Why::UpstreamIdleTimeout),
             None => {}
         }
-        if let Some(route) = &self.exchange.route {
-            timer.ensure(Wait::ResponseBody, route.upstream.config.timeout.idle);
+        if let Some(idle) = self.exchange.with_upstream(|upstream| upstream.config.timeout.idle) {
+            timer.ensure(Wait::ResponseBody, idle);
         }
         self.pending_since.get_or_insert_with(Instant::now);
         Poll::Pending
@@ -251,7 +253,7 @@ impl Body for ResponseBody {
             ResponseBody::Nothing => Poll::Ready(None),
             ResponseBody::Own { body, exchange } => {
                 let body = body.take();
-                exchange.bytes_out += body.as_ref().map_or(0, |body| body.len() as u64);
+                exchange.add_bytes_out(body.as_ref().map_or(0, |body| body.len() as u64));
                 exchange.complete();
                 Poll::Ready(body.map(|body| Ok(Frame::data(body))))
             }

@@ -12,7 +12,7 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use tokio::{io::AsyncWrite, net::TcpStream};
 
 use super::{connection::ClientState, timer::Wait};
-use crate::net::read_into;
+use crate::net::{read_into, write_slices};
 
 pub struct ClientIo {
     pub stream: TcpStream,
@@ -89,7 +89,7 @@ impl Write for ClientIo {
             return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
         }
         ready!(self.write_early(cx))?;
-        let result = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        let result = write_slices(&mut self.stream, cx, slices);
         self.note_write(result)
     }
 }

@@ -21,13 +21,17 @@ use tokio::{io::Interest, net::TcpStream};
 
 use super::{
     client_io::ClientIo,
+    exchange::Record,
     handler, problem,
     reuse::Reuse,
     timer::{Expired, Timer, Wait},
     tunnel::{self, Tunnel},
     worker::Worker,
 };
-use crate::{observe::Why, runtime::Listener};
+use crate::{
+    observe::{Why, access_log::ConnectionText},
+    runtime::Listener,
+};
 
 /// After this long without a request a connection gives its buffers back and sleeps.
 const SLEEP_AFTER: Duration = Duration::from_secs(2);
@@ -36,8 +40,7 @@ const SLEEP_AFTER: Duration = Duration::from_secs(2);
 pub struct ClientState {
     pub worker: Rc<Worker>,
     pub listener: Arc<Listener>,
-    pub peer: SocketAddr,
-    /// Who it is about: the peer's address, IPv4-mapped IPv6 taken as IPv4.
+    /// Who it is: the peer's address, IPv4-mapped IPv6 taken as IPv4.
     pub client: IpAddr,
     pub client_text: HeaderValue,
     pub timer: Timer,
@@ -55,6 +58,10 @@ pub struct ClientState {
     pub tunnel: RefCell<Option<Tunnel>>,
     /// `Forwarded`, remembered for the host it was made for.
     pub forwarded: RefCell<Option<(HeaderValue, HeaderValue)>>,
+    /// The request at hand.
+    pub record: RefCell<Record>,
+    /// This connection's part of every log line.
+    pub log_text: ConnectionText,
     cut: Cell<Option<Why>>,
     started: Cell<Option<Instant>>,
     closing: Cell<bool>,
@@ -64,10 +71,11 @@ impl ClientState {
     fn new(worker: Rc<Worker>, listener: Arc<Listener>, peer: SocketAddr) -> Self {
         let client = peer.ip().to_canonical();
         let text = client.to_string();
+        let log_text =
+            ConnectionText::new(&listener.name, client, SocketAddr::new(client, peer.port()), "h1");
         ClientState {
             worker,
             listener,
-            peer: SocketAddr::new(client, peer.port()),
             client,
             client_text: HeaderValue::from_maybe_shared(bytes::Bytes::from(text))
                 .unwrap_or(HeaderValue::from_static("unknown")),
@@ -80,6 +88,8 @@ impl ClientState {
             early: RefCell::default(),
             tunnel: RefCell::default(),
             forwarded: RefCell::default(),
+            record: RefCell::default(),
+            log_text,
             cut: Cell::new(None),
             started: Cell::new(None),
             closing: Cell::new(false),

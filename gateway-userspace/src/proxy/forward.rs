@@ -5,7 +5,6 @@
 
 use std::{
     io,
-    rc::Rc,
     sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
@@ -25,7 +24,6 @@ use crate::{
         Why,
         stats::{Connect, Retry},
     },
-    runtime::Route,
     upstream::{
         Target, Upstream,
         connection::{Connection, Failed, connect},
@@ -42,72 +40,67 @@ pub struct Answer {
 enum Attempt {
     Answered(Answer),
     /// No connection could be made: the request is whole and may go elsewhere.
-    NotConnected(Request<RequestBody>, Why),
+    NotConnected(Why),
     Failed(Why),
 }
 
+/// The request is taken out of `request` when it is sent, and put back when it turns out that it was not.
 pub async fn send(
-    route: &Route,
-    exchange: &mut Exchange,
-    mut request: Request<RequestBody>,
+    upstream: &Upstream,
+    exchange: &Exchange,
+    request: &mut Option<Request<RequestBody>>,
 ) -> Result<Answer, Why> {
-    let upstream = &*route.upstream;
-    let state = exchange.state.clone();
+    let state = &*exchange.state;
     let mut tried = Tried::default();
-    let mut failed = Why::NoHealthyTarget;
+    let mut failed = None;
     for _ in 0..=upstream.config.retry.tries {
         let Some(active) = upstream.pick(state.client, &mut tried) else { break };
-        if failed != Why::NoHealthyTarget {
+        if failed.is_some() {
             upstream.stats.shards.of(state.worker.index).retry(Retry::Connect);
         }
         let target = active.target().clone();
         exchange.try_target(active);
-        match try_target(upstream, &target, &state, exchange, request).await {
+        match try_target(upstream, &target, exchange, request).await {
             Attempt::Answered(answer) => return Ok(answer),
             Attempt::Failed(why) => return Err(why),
-            Attempt::NotConnected(unsent, why) => (request, failed) = (unsent, why),
+            Attempt::NotConnected(why) => failed = Some(why),
         }
     }
-    Err(failed)
+    Err(failed.unwrap_or(Why::NoHealthyTarget))
 }
 
 /// One target: a kept connection first, a fresh one if that turns out to be closed or if there is none.
 async fn try_target(
     upstream: &Upstream,
     target: &Arc<Target>,
-    state: &Rc<ClientState>,
-    exchange: &mut Exchange,
-    mut request: Request<RequestBody>,
+    exchange: &Exchange,
+    request: &mut Option<Request<RequestBody>>,
 ) -> Attempt {
-    let repeatable = request.body().is_empty() && is_idempotent(request.method());
-    if let Some(connection) = state.worker.pool.take(target) {
-        match on_connection(upstream, state, exchange, connection, request, repeatable).await {
+    let worker = &exchange.state.worker;
+    let mut connection = worker.pool.take(target);
+    loop {
+        let kept = connection.is_some();
+        let on = match connection.take() {
+            Some(kept) => kept,
+            // Boxed: it is rare, and would make every request's future larger.
+            None => match Box::pin(open(upstream, target, exchange)).await {
+                Ok(fresh) => fresh,
+                Err(attempt) => return attempt,
+            },
+        };
+        match on_connection(upstream, exchange, on, request, kept).await {
             Sent::Answered(answer) => return Attempt::Answered(answer),
             Sent::Failed(why) => return Attempt::Failed(why),
-            Sent::Again(again) => request = *again,
-        }
-        upstream.stats.shards.of(state.worker.index).retry(Retry::Stale);
-    }
-    match open(upstream, target, state, exchange).await {
-        Ok(connection) => match on_connection(upstream, state, exchange, connection, request, false).await {
-            Sent::Answered(answer) => Attempt::Answered(answer),
-            Sent::Failed(why) => Attempt::Failed(why),
+            Sent::Again if kept => upstream.stats.shards.of(worker.index).retry(Retry::Stale),
             // A fresh connection that takes nothing is no different from one that is refused.
-            Sent::Again(again) => Attempt::NotConnected(*again, Why::UpstreamConnectRefused),
-        },
-        Err(Expired::Total) => Attempt::Failed(Why::UpstreamTotalTimeout),
-        Err(Expired::Wait(Wait::Connect)) => Attempt::NotConnected(request, Why::UpstreamConnectTimeout),
-        Err(Expired::Wait(_)) => Attempt::NotConnected(request, Why::UpstreamConnectRefused),
+            Sent::Again => return Attempt::NotConnected(Why::UpstreamConnectRefused),
+        }
     }
 }
 
-/// Opens a connection, within `timeout.connect`. `Expired::Wait(Wait::Nothing)` stands for a refusal.
-async fn open(
-    upstream: &Upstream,
-    target: &Arc<Target>,
-    state: &Rc<ClientState>,
-    exchange: &mut Exchange,
-) -> Result<Box<Connection>, Expired> {
+/// Opens a connection, within `timeout.connect`.
+async fn open(upstream: &Upstream, target: &Arc<Target>, exchange: &Exchange) -> Result<Box<Connection>, Attempt> {
+    let state = &*exchange.state;
     let began = Instant::now();
     state.timer.start(Wait::Connect, began + upstream.config.timeout.connect);
     let worker = state.worker.index;
@@ -126,54 +119,55 @@ async fn open(
         Ok(Err(error)) => {
             shard.connect(Connect::Refused);
             tracing::debug!(upstream = %upstream.name, target = %target.name, %error, "cannot connect");
-            Err(Expired::Wait(Wait::Nothing))
+            Err(Attempt::NotConnected(Why::UpstreamConnectRefused))
         }
-        Err(expired) => {
+        Err(Expired::Total) => Err(Attempt::Failed(Why::UpstreamTotalTimeout)),
+        Err(Expired::Wait(_)) => {
             shard.connect(Connect::Timeout);
-            Err(expired)
+            Err(Attempt::NotConnected(Why::UpstreamConnectTimeout))
         }
     }
 }
 
 enum Sent {
     Answered(Answer),
-    /// It can be sent again: nothing was sent of it, or it may be repeated and got no answer.
-    Again(Box<Request<RequestBody>>),
+    /// It can be sent again, and is back in its place: nothing was sent of it, or it may be repeated and got no answer.
+    Again,
     Failed(Why),
 }
 
 async fn on_connection(
     upstream: &Upstream,
-    state: &Rc<ClientState>,
-    exchange: &mut Exchange,
+    exchange: &Exchange,
     mut connection: Box<Connection>,
-    request: Request<RequestBody>,
-    repeatable: bool,
+    request: &mut Option<Request<RequestBody>>,
+    kept: bool,
 ) -> Sent {
+    let state = &*exchange.state;
+    let Some(sending) = request.take() else { return Sent::Failed(Why::UpstreamReset) };
     let now = Instant::now();
     exchange.sent(now);
     state.awaiting_head.set(true);
-    state.body_waited.set(Default::default());
     state.timer.start(Wait::FirstByte, now + upstream.config.timeout.first_byte);
-    let hints = request.extensions().get::<EarlyHints>().cloned();
-    let answer = {
-        let mut answer = std::pin::pin!(state.timer.bound(connection.request(request, repeatable)));
-        std::future::poll_fn(|cx| {
-            let poll = answer.as_mut().poll(cx);
-            if let Some(hints) = &hints {
-                hints.move_to(state);
-            }
-            poll
-        })
-        .await
-    };
+    let repeatable = kept && sending.body().is_empty() && is_idempotent(sending.method());
+    let hints = sending.extensions().get::<EarlyHints>().cloned();
+    let answer = connection.request(sending, repeatable, || {
+        if let Some(hints) = &hints {
+            hints.move_to(state);
+        }
+        state.timer.take_expired()
+    });
+    let answer = answer.await;
     state.awaiting_head.set(false);
     match answer {
         Ok(Ok(response)) => {
+            if let Some(hints) = &hints {
+                hints.move_to(state);
+            }
             state.timer.stop();
             Sent::Answered(Answer { response, connection })
         }
-        Ok(Err(failed)) => not_answered(state, &connection, failed),
+        Ok(Err(failed)) => not_answered(state, &connection, failed, request),
         Err(expired) => Sent::Failed(match expired {
             Expired::Total => Why::UpstreamTotalTimeout,
             Expired::Wait(Wait::RequestBody) => Why::BodyTimeout,
@@ -182,15 +176,18 @@ async fn on_connection(
     }
 }
 
-fn not_answered(state: &Rc<ClientState>, connection: &Connection, failed: Failed) -> Sent {
+fn not_answered(
+    state: &ClientState,
+    connection: &Connection,
+    failed: Failed,
+    request: &mut Option<Request<RequestBody>>,
+) -> Sent {
     if let Some(why) = state.take_cut() {
         return Sent::Failed(why);
     }
-    if let Some(request) = failed.unsent {
-        return Sent::Again(Box::new(request));
-    }
-    if let Some(request) = connection.unanswered().and_then(|bytes| rebuild(&bytes)) {
-        return Sent::Again(Box::new(request));
+    *request = failed.unsent.or_else(|| connection.unanswered().and_then(|bytes| rebuild(&bytes)));
+    if request.is_some() {
+        return Sent::Again;
     }
     let error = &failed.error;
     tracing::debug!(target = %connection.target().name, %error, "no answer");

@@ -25,24 +25,23 @@ pub async fn handle(
     let snapshot = state.worker.snapshot();
     let (mut head, body) = request.into_parts();
     state.body_unread.set(!body.is_end_stream());
-    let mut exchange = Exchange::begin(state, &head);
-    let answer = match check(&mut head, &body, &exchange).and_then(|()| route(&snapshot, &head)) {
-        Ok(route) => {
-            exchange.route = Some(route.clone());
-            pass_on(&snapshot, &route, &mut exchange, head, body).await
-        }
-        Err(why) => Err(why),
+    let exchange = Exchange::begin(state, Some(&head));
+    let checked = check(&mut head, &body, &exchange).and_then(|()| route(&snapshot, &head));
+    let route = match checked {
+        Ok(route) => route,
+        Err(why) => return Ok(problem::response(exchange, why)),
     };
+    exchange.set_route(&route);
+    let (mut request, upgrade) = prepare(&snapshot, &route, &exchange, head, body);
+    let answer = forward::send(&route.upstream, &exchange, &mut request).await;
     Ok(match answer {
-        Ok(Passed::Answer(answer)) => deliver(&snapshot, answer, exchange),
-        Ok(Passed::Upgrade(answer)) => upgrade(&snapshot, answer, exchange),
+        Ok(answer) => match (answer.response.status(), upgrade) {
+            (StatusCode::SWITCHING_PROTOCOLS, true) => self::upgrade(&snapshot, answer, exchange),
+            (StatusCode::SWITCHING_PROTOCOLS, false) => problem::response(exchange, Why::UpstreamBadResponse),
+            _ => deliver(&snapshot, answer, exchange),
+        },
         Err(why) => problem::response(exchange, why),
     })
-}
-
-enum Passed {
-    Answer(Answer),
-    Upgrade(Answer),
 }
 
 /// What hyper lets through and an intermediary must not: RFC 9112 section 3.2 and RFC 9110 section 9.3.6.
@@ -65,37 +64,35 @@ fn route(snapshot: &Snapshot, head: &request::Parts) -> Result<Arc<Route>, Why> 
     snapshot.router.find(host, head.uri.path()).cloned().ok_or(Why::NoRoute)
 }
 
-async fn pass_on(
+/// The request as it goes upstream, and whether it asks for another protocol. `None` once it is sent.
+fn prepare(
     snapshot: &Snapshot,
-    route: &Arc<Route>,
-    exchange: &mut Exchange,
+    route: &Route,
+    exchange: &Exchange,
     mut head: request::Parts,
     body: Incoming,
-) -> Result<Passed, Why> {
-    let state = exchange.state.clone();
+) -> (Option<Request<RequestBody>>, bool) {
+    let state = &exchange.state;
     let timeout = &route.upstream.config.timeout;
-    state.timer.set_total(timeout.total.map(|total| exchange.started() + total));
+    if let Some(total) = timeout.total {
+        state.timer.set_total(Some(exchange.started() + total));
+    }
     let upgrade = headers::wanted_upgrade(&head, &route.upgrade);
-    headers::to_upstream(&mut head, upgrade.as_ref(), &state, exchange, snapshot);
+    headers::to_upstream(&mut head, upgrade.as_ref(), state, exchange, snapshot);
     let takes_interim = head.version == Version::HTTP_11;
     head.version = Version::HTTP_11;
     // What hyper attached for its own upgrades is of no use upstream.
     head.extensions.clear();
-    let body = RequestBody::new(body, &state, timeout.first_byte);
+    let body = RequestBody::new(body, state, timeout.first_byte);
     let mut request = Request::from_parts(head, body);
     if route.early_hints && takes_interim {
         forward::collect_early_hints(&mut request);
     }
-    let answer = forward::send(route, exchange, request).await?;
-    match (answer.response.status(), upgrade) {
-        (StatusCode::SWITCHING_PROTOCOLS, Some(_)) => Ok(Passed::Upgrade(answer)),
-        (StatusCode::SWITCHING_PROTOCOLS, None) => Err(Why::UpstreamBadResponse),
-        _ => Ok(Passed::Answer(answer)),
-    }
+    (Some(request), upgrade.is_some())
 }
 
 /// Streams the upstream's answer to the client.
-fn deliver(snapshot: &Snapshot, answer: Answer, mut exchange: Exchange) -> Response<ResponseBody> {
+fn deliver(snapshot: &Snapshot, answer: Answer, exchange: Exchange) -> Response<ResponseBody> {
     let (mut head, body) = answer.response.into_parts();
     exchange.answered(head.status);
     headers::to_client(&mut head, None, &exchange, snapshot);
@@ -105,7 +102,7 @@ fn deliver(snapshot: &Snapshot, answer: Answer, mut exchange: Exchange) -> Respo
 }
 
 /// Passes a 101 on and leaves both sockets to a tunnel, which the connection starts once the 101 is written.
-fn upgrade(snapshot: &Snapshot, answer: Answer, mut exchange: Exchange) -> Response<ResponseBody> {
+fn upgrade(snapshot: &Snapshot, answer: Answer, exchange: Exchange) -> Response<ResponseBody> {
     let (mut head, _) = answer.response.into_parts();
     exchange.answered(head.status);
     let protocol = head.headers.get(http::header::UPGRADE).cloned();

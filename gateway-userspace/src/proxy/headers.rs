@@ -201,7 +201,7 @@ pub fn to_upstream(
     };
     headers.insert(header::FORWARDED, forwarded(state, host.as_ref()));
     headers.append(header::VIA, snapshot.via.clone());
-    headers.insert(X_REQUEST_ID, exchange.id.clone());
+    headers.insert(X_REQUEST_ID, exchange.id());
 }
 
 fn accepts_trailers(headers: &HeaderMap) -> bool {
@@ -249,7 +249,7 @@ pub fn to_client(
         headers.insert(header::UPGRADE, protocol.clone());
     }
     headers.append(header::VIA, snapshot.via.clone());
-    headers.insert(X_REQUEST_ID, exchange.id.clone());
+    headers.insert(X_REQUEST_ID, exchange.id());
 }
 
 #[cfg(test)]

@@ -21,9 +21,9 @@ fn body(why: Why, id: &str) -> String {
 }
 
 /// Answers a request that was read.
-pub fn response(mut exchange: Exchange, why: Why) -> Response<ResponseBody> {
+pub fn response(exchange: Exchange, why: Why) -> Response<ResponseBody> {
     exchange.refuse(why);
-    let id = exchange.id.clone();
+    let id = exchange.id();
     let close = exchange.state.body_unread.get();
     let body = Bytes::from(body(why, id.to_str().unwrap_or("-")));
     let mut response = Response::new(ResponseBody::own(body, exchange));
@@ -40,9 +40,9 @@ pub fn response(mut exchange: Exchange, why: Why) -> Response<ResponseBody> {
 
 /// Answers a request whose head could not be read, on the bare socket, and accounts for it. False if the client is gone.
 pub async fn write_raw(stream: &TcpStream, state: &Rc<ClientState>, why: Why) -> bool {
-    let mut exchange = Exchange::unread(state.clone());
+    let exchange = Exchange::begin(state.clone(), None);
     exchange.refuse(why);
-    let id = exchange.id.clone();
+    let id = exchange.id();
     let id = id.to_str().unwrap_or("-");
     let body = body(why, id);
     let status = why.status();
@@ -53,7 +53,7 @@ pub async fn write_raw(stream: &TcpStream, state: &Rc<ClientState>, why: Why) ->
         status.canonical_reason().unwrap_or(""),
         body.len(),
     );
-    exchange.bytes_out = body.len() as u64;
+    exchange.add_bytes_out(body.len() as u64);
     exchange.complete();
     drop(exchange);
     let limit = state.listener.config.timeout.body;

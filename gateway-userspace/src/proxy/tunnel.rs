@@ -37,7 +37,7 @@ pub async fn run(mut tunnel: Tunnel, mut client: TcpStream, read: Bytes) {
     .await;
     if let Ok((from_client, from_upstream)) = result {
         state.bytes_in.set(from_client + read.len() as u64);
-        tunnel.exchange.bytes_out = from_upstream + tunnel.read.len() as u64;
+        tunnel.exchange.add_bytes_out(from_upstream + tunnel.read.len() as u64);
     }
     tunnel.exchange.complete();
 }

@@ -10,7 +10,7 @@ use std::{
     net::SocketAddr,
     pin::{Pin, pin},
     rc::Rc,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::Arc,
     task::{Context, Poll, Waker},
 };
 
@@ -42,8 +42,6 @@ pub struct Connection {
     ended: bool,
     waker: InlineWaker,
     tap: Rc<Tap>,
-    /// Requests sent on it so far.
-    pub used: u32,
     gauge: Gauge,
 }
 
@@ -72,7 +70,6 @@ impl Connection {
             ended: false,
             waker: InlineWaker::new(),
             tap,
-            used: 0,
             gauge: Gauge::new(target, worker),
         })
     }
@@ -86,19 +83,28 @@ impl Connection {
         &self.gauge.target
     }
 
-    /// Sends a request and waits for its answer's head. `repeatable` keeps its bytes for [`Connection::unanswered`].
-    pub async fn request(
+    /// Sends a request and waits for its answer's head, or until `limit` says that it has been long enough.
+    /// `repeatable` keeps the request's bytes for [`Connection::unanswered`].
+    pub async fn request<E>(
         &mut self,
         request: Request<RequestBody>,
         repeatable: bool,
-    ) -> Result<Response<Incoming>, Failed> {
-        self.used += 1;
+        mut limit: impl FnMut() -> Option<E>,
+    ) -> Result<Result<Response<Incoming>, Failed>, E> {
         self.tap.begin(repeatable);
         let mut answer = pin!(self.sender.try_send_request(request));
-        let mut noop = Context::from_waker(Waker::noop());
-        poll_fn(|cx| self.poll_with(cx, || answer.as_mut().poll(&mut noop)))
-            .await
-            .map_err(|mut failed| Failed { unsent: failed.take_message(), error: failed.into_error() })
+        poll_fn(|cx| {
+            let mut noop = Context::from_waker(Waker::noop());
+            match self.poll_with(cx, || answer.as_mut().poll(&mut noop)) {
+                Poll::Ready(Ok(response)) => Poll::Ready(Ok(Ok(response))),
+                Poll::Ready(Err(mut failed)) => {
+                    let unsent = failed.take_message();
+                    Poll::Ready(Ok(Err(Failed { unsent, error: failed.into_error() })))
+                }
+                Poll::Pending => limit().map_or(Poll::Pending, |over| Poll::Ready(Err(over))),
+            }
+        })
+        .await
     }
 
     /// The request's bytes, if it may be repeated and nothing of an answer came.
@@ -165,7 +171,7 @@ struct Gauge {
 
 impl Gauge {
     fn new(target: Arc<Target>, worker: usize) -> Self {
-        target.stats.shards.of(worker).busy.fetch_add(1, Relaxed);
+        target.stats.shards.of(worker).busy.add(1);
         Gauge { target, worker, idle: Cell::new(false) }
     }
 
@@ -173,8 +179,8 @@ impl Gauge {
         if self.idle.replace(idle) != idle {
             let shard = self.target.stats.shards.of(self.worker);
             let step = if idle { 1 } else { -1 };
-            shard.idle.fetch_add(step, Relaxed);
-            shard.busy.fetch_sub(step, Relaxed);
+            shard.idle.add(step);
+            shard.busy.add(-step);
         }
     }
 }
@@ -182,6 +188,6 @@ impl Gauge {
 impl Drop for Gauge {
     fn drop(&mut self) {
         self.set_idle(false);
-        self.target.stats.shards.of(self.worker).busy.fetch_sub(1, Relaxed);
+        self.target.stats.shards.of(self.worker).busy.add(-1);
     }
 }

@@ -39,6 +39,8 @@ impl Wake for Inner {
 pub struct InlineWaker {
     inner: Arc<Inner>,
     waker: Waker,
+    /// The same as `inner.task`, to compare without its lock.
+    last: Option<Waker>,
 }
 
 impl InlineWaker {
@@ -48,11 +50,11 @@ impl InlineWaker {
             again: AtomicBool::new(false),
             task: Mutex::new(None),
         });
-        InlineWaker { waker: Waker::from(inner.clone()), inner }
+        InlineWaker { waker: Waker::from(inner.clone()), inner, last: None }
     }
 
     /// Calls `round` until it is ready or nothing woke during it.
-    pub fn poll<T>(&self, cx: &mut Context<'_>, mut round: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
+    pub fn poll<T>(&mut self, cx: &mut Context<'_>, mut round: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
         self.remember(cx.waker());
         let mut inner_cx = Context::from_waker(&self.waker);
         self.inner.polling.store(true, Relaxed);
@@ -71,10 +73,10 @@ impl InlineWaker {
         result
     }
 
-    fn remember(&self, waker: &Waker) {
-        let mut task = self.inner.task.lock().unwrap_or_else(PoisonError::into_inner);
-        if !task.as_ref().is_some_and(|have| have.will_wake(waker)) {
-            *task = Some(waker.clone());
+    fn remember(&mut self, waker: &Waker) {
+        if !self.last.as_ref().is_some_and(|last| last.will_wake(waker)) {
+            self.last = Some(waker.clone());
+            *self.inner.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(waker.clone());
         }
     }
 }
@@ -94,7 +96,7 @@ mod tests {
     fn a_wake_during_the_poll_polls_again_and_one_from_outside_wakes_the_task() {
         let counter = Arc::new(Counter(Default::default()));
         let task = Waker::from(counter.clone());
-        let inline = InlineWaker::new();
+        let mut inline = InlineWaker::new();
         let mut rounds = 0;
         let mut kept = None;
         let result = inline.poll(&mut Context::from_waker(&task), |cx| {

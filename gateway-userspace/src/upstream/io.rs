@@ -17,7 +17,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::net::read_into;
+use crate::net::{read_into, write_slices};
 
 /// Larger requests are not kept.
 const MAX_KEPT: usize = 64 * 1024;
@@ -107,7 +107,7 @@ impl Write for UpstreamIo {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices).map_ok(|n| {
+        write_slices(&mut self.stream, cx, slices).map_ok(|n| {
             let mut left = n;
             for slice in slices {
                 let taken = left.min(slice.len());

@@ -12,7 +12,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed},
     },
 };
 
@@ -31,9 +31,13 @@ pub struct Target {
     /// The address as text, for logs and labels.
     pub name: Arc<str>,
     identity: u64,
+    /// Unique among all targets ever made, and small: where pools keep its connections.
+    slot: usize,
     pub stats: Arc<TargetStats>,
     shared: Shared,
 }
+
+static NEXT_SLOT: AtomicUsize = AtomicUsize::new(0);
 
 /// On a cache line of its own: every worker writes it.
 #[derive(Debug)]
@@ -47,7 +51,8 @@ impl Target {
     fn new(addr: SocketAddr, stats: Arc<TargetStats>) -> Self {
         let name: Arc<str> = addr.to_string().into();
         let identity = hash::of_bytes(SEED, name.as_bytes());
-        Target { addr, name, identity, stats, shared: Shared { active: AtomicU32::new(0), healthy: AtomicBool::new(true) } }
+        let slot = NEXT_SLOT.fetch_add(1, Relaxed);
+        Target { addr, name, identity, slot, stats, shared: Shared { active: AtomicU32::new(0), healthy: AtomicBool::new(true) } }
     }
 
     pub fn active(&self) -> u32 {

@@ -4,33 +4,26 @@
 
 use std::{
     cell::RefCell,
-    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use super::{Target, connection::Connection};
 
+/// Indexed by the targets' slots. Targets come with configs, so it stays small.
 #[derive(Default)]
-pub struct Pool {
-    idle: RefCell<HashMap<usize, Vec<Kept>>>,
-}
+pub struct Pool(RefCell<Vec<Vec<Kept>>>);
 
 struct Kept {
     connection: Box<Connection>,
     until: Instant,
 }
 
-/// A connection holds its target, so as long as one is kept no other target can have its place in memory.
-fn key(target: &Arc<Target>) -> usize {
-    Arc::as_ptr(target) as usize
-}
-
 impl Pool {
     /// An open connection to `target`, the youngest first.
     pub fn take(&self, target: &Arc<Target>) -> Option<Box<Connection>> {
-        let mut idle = self.idle.borrow_mut();
-        let kept = idle.get_mut(&key(target))?;
+        let mut targets = self.0.borrow_mut();
+        let kept = targets.get_mut(target.slot)?;
         while let Some(mut last) = kept.pop() {
             if last.connection.alive() {
                 last.connection.count_idle(false);
@@ -42,20 +35,24 @@ impl Pool {
 
     /// Keeps a connection for `idle_for`, unless `max` are kept already.
     pub fn put(&self, connection: Box<Connection>, max: usize, idle_for: Duration, now: Instant) {
-        let mut idle = self.idle.borrow_mut();
-        let kept = idle.entry(key(connection.target())).or_default();
-        if kept.len() < max {
+        let mut targets = self.0.borrow_mut();
+        let slot = connection.target().slot;
+        if targets.len() <= slot {
+            targets.resize_with(slot + 1, Vec::new);
+        }
+        if targets[slot].len() < max {
             connection.count_idle(true);
-            kept.push(Kept { connection, until: now + idle_for });
+            targets[slot].push(Kept { connection, until: now + idle_for });
         }
     }
 
     /// Closes what is too old or was closed by its peer. Called every second or so.
     pub fn sweep(&self, now: Instant) {
-        let mut idle = self.idle.borrow_mut();
-        for kept in idle.values_mut() {
+        for kept in self.0.borrow_mut().iter_mut() {
             kept.retain_mut(|kept| kept.until > now && kept.connection.alive());
+            if kept.is_empty() {
+                kept.shrink_to_fit();
+            }
         }
-        idle.retain(|_, kept| !kept.is_empty());
     }
 }
