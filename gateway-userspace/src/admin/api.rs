@@ -26,6 +26,7 @@ pub fn routes() -> Router<Arc<Control>> {
         .route("/v1/status", get(show_status))
         .route("/v1/stats", get(stats))
         .route("/v1/config", get(show_config))
+        .route("/v1/config/toml", get(config_toml))
         .route("/v1/config/check", post(check_config))
         .route("/v1/listeners", get(|State(control): Shared| async move { Json(status::listeners(&control)) }))
         .route("/v1/routes", get(routes_list))
@@ -39,7 +40,7 @@ pub fn routes() -> Router<Arc<Control>> {
         .route("/v1/bans", get(bans::list).post(bans::add))
         .route("/v1/bans/{*cidr}", get(bans::show).delete(bans::remove))
         .route("/v1/reload", post(reload))
-        .route("/v1/diff", get(diff))
+        .route("/v1/diff", get(diff).post(diff_with))
         .route("/v1/stop", post(stop))
         .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "not_found", "there is no such resource") })
 }
@@ -69,6 +70,10 @@ async fn show_config(State(control): Shared) -> Response {
     let snapshot = control.snapshot.load();
     let tag = [(axum::http::header::ETAG, format!("\"{}\"", snapshot.generation))];
     (tag, Json(config::to_json(&snapshot.config))).into_response()
+}
+
+async fn config_toml(State(control): Shared) -> Json<String> {
+    Json(config::show(&control.snapshot.load().config))
 }
 
 /// The body is a config in TOML.
@@ -137,12 +142,20 @@ async fn reload(State(control): Shared) -> Result<Json<Value>, Problem> {
 
 /// What a reload would change.
 async fn diff(State(control): Shared) -> Result<Json<Value>, Problem> {
-    let new = control.read_config()?;
+    compare(&control, &control.read_config()?)
+}
+
+/// What a reload would change if the file were the body, a config in TOML.
+async fn diff_with(State(control): Shared, body: String) -> Result<Json<Value>, Problem> {
+    compare(&control, &config::parse(&body, std::path::Path::new("/request.toml"))?)
+}
+
+fn compare(control: &Control, new: &config::model::Config) -> Result<Json<Value>, Problem> {
     let snapshot = control.snapshot.load();
     let kernel = control.kernel.plan(&new.kernel)?;
     Ok(Json(json!({
-        "changes": config::diff(&snapshot.config, &new),
-        "needs_restart": config::changes_needing_restart(&snapshot.config, &new),
+        "changes": config::diff(&snapshot.config, new),
+        "needs_restart": config::changes_needing_restart(&snapshot.config, new),
         "kernel": kernel,
     })))
 }

@@ -13,18 +13,19 @@ use super::{Error, Global};
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
 
 pub fn get(global: &Global, path: &str) -> Result<Value, Error> {
-    ask(global, Method::GET, path, None)
+    send(global, Method::GET, path, String::new())
 }
 
 pub fn post(global: &Global, path: &str, body: Option<Value>) -> Result<Value, Error> {
-    ask(global, Method::POST, path, body)
+    send(global, Method::POST, path, body.map(|body| body.to_string()).unwrap_or_default())
 }
 
 pub fn delete(global: &Global, path: &str) -> Result<Value, Error> {
-    ask(global, Method::DELETE, path, None)
+    send(global, Method::DELETE, path, String::new())
 }
 
-fn ask(global: &Global, method: Method, path: &str, body: Option<Value>) -> Result<Value, Error> {
+/// Sends `body` and waits for the answer; a refusal is an error.
+pub fn send(global: &Global, method: Method, path: &str, body: String) -> Result<Value, Error> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -35,7 +36,7 @@ fn ask(global: &Global, method: Method, path: &str, body: Option<Value>) -> Resu
         .map_err(|_| Error::Other(format!("the gateway did not answer within {PATIENCE:?}")))?
 }
 
-async fn exchange(global: &Global, method: Method, path: &str, body: Option<Value>) -> Result<Value, Error> {
+async fn exchange(global: &Global, method: Method, path: &str, body: String) -> Result<Value, Error> {
     let socket = global.socket();
     let stream = UnixStream::connect(&socket).await.map_err(|error| match error.kind() {
         std::io::ErrorKind::PermissionDenied => Error::Privilege(format!(
@@ -53,7 +54,7 @@ async fn exchange(global: &Global, method: Method, path: &str, body: Option<Valu
         .uri(path)
         .header("host", "gateway")
         .header("content-type", "application/json")
-        .body(Full::new(body.map_or_else(Bytes::new, |body| body.to_string().into())))
+        .body(Full::new(Bytes::from(body)))
         .map_err(|error| Error::Usage(format!("cannot ask for {path}: {error}")))?;
     let response = sender.send_request(request).await.map_err(broken)?;
     let status = response.status();

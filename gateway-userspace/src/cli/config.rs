@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Instant};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::{Error, Global, Outcome, client, exit, output};
+use super::{Global, Outcome, client, exit, output};
 use crate::config;
 
 #[derive(Debug, Args)]
@@ -16,7 +16,7 @@ pub struct Check {
 
 impl Check {
     pub fn run(self, global: &Global) -> Outcome {
-        let path = self.config.unwrap_or_else(|| config::DEFAULT_CONFIG.into());
+        let path = self.config.unwrap_or_else(|| super::places::CONFIG.into());
         let began = Instant::now();
         let checked = config::load(&path)?;
         let summary = json!({
@@ -48,9 +48,9 @@ impl Diff {
         let diff = match &self.config {
             None => client::get(global, "/v1/diff")?,
             Some(path) => {
-                let new = config::load(path)?;
-                let running = client::get(global, "/v1/config")?;
-                json!({ "changes": config::diff_json(&running, &config::to_json(&new)) })
+                // What it means is sent, not where it is: the gateway may see other files.
+                let meaning = config::show(&config::load(path)?);
+                client::send(global, http::Method::POST, "/v1/diff", meaning)?
             }
         };
         let differs = diff["changes"].as_array().is_some_and(|changes| !changes.is_empty());
@@ -61,23 +61,12 @@ impl Diff {
 
 /// A line a change: `~ upstream.items.timeout.connect: "1s" -> "2s"`.
 pub fn describe_diff(diff: &Value) -> String {
-    let none = Vec::new();
-    let mut lines: Vec<String> = diff["changes"]
-        .as_array()
-        .unwrap_or(&none)
-        .iter()
-        .map(|change| {
-            let path = change["path"].as_str().unwrap_or("?");
-            match (&change["from"], &change["to"]) {
-                (Value::Null, to) => format!("+ {path}: {to}"),
-                (from, Value::Null) => format!("- {path}: {from}"),
-                (from, to) => format!("~ {path}: {from} -> {to}"),
-            }
-        })
-        .collect();
+    let changes: Vec<config::Change> = serde_json::from_value(diff["changes"].clone()).unwrap_or_default();
+    let mut lines: Vec<String> = changes.iter().map(ToString::to_string).collect();
     if lines.is_empty() {
         lines.push("nothing changes".into());
     }
+    let none = Vec::new();
     for setting in diff["needs_restart"].as_array().unwrap_or(&none) {
         lines.push(format!("! {}: takes effect only after a restart", setting.as_str().unwrap_or("?")));
     }
@@ -111,9 +100,8 @@ impl Config {
             }
             Config::Show { config: None } => {
                 let running = client::get(global, "/v1/config")?;
-                let text = config::show_json(&running);
-                let text = text.map_err(|error| Error::Other(format!("cannot show the running config: {error}")))?;
-                output::print(global, &running, || text);
+                let text = client::get(global, "/v1/config/toml")?;
+                output::print(global, &running, || text.as_str().unwrap_or_default().to_owned());
             }
             Config::Schema => {
                 let schema = serde_json::to_string_pretty(&config::schema()).unwrap_or_default();

@@ -28,7 +28,7 @@ pub enum Kernel {
     /// Remove the kernel half's pinned programs and maps, also after a crash; bans and buckets are forgotten
     Detach {
         /// Where they are pinned
-        #[arg(long, default_value = crate::config::DEFAULT_PIN, value_name = "PATH")]
+        #[arg(long, default_value = super::places::PIN, value_name = "PATH")]
         pin: PathBuf,
     },
 }

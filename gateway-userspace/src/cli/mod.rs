@@ -9,6 +9,7 @@ mod kernel;
 mod limit;
 mod lifecycle;
 mod output;
+mod places;
 mod run;
 mod status;
 mod upstream;
@@ -54,7 +55,7 @@ pub struct Global {
 
 impl Global {
     fn socket(&self) -> PathBuf {
-        self.socket.clone().unwrap_or_else(|| crate::config::DEFAULT_SOCKET.into())
+        self.socket.clone().unwrap_or_else(|| places::SOCKET.into())
     }
 }
 

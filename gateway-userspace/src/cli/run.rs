@@ -27,7 +27,7 @@ pub struct Run {
 impl Run {
     pub fn run(self, global: &Global) -> Outcome {
         let source = if self.listen.is_empty() {
-            Source::File(self.config.unwrap_or_else(|| crate::config::DEFAULT_CONFIG.into()))
+            Source::File(self.config.unwrap_or_else(|| super::places::CONFIG.into()))
         } else {
             Source::Flags { listen: self.listen, to: self.to }
         };
