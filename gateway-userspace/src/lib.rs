@@ -1,14 +1,21 @@
 //! The userspace half of gateway. Dependencies between modules point down this list.
 
-pub mod cli;
-pub mod daemon;
 pub mod admin;
+pub mod balance;
+pub mod cli;
 pub mod config;
-pub mod runtime;
+pub mod daemon;
+pub mod kernel;
+mod kernel_log;
+pub mod net;
+pub mod observe;
 pub mod proxy;
 pub mod route;
+pub mod runtime;
 pub mod upstream;
-pub mod balance;
-pub mod net;
-pub mod kernel;
-pub mod observe;
+
+/// The commit this was built from, or "unknown".
+pub const COMMIT: &str = match option_env!("GATEWAY_COMMIT") {
+    Some(commit) => commit,
+    None => "unknown",
+};

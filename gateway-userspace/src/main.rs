@@ -1,5 +1,5 @@
 //! The `gateway` binary: daemon and command line in one.
 
-fn main() -> std::process::ExitCode {
+fn main() -> impl std::process::Termination {
     gateway::cli::main()
 }

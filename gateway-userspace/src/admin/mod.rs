@@ -1,1 +1,54 @@
-//! admin
+//! The admin API: JSON over HTTP on a unix socket. The command line uses nothing else.
+//!
+//! Also what monitoring asks for over TCP: `/metrics`, `/livez`, `/readyz`.
+
+mod api;
+mod bans;
+mod problem;
+mod socket;
+mod status;
+
+pub use socket::{SocketError, bind};
+pub use status::{Status, TargetStatus, UpstreamStatus};
+
+use std::sync::Arc;
+
+use axum::{Router, extract::State, http::StatusCode, http::header, response::IntoResponse, routing::get};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    task::JoinHandle,
+};
+
+use crate::{daemon::Control, observe::metrics};
+
+/// Serves the admin API until the returned task is aborted or the runtime ends.
+pub fn serve(listener: UnixListener, control: Arc<Control>) -> JoinHandle<()> {
+    let app = api::routes().merge(health()).with_state(control);
+    tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, app).await {
+            tracing::error!(%error, "the admin API ended");
+        }
+    })
+}
+
+/// Serves metrics and health over TCP.
+pub async fn serve_metrics(listener: TcpListener, control: Arc<Control>) {
+    if let Err(error) = axum::serve(listener, health().with_state(control)).await {
+        tracing::error!(%error, "the metrics endpoint ended");
+    }
+}
+
+fn health() -> Router<Arc<Control>> {
+    Router::new()
+        .route("/metrics", get(render_metrics))
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+}
+
+async fn render_metrics(State(control): State<Arc<Control>>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::render(&control))
+}
+
+async fn ready(State(control): State<Arc<Control>>) -> impl IntoResponse {
+    if control.ready() { (StatusCode::OK, "ready\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "draining\n") }
+}

@@ -1,1 +1,152 @@
-//! balance
+//! Choosing an endpoint: weighted round robin, least connections, IP hash. Pure: no sockets, no clocks.
+//!
+//! A [`Balancer`] belongs to one upstream and is shared by all workers, because its truth must be: one position in the
+//! round-robin sequence, one count of active requests an endpoint. Shared state is a few atomics; what depends on the
+//! set of usable endpoints is a [`Table`], rebuilt off the hot path when that set changes and swapped whole.
+
+mod table;
+
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
+
+use arc_swap::ArcSwap;
+use gateway_common::{hash, source::Address};
+
+pub use table::Table;
+
+use crate::config::model::Balance;
+
+/// What a balancer needs to know of an endpoint.
+pub trait Endpoint {
+    /// At least 1.
+    fn weight(&self) -> u32;
+    /// Stable over restarts and the same for every gateway: the seed of its place in the Maglev table.
+    fn identity(&self) -> u64;
+    /// Requests (and upgraded connections) in flight, over all workers.
+    fn active(&self) -> u32;
+    /// Healthy and not taken out by the operator.
+    fn usable(&self) -> bool;
+}
+
+/// The seed of client and endpoint hashes: fixed, so that a restart and every other gateway choose alike.
+pub const SEED: u64 = 0;
+
+/// Endpoints that were already tried for this request.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Tried {
+    first: u64,
+}
+
+impl Tried {
+    /// Endpoints past the 64th are not remembered; they may be tried twice.
+    pub fn add(&mut self, endpoint: usize) {
+        if endpoint < 64 {
+            self.first |= 1 << endpoint;
+        }
+    }
+
+    pub fn has(&self, endpoint: usize) -> bool {
+        endpoint < 64 && self.first & (1 << endpoint) != 0
+    }
+}
+
+/// The position in the sequence, on a cache line of its own: every worker writes it.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Position(AtomicUsize);
+
+#[derive(Debug)]
+pub struct Balancer {
+    kind: Balance,
+    bounded_load: Option<f64>,
+    table: ArcSwap<Table>,
+    position: Position,
+}
+
+impl Balancer {
+    pub fn new(kind: Balance, bounded_load: Option<f64>, endpoints: &[impl Endpoint]) -> Self {
+        let table = ArcSwap::from_pointee(Table::build(kind, endpoints));
+        Balancer { kind, bounded_load, table, position: Position::default() }
+    }
+
+    /// Call after an endpoint became usable or stopped being so.
+    pub fn rebuild(&self, endpoints: &[impl Endpoint]) {
+        self.table.store(Arc::new(Table::build(self.kind, endpoints)));
+    }
+
+    /// An endpoint's index for a request of `client`, or `None` when none is usable (and not yet tried).
+    pub fn pick(&self, endpoints: &[impl Endpoint], client: IpAddr, tried: Tried) -> Option<usize> {
+        let table = self.table.load();
+        match &**table {
+            Table::Empty => None,
+            Table::Sequence(sequence) => self.round_robin(sequence, tried),
+            Table::Scan(usable) => self.least_connections(usable, endpoints, tried),
+            Table::Maglev(slots) => self.hashed(slots, endpoints, client, tried),
+        }
+    }
+
+    fn round_robin(&self, sequence: &[u16], tried: Tried) -> Option<usize> {
+        (0..sequence.len())
+            .map(|_| usize::from(sequence[self.position.0.fetch_add(1, Relaxed) % sequence.len()]))
+            .find(|endpoint| !tried.has(*endpoint))
+    }
+
+    /// The lowest (active + 1) / weight; ties go round robin.
+    fn least_connections(&self, usable: &[u16], endpoints: &[impl Endpoint], tried: Tried) -> Option<usize> {
+        let start = self.position.0.fetch_add(1, Relaxed) % usable.len();
+        let (before, after) = usable.split_at(start);
+        let mut best: Option<(usize, u64, u64)> = None;
+        for endpoint in after.iter().chain(before).map(|i| usize::from(*i)) {
+            if tried.has(endpoint) {
+                continue;
+            }
+            let (load, weight) = (u64::from(endpoints[endpoint].active()) + 1, u64::from(endpoints[endpoint].weight()));
+            if best.is_none_or(|(_, best_load, best_weight)| load * best_weight < best_load * weight) {
+                best = Some((endpoint, load, weight));
+            }
+        }
+        best.map(|(endpoint, ..)| endpoint)
+    }
+
+    /// Maglev on the client's address. Untried and, with bounded load, not full: else on along the table.
+    fn hashed(&self, slots: &[u16], endpoints: &[impl Endpoint], client: IpAddr, tried: Tried) -> Option<usize> {
+        let start = (hash::of_address(SEED, Address::from(client)) % slots.len() as u64) as usize;
+        let first = usize::from(slots[start]);
+        if !tried.has(first) && self.bounded_load.is_none() {
+            return Some(first);
+        }
+        let bound = self.bounded_load.map(|factor| Bound::new(factor, endpoints));
+        let (before, from) = slots.split_at(start);
+        let mut in_order = from.iter().chain(before).map(|slot| usize::from(*slot));
+        in_order.find(|i| !tried.has(*i) && bound.as_ref().is_none_or(|bound| bound.admits(&endpoints[*i])))
+    }
+}
+
+/// Consistent hashing with bounded loads (Mirrokni, Thorup, Zadimoghaddam, 2018): no endpoint holds more than
+/// `ceil(factor * its share of all active requests, this one included)`.
+struct Bound {
+    per_weight: f64,
+}
+
+impl Bound {
+    fn new(factor: f64, endpoints: &[impl Endpoint]) -> Self {
+        let (mut active, mut weight) = (1u64, 0u64);
+        for endpoint in endpoints.iter().filter(|endpoint| endpoint.usable()) {
+            active += u64::from(endpoint.active());
+            weight += u64::from(endpoint.weight());
+        }
+        Bound { per_weight: factor * active as f64 / weight.max(1) as f64 }
+    }
+
+    fn admits(&self, endpoint: &impl Endpoint) -> bool {
+        f64::from(endpoint.active()) < (self.per_weight * f64::from(endpoint.weight())).ceil()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,2 +1,190 @@
-//! cli
-pub fn main() -> std::process::ExitCode { std::process::ExitCode::SUCCESS }
+//! The command line: one file a subcommand. Each parses, asks the running gateway (or the library), and prints.
+
+mod ban;
+mod client;
+mod config;
+mod doctor;
+pub mod exit;
+mod kernel;
+mod limit;
+mod lifecycle;
+mod output;
+mod places;
+mod run;
+mod status;
+mod upstream;
+
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+
+use exit::Exit;
+use output::{Color, Format};
+
+/// An eBPF-accelerated L4/L7 load balancer and API gateway.
+#[derive(Debug, Parser)]
+#[command(name = "gateway", version, max_term_width = 100, propagate_version = false)]
+#[command(after_help = "Exit codes: 0 ok; 1 differs or unhealthy; 2 bad usage or config; 3 missing privilege or \
+                        kernel feature; 4 no running gateway reachable; 5 refused by the running gateway; 70 panic.")]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Options of every subcommand.
+#[derive(Debug, Args)]
+pub struct Global {
+    /// The running gateway's admin socket [default: /run/gateway/admin.sock]
+    #[arg(long, global = true, env = "GATEWAY_SOCKET", value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// How to print what is read
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Text)]
+    output: Format,
+    /// When to colour
+    #[arg(long, global = true, value_enum, default_value_t = Color::Auto)]
+    color: Color,
+    /// Print nothing but errors
+    #[arg(short, long, global = true)]
+    quiet: bool,
+    /// Log more (`run` only; once: debug, twice: trace)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+}
+
+impl Global {
+    fn socket(&self) -> PathBuf {
+        self.socket.clone().unwrap_or_else(|| places::SOCKET.into())
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gateway in the foreground
+    Run(run::Run),
+    /// Show all problems of a config, without starting anything
+    Check(config::Check),
+    /// Load the config file again; the old config stays if the new one is bad
+    Reload(lifecycle::Reload),
+    /// Show what a reload would change; exits 1 if anything
+    Diff(config::Diff),
+    /// Stop: no new connections, and those open may finish
+    Stop(lifecycle::Stop),
+    /// Show listeners, the kernel half, upstreams; exits 1 if something is wrong
+    Status(status::Status),
+    /// Show upstreams and their targets
+    #[command(subcommand)]
+    Upstream(upstream::Upstream),
+    /// Drop everything from an address or prefix, in the kernel
+    #[command(subcommand)]
+    Ban(ban::Ban),
+    /// Show the kernel's token buckets
+    #[command(subcommand)]
+    Limit(limit::Limit),
+    /// Show or detach the kernel half
+    #[command(subcommand)]
+    Kernel(kernel::Kernel),
+    /// Check what this host offers: kernel, privileges, BPF
+    Doctor(doctor::Doctor),
+    /// Show a config with its defaults, or the config's schema
+    #[command(subcommand)]
+    Config(config::Config),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the version and what it was built from
+    Version,
+}
+
+/// What a subcommand can fail with; each has its exit code.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{0}")]
+    Usage(String),
+    #[error(transparent)]
+    Config(#[from] crate::config::ConfigErrors),
+    #[error("{0}")]
+    Privilege(String),
+    #[error("no gateway is running on {socket}: {error}\n  hint: start one with `gateway run`, or name its socket with --socket")]
+    NotRunning { socket: String, error: String },
+    #[error("refused by the running gateway: {0}")]
+    Refused(String),
+    #[error("{0}")]
+    Other(String),
+}
+
+impl Error {
+    fn exit_code(&self) -> Exit {
+        match self {
+            Error::Usage(_) | Error::Config(_) => exit::USAGE,
+            Error::Privilege(_) => exit::PRIVILEGE,
+            Error::NotRunning { .. } => exit::NOT_RUNNING,
+            Error::Refused(_) => exit::REFUSED,
+            Error::Other(_) => exit::FAILED,
+        }
+    }
+}
+
+type Outcome = Result<Exit, Error>;
+
+/// Parses the arguments and does what they say.
+pub fn main() -> Exit {
+    let Cli { global, command } = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            // Help and version are no errors.
+            return if error.use_stderr() { exit::USAGE } else { exit::OK };
+        }
+    };
+    // A panic in the command itself; a worker's connections catch their own.
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| dispatch(&global, command))) {
+        Ok(Ok(code)) => code,
+        Ok(Err(error)) => {
+            output::error(&global, &error);
+            error.exit_code()
+        }
+        Err(_) => exit::PANIC,
+    }
+}
+
+fn dispatch(global: &Global, command: Command) -> Outcome {
+    match command {
+        Command::Run(command) => command.run(global),
+        Command::Check(command) => command.run(global),
+        Command::Reload(command) => command.run(global),
+        Command::Diff(command) => command.run(global),
+        Command::Stop(command) => command.run(global),
+        Command::Status(command) => command.run(global),
+        Command::Upstream(command) => command.run(global),
+        Command::Ban(command) => command.run(global),
+        Command::Limit(command) => command.run(global),
+        Command::Kernel(command) => command.run(global),
+        Command::Doctor(command) => command.run(global),
+        Command::Config(command) => command.run(global),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "gateway", &mut std::io::stdout());
+            Ok(exit::OK)
+        }
+        Command::Version => {
+            output::print(global, &serde_json::json!({
+                "version": env!("CARGO_PKG_VERSION"),
+                "commit": crate::COMMIT,
+            }), || format!("gateway {} ({})", env!("CARGO_PKG_VERSION"), crate::COMMIT));
+            Ok(exit::OK)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -109,11 +109,13 @@ pub struct Bucket {
 /// `[kernel.block]`
 #[derive(Debug, Clone, PartialEq)]
 pub struct KernelBlock {
+    /// Those of `prefixes` that stand in the config itself. Sorted.
+    pub cidrs: Vec<Prefix>,
     /// From `cidrs` and every line of `files`, without duplicates.
     pub prefixes: Vec<Prefix>,
     /// Holes in `prefixes`: the longest prefix wins. Still limited.
     pub except: Vec<Prefix>,
-    /// As written, relative to the config file: watched for changes.
+    /// Absolute: as written, they are relative to the config file. Watched for changes.
     pub files: Vec<PathBuf>,
 }
 

@@ -1,1 +1,12 @@
-//! daemon
+//! The daemon: start-up order, workers, signals, reload, drain.
+//!
+//! The main thread is the control thread: admin API, metrics, health checks, signals, the kernel half's upkeep. Each
+//! worker is a thread of its own that only ever serves traffic.
+
+mod control;
+mod signals;
+mod start;
+mod workers;
+
+pub use control::{Control, Reload, ReloadError, Request};
+pub use start::{Options, Source, run};

@@ -1,1 +1,9 @@
-//! net
+//! Sockets: listening, reading, writing.
+
+mod listen;
+mod read;
+mod write;
+
+pub use listen::bind_all;
+pub use read::read_into;
+pub use write::write_slices;

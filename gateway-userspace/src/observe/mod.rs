@@ -1,1 +1,13 @@
-//! observe
+//! Seeing what happens: why a request was refused, counters and histograms, the access log, the process log.
+//!
+//! Everything a worker writes on the hot path is its own shard: single-writer atomics and a private buffer,
+//! read or taken by other threads only when somebody asks.
+
+pub mod access_log;
+pub mod metrics;
+pub mod process;
+pub mod process_log;
+pub mod stats;
+mod why;
+
+pub use why::Why;

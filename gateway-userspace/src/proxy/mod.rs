@@ -1,1 +1,21 @@
-//! proxy
+//! One request's life, top to bottom: accept, read its head, route, send it on, bring the answer back.
+//!
+//! - [`connection`] owns a client connection: its socket, its timer, what happens between requests.
+//! - [`handler`] is one request as a story; [`forward`] its attempts to get an answer from an upstream.
+//! - [`exchange`] is what is known of a request; it writes the log line and the counters when the request ends, however
+//!   it ends.
+
+mod body;
+mod client_io;
+pub mod connection;
+mod exchange;
+mod forward;
+mod handler;
+mod headers;
+mod problem;
+mod reuse;
+mod timer;
+mod tunnel;
+pub mod worker;
+
+pub use body::RequestBody;

@@ -1,1 +1,137 @@
-//! runtime
+//! [`Snapshot`]: the config compiled to what a request needs. Immutable; a reload makes a new one and swaps it in.
+//!
+//! Whatever can be decided before a request comes is decided here, so that a request looks things up and allocates as
+//! little as possible.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use http::HeaderValue;
+
+use crate::{
+    config::model::{self, Config},
+    observe::stats::{ListenerStats, NO_ROUTE, Registry, RouteStats},
+    route::Router,
+    upstream::Upstream,
+};
+
+/// One generation of the config.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Counts successful loads since start; the first is 1.
+    pub generation: u64,
+    pub config: Config,
+    pub router: Router<Arc<Route>>,
+    pub listeners: BTreeMap<String, Arc<Listener>>,
+    pub upstreams: BTreeMap<String, Arc<Upstream>>,
+    /// `Via` of what passes through (RFC 9110 section 7.6.3).
+    pub via: HeaderValue,
+}
+
+/// `[listener.NAME]`, compiled.
+#[derive(Debug)]
+pub struct Listener {
+    pub name: Arc<str>,
+    pub config: model::Listener,
+    pub stats: Arc<ListenerStats>,
+    /// Requests that no route took.
+    pub unrouted: Arc<RouteStats>,
+}
+
+/// `[route.NAME]`, compiled.
+#[derive(Debug)]
+pub struct Route {
+    pub name: Arc<str>,
+    pub upstream: Arc<Upstream>,
+    /// Lower-case protocol names.
+    pub upgrade: Vec<String>,
+    pub early_hints: bool,
+    /// By listener name.
+    stats: HashMap<Arc<str>, Arc<RouteStats>>,
+    only: Option<Arc<RouteStats>>,
+}
+
+impl Route {
+    pub fn stats<'a>(&'a self, listener: &'a Listener) -> &'a RouteStats {
+        self.only.as_ref().or_else(|| self.stats.get(&listener.name)).unwrap_or(&listener.unrouted)
+    }
+}
+
+impl Snapshot {
+    /// `old`: the snapshot before, whose targets live on where they are still named.
+    pub fn compile(config: Config, generation: u64, old: Option<&Snapshot>, registry: &Registry) -> Snapshot {
+        let listeners: BTreeMap<String, Arc<Listener>> = config
+            .listeners
+            .iter()
+            .map(|(name, listener)| (name.clone(), Arc::new(Listener::new(name, listener, registry))))
+            .collect();
+        let upstreams: BTreeMap<String, Arc<Upstream>> = config
+            .upstreams
+            .iter()
+            .map(|(name, upstream)| {
+                let old = old.and_then(|old| old.upstreams.get(name)).map(|old| &**old);
+                (name.clone(), Arc::new(Upstream::new(name, upstream, old, registry)))
+            })
+            .collect();
+        let routes: Vec<(&model::Route, Arc<Route>)> = config
+            .routes
+            .iter()
+            .filter_map(|(name, route)| {
+                // `config::load` made sure that the upstream exists.
+                let upstream = upstreams.get(&route.to)?.clone();
+                Some((route, Arc::new(Route::new(name, route, upstream, &listeners, registry))))
+            })
+            .collect();
+        let router =
+            Router::new(routes.iter().map(|(route, compiled)| (route.hosts.as_slice(), &route.path, compiled.clone())));
+        let via = HeaderValue::from_str(&format!("1.1 {}", pseudonym(&config.gateway.name)))
+            .unwrap_or(HeaderValue::from_static("1.1 gateway"));
+        Snapshot { generation, router, listeners, upstreams, via, config }
+    }
+
+    pub fn drain(&self) -> Duration {
+        self.config.gateway.drain
+    }
+}
+
+/// `Via` takes a token as a pseudonym.
+fn pseudonym(name: &str) -> String {
+    name.chars().map(|c| if c.is_ascii_alphanumeric() || "-._".contains(c) { c } else { '-' }).collect()
+}
+
+impl Listener {
+    fn new(name: &str, config: &model::Listener, registry: &Registry) -> Self {
+        Listener {
+            name: name.into(),
+            config: config.clone(),
+            stats: registry.listener(name),
+            unrouted: registry.route(name, NO_ROUTE),
+        }
+    }
+}
+
+impl Route {
+    fn new(
+        name: &str,
+        config: &model::Route,
+        upstream: Arc<Upstream>,
+        listeners: &BTreeMap<String, Arc<Listener>>,
+        registry: &Registry,
+    ) -> Self {
+        let stats: HashMap<Arc<str>, Arc<RouteStats>> = listeners
+            .iter()
+            .map(|(listener, compiled)| (compiled.name.clone(), registry.route(listener, name)))
+            .collect();
+        Route {
+            name: name.into(),
+            upstream,
+            upgrade: config.upgrade.clone(),
+            early_hints: config.early_hints,
+            only: if stats.len() == 1 { stats.values().next().cloned() } else { None },
+            stats,
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! The routes of the admin API.
+
+use std::{net::IpAddr, sync::Arc};
+
+use axum::{
+    Json, Router,
+    extract::{Path, Query, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{bans, problem::Problem, status};
+use crate::{
+    config,
+    daemon::{Control, Request},
+    kernel,
+};
+
+type Shared = State<Arc<Control>>;
+
+pub fn routes() -> Router<Arc<Control>> {
+    Router::new()
+        .route("/v1/status", get(show_status))
+        .route("/v1/stats", get(stats))
+        .route("/v1/config", get(show_config))
+        .route("/v1/config/toml", get(config_toml))
+        .route("/v1/config/check", post(check_config))
+        .route("/v1/listeners", get(|State(control): Shared| async move { Json(status::listeners(&control)) }))
+        .route("/v1/routes", get(routes_list))
+        .route("/v1/upstreams", get(upstreams))
+        .route("/v1/upstreams/{name}", get(upstream))
+        .route("/v1/kernel", get(kernel_status))
+        .route("/v1/kernel/maps", get(|State(control): Shared| async move { Json(control.kernel.maps()) }))
+        .route("/v1/kernel/sources", get(sources))
+        .route("/v1/kernel/sources/{source}", get(source).delete(reset_source))
+        .route("/v1/limits", get(limits))
+        .route("/v1/bans", get(bans::list).post(bans::add))
+        .route("/v1/bans/{*cidr}", get(bans::show).delete(bans::remove))
+        .route("/v1/reload", post(reload))
+        .route("/v1/diff", get(diff).post(diff_with))
+        .route("/v1/stop", post(stop))
+        .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "not_found", "there is no such resource") })
+}
+
+async fn show_status(State(control): Shared) -> Json<Value> {
+    let status = status::status(&control);
+    let healthy = status::healthy(&status);
+    let mut body = serde_json::to_value(&status).unwrap_or_default();
+    body["healthy"] = healthy.into();
+    Json(body)
+}
+
+async fn stats(State(control): Shared) -> Json<Value> {
+    let routes = control.registry.routes().into_iter().map(|((listener, route), stats)| {
+        let requests = stats.requests();
+        let by_code = requests.iter().fold(serde_json::Map::new(), |mut codes, ((_, code), n)| {
+            let slot = codes.entry(code.to_string()).or_insert(json!(0));
+            *slot = json!(slot.as_u64().unwrap_or(0) + n);
+            codes
+        });
+        json!({ "listener": listener, "route": route, "requests": requests.values().sum::<u64>(), "codes": by_code })
+    });
+    Json(json!({ "routes": routes.collect::<Vec<_>>(), "kernel": control.kernel.counters() }))
+}
+
+async fn show_config(State(control): Shared) -> Response {
+    let snapshot = control.snapshot.load();
+    let tag = [(axum::http::header::ETAG, format!("\"{}\"", snapshot.generation))];
+    (tag, Json(config::to_json(&snapshot.config))).into_response()
+}
+
+async fn config_toml(State(control): Shared) -> Json<String> {
+    Json(config::show(&control.snapshot.load().config))
+}
+
+/// The body is a config in TOML.
+async fn check_config(body: String) -> Result<Json<Value>, Problem> {
+    config::parse(&body, std::path::Path::new("request"))?;
+    Ok(Json(json!({ "ok": true })))
+}
+
+async fn routes_list(State(control): Shared) -> Json<Value> {
+    Json(config::to_json(&control.snapshot.load().config)["route"].take())
+}
+
+async fn upstreams(State(control): Shared) -> Json<Value> {
+    let snapshot = control.snapshot.load();
+    let all = snapshot.upstreams.iter().map(|(name, upstream)| (name.clone(), json!(status::describe(upstream))));
+    Json(all.collect())
+}
+
+async fn upstream(State(control): Shared, Path(name): Path<String>) -> Result<Json<Value>, Problem> {
+    let snapshot = control.snapshot.load();
+    let found = snapshot.upstreams.get(&name).ok_or_else(|| Problem::not_found("upstream", &name))?;
+    Ok(Json(json!(status::describe(found))))
+}
+
+async fn kernel_status(State(control): Shared) -> Json<Value> {
+    let mut body = serde_json::to_value(control.kernel.status()).unwrap_or_default();
+    body["summary"] = control.kernel.status().summary().into();
+    body["counters"] = json!(control.kernel.counters());
+    Json(body)
+}
+
+#[derive(Deserialize)]
+struct Top {
+    #[serde(default = "twenty")]
+    top: usize,
+}
+
+fn twenty() -> usize {
+    20
+}
+
+async fn sources(State(control): Shared, Query(query): Query<Top>) -> Json<Vec<kernel::SourceRow>> {
+    Json(control.kernel.sources(query.top.min(10_000)))
+}
+
+async fn source(
+    State(control): Shared,
+    Path(source): Path<IpAddr>,
+) -> Result<Json<kernel::SourceRow>, Problem> {
+    let row = control.kernel.source(source);
+    row.map(Json).ok_or_else(|| Problem::not_found("bucket of", &source.to_string()))
+}
+
+async fn reset_source(State(control): Shared, Path(source): Path<IpAddr>) -> Result<Json<Value>, Problem> {
+    control.kernel.reset(source)?;
+    Ok(Json(json!({ "reset": source })))
+}
+
+async fn limits(State(control): Shared) -> Json<Value> {
+    Json(json!({ "kernel": config::to_json(&control.snapshot.load().config)["kernel"]["limit"] }))
+}
+
+async fn reload(State(control): Shared) -> Result<Json<Value>, Problem> {
+    Ok(Json(json!(control.ask_reload().await?)))
+}
+
+/// What a reload would change.
+async fn diff(State(control): Shared) -> Result<Json<Value>, Problem> {
+    compare(&control, &control.read_config()?)
+}
+
+/// What a reload would change if the file were the body, a config in TOML.
+async fn diff_with(State(control): Shared, body: String) -> Result<Json<Value>, Problem> {
+    compare(&control, &config::parse(&body, std::path::Path::new("/request.toml"))?)
+}
+
+fn compare(control: &Control, new: &config::model::Config) -> Result<Json<Value>, Problem> {
+    let snapshot = control.snapshot.load();
+    let kernel = control.kernel.plan(&new.kernel)?;
+    Ok(Json(json!({
+        "changes": config::diff(&snapshot.config, new),
+        "needs_restart": config::changes_needing_restart(&snapshot.config, new),
+        "kernel": kernel,
+    })))
+}
+
+#[derive(Deserialize)]
+struct Stop {
+    #[serde(default)]
+    now: bool,
+}
+
+async fn stop(State(control): Shared, Query(query): Query<Stop>) -> Json<Value> {
+    let _ = control.requests.send(Request::Stop { now: query.now });
+    Json(json!({ "stopping": true, "pid": std::process::id() }))
+}

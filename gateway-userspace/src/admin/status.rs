@@ -1,0 +1,114 @@
+//! What the gateway says of itself.
+
+use std::{collections::BTreeMap, sync::PoisonError, sync::atomic::Ordering::Relaxed};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    config::{self, model::Balance},
+    daemon::Control,
+    upstream::Upstream,
+};
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Status {
+    pub name: String,
+    pub version: String,
+    pub pid: u32,
+    pub uptime_seconds: u64,
+    pub state: String,
+    pub generation: u64,
+    pub config: Option<String>,
+    /// The last reload's failure.
+    pub last_error: Option<String>,
+    pub workers: usize,
+    pub listeners: BTreeMap<String, ListenerStatus>,
+    pub kernel: serde_json::Value,
+    pub kernel_summary: String,
+    pub upstreams: BTreeMap<String, UpstreamStatus>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ListenerStatus {
+    pub bind: String,
+    pub connections: u32,
+    pub accepted: u64,
+    pub active_requests: i64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct UpstreamStatus {
+    pub balance: String,
+    pub targets: Vec<TargetStatus>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct TargetStatus {
+    pub addr: String,
+    pub weight: u32,
+    pub healthy: bool,
+    /// What the last active check found; absent without checks.
+    pub check: Option<String>,
+    pub active: u32,
+    pub requests: u64,
+}
+
+/// Whether it does all that its config says; `gateway status` exits 1 otherwise.
+pub fn healthy(status: &Status) -> bool {
+    status.last_error.is_none()
+        && status.upstreams.values().all(|upstream| upstream.targets.iter().any(|target| target.healthy))
+}
+
+pub fn status(control: &Control) -> Status {
+    let snapshot = control.snapshot.load();
+    let state = control.state();
+    let kernel = control.kernel.status();
+    Status {
+        name: snapshot.config.gateway.name.clone(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        pid: std::process::id(),
+        uptime_seconds: control.started.elapsed().as_secs(),
+        state: if control.ready() { "running" } else { "draining" }.into(),
+        generation: snapshot.generation,
+        config: control.config_path().map(|path| path.display().to_string()),
+        last_error: state.last_error,
+        workers: control.workers.count(),
+        listeners: listeners(control),
+        kernel_summary: kernel.summary(),
+        kernel: serde_json::to_value(&kernel).unwrap_or_default(),
+        upstreams: snapshot.upstreams.iter().map(|(name, upstream)| (name.clone(), describe(upstream))).collect(),
+    }
+}
+
+pub fn listeners(control: &Control) -> BTreeMap<String, ListenerStatus> {
+    let snapshot = control.snapshot.load();
+    let describe = |listener: &crate::runtime::Listener| ListenerStatus {
+        bind: config::show_bind(listener.config.bind),
+        connections: listener.stats.connections.load(Relaxed),
+        accepted: listener.stats.shards.sum(|shard| shard.accepted.get()),
+        active_requests: listener.stats.shards.iter().map(|shard| shard.active_requests.get()).sum(),
+    };
+    snapshot.listeners.iter().map(|(name, listener)| (name.clone(), describe(listener))).collect()
+}
+
+pub fn describe(upstream: &Upstream) -> UpstreamStatus {
+    let checks = upstream.last_check.lock().unwrap_or_else(PoisonError::into_inner);
+    let targets = upstream.members.iter().zip(checks.iter()).map(|(member, check)| TargetStatus {
+        addr: member.target.name.to_string(),
+        weight: member.weight,
+        healthy: member.target.healthy(),
+        check: upstream.config.health.is_some().then(|| check.clone()).filter(|check| !check.is_empty()),
+        active: member.target.active(),
+        requests: member.target.stats.requests().values().sum(),
+    });
+    UpstreamStatus { balance: balance_name(upstream.config.balance).into(), targets: targets.collect() }
+}
+
+fn balance_name(balance: Balance) -> &'static str {
+    match balance {
+        Balance::RoundRobin => "round-robin",
+        Balance::LeastConn => "least-conn",
+        Balance::IpHash => "ip-hash",
+    }
+}
+

@@ -1,0 +1,73 @@
+//! Asking the running gateway over its admin socket.
+
+use bytes::Bytes;
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::net::UnixStream;
+
+use super::{Error, Global};
+
+/// Long enough for a drain of the largest config's load.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
+
+pub fn get(global: &Global, path: &str) -> Result<Value, Error> {
+    send(global, Method::GET, path, String::new())
+}
+
+pub fn post(global: &Global, path: &str, body: Option<Value>) -> Result<Value, Error> {
+    send(global, Method::POST, path, body.map(|body| body.to_string()).unwrap_or_default())
+}
+
+pub fn delete(global: &Global, path: &str) -> Result<Value, Error> {
+    send(global, Method::DELETE, path, String::new())
+}
+
+/// Sends `body` and waits for the answer; a refusal is an error.
+pub fn send(global: &Global, method: Method, path: &str, body: String) -> Result<Value, Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Error::Other(format!("cannot start a runtime: {error}")))?;
+    let exchange = exchange(global, method, path, body);
+    runtime
+        .block_on(async { tokio::time::timeout(PATIENCE, exchange).await })
+        .map_err(|_| Error::Other(format!("the gateway did not answer within {PATIENCE:?}")))?
+}
+
+async fn exchange(global: &Global, method: Method, path: &str, body: String) -> Result<Value, Error> {
+    let socket = global.socket();
+    let stream = UnixStream::connect(&socket).await.map_err(|error| match error.kind() {
+        std::io::ErrorKind::PermissionDenied => Error::Privilege(format!(
+            "no permission to use {}\n  hint: run as root, or as a member of the socket's group",
+            socket.display()
+        )),
+        _ => Error::NotRunning { socket: socket.display().to_string(), error: error.to_string() },
+    })?;
+    let broken = |error: hyper::Error| Error::Other(format!("the gateway broke off: {error}"));
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+    tokio::spawn(connection);
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", "gateway")
+        .header("content-type", "application/json")
+        .body(Full::new(Bytes::from(body)))
+        .map_err(|error| Error::Usage(format!("cannot ask for {path}: {error}")))?;
+    let response = sender.send_request(request).await.map_err(broken)?;
+    let status = response.status();
+    let body = response.into_body().collect().await.map_err(broken)?.to_bytes();
+    let value = serde_json::from_slice(&body).unwrap_or(Value::Null);
+    if status.is_success() { Ok(value) } else { Err(refusal(status, &value, &body)) }
+}
+
+fn refusal(status: StatusCode, problem: &Value, body: &[u8]) -> Error {
+    let detail = problem["detail"].as_str().map(str::to_owned);
+    let detail = detail.unwrap_or_else(|| format!("{status}: {}", String::from_utf8_lossy(body)));
+    if problem["type"] == "bad_config" {
+        return Error::Refused(format!("the config is bad, the old one stays\n{detail}"));
+    }
+    Error::Refused(detail)
+}

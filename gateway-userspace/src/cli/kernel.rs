@@ -1,0 +1,82 @@
+//! `gateway kernel`
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+use serde_json::Value;
+
+use super::{
+    Error, Global, Outcome,
+    ban::text,
+    client, exit, limit,
+    output::{self, table},
+};
+use crate::kernel;
+
+#[derive(Debug, Subcommand)]
+pub enum Kernel {
+    /// How the kernel half is attached, and what it did with packets
+    Status,
+    /// The BPF maps and how full they are
+    Maps,
+    /// Sources with buckets, the most refused first
+    Sources {
+        /// How many
+        #[arg(long, default_value_t = 20)]
+        top: usize,
+    },
+    /// Remove the kernel half's pinned programs and maps, also after a crash; bans and buckets are forgotten
+    Detach {
+        /// Where they are pinned
+        #[arg(long, default_value = super::places::PIN, value_name = "PATH")]
+        pin: PathBuf,
+    },
+}
+
+impl Kernel {
+    pub fn run(self, global: &Global) -> Outcome {
+        match self {
+            Kernel::Status => {
+                let status = client::get(global, "/v1/kernel")?;
+                output::print(global, &status, || describe(&status));
+            }
+            Kernel::Maps => {
+                let maps = client::get(global, "/v1/kernel/maps")?;
+                output::print(global, &maps, || list_maps(&maps));
+            }
+            Kernel::Sources { top } => {
+                let rows = client::get(global, &format!("/v1/kernel/sources?top={top}"))?;
+                output::print(global, &rows, || limit::sources(&rows));
+            }
+            Kernel::Detach { pin } => {
+                let report = kernel::detach(&pin).map_err(|error| Error::Privilege(error.to_string()))?;
+                output::print(global, &report, || report.to_string());
+            }
+        }
+        Ok(exit::OK)
+    }
+}
+
+fn describe(status: &Value) -> String {
+    let mut out = format!("{}\n", text(&status["summary"]));
+    for warning in status["warnings"].as_array().into_iter().flatten() {
+        out += &format!("! {}\n", text(warning));
+    }
+    let rows = status["counters"].as_array().into_iter().flatten().filter(|row| row["packets"] != 0).map(|row| {
+        vec![
+            text(&row["interface"]),
+            text(&row["action"]),
+            text(&row["reason"]),
+            row["packets"].as_u64().map_or("-".into(), output::short),
+            row["bytes"].as_u64().map_or("-".into(), output::short),
+        ]
+    });
+    out + "\n" + &table(&["INTERFACE", "ACTION", "REASON", "PACKETS", "BYTES"], rows)
+}
+
+fn list_maps(maps: &Value) -> String {
+    let rows = maps.as_array().into_iter().flatten().map(|map| {
+        vec![text(&map["name"]), text(&map["kind"]), text(&map["entries"]), text(&map["capacity"])]
+    });
+    table(&["MAP", "KIND", "ENTRIES", "CAPACITY"], rows)
+}

@@ -1,0 +1,55 @@
+//! `gateway status`
+
+use clap::Args;
+
+use super::{
+    Error, Global, Outcome, client, exit,
+    output::{self, BOLD, GREEN, RED, YELLOW, table},
+    upstream,
+};
+use crate::admin;
+
+#[derive(Debug, Args)]
+pub struct Status {}
+
+impl Status {
+    pub fn run(self, global: &Global) -> Outcome {
+        let value = client::get(global, "/v1/status")?;
+        let healthy = value["healthy"] == true;
+        let status: admin::Status = serde_json::from_value(value.clone())
+            .map_err(|error| Error::Other(format!("the gateway speaks another version: {error}")))?;
+        output::print(global, &value, || describe(global, &status));
+        Ok(if healthy { exit::OK } else { exit::FAILED })
+    }
+}
+
+fn describe(global: &Global, status: &admin::Status) -> String {
+    let state = global.paint(if status.state == "running" { GREEN } else { YELLOW }, &status.state);
+    let mut out = format!(
+        "{} {state}, version {}, pid {}, up {}, generation {}, {} workers\n",
+        global.paint(BOLD, &status.name),
+        status.version,
+        status.pid,
+        output::seconds(status.uptime_seconds),
+        status.generation,
+        status.workers
+    );
+    if let Some(error) = &status.last_error {
+        out += &format!("{} the last reload failed, an older config is running:\n{error}\n", global.paint(RED, "!"));
+    }
+    out += &format!("kernel: {}\n", status.kernel_summary);
+    for warning in status.kernel["warnings"].as_array().into_iter().flatten() {
+        out += &format!("{} {}\n", global.paint(YELLOW, "!"), warning.as_str().unwrap_or_default());
+    }
+    let listeners = status.listeners.iter().map(|(name, listener)| {
+        vec![
+            name.clone(),
+            listener.bind.clone(),
+            listener.connections.to_string(),
+            output::short(listener.accepted),
+            listener.active_requests.to_string(),
+        ]
+    });
+    out += &format!("\n{}\n", table(&["LISTENER", "BIND", "OPEN", "ACCEPTED", "REQUESTS NOW"], listeners));
+    out + "\n" + &upstream::describe(global, &status.upstreams)
+}

@@ -1,0 +1,85 @@
+//! From checked values to the [model](super::model), and the checks that take more than one value.
+
+mod listener;
+mod route;
+mod system;
+mod upstream;
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use super::{
+    error::{Problem, ProblemKind, Problems},
+    include::{absolute, beside},
+    model::{Config, Upstream},
+    node::Fields,
+    units::Place,
+};
+
+/// Each part is built for itself, so that a problem in one does not hide those of another. What cannot be built at
+/// all is left out: its problem has been told, so the result is not used.
+pub(crate) fn config(root: &Fields, mut files: Vec<PathBuf>, problems: &mut Problems) -> Option<Config> {
+    let listeners = listener::listeners(root, problems);
+    let declared = root.named("upstream");
+    let mut upstreams: BTreeMap<String, Upstream> = declared
+        .iter()
+        .filter_map(|(name, fields)| Some((name.clone(), upstream::upstream(name, fields, problems)?)))
+        .collect();
+    let routes = route::routes(root, &declared, &mut upstreams, problems);
+    let kernel = system::kernel(&root.table("kernel"), problems);
+    files.extend(kernel.block.files.iter().cloned());
+    // A part of the file that could not be read as such may well hold the listeners or the routes.
+    if !root.broken {
+        for (what, none, example) in [
+            ("listener", listeners.is_empty(), "[listener.web] with bind = \":80\""),
+            ("route", routes.is_empty(), "[route.all] with to = [\"127.0.0.1:3000\"]"),
+        ] {
+            if none && root.named(what).is_empty() {
+                let at = Place { line: 0, column: 0, ..root.at.clone() };
+                let problem = Problem::new(ProblemKind::Missing, &at, format!("there is no {what}"));
+                problems.push(problem.hint(format!("add {example}")));
+            }
+        }
+    }
+    Some(Config {
+        gateway: system::gateway(&root.table("gateway")),
+        kernel,
+        listeners,
+        upstreams,
+        routes,
+        access_log: system::access_log(&root.table("access_log")),
+        metrics: system::metrics(&root.table("metrics")),
+        admin: system::admin(&root.table("admin")),
+        files,
+    })
+}
+
+/// A file that the table at `fields` names, as an absolute path.
+fn file(fields: &Fields, key: &str) -> PathBuf {
+    absolute(&beside(&fields.place(key), fields.or_default::<PathBuf>(key)))
+}
+
+/// Reports elements that are there twice, each at its second place, and keeps the first of them.
+fn distinct<T: PartialEq + Clone + Ord>(
+    fields: &Fields,
+    key: &str,
+    list: Vec<T>,
+    problems: &mut Problems,
+    say: impl Fn(&T) -> String,
+) -> Vec<T> {
+    let mut seen = std::collections::BTreeMap::new();
+    let places: Vec<Place> = match fields.node(key).map(|node| &node.value) {
+        Some(super::node::Value::List(nodes)) => nodes.iter().map(|node| node.at.clone()).collect(),
+        _ => Vec::new(),
+    };
+    let mut kept = Vec::with_capacity(list.len());
+    for (index, element) in list.into_iter().enumerate() {
+        let at = places.get(index).unwrap_or(&fields.at);
+        if let Some(first) = seen.insert(element.clone(), at) {
+            let message = format!("{} is there twice, first at {first}", say(&element));
+            problems.push(Problem::new(ProblemKind::Duplicate, at, message));
+        } else {
+            kept.push(element);
+        }
+    }
+    kept
+}

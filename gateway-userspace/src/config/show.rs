@@ -1,0 +1,225 @@
+//! The config in effect, every default written out: as JSON, and as TOML that loads to the same config.
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    flags::toml_string,
+    model::{
+        Balance, Bucket, Config, Health, HealthCheck, Kernel, KernelMode, Listener, LogFormat, LogTarget,
+        Route, Steer, Target, Upstream,
+    },
+    table::{Kind, ROOT, Section},
+    units::{ByteSize, show_duration},
+};
+
+/// The config in effect, with the names and forms of the file.
+pub fn to_json(config: &Config) -> Value {
+    json!({
+        "gateway": {
+            "name": config.gateway.name,
+            "workers": config.gateway.workers.map_or(json!("auto"), |n| json!(n)),
+            "drain": show_duration(config.gateway.drain),
+            "log": {
+                "level": config.gateway.log.level,
+                "format": match config.gateway.log.format {
+                    LogFormat::Auto => "auto",
+                    LogFormat::Text => "text",
+                    LogFormat::Json => "json",
+                },
+            },
+        },
+        "kernel": kernel(&config.kernel),
+        "listener": by_name(&config.listeners, listener),
+        "upstream": by_name(&config.upstreams, upstream),
+        "route": by_name(&config.routes, route),
+        "access_log": {
+            "to": match &config.access_log.to {
+                LogTarget::Off => "off".into(),
+                LogTarget::Stdout => "stdout".into(),
+                LogTarget::Stderr => "stderr".into(),
+                LogTarget::File(path) => path.to_string_lossy(),
+            },
+        },
+        "metrics": { "bind": config.metrics.bind.map_or("off".into(), |addr| addr.to_string()) },
+        "admin": { "socket": config.admin.socket.to_string_lossy() },
+    })
+}
+
+fn by_name<T>(entries: &std::collections::BTreeMap<String, T>, one: fn(&T) -> Value) -> Value {
+    entries.iter().map(|(name, entry)| (name.clone(), one(entry))).collect()
+}
+
+fn kernel(kernel: &Kernel) -> Value {
+    json!({
+        "interfaces": kernel.interfaces,
+        "mode": match kernel.mode {
+            KernelMode::Auto => "auto",
+            KernelMode::Native => "native",
+            KernelMode::Generic => "generic",
+            KernelMode::Off => "off",
+        },
+        "steer": match kernel.steer {
+            Steer::IpHash => "ip-hash",
+            Steer::Off => "off",
+        },
+        "required": kernel.required,
+        "pin": kernel.pin.to_string_lossy(),
+        "limit": some([
+            ("packets", kernel.limit.packets.map(bucket)),
+            ("new", kernel.limit.new.map(bucket)),
+            ("exempt", Some(json!(kernel.limit.exempt))),
+            ("ipv6_prefix", Some(json!(kernel.limit.ipv6_prefix))),
+        ]),
+        "block": {
+            "cidrs": kernel.block.cidrs,
+            "except": kernel.block.except,
+            "files": kernel.block.files.iter().map(|file| file.to_string_lossy()).collect::<Vec<_>>(),
+        },
+    })
+}
+
+fn bucket(bucket: Bucket) -> Value {
+    json!({ "rate": bucket.rate, "burst": bucket.burst })
+}
+
+fn listener(listener: &Listener) -> Value {
+    json!({
+        "bind": listener.bind.to_string(),
+        "max": {
+            "connections": listener.max.connections,
+            "header": ByteSize(listener.max.header as u64),
+            "body": listener.max.body.map_or(json!("unlimited"), |bytes| json!(ByteSize(bytes))),
+        },
+        "timeout": {
+            "header": show_duration(listener.timeout.header),
+            "idle": show_duration(listener.timeout.idle),
+            "body": show_duration(listener.timeout.body),
+        },
+    })
+}
+
+fn upstream(upstream: &Upstream) -> Value {
+    some([
+        ("to", Some(upstream.targets.iter().map(target).collect())),
+        (
+            "balance",
+            Some(json!(match upstream.balance {
+                Balance::RoundRobin => "round-robin",
+                Balance::LeastConn => "least-conn",
+                Balance::IpHash => "ip-hash",
+            })),
+        ),
+        ("bounded_load", Some(upstream.bounded_load.map_or(json!("off"), |factor| json!(factor)))),
+        ("health", upstream.health.as_ref().map(health)),
+        (
+            "retry",
+            Some(json!({
+                "on": if upstream.retry.tries == 0 { vec![] } else { vec!["connect"] },
+                "tries": upstream.retry.tries,
+            })),
+        ),
+        (
+            "timeout",
+            Some(json!({
+                "connect": show_duration(upstream.timeout.connect),
+                "first_byte": show_duration(upstream.timeout.first_byte),
+                "idle": show_duration(upstream.timeout.idle),
+                "total": upstream.timeout.total.map_or("off".into(), show_duration),
+            })),
+        ),
+        (
+            "pool",
+            Some(json!({ "idle": upstream.pool.idle, "idle_for": show_duration(upstream.pool.idle_for) })),
+        ),
+    ])
+}
+
+fn target(target: &Target) -> Value {
+    match target.weight {
+        1 => json!(target.addr),
+        weight => json!({ "addr": target.addr, "weight": weight }),
+    }
+}
+
+fn health(health: &Health) -> Value {
+    let (path, expect) = match &health.check {
+        HealthCheck::Tcp => (None, None),
+        HealthCheck::Http { path, expect } => (Some(json!(path)), Some(json!(expect))),
+    };
+    let tcp = path.is_none().then_some(json!(true));
+    some([
+        ("path", path),
+        ("tcp", tcp),
+        ("every", Some(json!(show_duration(health.every)))),
+        ("timeout", Some(json!(show_duration(health.timeout)))),
+        ("rise", Some(json!(health.rise))),
+        ("fall", Some(json!(health.fall))),
+        ("expect", expect),
+    ])
+}
+
+fn route(route: &Route) -> Value {
+    let hosts: Vec<String> = route.hosts.iter().map(ToString::to_string).collect();
+    some([
+        ("host", (!hosts.is_empty()).then(|| json!(hosts))),
+        ("path", Some(json!(route.path.to_string()))),
+        ("to", Some(json!(route.to))),
+        ("upgrade", Some(json!(route.upgrade))),
+        ("early_hints", Some(json!(route.early_hints))),
+    ])
+}
+
+/// An object of what is there, in this order.
+fn some<const N: usize>(entries: [(&str, Option<Value>); N]) -> Value {
+    let present = entries.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
+    Value::Object(present.collect::<Map<_, _>>())
+}
+
+/// The config in effect as TOML. An upstream that a route made is shown as one of its own.
+pub fn show(config: &Config) -> String {
+    let root = to_json(config);
+    let mut out = String::new();
+    for (key, value) in root.as_object().into_iter().flatten() {
+        let (Some(known), Some(object)) = (ROOT.key(key), value.as_object()) else { continue };
+        match &known.kind {
+            Kind::Named(section) => {
+                for (name, entry) in object {
+                    table(&mut out, &format!("{key}.{}", toml_key(name)), section, entry);
+                }
+            }
+            Kind::Table(section) => table(&mut out, key, section, value),
+            _ => {}
+        }
+    }
+    out
+}
+
+fn table(out: &mut String, header: &str, section: &Section, value: &Value) {
+    if !out.is_empty() {
+        out.push('\n');
+    }
+    out.push_str(&format!("[{header}]\n"));
+    for (key, value) in value.as_object().into_iter().flatten() {
+        let restart = section.key(key).is_some_and(|key| key.restart);
+        let mark = if restart { "  # [restart]" } else { "" };
+        out.push_str(&format!("{key} = {}{mark}\n", toml_value(value)));
+    }
+}
+
+pub(super) fn toml_value(value: &Value) -> String {
+    match value {
+        Value::String(text) => toml_string(text),
+        Value::Array(list) => format!("[{}]", list.iter().map(toml_value).collect::<Vec<_>>().join(", ")),
+        Value::Object(map) if map.is_empty() => "{}".into(),
+        Value::Object(map) => {
+            let entries = map.iter().map(|(key, value)| format!("{} = {}", toml_key(key), toml_value(value)));
+            format!("{{ {} }}", entries.collect::<Vec<_>>().join(", "))
+        }
+        plain => plain.to_string(),
+    }
+}
+
+fn toml_key(name: &str) -> String {
+    let bare = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    if bare { name.to_owned() } else { toml_string(name) }
+}

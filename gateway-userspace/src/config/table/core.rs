@@ -1,0 +1,249 @@
+//! The root, the process itself, the kernel half and what is seen from outside.
+
+use super::{
+    Key, Kind, OFF, Section, seconds,
+    text::{ADDRESS, FILE, INTERFACE, LOG_FILE, NAME, PREFIX, RATE},
+    traffic::{LISTENER, ROUTE, UPSTREAM},
+};
+
+pub(crate) static ROOT: Section = Section {
+    doc: "A config is one TOML file, and the files it includes. At least one listener and one route must be there.",
+    keys: &[
+        Key::new(
+            "include",
+            Kind::List { of: &Kind::Text(&FILE), min: 0, one: true },
+            "Files to read as well, merged by name; `*` matches in the last part of a path. The same name in two files \
+             is an error.",
+        )
+        .default("[]"),
+        Key::new("gateway", Kind::Table(&GATEWAY), "The process itself."),
+        Key::new("kernel", Kind::Table(&KERNEL), "The kernel half: XDP and steering."),
+        Key::new("listener", Kind::Named(&LISTENER), "Where clients connect."),
+        Key::new("upstream", Kind::Named(&UPSTREAM), "Groups of targets that serve the same."),
+        Key::new("route", Kind::Named(&ROUTE), "Which requests go to which upstream: the most specific match wins."),
+        Key::new("access_log", Kind::Table(&ACCESS_LOG), "One line a request."),
+        Key::new("metrics", Kind::Table(&METRICS), "Prometheus metrics, `/livez` and `/readyz`."),
+        Key::new("admin", Kind::Table(&ADMIN), "The admin API."),
+        Key::not_yet("acme", "Certificates by ACME."),
+        Key::not_yet("tracing", "OpenTelemetry traces."),
+        Key::new("cert", Kind::NotYetNamed, "Certificates."),
+        Key::new("service", Kind::NotYetNamed, "L4 services."),
+        Key::new("limit", Kind::NotYetNamed, "L7 limits."),
+        Key::new("cache", Kind::NotYetNamed, "Caches."),
+        Key::new("auth", Kind::NotYetNamed, "Ways to tell who calls."),
+        Key::new("consumer", Kind::NotYetNamed, "Who may call."),
+        Key::new("alert", Kind::NotYetNamed, "Alerts."),
+        Key::new("notify", Kind::NotYetNamed, "Where alerts go."),
+    ],
+};
+
+static GATEWAY: Section = Section {
+    doc: "The process itself.",
+    keys: &[
+        Key::new(
+            "name",
+            Kind::Text(&NAME),
+            "This instance's name in logs and status. Default: the host name.",
+        ),
+        Key::new(
+            "workers",
+            Kind::Either(&[
+                Kind::Choice { now: &[("auto", "one a core")], later: &[] },
+                Kind::Int { min: 1, max: 1024 },
+            ]),
+            "Threads that serve, each with its own sockets and pools; \"auto\" is one a core.",
+        )
+        .default("\"auto\"")
+        .restart(),
+        Key::new(
+            "drain",
+            Kind::Duration { min: seconds(0), max: seconds(86_400) },
+            "How long open connections may finish after stop.",
+        )
+        .default("\"30s\""),
+        Key::new("log", Kind::Table(&LOG), "The process log, on stderr."),
+    ],
+};
+
+static LOG: Section = Section {
+    doc: "The process log, on stderr.",
+    keys: &[
+        Key::new(
+            "level",
+            Kind::Choice {
+                now: &[("error", ""), ("warn", ""), ("info", ""), ("debug", ""), ("trace", "")],
+                later: &[],
+            },
+            "The least important messages that are written.",
+        )
+        .default("\"info\""),
+        Key::new(
+            "format",
+            Kind::Choice {
+                now: &[("auto", "text on a terminal, else JSON"), ("text", ""), ("json", "")],
+                later: &[],
+            },
+            "How they are written.",
+        )
+        .default("\"auto\"")
+        .restart(),
+    ],
+};
+
+static KERNEL: Section = Section {
+    doc: "The kernel half. Without the privileges or the kernel for it the gateway still serves, and says so, unless \
+          `required` is true.",
+    keys: &[
+        Key::new(
+            "interfaces",
+            Kind::List { of: &Kind::Text(&INTERFACE), min: 0, one: true },
+            "Network interfaces that the XDP program is attached to; none: no XDP.",
+        )
+        .default("[]")
+        .restart(),
+        Key::new(
+            "mode",
+            Kind::Choice {
+                now: &[
+                    ("auto", "native, else generic, else off"),
+                    ("native", "in the driver, or the start fails"),
+                    ("generic", "in the network stack, or the start fails"),
+                    ("off", "no XDP"),
+                ],
+                later: &["offload"],
+            },
+            "Where the XDP program runs.",
+        )
+        .default("\"auto\"")
+        .restart(),
+        Key::new(
+            "steer",
+            Kind::Choice {
+                now: &[
+                    ("ip-hash", "one worker a client address"),
+                    ("off", "the kernel's SO_REUSEPORT spreading"),
+                ],
+                later: &[],
+            },
+            "Which worker gets a new connection.",
+        )
+        .default("\"ip-hash\""),
+        Key::new("required", Kind::Bool, "Refuse to start (exit 3) when the kernel half cannot run.")
+            .default("false"),
+        Key::new("pin", Kind::Text(&FILE), "Where maps and links are pinned.")
+            .default("\"/sys/fs/bpf/gateway\"")
+            .restart(),
+        Key::new(
+            "limit",
+            Kind::Table(&KERNEL_LIMIT),
+            "Limits a source address, before the TCP stack sees the packet.",
+        ),
+        Key::new("block", Kind::Table(&KERNEL_BLOCK), "Sources whose packets are dropped."),
+    ],
+};
+
+static KERNEL_LIMIT: Section = Section {
+    doc: "Per source (an IPv4 address, or an IPv6 prefix of `ipv6_prefix` bits), in the kernel. Left out: not limited.",
+    keys: &[
+        Key::new("packets", BUCKET_OR_RATE, "Packets of any kind."),
+        Key::new("new", BUCKET_OR_RATE, "New TCP connections (SYNs)."),
+        Key::new("exempt", PREFIXES, "Sources that are never limited and never banned.").default("[]"),
+        Key::new(
+            "ipv6_prefix",
+            Kind::Int { min: 32, max: 64 },
+            "Bits of an IPv6 source that share one bucket.",
+        )
+        .default("64"),
+    ],
+};
+
+const BUCKET_OR_RATE: Kind = Kind::Either(&[Kind::Text(&RATE), Kind::Table(&BUCKET)]);
+const PREFIXES: Kind = Kind::List { of: &Kind::Text(&PREFIX), min: 0, one: true };
+
+static BUCKET: Section = Section {
+    doc: "A token bucket; `packets = \"20k/s\"` is short for `{ rate = \"20k/s\" }`.",
+    keys: &[
+        Key::new("rate", Kind::Text(&RATE), "Tokens that come back.").required(),
+        Key::new(
+            "burst",
+            Kind::Int { min: 1, max: 1_000_000_000 },
+            "Tokens of a full bucket. Default: one second of `rate`, at least 1.",
+        ),
+    ],
+};
+
+static KERNEL_BLOCK: Section = Section {
+    doc: "Sources whose packets are dropped in the kernel.",
+    keys: &[
+        Key::new("cidrs", PREFIXES, "Blocked prefixes.").default("[]"),
+        Key::new(
+            "except",
+            PREFIXES,
+            "Holes in the blocked prefixes: the longest prefix wins. They are still limited.",
+        )
+        .default("[]"),
+        Key::new(
+            "files",
+            Kind::List { of: &Kind::Text(&FILE), min: 0, one: true },
+            "Files of blocked prefixes, one a line, `#` starts a comment; relative to the config file.",
+        )
+        .default("[]"),
+    ],
+};
+
+static ACCESS_LOG: Section = Section {
+    doc: "One JSON line a request.",
+    keys: &[
+        Key::new(
+            "to",
+            Kind::Either(&[
+                Kind::Choice {
+                    now: &[("stdout", ""), ("stderr", ""), ("off", "no access log")],
+                    later: &["journald"],
+                },
+                Kind::Text(&LOG_FILE),
+            ]),
+            "Where it is written; a path is a file.",
+        )
+        .default("\"stdout\""),
+        Key::new(
+            "format",
+            Kind::Choice { now: &[("json", "JSON lines")], later: &["text", "logfmt"] },
+            "How.",
+        )
+        .default("\"json\""),
+        Key::new(
+            "on_full",
+            Kind::Choice { now: &[("drop", "drop and count")], later: &["block"] },
+            "What happens to a line when the writer cannot keep up.",
+        )
+        .default("\"drop\""),
+        Key::not_yet("keep", "Which requests are logged."),
+        Key::not_yet("redact", "What is blanked out."),
+        Key::not_yet("rotate", "Rotation by the gateway itself; `USR1` reopens the file."),
+    ],
+};
+
+static METRICS: Section = Section {
+    doc: "Prometheus metrics, `/livez` and `/readyz`.",
+    keys: &[
+        Key::new(
+            "bind",
+            Kind::Either(&[OFF, Kind::Text(&ADDRESS)]),
+            "Where they are served; \"off\": nowhere.",
+        )
+        .default("\"127.0.0.1:9180\"")
+        .restart(),
+        Key::new("consumer_label", Kind::OnlyFalse, "Label requests with their consumer.").default("false"),
+    ],
+};
+
+static ADMIN: Section = Section {
+    doc: "The admin API, which the command line uses.",
+    keys: &[
+        Key::new("socket", Kind::Text(&FILE), "Its unix socket.")
+            .default("\"/run/gateway/admin.sock\"")
+            .restart(),
+        Key::not_yet("http", "The admin API and dashboard over TCP."),
+    ],
+};

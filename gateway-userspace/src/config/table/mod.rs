@@ -1,0 +1,193 @@
+//! The one table of every key of a config: type, default, range and meaning.
+//!
+//! Reading ([`super::read`]), "did you mean", "not supported yet", the JSON Schema, `docs/config.md` and the marks of
+//! what needs a restart all come from here, so they cannot disagree. To add a key, add a line to its section; to
+//! support one that was only named, replace [`Kind::NotYet`] by its type and use it in [`super::build`].
+
+mod core;
+mod text;
+mod traffic;
+
+use std::time::Duration;
+
+use super::{node::Value, units::UnitError};
+
+pub(crate) use self::core::ROOT;
+pub(crate) use text::{NAME_PATTERN, is_name};
+
+/// A table with known keys.
+#[derive(Debug)]
+pub(crate) struct Section {
+    pub keys: &'static [Key],
+    pub doc: &'static str,
+}
+
+#[derive(Debug)]
+pub(crate) struct Key {
+    pub name: &'static str,
+    pub kind: Kind,
+    /// As TOML text.
+    pub default: Option<&'static str>,
+    pub need: Need,
+    /// Takes effect only after a restart.
+    pub restart: bool,
+    pub doc: &'static str,
+}
+
+#[derive(Debug)]
+pub(crate) enum Need {
+    Optional,
+    Required,
+    /// Not missed when one of these keys, not supported yet, is there in its place.
+    RequiredUnless(&'static [&'static str]),
+}
+
+#[derive(Debug)]
+pub(crate) enum Kind {
+    Bool,
+    /// Only `false` works in this version.
+    OnlyFalse,
+    Int {
+        min: u64,
+        max: u64,
+    },
+    /// Above the first, at most the second.
+    Float {
+        above: f64,
+        max: f64,
+    },
+    Duration {
+        min: Duration,
+        max: Duration,
+    },
+    Size {
+        min: u64,
+        max: u64,
+    },
+    Text(&'static Text),
+    /// One of these words; `later` are known by name, but not supported yet.
+    Choice {
+        now: &'static [(&'static str, &'static str)],
+        later: &'static [&'static str],
+    },
+    /// `one`: a single value may be written without brackets.
+    List {
+        of: &'static Kind,
+        min: usize,
+        one: bool,
+    },
+    Table(&'static Section),
+    /// Tables keyed by names of the user's own.
+    Named(&'static Section),
+    /// Alternatives that the TOML type tells apart; words are tried before other texts.
+    Either(&'static [Kind]),
+    NotYet,
+    /// As `NotYet`, each name in the table by itself.
+    NotYetNamed,
+}
+
+/// A text with a form of its own.
+#[derive(Debug)]
+pub(crate) struct Text {
+    /// "a host name", for messages and docs.
+    pub what: &'static str,
+    pub example: &'static str,
+    /// For the JSON Schema; what `parse` says holds.
+    pub pattern: Option<&'static str>,
+    pub parse: fn(&str) -> Result<Value, UnitError>,
+}
+
+impl Section {
+    pub fn key(&self, name: &str) -> Option<&'static Key> {
+        self.keys.iter().find(|key| key.name == name)
+    }
+}
+
+impl Key {
+    const fn new(name: &'static str, kind: Kind, doc: &'static str) -> Self {
+        Key { name, kind, default: None, need: Need::Optional, restart: false, doc }
+    }
+
+    const fn not_yet(name: &'static str, doc: &'static str) -> Self {
+        Key::new(name, Kind::NotYet, doc)
+    }
+
+    const fn default(self, toml: &'static str) -> Self {
+        Key { default: Some(toml), ..self }
+    }
+
+    const fn required(self) -> Self {
+        Key { need: Need::Required, ..self }
+    }
+
+    const fn required_unless(self, keys: &'static [&'static str]) -> Self {
+        Key { need: Need::RequiredUnless(keys), ..self }
+    }
+
+    const fn restart(self) -> Self {
+        Key { restart: true, ..self }
+    }
+
+    /// Whether it does nothing in this version but to be known.
+    pub fn is_later(&self) -> bool {
+        matches!(self.kind, Kind::NotYet | Kind::NotYetNamed)
+    }
+}
+
+impl Kind {
+    /// A value as TOML, for hints.
+    pub fn example(&self) -> Option<String> {
+        match self {
+            Kind::Text(text) => Some(format!("\"{}\"", text.example)),
+            Kind::List { of, .. } => of.example().map(|one| format!("[{one}]")),
+            Kind::Either(kinds) => kinds.iter().find_map(Kind::example),
+            _ => None,
+        }
+    }
+
+    /// "a duration such as "250ms"", for "expected …".
+    pub fn expected(&self) -> String {
+        match self {
+            Kind::Bool => "true or false".into(),
+            Kind::OnlyFalse => "false".into(),
+            Kind::Int { min, max } => format!("a whole number from {min} to {max}"),
+            Kind::Float { above, max } => format!("a number above {above}, at most {max}"),
+            Kind::Duration { .. } => "a duration such as \"250ms\"".into(),
+            Kind::Size { .. } => "a size such as \"512MiB\"".into(),
+            Kind::Text(text) => format!("{} such as \"{}\"", text.what, text.example),
+            Kind::Choice { now, .. } => {
+                let words: Vec<String> = now.iter().map(|(word, _)| format!("\"{word}\"")).collect();
+                match words.split_last() {
+                    Some((last, [])) => last.clone(),
+                    Some((last, rest)) => format!("{} or {last}", rest.join(", ")),
+                    None => "nothing".into(),
+                }
+            }
+            Kind::List { of, one: true, .. } => format!("{}, or a list of them", of.expected()),
+            Kind::List { of, .. } => match of {
+                Kind::Text(text) => format!("a list such as [\"{}\"]", text.example),
+                Kind::Int { .. } => "a list such as [200, 204]".into(),
+                Kind::Choice { now: [(word, _), ..], .. } => format!("a list such as [\"{word}\"]"),
+                Kind::Either([Kind::Text(text), ..]) => format!("a list such as [\"{}\"]", text.example),
+                _ => "a list".into(),
+            },
+            Kind::Table(section) => {
+                let names: Vec<_> =
+                    section.keys.iter().filter(|key| !key.is_later()).map(|key| key.name).collect();
+                format!("a table {{ {} }}", names.join(", "))
+            }
+            Kind::Named(_) => "a table of tables, each with a name of your own".into(),
+            Kind::Either(kinds) => kinds.iter().map(Kind::expected).collect::<Vec<_>>().join(" or "),
+            Kind::NotYet | Kind::NotYetNamed => "nothing in this version".into(),
+        }
+    }
+}
+
+const fn seconds(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+/// A time-out: neither zero, which nothing meets, nor longer than a day.
+const TIMEOUT: Kind = Kind::Duration { min: Duration::from_millis(1), max: seconds(86_400) };
+/// The word for "none", where a limit can be lifted.
+const OFF: Kind = Kind::Choice { now: &[("off", "none")], later: &[] };

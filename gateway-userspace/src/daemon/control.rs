@@ -1,0 +1,279 @@
+//! [`Control`]: what the admin API, the metrics and the signals act on.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::{Instant, SystemTime},
+};
+
+use arc_swap::ArcSwap;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{start::Source, workers::Workers};
+use crate::{
+    config::{self, ConfigErrors, model::{Bind, Config}},
+    kernel::{KernelError, KernelPlane, SteerListener},
+    net,
+    observe::{access_log::{self, AccessLog}, process_log::LogControl, stats::Registry},
+    runtime::Snapshot,
+    upstream::health::Checks,
+};
+
+/// What can be asked of the control thread.
+pub enum Request {
+    Reload { reply: oneshot::Sender<Result<Reload, ReloadError>> },
+    /// Drain, or (`now`) not even that.
+    Stop { now: bool },
+    ReopenLogs,
+}
+
+/// What a reload did.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Reload {
+    pub generation: u64,
+    pub changes: Vec<config::Change>,
+    /// Settings that differ from the running ones and need a restart.
+    pub needs_restart: Vec<String>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    #[error("{0}")]
+    Config(#[from] ConfigErrors),
+    #[error("listener {listener}: cannot listen on {bind}: {error}")]
+    Bind { listener: String, bind: String, error: io::Error },
+    #[error("access log: cannot write to it: {0}")]
+    AccessLog(io::Error),
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    #[error("this gateway was started with --listen and --to: there is no file to load again")]
+    NoFile,
+    #[error("the gateway is stopping")]
+    Stopping,
+}
+
+/// What changes over the daemon's life besides the snapshot.
+#[derive(Debug, Clone)]
+pub struct State {
+    pub reloads_ok: u64,
+    pub reloads_failed: u64,
+    pub last_success: SystemTime,
+    /// The last reload's failure; gone with the next success.
+    pub last_error: Option<String>,
+}
+
+pub struct Control {
+    pub source: Source,
+    pub snapshot: Arc<ArcSwap<Snapshot>>,
+    pub registry: Arc<Registry>,
+    pub access_log: AccessLog,
+    pub kernel: KernelPlane,
+    pub workers: Workers,
+    pub started: Instant,
+    pub started_at: SystemTime,
+    pub draining: AtomicBool,
+    pub requests: mpsc::UnboundedSender<Request>,
+    state: Mutex<State>,
+    log_control: LogControl,
+    /// The sockets in use, kept for steering: the kernel's map wants all of them anew when listeners change.
+    sockets: Mutex<BTreeMap<String, (Bind, Vec<std::net::TcpListener>)>>,
+    checks: Mutex<Checks>,
+}
+
+impl Control {
+    #[allow(clippy::too_many_arguments)]
+    pub fn new(
+        source: Source,
+        snapshot: Arc<ArcSwap<Snapshot>>,
+        registry: Arc<Registry>,
+        access_log: AccessLog,
+        kernel: KernelPlane,
+        workers: Workers,
+        log_control: LogControl,
+        requests: mpsc::UnboundedSender<Request>,
+    ) -> Self {
+        let state = State {
+            reloads_ok: 0,
+            reloads_failed: 0,
+            last_success: SystemTime::now(),
+            last_error: None,
+        };
+        Control {
+            source,
+            snapshot,
+            registry,
+            access_log,
+            kernel,
+            workers,
+            started: Instant::now(),
+            started_at: SystemTime::now(),
+            draining: AtomicBool::new(false),
+            requests,
+            state: Mutex::new(state),
+            log_control,
+            sockets: Mutex::default(),
+            checks: Mutex::default(),
+        }
+    }
+
+    pub fn state(&self) -> State {
+        lock(&self.state).clone()
+    }
+
+    pub fn ready(&self) -> bool {
+        !self.draining.load(Relaxed)
+    }
+
+    /// The config file, if there is one.
+    pub fn config_path(&self) -> Option<&Path> {
+        match &self.source {
+            Source::File(path) => Some(path),
+            Source::Flags { .. } => None,
+        }
+    }
+
+    /// Asks the control thread to reload and waits for the outcome.
+    pub async fn ask_reload(&self) -> Result<Reload, ReloadError> {
+        let (reply, outcome) = oneshot::channel();
+        self.requests.send(Request::Reload { reply }).map_err(|_| ReloadError::Stopping)?;
+        outcome.await.map_err(|_| ReloadError::Stopping)?
+    }
+
+    /// The config as it is in the file now.
+    pub fn read_config(&self) -> Result<Config, ReloadError> {
+        let path: PathBuf = self.config_path().ok_or(ReloadError::NoFile)?.to_owned();
+        Ok(config::load(&path)?)
+    }
+
+    /// Loads the file again. All or nothing: whatever can fail is done before anything is changed.
+    /// On the control thread only.
+    pub fn reload(&self) -> Result<Reload, ReloadError> {
+        let result = self.read_config().and_then(|config| self.apply(config));
+        let mut state = lock(&self.state);
+        match &result {
+            Ok(reload) => {
+                state.reloads_ok += 1;
+                state.last_success = SystemTime::now();
+                state.last_error = None;
+                tracing::info!(generation = reload.generation, changes = reload.changes.len(), "config reloaded");
+                for setting in &reload.needs_restart {
+                    tracing::warn!(setting, "changed in the config, but takes effect only after a restart");
+                }
+            }
+            Err(error) => {
+                state.reloads_failed += 1;
+                state.last_error = Some(error.to_string());
+                tracing::error!("config not reloaded, the old one stays: {error}");
+            }
+        }
+        result
+    }
+
+    fn apply(&self, config: Config) -> Result<Reload, ReloadError> {
+        let old = self.snapshot.load_full();
+        let needs_restart = config::changes_needing_restart(&old.config, &config);
+        let changes = config::diff(&old.config, &config);
+        let new_log = (old.config.access_log.to != config.access_log.to).then(|| config.access_log.to.clone());
+        if let Some(target) = &new_log {
+            access_log::check_target(target).map_err(ReloadError::AccessLog)?;
+        }
+        let opened = self.open_new_listeners(&config)?;
+        self.kernel.sync(&config.kernel)?;
+
+        // Nothing below can fail.
+        if let Some(target) = new_log {
+            self.access_log.redirect(target);
+        }
+        self.log_control.set_level(&config.gateway.log.level);
+        let generation = old.generation + 1;
+        let snapshot = Arc::new(Snapshot::compile(config, generation, Some(&old), &self.registry));
+        self.snapshot.store(snapshot.clone());
+        self.start_checks(&snapshot);
+        self.switch_listeners(&snapshot.config, opened);
+        Ok(Reload { generation, changes, needs_restart })
+    }
+
+    /// Sockets for listeners that are new or have moved.
+    fn open_new_listeners(&self, config: &Config) -> Result<Vec<(String, Bind, Vec<std::net::TcpListener>)>, ReloadError> {
+        let sockets = lock(&self.sockets);
+        let mut opened = Vec::new();
+        for (name, listener) in &config.listeners {
+            if sockets.get(name).is_some_and(|(bind, _)| *bind == listener.bind) {
+                continue;
+            }
+            let made = net::bind_all(listener.bind, self.workers.count()).map_err(|error| ReloadError::Bind {
+                listener: name.clone(),
+                bind: config::show_bind(listener.bind),
+                error,
+            })?;
+            opened.push((name.clone(), listener.bind, made));
+        }
+        Ok(opened)
+    }
+
+    /// Starts what was opened, ends what is no longer named, and tells the kernel half where the sockets are.
+    fn switch_listeners(&self, config: &Config, opened: Vec<(String, Bind, Vec<std::net::TcpListener>)>) {
+        let mut sockets = lock(&self.sockets);
+        let changed = !opened.is_empty() || sockets.keys().any(|name| !config.listeners.contains_key(name));
+        sockets.retain(|name, _| {
+            let keep = config.listeners.contains_key(name);
+            if !keep {
+                self.workers.close(name);
+            }
+            keep
+        });
+        for (name, bind, made) in opened {
+            let kept: io::Result<Vec<_>> = made.iter().map(std::net::TcpListener::try_clone).collect();
+            match kept {
+                Ok(kept) => drop(sockets.insert(name.clone(), (bind, kept))),
+                Err(error) => tracing::warn!(listener = name, %error, "its connections are not steered"),
+            }
+            self.workers.listen(&name, made);
+        }
+        if changed {
+            self.steer(&sockets);
+        }
+    }
+
+    fn steer(&self, sockets: &BTreeMap<String, (Bind, Vec<std::net::TcpListener>)>) {
+        use std::os::fd::AsFd;
+        let listeners: Vec<SteerListener<'_>> = sockets
+            .values()
+            .map(|(bind, sockets)| SteerListener { bind: *bind, sockets: sockets.iter().map(|s| s.as_fd()).collect() })
+            .collect();
+        if let Err(error) = self.kernel.steer(&listeners) {
+            tracing::warn!(%error, "connections are not steered by client address");
+        }
+    }
+
+    /// Opens the first config's listeners.
+    pub fn open_listeners(&self) -> Result<(), ReloadError> {
+        let snapshot = self.snapshot.load_full();
+        let opened = self.open_new_listeners(&snapshot.config)?;
+        self.switch_listeners(&snapshot.config, opened);
+        Ok(())
+    }
+
+    /// Lets go of the sockets, so that the workers' are the last ones.
+    pub fn close_listeners(&self) {
+        lock(&self.sockets).clear();
+    }
+
+    /// On the control thread only.
+    pub fn start_checks(&self, snapshot: &Snapshot) {
+        *lock(&self.checks) = Checks::start(snapshot.upstreams.values());
+    }
+
+    pub fn stop_checks(&self) {
+        *lock(&self.checks) = Checks::default();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,235 @@
+//! Worker threads and what the control thread tells them.
+
+use std::{
+    cell::Cell,
+    collections::HashMap,
+    io,
+    rc::Rc,
+    sync::Arc,
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+};
+
+use crate::{
+    observe::access_log::{AccessLog, FLUSH_EVERY},
+    proxy::{connection, worker::Worker},
+    runtime::Snapshot,
+};
+
+/// Accept errors (out of descriptors, mostly) are retried after this long.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+const TICK: Duration = Duration::from_secs(1);
+
+enum Command {
+    /// Accept connections for the listener of this name.
+    Listen(String, std::net::TcpListener),
+    /// Stop accepting for it, and end its connections after their requests.
+    Close(String),
+    /// Stop accepting, end every connection after its request, then end the worker.
+    Drain,
+    /// End now.
+    Stop,
+}
+
+/// All workers, as the control thread sees them.
+pub struct Workers {
+    commands: Vec<UnboundedSender<Command>>,
+    threads: Vec<JoinHandle<()>>,
+    /// Runtime metrics, for how busy each worker is.
+    pub handles: Vec<tokio::runtime::Handle>,
+}
+
+impl Workers {
+    pub fn start(count: usize, snapshot: &Arc<ArcSwap<Snapshot>>, log: &AccessLog) -> io::Result<Workers> {
+        let mut workers = Workers { commands: Vec::new(), threads: Vec::new(), handles: Vec::new() };
+        for index in 0..count {
+            let (commands, received) = unbounded_channel();
+            let (snapshot, log) = (snapshot.clone(), log.clone());
+            let (send_handle, handle) = std::sync::mpsc::sync_channel(1);
+            let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_io()
+                    .enable_time()
+                    .build_local(Default::default());
+                match runtime {
+                    Ok(runtime) => {
+                        let _ = send_handle.send(Ok(runtime.handle().clone()));
+                        let worker = Rc::new(Worker::new(index, snapshot, log.buffer()));
+                        runtime.block_on(work(worker.clone(), received));
+                        // Requests that are cut by this know why.
+                        worker.stop();
+                        drop(runtime);
+                        worker.flush_log();
+                    }
+                    Err(error) => {
+                        let _ = send_handle.send(Err(error));
+                    }
+                }
+            })?;
+            workers.handles.push(handle.recv().map_err(io::Error::other)??);
+            workers.commands.push(commands);
+            workers.threads.push(thread);
+        }
+        Ok(workers)
+    }
+
+    pub fn count(&self) -> usize {
+        self.commands.len()
+    }
+
+    /// One socket a worker.
+    pub fn listen(&self, name: &str, sockets: Vec<std::net::TcpListener>) {
+        for (worker, socket) in self.commands.iter().zip(sockets) {
+            let _ = worker.send(Command::Listen(name.to_owned(), socket));
+        }
+    }
+
+    pub fn close(&self, name: &str) {
+        for worker in &self.commands {
+            let _ = worker.send(Command::Close(name.to_owned()));
+        }
+    }
+
+    pub fn drain(&self) {
+        for worker in &self.commands {
+            let _ = worker.send(Command::Drain);
+        }
+    }
+
+    pub fn stop(&self) {
+        for worker in &self.commands {
+            let _ = worker.send(Command::Stop);
+        }
+    }
+
+    /// Whether all workers have ended.
+    pub fn ended(&self) -> bool {
+        self.threads.iter().all(JoinHandle::is_finished)
+    }
+}
+
+struct Accepting {
+    stop: Rc<tokio::sync::Notify>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+async fn work(worker: Rc<Worker>, mut commands: UnboundedReceiver<Command>) {
+    let _upkeep = tokio::task::spawn_local(upkeep(worker.clone()));
+    let mut accepting: HashMap<String, Accepting> = HashMap::new();
+    while let Some(command) = commands.recv().await {
+        match command {
+            Command::Listen(name, socket) => {
+                if let Some(old) = accepting.remove(&name) {
+                    old.end().await;
+                }
+                match TcpListener::from_std(socket) {
+                    Ok(socket) => {
+                        let stop = Rc::new(tokio::sync::Notify::new());
+                        let task =
+                            tokio::task::spawn_local(accept(name.clone(), socket, worker.clone(), stop.clone()));
+                        accepting.insert(name, Accepting { stop, task });
+                    }
+                    Err(error) => tracing::error!(listener = name, %error, "cannot listen"),
+                }
+            }
+            Command::Close(name) => {
+                if let Some(old) = accepting.remove(&name) {
+                    old.end().await;
+                }
+                worker.drain_listener(&name);
+            }
+            Command::Drain => {
+                for (_, old) in accepting.drain() {
+                    old.end().await;
+                }
+                worker.drain();
+                if drained(&worker, &mut commands).await {
+                    return;
+                }
+            }
+            Command::Stop => return,
+        }
+    }
+}
+
+impl Accepting {
+    async fn end(self) {
+        self.stop.notify_one();
+        let _ = self.task.await;
+    }
+}
+
+/// Waits for the last connection to end, or for the command to stop at once. True in both cases.
+async fn drained(worker: &Rc<Worker>, commands: &mut UnboundedReceiver<Command>) -> bool {
+    let all_ended = async {
+        while worker.clients() > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let stop = async { while !matches!(commands.recv().await, Some(Command::Stop) | None) {} };
+    tokio::select! {
+        () = all_ended => true,
+        () = stop => true,
+    }
+}
+
+async fn upkeep(worker: Rc<Worker>) {
+    let mut flush = tokio::time::interval(FLUSH_EVERY);
+    flush.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut since_tick = Duration::ZERO;
+    loop {
+        flush.tick().await;
+        worker.flush_log();
+        since_tick += FLUSH_EVERY;
+        if since_tick >= TICK {
+            since_tick = Duration::ZERO;
+            worker.tick();
+        }
+    }
+}
+
+/// Accepts until told to stop; then takes what has already been established, so that nobody is turned away by it.
+async fn accept(name: String, socket: TcpListener, worker: Rc<Worker>, stop: Rc<tokio::sync::Notify>) {
+    let complained = Cell::new(false);
+    loop {
+        let accepted = tokio::select! {
+            accepted = socket.accept() => accepted,
+            () = stop.notified() => break,
+        };
+        match accepted {
+            Ok((stream, peer)) => take(&name, stream, peer, &worker),
+            Err(error) => {
+                if !complained.replace(true) {
+                    tracing::error!(listener = name, %error, "cannot accept connections; trying on");
+                }
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    if let Ok(socket) = socket.into_std() {
+        while let Ok((stream, peer)) = socket.accept() {
+            if stream.set_nonblocking(true).is_ok()
+                && let Ok(stream) = TcpStream::from_std(stream)
+            {
+                take(&name, stream, peer, &worker);
+            }
+        }
+    }
+}
+
+fn take(name: &str, stream: TcpStream, peer: std::net::SocketAddr, worker: &Rc<Worker>) {
+    let Some(listener) = worker.snapshot().listeners.get(name).cloned() else { return };
+    if connection::admit(&listener) {
+        tokio::task::spawn_local(connection::serve(stream, peer, listener, worker.clone()));
+    } else {
+        listener.stats.shards.of(worker.index).over_limit.add(1);
+        // Reset rather than linger: there are too many connections as it is.
+        let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+    }
+}

@@ -1,0 +1,439 @@
+//! The access log: one JSON line a request, written without ever stalling one.
+//!
+//! A worker formats lines into its own buffer and hands full buffers (or, every [`FLUSH_EVERY`], started ones) to one
+//! writer thread through a bounded channel. When the writer cannot keep up the batch is dropped and counted.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Write},
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use crate::config::model::LogTarget;
+
+use super::Why;
+
+/// A started buffer waits no longer than this.
+pub const FLUSH_EVERY: Duration = Duration::from_millis(100);
+const FLUSH_AT: usize = 32 * 1024;
+/// Batches that may wait for the writer.
+const QUEUE: usize = 256;
+
+/// The part of a line that is the same for all requests of a connection.
+#[derive(Debug, Default)]
+pub struct ConnectionText(Vec<u8>);
+
+impl ConnectionText {
+    pub fn new(listener: &str, client: IpAddr, peer: SocketAddr, proto: &str) -> Self {
+        let mut out = Vec::new();
+        text(&mut out, b",\"listener\":", listener.as_bytes());
+        // A Vec takes every write.
+        let _ = write!(out, ",\"client\":\"{client}\",\"peer\":\"{peer}\"");
+        text(&mut out, b",\"proto\":", proto.as_bytes());
+        ConnectionText(out)
+    }
+}
+
+/// What a request says of itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    pub host: Option<&'a [u8]>,
+    pub method: &'a str,
+    pub path: &'a str,
+    pub query: Option<&'a str>,
+    pub user_agent: Option<&'a [u8]>,
+    pub referer: Option<&'a [u8]>,
+}
+
+/// The request's own part of a line, written when its head was read, since the head itself goes on to the upstream.
+/// The buffers are used again for the next request.
+#[derive(Debug, Default)]
+pub struct RequestText {
+    start: Vec<u8>,
+    end: Vec<u8>,
+}
+
+impl RequestText {
+    /// `None`: the head could not be read.
+    pub fn fill(&mut self, request: Option<Request<'_>>) {
+        self.start.clear();
+        self.end.clear();
+        if let Some(request) = request {
+            optional(&mut self.start, b",\"host\":", request.host);
+            text(&mut self.start, b",\"method\":", request.method.as_bytes());
+            text(&mut self.start, b",\"path\":", request.path.as_bytes());
+            optional(&mut self.start, b",\"query\":", request.query.map(str::as_bytes));
+            optional(&mut self.end, b",\"ua\":", request.user_agent);
+            optional(&mut self.end, b",\"ref\":", request.referer);
+        }
+    }
+}
+
+/// What is known of a request when it ends. Absent values are left out of the line.
+#[derive(Debug, Clone, Copy)]
+pub struct Line<'a> {
+    pub at: SystemTime,
+    pub id: &'a [u8],
+    pub connection: &'a ConnectionText,
+    pub request: &'a RequestText,
+    pub status: u16,
+    pub route: Option<&'a str>,
+    pub upstream: Option<&'a str>,
+    pub target: Option<&'a str>,
+    pub tries: u32,
+    pub why: Option<Why>,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+    pub us: u64,
+    pub us_self: u64,
+    pub us_connect: Option<u64>,
+    pub us_first_byte: Option<u64>,
+}
+
+impl Line<'_> {
+    /// Appends the line and its newline. The order of the fields is part of the interface.
+    pub fn write(&self, out: &mut Vec<u8>, stamp: &mut Stamp) {
+        out.extend_from_slice(b"{\"ts\":\"");
+        stamp.write(out, self.at);
+        out.extend_from_slice(b"\",\"id\":\"");
+        out.extend_from_slice(self.id);
+        out.push(b'"');
+        out.extend_from_slice(&self.connection.0);
+        out.extend_from_slice(&self.request.start);
+        number(out, b",\"status\":", u64::from(self.status));
+        name(out, b",\"route\":\"", self.route);
+        name(out, b",\"upstream\":\"", self.upstream);
+        name(out, b",\"target\":\"", self.target);
+        if self.tries > 0 {
+            number(out, b",\"tries\":", u64::from(self.tries));
+        }
+        name(out, b",\"why\":\"", self.why.map(Why::name));
+        number(out, b",\"bytes_in\":", self.bytes_in);
+        number(out, b",\"bytes_out\":", self.bytes_out);
+        number(out, b",\"us\":", self.us);
+        number(out, b",\"us_self\":", self.us_self);
+        if let Some(us) = self.us_connect {
+            number(out, b",\"us_connect\":", us);
+        }
+        if let Some(us) = self.us_first_byte {
+            number(out, b",\"us_first_byte\":", us);
+        }
+        out.extend_from_slice(&self.request.end);
+        out.extend_from_slice(b"}\n");
+    }
+}
+
+fn number(out: &mut Vec<u8>, key: &[u8], value: u64) {
+    out.extend_from_slice(key);
+    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+}
+
+/// A name from the config or a closed list: letters, digits and `-_.:[]`, nothing to escape.
+fn name(out: &mut Vec<u8>, key: &[u8], value: Option<&str>) {
+    if let Some(value) = value {
+        out.extend_from_slice(key);
+        out.extend_from_slice(value.as_bytes());
+        out.push(b'"');
+    }
+}
+
+fn optional(out: &mut Vec<u8>, key: &[u8], value: Option<&[u8]>) {
+    if let Some(value) = value {
+        text(out, key, value);
+    }
+}
+
+/// Nearly every value is plain ASCII, copied whole; the rest is escaped, with invalid UTF-8 replaced (U+FFFD).
+fn text(out: &mut Vec<u8>, key: &[u8], value: &[u8]) {
+    out.extend_from_slice(key);
+    if value.iter().all(|byte| matches!(byte, 0x20..=0x7e) && *byte != b'"' && *byte != b'\\') {
+        out.push(b'"');
+        out.extend_from_slice(value);
+        out.push(b'"');
+    } else {
+        let lossy = String::from_utf8_lossy(value);
+        // A Vec takes every write and a str is always valid JSON.
+        let _ = serde_json::to_writer(&mut *out, lossy.as_ref());
+    }
+}
+
+/// Formats times as RFC 3339 in UTC with milliseconds, remembering the last second.
+#[derive(Debug, Default)]
+pub struct Stamp {
+    second: u64,
+    text: Vec<u8>,
+}
+
+impl Stamp {
+    fn write(&mut self, out: &mut Vec<u8>, at: SystemTime) {
+        let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+        if self.text.is_empty() || self.second != since.as_secs() {
+            self.second = since.as_secs();
+            self.text = rfc3339_seconds(self.second).into_bytes();
+        }
+        out.extend_from_slice(&self.text);
+        let ms = since.subsec_millis();
+        out.extend_from_slice(&[
+            b'.',
+            b'0' + (ms / 100) as u8,
+            b'0' + (ms / 10 % 10) as u8,
+            b'0' + (ms % 10) as u8,
+            b'Z',
+        ]);
+    }
+}
+
+/// `2026-11-23T20:15:00`, from seconds since 1970 (proleptic Gregorian; days to date by 400-year eras of 146 097 days).
+pub fn rfc3339_seconds(second: u64) -> String {
+    let days = second / 86_400 + 719_468;
+    let era = days / 146_097;
+    let day_of_era = days % 146_097;
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    let (hour, minute, second) = (second / 3600 % 24, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}")
+}
+
+/// How many lines met which end.
+#[derive(Debug, Default)]
+pub struct LineCounts {
+    pub written: AtomicU64,
+    pub dropped: AtomicU64,
+    pub failed: AtomicU64,
+    /// Nobody reads: lines need not be made.
+    off: AtomicBool,
+}
+
+enum Message {
+    Batch { bytes: Vec<u8>, lines: u64 },
+    To(LogTarget),
+    Reopen,
+    Flush(SyncSender<()>),
+}
+
+/// A handle on the writer thread.
+#[derive(Debug, Clone)]
+pub struct AccessLog {
+    queue: SyncSender<Message>,
+    pub counts: Arc<LineCounts>,
+}
+
+impl AccessLog {
+    /// Opens the target and starts the writer.
+    pub fn start(target: &LogTarget) -> io::Result<AccessLog> {
+        let sink = Sink::open(target)?;
+        let (queue, messages) = sync_channel(QUEUE);
+        let counts = Arc::new(LineCounts::default());
+        counts.off.store(*target == LogTarget::Off, Relaxed);
+        let log = AccessLog { queue, counts: counts.clone() };
+        let target = target.clone();
+        std::thread::Builder::new().name("access-log".into()).spawn(move || write_all(messages, sink, target, &counts))?;
+        Ok(log)
+    }
+
+    /// From now on lines go to `target`. It was opened once by the caller's check, so failure here is only counted.
+    pub fn redirect(&self, target: LogTarget) {
+        self.counts.off.store(target == LogTarget::Off, Relaxed);
+        let _ = self.queue.send(Message::To(target));
+    }
+
+    /// Opens the file anew (USR1, after rotation).
+    pub fn reopen(&self) {
+        let _ = self.queue.send(Message::Reopen);
+    }
+
+    /// Waits until everything handed over so far is written.
+    pub fn flush(&self) {
+        let (done, wait) = sync_channel(1);
+        if self.queue.send(Message::Flush(done)).is_ok() {
+            let _ = wait.recv_timeout(Duration::from_secs(2));
+        }
+    }
+
+    pub fn buffer(&self) -> Buffer {
+        Buffer { log: self.clone(), bytes: Vec::with_capacity(FLUSH_AT + 4096), lines: 0, stamp: Stamp::default() }
+    }
+}
+
+/// A worker's own buffer.
+#[derive(Debug)]
+pub struct Buffer {
+    log: AccessLog,
+    bytes: Vec<u8>,
+    lines: u64,
+    stamp: Stamp,
+}
+
+impl Buffer {
+    /// Whether lines go anywhere.
+    pub fn enabled(&self) -> bool {
+        !self.log.counts.off.load(Relaxed)
+    }
+
+    pub fn push(&mut self, line: &Line<'_>) {
+        line.write(&mut self.bytes, &mut self.stamp);
+        self.lines += 1;
+        if self.bytes.len() >= FLUSH_AT {
+            self.flush();
+        }
+    }
+
+    /// Hands what is there to the writer.
+    pub fn flush(&mut self) {
+        if self.lines == 0 {
+            return;
+        }
+        let bytes = std::mem::replace(&mut self.bytes, Vec::with_capacity(FLUSH_AT + 4096));
+        let lines = std::mem::take(&mut self.lines);
+        if self.log.queue.try_send(Message::Batch { bytes, lines }).is_err() {
+            self.log.counts.dropped.fetch_add(lines, Relaxed);
+        }
+    }
+}
+
+enum Sink {
+    Off,
+    Stdout,
+    Stderr,
+    File(File),
+}
+
+impl Sink {
+    fn open(target: &LogTarget) -> io::Result<Sink> {
+        Ok(match target {
+            LogTarget::Off => Sink::Off,
+            LogTarget::Stdout => Sink::Stdout,
+            LogTarget::Stderr => Sink::Stderr,
+            LogTarget::File(path) => Sink::File(OpenOptions::new().create(true).append(true).open(path)?),
+        })
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Sink::Off => Ok(()),
+            Sink::Stdout => io::stdout().lock().write_all(bytes).and_then(|()| io::stdout().flush()),
+            Sink::Stderr => io::stderr().lock().write_all(bytes),
+            Sink::File(file) => file.write_all(bytes),
+        }
+    }
+}
+
+/// Whether `target` can be written to; used before a config is taken.
+pub fn check_target(target: &LogTarget) -> io::Result<()> {
+    Sink::open(target).map(drop)
+}
+
+fn write_all(messages: Receiver<Message>, mut sink: Sink, mut target: LogTarget, counts: &LineCounts) {
+    while let Ok(message) = messages.recv() {
+        match message {
+            Message::Batch { bytes, lines } => match sink.write(&bytes) {
+                Ok(()) => counts.written.fetch_add(lines, Relaxed),
+                Err(_) => counts.failed.fetch_add(lines, Relaxed),
+            },
+            Message::To(new) => {
+                target = new;
+                reopen(&mut sink, &target);
+                0
+            }
+            Message::Reopen => {
+                reopen(&mut sink, &target);
+                0
+            }
+            Message::Flush(done) => {
+                let _ = done.send(());
+                0
+            }
+        };
+    }
+}
+
+fn reopen(sink: &mut Sink, target: &LogTarget) {
+    match Sink::open(target) {
+        Ok(opened) => *sink = opened,
+        Err(error) => tracing::error!(%error, ?target, "cannot open the access log; lines keep going to the old one"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLAIN: Request<'static> = Request {
+        host: Some(b"a.example"),
+        method: "GET",
+        path: "/",
+        query: None,
+        user_agent: None,
+        referer: None,
+    };
+
+    fn written(request: Request<'_>) -> String {
+        let peer = SocketAddr::from(([192, 0, 2, 1], 4000));
+        let connection = ConnectionText::new("web", peer.ip(), peer, "h1");
+        let mut text = RequestText::default();
+        text.fill(Some(request));
+        let mut out = Vec::new();
+        let line = Line {
+            at: UNIX_EPOCH + Duration::from_millis(1_700_000_000_007),
+            id: b"id",
+            connection: &connection,
+            request: &text,
+            status: 200,
+            route: None,
+            upstream: None,
+            target: None,
+            tries: 0,
+            why: None,
+            bytes_in: 0,
+            bytes_out: 128,
+            us: 250,
+            us_self: 50,
+            us_connect: None,
+            us_first_byte: Some(200),
+        };
+        line.write(&mut out, &mut Stamp::default());
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_line_has_its_fields_in_order_and_leaves_out_what_is_absent() {
+        assert_eq!(
+            written(PLAIN),
+            "{\"ts\":\"2023-11-14T22:13:20.007Z\",\"id\":\"id\",\"listener\":\"web\",\"client\":\"192.0.2.1\",\
+             \"peer\":\"192.0.2.1:4000\",\"proto\":\"h1\",\"host\":\"a.example\",\"method\":\"GET\",\"path\":\"/\",\
+             \"status\":200,\"bytes_in\":0,\"bytes_out\":128,\"us\":250,\"us_self\":50,\"us_first_byte\":200}\n"
+        );
+    }
+
+    #[test]
+    fn hostile_bytes_stay_inside_their_json_string() {
+        let ua: &[u8] = b"\"},{\"x\":\"\\\n\xff\x00";
+        let line = written(Request { user_agent: Some(ua), ..PLAIN });
+        let parsed: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(parsed["ua"], "\"},{\"x\":\"\\\n\u{fffd}\u{0}");
+        assert_eq!(line.matches('\n').count(), 1);
+    }
+
+    #[test]
+    fn dates_are_right_at_leap_days_and_year_ends() {
+        for (second, text) in [
+            (0, "1970-01-01T00:00:00"),
+            (951_782_399, "2000-02-28T23:59:59"),
+            (951_782_400, "2000-02-29T00:00:00"),
+            (1_798_761_599, "2026-12-31T23:59:59"),
+            (4_107_542_400, "2100-03-01T00:00:00"),
+        ] {
+            assert_eq!(rfc3339_seconds(second), text);
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! The Prometheus exposition: everything is read from the shards when somebody scrapes.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use prometheus::{
+    Encoder, TextEncoder,
+    proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType},
+};
+
+use super::{
+    Why,
+    stats::{BOUNDS_US, Connect, HistogramTotal, Retry, Sharded},
+};
+use crate::daemon::Control;
+
+/// The text format, version 0.0.4.
+pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
+
+pub fn render(control: &Control) -> Vec<u8> {
+    let mut families = Families::default();
+    http(control, &mut families);
+    connections(control, &mut families);
+    upstreams(control, &mut families);
+    kernel(control, &mut families);
+    own(control, &mut families);
+    let mut out = Vec::with_capacity(16 * 1024);
+    // A Vec takes every write, and every family has metrics.
+    let _ = TextEncoder::new().encode(&families.0, &mut out);
+    out
+}
+
+type Labels<'a> = &'a [(&'a str, &'a str)];
+
+#[derive(Default)]
+struct Families(Vec<MetricFamily>);
+
+impl Families {
+    fn family(&mut self, name: &str, help: &str, kind: MetricType, metrics: Vec<Metric>) {
+        if metrics.is_empty() {
+            return;
+        }
+        let mut family = MetricFamily::default();
+        family.set_name(format!("gateway_{name}"));
+        family.set_help(help.to_owned());
+        family.set_field_type(kind);
+        family.set_metric(metrics);
+        self.0.push(family);
+    }
+
+    fn counters(&mut self, name: &str, help: &str, metrics: Vec<Metric>) {
+        self.family(name, help, MetricType::COUNTER, metrics);
+    }
+
+    fn gauges(&mut self, name: &str, help: &str, metrics: Vec<Metric>) {
+        self.family(name, help, MetricType::GAUGE, metrics);
+    }
+
+    fn histograms(&mut self, name: &str, help: &str, metrics: Vec<Metric>) {
+        self.family(name, help, MetricType::HISTOGRAM, metrics);
+    }
+}
+
+fn labelled(labels: Labels<'_>) -> Metric {
+    let mut metric = Metric::default();
+    let pairs = labels.iter().map(|(name, value)| {
+        let mut pair = LabelPair::default();
+        pair.set_name((*name).to_owned());
+        pair.set_value((*value).to_owned());
+        pair
+    });
+    metric.set_label(pairs.collect());
+    metric
+}
+
+fn counter(labels: Labels<'_>, value: u64) -> Metric {
+    let mut metric = labelled(labels);
+    let mut counter = Counter::default();
+    counter.set_value(value as f64);
+    metric.set_counter(counter);
+    metric
+}
+
+fn gauge(labels: Labels<'_>, value: f64) -> Metric {
+    let mut metric = labelled(labels);
+    let mut gauge = Gauge::default();
+    gauge.set_value(value);
+    metric.set_gauge(gauge);
+    metric
+}
+
+fn histogram(labels: Labels<'_>, total: &HistogramTotal) -> Metric {
+    let mut metric = labelled(labels);
+    let mut histogram = Histogram::default();
+    let mut below = 0;
+    let buckets = BOUNDS_US.iter().zip(&total.buckets).map(|(bound, count)| {
+        below += count;
+        let mut bucket = Bucket::default();
+        bucket.set_upper_bound(*bound as f64 / 1e6);
+        bucket.set_cumulative_count(below);
+        bucket
+    });
+    histogram.set_bucket(buckets.collect());
+    histogram.set_sample_count(total.count());
+    histogram.set_sample_sum(total.sum_us as f64 / 1e6);
+    metric.set_histogram(histogram);
+    metric
+}
+
+fn sum<T: Default>(shards: &Sharded<T>, of: impl Fn(&T) -> &super::stats::Histogram) -> HistogramTotal {
+    let mut total = HistogramTotal::default();
+    shards.iter().for_each(|shard| total.add(of(shard)));
+    total
+}
+
+fn http(control: &Control, families: &mut Families) {
+    let series = control.registry.routes();
+    let mut requests = Vec::new();
+    let mut errors = std::collections::BTreeMap::<(&str, &str), u64>::new();
+    let mut by_route = std::collections::BTreeMap::<&str, RouteTotals>::new();
+    for ((listener, route), stats) in &series {
+        for ((method, code), n) in stats.requests() {
+            let code = code.to_string();
+            let labels = [("listener", &**listener), ("route", route), ("method", method), ("code", &code)];
+            requests.push(counter(&labels, n));
+        }
+        for why in Why::ALL {
+            let n = stats.shards.sum(|shard| shard.errors(*why));
+            if n > 0 {
+                *errors.entry((route, why.name())).or_default() += n;
+            }
+        }
+        let totals = by_route.entry(route).or_default();
+        for shard in stats.shards.iter() {
+            totals.duration.add(&shard.duration);
+            totals.overhead.add(&shard.overhead);
+            totals.bytes_in += shard.request_bytes.get();
+            totals.bytes_out += shard.response_bytes.get();
+        }
+    }
+    let errors = errors.iter().map(|((route, why), n)| counter(&[("route", route), ("reason", why)], *n)).collect();
+    let each = |f: &dyn Fn(Labels<'_>, &RouteTotals) -> Metric| -> Vec<Metric> {
+        by_route.iter().map(|(route, totals)| f(&[("route", route)], totals)).collect()
+    };
+    families.counters("http_requests_total", "Requests by listener, route, method and status code", requests);
+    families.histograms(
+        "http_request_duration_seconds",
+        "From a request's first byte to its answer's last",
+        each(&|labels, totals| histogram(labels, &totals.duration)),
+    );
+    families.histograms(
+        "http_overhead_seconds",
+        "The gateway's own share of a request's duration",
+        each(&|labels, totals| histogram(labels, &totals.overhead)),
+    );
+    families.counters(
+        "http_request_bytes_total",
+        "Bytes of request bodies",
+        each(&|labels, totals| counter(labels, totals.bytes_in)),
+    );
+    families.counters(
+        "http_response_bytes_total",
+        "Bytes of response bodies",
+        each(&|labels, totals| counter(labels, totals.bytes_out)),
+    );
+    families.counters("http_errors_total", "Requests that the gateway answered itself or cut, by reason", errors);
+}
+
+#[derive(Default)]
+struct RouteTotals {
+    duration: HistogramTotal,
+    overhead: HistogramTotal,
+    bytes_in: u64,
+    bytes_out: u64,
+}
+
+fn connections(control: &Control, families: &mut Families) {
+    let (mut requests, mut active, mut total) = (Vec::new(), Vec::new(), Vec::new());
+    for (name, stats) in control.registry.listeners() {
+        let running: i64 = stats.shards.iter().map(|shard| shard.active_requests.get()).sum();
+        requests.push(gauge(&[("listener", &name)], running as f64));
+        active.push(gauge(&[("listener", &name)], f64::from(stats.connections.load(Relaxed))));
+        let accepted = stats.shards.sum(|shard| shard.accepted.get());
+        let over_limit = stats.shards.sum(|shard| shard.over_limit.get());
+        total.push(counter(&[("listener", &name), ("protocol", "h1")], accepted));
+        total.push(counter(&[("listener", &name), ("protocol", "over_limit")], over_limit));
+    }
+    families.gauges("http_active_requests", "Requests under way", requests);
+    families.gauges("connections_active", "Open client connections", active);
+    families.counters("connections_total", "Accepted client connections, and those closed at once", total);
+}
+
+fn upstreams(control: &Control, families: &mut Families) {
+    let snapshot = control.snapshot.load();
+    let (mut up, mut active) = (Vec::new(), Vec::new());
+    for (name, upstream) in &snapshot.upstreams {
+        for member in &upstream.members {
+            let labels = [("upstream", &**name), ("target", &*member.target.name)];
+            up.push(gauge(&labels, f64::from(u8::from(member.target.healthy()))));
+            active.push(gauge(&labels, f64::from(member.target.active())));
+        }
+    }
+    let (mut requests, mut open) = (Vec::new(), Vec::new());
+    for ((upstream, target), stats) in control.registry.targets() {
+        let target = target.to_string();
+        for (code, n) in stats.requests() {
+            let code = code.to_string();
+            requests.push(counter(&[("upstream", &upstream), ("target", &target), ("code", &code)], n));
+        }
+        let idle: i64 = stats.shards.iter().map(|shard| shard.idle.get()).sum();
+        let busy: i64 = stats.shards.iter().map(|shard| shard.busy.get()).sum();
+        open.push((upstream, idle, busy));
+    }
+    let mut by_upstream = std::collections::BTreeMap::<String, (i64, i64)>::new();
+    for (upstream, idle, busy) in open {
+        let sums = by_upstream.entry(upstream).or_default();
+        sums.0 += idle;
+        sums.1 += busy;
+    }
+    let connections = by_upstream.iter().flat_map(|(upstream, (idle, busy))| {
+        [("idle", idle), ("active", busy)]
+            .map(|(state, n)| gauge(&[("upstream", upstream), ("state", state)], *n as f64))
+    });
+    let (mut duration, mut connects, mut retries) = (Vec::new(), Vec::new(), Vec::new());
+    for (name, stats) in control.registry.upstreams() {
+        duration.push(histogram(&[("upstream", &name)], &sum(&stats.shards, |shard| &shard.duration)));
+        for (result, word) in Connect::ALL {
+            let n = stats.shards.sum(|shard| shard.connects(result));
+            connects.push(counter(&[("upstream", &name), ("result", word)], n));
+        }
+        for (reason, word) in Retry::ALL {
+            let n = stats.shards.sum(|shard| shard.retries(reason));
+            retries.push(counter(&[("upstream", &name), ("reason", word)], n));
+        }
+    }
+    families.gauges("upstream_up", "1 while a target takes part in balancing", up);
+    families.gauges("upstream_active_requests", "Requests and upgraded connections under way on a target", active);
+    families.counters("upstream_requests_total", "Answers by target and status code", requests);
+    families.histograms("upstream_duration_seconds", "From a request's sending to its answer's head", duration);
+    families.gauges("upstream_connections", "Open connections to an upstream's targets", connections.collect());
+    families.counters("upstream_connects_total", "Attempts to connect, by result", connects);
+    families.counters("upstream_retries_total", "Requests sent again, by reason", retries);
+}
+
+fn kernel(control: &Control, families: &mut Families) {
+    let status = control.kernel.status();
+    let modes = status.interfaces.iter().map(|interface| {
+        gauge(&[("interface", &interface.name), ("mode", &interface.mode.to_string())], 1.0)
+    });
+    families.gauges("kernel_mode", "How the XDP program is attached to an interface", modes.collect());
+    let (mut packets, mut bytes) = (Vec::new(), Vec::new());
+    for row in control.kernel.counters() {
+        let labels = [("interface", &*row.interface), ("action", &*row.action), ("reason", &*row.reason)];
+        packets.push(counter(&labels, row.packets));
+        bytes.push(counter(&labels, row.bytes));
+    }
+    families.counters("kernel_packets_total", "Packets seen by XDP, by what became of them and why", packets);
+    families.counters("kernel_bytes_total", "Bytes seen by XDP, by what became of them and why", bytes);
+    let (mut entries, mut capacity) = (Vec::new(), Vec::new());
+    for row in control.kernel.maps() {
+        entries.push(gauge(&[("map", &row.name)], row.entries as f64));
+        capacity.push(gauge(&[("map", &row.name)], row.capacity as f64));
+    }
+    families.gauges("kernel_map_entries", "Entries in a BPF map", entries);
+    families.gauges("kernel_map_capacity", "Entries that a BPF map can hold", capacity);
+    families.gauges("kernel_bans", "Bans in force", vec![gauge(&[], control.kernel.bans().len() as f64)]);
+}
+
+fn own(control: &Control, families: &mut Families) {
+    let state = control.state();
+    let generation = control.snapshot.load().generation;
+    families.gauges("config_generation", "Configs taken since start", vec![gauge(&[], generation as f64)]);
+    families.counters(
+        "config_reloads_total",
+        "Reloads by result",
+        vec![counter(&[("result", "ok")], state.reloads_ok), counter(&[("result", "error")], state.reloads_failed)],
+    );
+    let since_epoch = |at: std::time::SystemTime| {
+        at.duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+    };
+    families.gauges(
+        "config_last_success_timestamp_seconds",
+        "When a config was last taken",
+        vec![gauge(&[], since_epoch(state.last_success))],
+    );
+    let lines = &control.access_log.counts;
+    let by_result = [("written", &lines.written), ("dropped", &lines.dropped), ("failed", &lines.failed)];
+    families.counters(
+        "access_log_lines_total",
+        "Access log lines by what became of them",
+        by_result.map(|(result, n)| counter(&[("result", result)], n.load(Relaxed))).to_vec(),
+    );
+    let uptime = control.started.elapsed().as_secs_f64().max(1e-9);
+    let busy = control.workers.handles.iter().enumerate().map(|(index, handle)| {
+        let busy = handle.metrics().worker_total_busy_duration(0).as_secs_f64();
+        gauge(&[("worker", &index.to_string())], (busy / uptime).min(1.0))
+    });
+    families.gauges("worker_busy_ratio", "The share of its time since start that a worker was busy", busy.collect());
+    families.gauges(
+        "build_info",
+        "1, with what is running",
+        vec![gauge(&[("version", env!("CARGO_PKG_VERSION")), ("commit", crate::COMMIT)], 1.0)],
+    );
+    let process = super::process::usage();
+    families.gauges("process_start_time_seconds", "When the process started", vec![gauge(&[], since_epoch(control.started_at))]);
+    families.counters("process_cpu_seconds_total", "CPU time, user and system", vec![float_counter(process.cpu_seconds)]);
+    families.gauges("process_resident_memory_bytes", "Resident memory", vec![gauge(&[], process.resident_bytes as f64)]);
+    families.gauges("process_open_fds", "Open file descriptors", vec![gauge(&[], process.open_fds as f64)]);
+    families.gauges("process_max_fds", "File descriptors that may be open", vec![gauge(&[], process.max_fds as f64)]);
+}
+
+fn float_counter(value: f64) -> Metric {
+    let mut metric = Metric::default();
+    let mut counter = Counter::default();
+    counter.set_value(value);
+    metric.set_counter(counter);
+    metric
+}

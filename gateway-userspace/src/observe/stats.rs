@@ -1,0 +1,449 @@
+//! Counters and histograms, one shard a worker.
+//!
+//! A shard has one writer, its worker, so an increment is a relaxed load and store: no locked instruction, no shared
+//! cache line. Readers (a scrape, `status`) sum the shards. Series are named by config (listener, route, upstream,
+//! target) and live in a [`Registry`] that outlasts snapshots, so counters survive a reload.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use http::{Method, StatusCode};
+
+use super::Why;
+
+/// A counter with one writer.
+#[derive(Debug, Default)]
+pub struct Count(AtomicU64);
+
+impl Count {
+    /// Only ever called by the shard's own worker.
+    #[inline]
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    #[inline]
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// A value that goes up and down, with one writer.
+#[derive(Debug, Default)]
+pub struct Level(AtomicI64);
+
+impl Level {
+    /// Only ever called by the shard's own worker.
+    #[inline]
+    pub fn add(&self, step: i64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(step), Relaxed);
+    }
+
+    pub fn get(&self) -> i64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// One `T` a worker, each on cache lines of its own.
+#[derive(Debug)]
+pub struct Sharded<T>(Box<[Padded<T>]>);
+
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Padded<T>(T);
+
+impl<T: Default> Sharded<T> {
+    fn new(workers: usize) -> Self {
+        Sharded((0..workers.max(1)).map(|_| Padded::default()).collect())
+    }
+
+    /// The shard of `worker`; one past the end shares the last one (it cannot happen: the count is fixed at start).
+    #[inline]
+    pub fn of(&self, worker: usize) -> &T {
+        &self.0[worker.min(self.0.len() - 1)].0
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.0.iter().map(|padded| &padded.0)
+    }
+
+    pub fn sum(&self, f: impl Fn(&T) -> u64) -> u64 {
+        self.iter().map(f).sum()
+    }
+}
+
+/// Upper bounds in microseconds; one more bucket takes the rest.
+pub const BOUNDS_US: [u64; 16] = [
+    100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
+    5_000_000, 10_000_000,
+];
+
+#[derive(Debug, Default)]
+pub struct Histogram {
+    buckets: [Count; BOUNDS_US.len() + 1],
+    sum_us: Count,
+}
+
+impl Histogram {
+    #[inline]
+    pub fn record(&self, us: u64) {
+        self.buckets[BOUNDS_US.partition_point(|bound| *bound < us)].add(1);
+        self.sum_us.add(us);
+    }
+}
+
+/// The sum of several shards' histograms.
+#[derive(Debug, Default, Clone)]
+pub struct HistogramTotal {
+    pub buckets: [u64; BOUNDS_US.len() + 1],
+    pub sum_us: u64,
+}
+
+impl HistogramTotal {
+    pub fn add(&mut self, histogram: &Histogram) {
+        for (total, bucket) in self.buckets.iter_mut().zip(&histogram.buckets) {
+            *total += bucket.get();
+        }
+        self.sum_us += histogram.sum_us.get();
+    }
+
+    pub fn count(&self) -> u64 {
+        self.buckets.iter().sum()
+    }
+}
+
+/// Methods with a label of their own; anything else is "other".
+pub const METHODS: [&str; 10] =
+    ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "CONNECT", "TRACE", "other"];
+
+/// The index of "other".
+pub const OTHER_METHOD: usize = METHODS.len() - 1;
+
+pub fn method_index(method: &Method) -> usize {
+    METHODS.iter().position(|name| *name == method.as_str()).unwrap_or(OTHER_METHOD)
+}
+
+const CODE_SLOTS: usize = 64;
+
+/// Status codes with a counter of their own: the registered ones and 499. Others count under their class (x99).
+const CODES: [u16; CODE_SLOTS - 4] = [
+    101, 200, 201, 202, 203, 204, 205, 206, 207, 208, 226, 300, 301, 302, 303, 304, 305, 307, 308, 400, 401, 402,
+    403, 404, 405, 406, 407, 408, 409, 410, 411, 412, 413, 414, 415, 416, 417, 418, 421, 422, 423, 424, 425, 426,
+    428, 429, 431, 451, 499, 500, 501, 502, 503, 504, 505, 506, 507, 508, 510, 511,
+];
+
+const OTHER_CODES: [u16; 4] = [299, 399, 498, 599];
+
+const SLOT_OF_CODE: [u8; 600] = {
+    let mut slots = [0u8; 600];
+    let mut code = 0;
+    while code < 600 {
+        slots[code] = (CODES.len() + if code < 300 { 0 } else if code < 400 { 1 } else if code < 500 { 2 } else { 3 }) as u8;
+        code += 1;
+    }
+    let mut i = 0;
+    while i < CODES.len() {
+        slots[CODES[i] as usize] = i as u8;
+        i += 1;
+    }
+    slots
+};
+
+/// Counts by status code.
+#[derive(Debug)]
+pub struct Codes([Count; CODE_SLOTS]);
+
+impl Default for Codes {
+    fn default() -> Self {
+        Codes(std::array::from_fn(|_| Count::default()))
+    }
+}
+
+impl Codes {
+    #[inline]
+    pub fn count(&self, status: StatusCode) {
+        let slot = SLOT_OF_CODE[usize::from(status.as_u16()).min(599)];
+        self.0[usize::from(slot)].add(1);
+    }
+
+    fn each(&self, mut f: impl FnMut(u16, u64)) {
+        for (slot, count) in self.0.iter().enumerate() {
+            let n = count.get();
+            if n > 0 {
+                f(CODES.get(slot).copied().unwrap_or_else(|| OTHER_CODES[slot - CODES.len()]), n);
+            }
+        }
+    }
+}
+
+/// What one worker counted for one listener and route.
+#[derive(Debug, Default)]
+pub struct RouteShard {
+    /// By method; a table is made when its method is first seen.
+    codes: [OnceLock<Box<Codes>>; METHODS.len()],
+    pub duration: Histogram,
+    pub overhead: Histogram,
+    pub request_bytes: Count,
+    pub response_bytes: Count,
+    errors: [Count; Why::COUNT],
+}
+
+impl RouteShard {
+    pub fn count(&self, method: usize, status: StatusCode) {
+        self.codes[method].get_or_init(Box::default).count(status);
+    }
+
+    pub fn error(&self, why: Why) {
+        self.errors[why.index()].add(1);
+    }
+
+    pub fn errors(&self, why: Why) -> u64 {
+        self.errors[why.index()].get()
+    }
+}
+
+/// The series of one listener and route.
+#[derive(Debug)]
+pub struct RouteStats {
+    pub shards: Sharded<RouteShard>,
+}
+
+impl RouteStats {
+    /// Requests by (method, code), over all workers.
+    pub fn requests(&self) -> BTreeMap<(&'static str, u16), u64> {
+        let mut totals = BTreeMap::new();
+        for shard in self.shards.iter() {
+            for (method, codes) in METHODS.iter().zip(&shard.codes) {
+                if let Some(codes) = codes.get() {
+                    codes.each(|code, n| *totals.entry((*method, code)).or_insert(0) += n);
+                }
+            }
+        }
+        totals
+    }
+}
+
+/// What one worker counted for one listener.
+#[derive(Debug, Default)]
+pub struct ListenerShard {
+    pub accepted: Count,
+    pub over_limit: Count,
+    pub active_requests: Level,
+}
+
+#[derive(Debug)]
+pub struct ListenerStats {
+    pub shards: Sharded<ListenerShard>,
+    /// Open connections over all workers: shared, because `max.connections` bounds it; touched once a connection.
+    pub connections: AtomicU32,
+}
+
+/// What one worker counted for one target.
+#[derive(Debug, Default)]
+pub struct TargetShard {
+    codes: Codes,
+    pub idle: Level,
+    pub busy: Level,
+}
+
+impl TargetShard {
+    #[inline]
+    pub fn count(&self, status: StatusCode) {
+        self.codes.count(status);
+    }
+}
+
+/// The series of one target.
+#[derive(Debug)]
+pub struct TargetStats {
+    pub shards: Sharded<TargetShard>,
+}
+
+impl TargetStats {
+    pub fn requests(&self) -> BTreeMap<u16, u64> {
+        let mut totals = BTreeMap::new();
+        for shard in self.shards.iter() {
+            shard.codes.each(|code, n| *totals.entry(code).or_insert(0) += n);
+        }
+        totals
+    }
+}
+
+/// How an attempt to connect ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Connect {
+    Ok,
+    Refused,
+    Timeout,
+}
+
+impl Connect {
+    pub const ALL: [(Connect, &'static str); 3] =
+        [(Connect::Ok, "ok"), (Connect::Refused, "refused"), (Connect::Timeout, "timeout")];
+}
+
+/// Why a request was tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retry {
+    Connect,
+    /// A kept connection turned out to be closed.
+    Stale,
+}
+
+impl Retry {
+    pub const ALL: [(Retry, &'static str); 2] = [(Retry::Connect, "connect"), (Retry::Stale, "stale")];
+}
+
+/// What one worker counted for one upstream.
+#[derive(Debug, Default)]
+pub struct UpstreamShard {
+    pub duration: Histogram,
+    connects: [Count; 3],
+    retries: [Count; 2],
+}
+
+impl UpstreamShard {
+    pub fn connect(&self, result: Connect) {
+        self.connects[result as usize].add(1);
+    }
+
+    pub fn connects(&self, result: Connect) -> u64 {
+        self.connects[result as usize].get()
+    }
+
+    pub fn retry(&self, reason: Retry) {
+        self.retries[reason as usize].add(1);
+    }
+
+    pub fn retries(&self, reason: Retry) -> u64 {
+        self.retries[reason as usize].get()
+    }
+}
+
+#[derive(Debug)]
+pub struct UpstreamStats {
+    pub shards: Sharded<UpstreamShard>,
+}
+
+/// The route label of requests that no route took.
+pub const NO_ROUTE: &str = "-";
+
+/// Every series of the process. A series once made is kept: names come from configs only, so it stays bounded.
+#[derive(Debug)]
+pub struct Registry {
+    workers: usize,
+    routes: Mutex<BTreeMap<(String, String), Arc<RouteStats>>>,
+    listeners: Mutex<BTreeMap<String, Arc<ListenerStats>>>,
+    upstreams: Mutex<BTreeMap<String, Arc<UpstreamStats>>>,
+    targets: Mutex<BTreeMap<(String, SocketAddr), Arc<TargetStats>>>,
+}
+
+type Series<K, V> = Mutex<BTreeMap<K, Arc<V>>>;
+
+fn series<K: Ord, V>(map: &Series<K, V>, key: K, make: impl FnOnce() -> V) -> Arc<V> {
+    let mut map = map.lock().unwrap_or_else(PoisonError::into_inner);
+    map.entry(key).or_insert_with(|| Arc::new(make())).clone()
+}
+
+fn all<K: Ord + Clone, V>(map: &Series<K, V>) -> Vec<(K, Arc<V>)> {
+    let map = map.lock().unwrap_or_else(PoisonError::into_inner);
+    map.iter().map(|(key, value)| (key.clone(), value.clone())).collect()
+}
+
+impl Registry {
+    pub fn new(workers: usize) -> Self {
+        Registry {
+            workers,
+            routes: Mutex::default(),
+            listeners: Mutex::default(),
+            upstreams: Mutex::default(),
+            targets: Mutex::default(),
+        }
+    }
+
+    pub fn route(&self, listener: &str, route: &str) -> Arc<RouteStats> {
+        let key = (listener.to_owned(), route.to_owned());
+        series(&self.routes, key, || RouteStats { shards: Sharded::new(self.workers) })
+    }
+
+    pub fn listener(&self, name: &str) -> Arc<ListenerStats> {
+        series(&self.listeners, name.to_owned(), || ListenerStats {
+            shards: Sharded::new(self.workers),
+            connections: AtomicU32::new(0),
+        })
+    }
+
+    pub fn upstream(&self, name: &str) -> Arc<UpstreamStats> {
+        series(&self.upstreams, name.to_owned(), || UpstreamStats { shards: Sharded::new(self.workers) })
+    }
+
+    pub fn target(&self, upstream: &str, addr: SocketAddr) -> Arc<TargetStats> {
+        series(&self.targets, (upstream.to_owned(), addr), || TargetStats { shards: Sharded::new(self.workers) })
+    }
+
+    pub fn routes(&self) -> Vec<((String, String), Arc<RouteStats>)> {
+        all(&self.routes)
+    }
+
+    pub fn listeners(&self) -> Vec<(String, Arc<ListenerStats>)> {
+        all(&self.listeners)
+    }
+
+    pub fn upstreams(&self) -> Vec<(String, Arc<UpstreamStats>)> {
+        all(&self.upstreams)
+    }
+
+    pub fn targets(&self) -> Vec<((String, SocketAddr), Arc<TargetStats>)> {
+        all(&self.targets)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_of_all_workers_add_up() {
+        let registry = Registry::new(2);
+        let route = registry.route("web", "all");
+        route.shards.of(0).count(method_index(&Method::GET), StatusCode::OK);
+        route.shards.of(1).count(method_index(&Method::GET), StatusCode::OK);
+        let purge = Method::from_bytes(b"PURGE").unwrap();
+        route.shards.of(1).count(method_index(&purge), StatusCode::from_u16(599).unwrap());
+        assert_eq!(
+            registry.route("web", "all").requests(),
+            BTreeMap::from([(("GET", 200), 2), (("other", 599), 1)])
+        );
+    }
+
+    #[test]
+    fn a_value_on_a_bound_belongs_to_that_bucket() {
+        let histogram = Histogram::default();
+        for us in [0, 100, 101, 10_000_001] {
+            histogram.record(us);
+        }
+        let mut total = HistogramTotal::default();
+        total.add(&histogram);
+        assert_eq!(total.buckets[0], 2);
+        assert_eq!(total.buckets[1], 1);
+        assert_eq!(total.buckets[BOUNDS_US.len()], 1);
+        assert_eq!(total.count(), 4);
+        assert_eq!(total.sum_us, 10_000_202);
+    }
+
+    #[test]
+    fn unknown_codes_count_under_their_class() {
+        let codes = Codes::default();
+        codes.count(StatusCode::from_u16(299).unwrap());
+        codes.count(StatusCode::from_u16(987).unwrap());
+        let mut seen = Vec::new();
+        codes.each(|code, n| seen.push((code, n)));
+        assert_eq!(seen, [(299, 1), (599, 1)]);
+    }
+}

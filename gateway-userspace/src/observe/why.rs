@@ -1,0 +1,72 @@
+//! The closed list of reasons for which the gateway answers itself or cuts a request.
+
+use http::StatusCode;
+
+macro_rules! whys {
+    ($($variant:ident $name:literal $status:literal $title:literal;)*) => {
+        /// Why the gateway answered a request itself, or cut it. The same words stand in the access log (`why`), in
+        /// the metrics (`reason`) and in the `type` of the problem+json body.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[repr(u8)]
+        pub enum Why { $(#[doc = $title] $variant,)* }
+
+        impl Why {
+            pub const ALL: &'static [Why] = &[$(Why::$variant,)*];
+
+            pub fn name(self) -> &'static str {
+                match self { $(Why::$variant => $name,)* }
+            }
+
+            /// A sentence for people.
+            pub fn title(self) -> &'static str {
+                match self { $(Why::$variant => $title,)* }
+            }
+
+            /// The status that the client sees, when it can still be told.
+            pub fn status(self) -> StatusCode {
+                let code = match self { $(Why::$variant => $status,)* };
+                StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+            }
+        }
+    };
+}
+
+whys! {
+    NoRoute "no_route" 404 "No route matches this host and path";
+    BadRequest "bad_request" 400 "The request is malformed";
+    HeaderTooLarge "header_too_large" 431 "The request's head is larger than this listener takes";
+    BodyTooLarge "body_too_large" 413 "The request's body is larger than this listener takes";
+    HeaderTimeout "header_timeout" 408 "The request's head did not arrive in time";
+    BodyTimeout "body_timeout" 408 "The request's body stopped arriving";
+    NoHealthyTarget "no_healthy_target" 503 "No target of the upstream is healthy";
+    UpstreamConnectRefused "upstream_connect_refused" 502 "The upstream refused the connection";
+    UpstreamConnectTimeout "upstream_connect_timeout" 504 "The upstream did not accept a connection in time";
+    UpstreamFirstByteTimeout "upstream_first_byte_timeout" 504 "The upstream did not start to answer in time";
+    UpstreamIdleTimeout "upstream_idle_timeout" 504 "The upstream stopped in the middle of its answer";
+    UpstreamTotalTimeout "upstream_total_timeout" 504 "The exchange with the upstream took too long";
+    UpstreamReset "upstream_reset" 502 "The upstream closed the connection before its answer was whole";
+    UpstreamBadResponse "upstream_bad_response" 502 "The upstream's answer is not valid HTTP";
+    ClientGone "client_gone" 499 "The client went away";
+    Stopped "stopped" 503 "The gateway stopped before the exchange was over";
+}
+
+impl Why {
+    pub const COUNT: usize = Why::ALL.len();
+
+    pub fn index(self) -> usize {
+        self as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_its_own_name_and_index() {
+        for (i, why) in Why::ALL.iter().enumerate() {
+            assert_eq!(why.index(), i);
+            assert_eq!(Why::ALL.iter().filter(|other| other.name() == why.name()).count(), 1);
+        }
+    }
+}

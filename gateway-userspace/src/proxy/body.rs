@@ -1,0 +1,279 @@
+//! Bodies on their way: the client's to the upstream, the upstream's (or the gateway's own) to the client.
+//!
+//! Nothing is buffered: a frame is read when the other side has taken the last one.
+
+use std::{
+    fmt,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, Waker},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::{
+    connection::ClientState,
+    exchange::Exchange,
+    timer::{Expired, Wait},
+};
+use crate::{observe::Why, upstream::connection::Connection};
+
+/// The body was cut; why is noted with the exchange.
+#[derive(Debug)]
+pub struct Cut(pub Why);
+
+impl fmt::Display for Cut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.title())
+    }
+}
+
+impl std::error::Error for Cut {}
+
+/// What is sent upstream.
+pub enum RequestBody {
+    Empty,
+    Client(ClientBody),
+}
+
+/// A request's body as it comes from the client, counted and limited.
+pub struct ClientBody {
+    incoming: Incoming,
+    state: Rc<ClientState>,
+    limit: u64,
+    /// The upstream's answer must start this long after the request's end.
+    first_byte: Duration,
+    ended: bool,
+}
+
+impl RequestBody {
+    pub fn new(incoming: Incoming, state: &Rc<ClientState>, first_byte: Duration) -> Self {
+        if incoming.is_end_stream() {
+            return RequestBody::Empty;
+        }
+        let limit = state.listener.config.max.body.unwrap_or(u64::MAX);
+        state.body_unread.set(true);
+        RequestBody::Client(ClientBody { incoming, state: state.clone(), limit, first_byte, ended: false })
+    }
+
+    pub fn is_empty(&self) -> bool {
+        matches!(self, RequestBody::Empty)
+    }
+}
+
+impl ClientBody {
+    fn cut(&self, why: Why) -> Cut {
+        self.state.cut(why);
+        Cut(why)
+    }
+
+    /// From now on it is the upstream that is waited for.
+    fn await_answer(&self) {
+        if self.state.awaiting_head.get() {
+            self.state.timer.start(Wait::FirstByte, Instant::now() + self.first_byte);
+        } else {
+            self.state.timer.stop();
+        }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = Cut;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        let RequestBody::Client(body) = &mut *self else { return Poll::Ready(None) };
+        match Pin::new(&mut body.incoming).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                let total = body.state.bytes_in.get() + frame.data_ref().map_or(0, |data| data.len() as u64);
+                body.state.bytes_in.set(total);
+                if total > body.limit {
+                    return Poll::Ready(Some(Err(body.cut(Why::BodyTooLarge))));
+                }
+                body.ended = body.incoming.is_end_stream();
+                body.await_answer();
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                let why = if error.is_incomplete_message() || error.is_canceled() || error.is_closed() {
+                    Why::ClientGone
+                } else {
+                    Why::BadRequest
+                };
+                Poll::Ready(Some(Err(body.cut(why))))
+            }
+            Poll::Ready(None) => {
+                body.ended = true;
+                body.await_answer();
+                Poll::Ready(None)
+            }
+            Poll::Pending => {
+                if body.state.timer.waiting_for() == Wait::RequestBody && body.state.timer.take_expired().is_some() {
+                    return Poll::Ready(Some(Err(body.cut(Why::BodyTimeout))));
+                }
+                body.state.timer.ensure(Wait::RequestBody, body.state.listener.config.timeout.body);
+                Poll::Pending
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            RequestBody::Empty => true,
+            RequestBody::Client(body) => body.incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            RequestBody::Empty => SizeHint::with_exact(0),
+            RequestBody::Client(body) => body.incoming.size_hint(),
+        }
+    }
+}
+
+impl Drop for ClientBody {
+    fn drop(&mut self) {
+        if self.ended {
+            self.state.body_unread.set(false);
+        }
+    }
+}
+
+/// What is sent to the client. The exchange ends when this is dropped.
+pub enum ResponseBody {
+    /// A 101's: what follows is no longer HTTP.
+    Nothing,
+    Own { body: Option<Bytes>, exchange: Exchange },
+    Upstream(UpstreamBody),
+}
+
+/// An answer's body as it comes from the upstream.
+pub struct UpstreamBody {
+    incoming: Incoming,
+    /// Taken when the body is whole (it goes back to the pool) or cut (it is closed).
+    connection: Option<Box<Connection>>,
+    pending_since: Option<Instant>,
+    exchange: Exchange,
+}
+
+impl ResponseBody {
+    pub fn own(body: Bytes, exchange: Exchange) -> Self {
+        if body.is_empty() || exchange.is_head() {
+            exchange.complete();
+        }
+        ResponseBody::Own { body: Some(body), exchange }
+    }
+
+    pub fn upstream(incoming: Incoming, connection: Box<Connection>, exchange: Exchange) -> Self {
+        let mut body = UpstreamBody { incoming, connection: Some(connection), pending_since: None, exchange };
+        if body.incoming.is_end_stream() {
+            body.finish(&mut Context::from_waker(Waker::noop()));
+        }
+        ResponseBody::Upstream(body)
+    }
+}
+
+impl UpstreamBody {
+    /// The body is whole: the connection goes back to the pool, if it can.
+    fn finish(&mut self, cx: &mut Context<'_>) {
+        self.exchange.complete();
+        if let Some(mut connection) = self.connection.take()
+            && connection.settle(cx)
+        {
+            let now = self.exchange.recently();
+            self.exchange.with_upstream(|upstream| {
+                let pool = &upstream.config.pool;
+                self.exchange.state.worker.pool.put(connection, pool.idle, pool.idle_for, now);
+            });
+        }
+    }
+
+    fn cut(&mut self, why: Why) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        self.exchange.cut(why);
+        self.connection.take();
+        Poll::Ready(Some(Err(Cut(why))))
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        let Some(connection) = &mut self.connection else {
+            return Poll::Ready(None);
+        };
+        let Poll::Ready(frame) = connection.poll_body(&mut self.incoming, cx) else {
+            return self.wait();
+        };
+        if let Some(since) = self.pending_since.take() {
+            let state = &self.exchange.state;
+            state.body_waited.set(state.body_waited.get() + since.elapsed());
+            state.timer.stop();
+        }
+        match frame {
+            Some(Ok(frame)) => {
+                self.exchange.add_bytes_out(frame.data_ref().map_or(0, |data| data.len() as u64));
+                if self.incoming.is_end_stream() {
+                    self.finish(cx);
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Some(Err(_)) => {
+                let why = self.exchange.state.take_cut().unwrap_or(Why::UpstreamReset);
+                self.cut(why)
+            }
+            None => {
+                self.finish(cx);
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    fn wait(&mut self) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        let timer = &self.exchange.state.timer;
+        match timer.take_expired() {
+            Some(Expired::Total) => return self.cut(Why::UpstreamTotalTimeout),
+            Some(Expired::Wait(_)) => return self.cut(Why::UpstreamIdleTimeout),
+            None => {}
+        }
+        if let Some(idle) = self.exchange.with_upstream(|upstream| upstream.config.timeout.idle) {
+            timer.ensure(Wait::ResponseBody, idle);
+        }
+        self.pending_since.get_or_insert_with(Instant::now);
+        Poll::Pending
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = Cut;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        match &mut *self {
+            ResponseBody::Nothing => Poll::Ready(None),
+            ResponseBody::Own { body, exchange } => {
+                let body = body.take();
+                exchange.add_bytes_out(body.as_ref().map_or(0, |body| body.len() as u64));
+                exchange.complete();
+                Poll::Ready(body.map(|body| Ok(Frame::data(body))))
+            }
+            ResponseBody::Upstream(body) => body.poll(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            ResponseBody::Nothing => true,
+            ResponseBody::Own { body, .. } => body.as_ref().is_none_or(Bytes::is_empty),
+            ResponseBody::Upstream(body) => body.incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            ResponseBody::Nothing => SizeHint::with_exact(0),
+            ResponseBody::Own { body, .. } => SizeHint::with_exact(body.as_ref().map_or(0, |body| body.len() as u64)),
+            ResponseBody::Upstream(body) => body.incoming.size_hint(),
+        }
+    }
+}

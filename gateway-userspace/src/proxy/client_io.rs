@@ -1,0 +1,95 @@
+//! The socket under a client connection, as hyper wants it: it notices when a request begins, when the client stops
+//! reading, and keeps back hyper's own bare error answers, which the connection replaces by better ones.
+
+use std::{
+    io,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+};
+
+use hyper::rt::{Read, ReadBufCursor, Write};
+use tokio::{io::AsyncWrite, net::TcpStream};
+
+use super::{connection::ClientState, timer::Wait};
+use crate::net::{read_into, write_slices};
+
+pub struct ClientIo {
+    pub stream: TcpStream,
+    state: Rc<ClientState>,
+}
+
+impl ClientIo {
+    pub fn new(stream: TcpStream, state: Rc<ClientState>) -> Self {
+        ClientIo { stream, state }
+    }
+
+    /// Interim answers (103) go out before anything else.
+    fn write_early(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut early = self.state.early.borrow_mut();
+        while !early.is_empty() {
+            let n = ready!(Pin::new(&mut self.stream).poll_write(cx, &early))?;
+            early.drain(..n);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// What is written while no request is under way is hyper's own answer to a head that it could not parse.
+    fn is_parse_refusal(&self, bytes: &[u8]) -> bool {
+        !self.state.in_request.get() && bytes.starts_with(b"HTTP/1.1 4")
+    }
+
+    fn note_write<T>(&self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if result.is_pending() {
+            self.state.timer.interrupt(Wait::Write, self.state.listener.config.timeout.body);
+        } else {
+            self.state.timer.resume(Wait::Write);
+        }
+        result
+    }
+}
+
+impl Read for ClientIo {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, cursor: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        let n = ready!(read_into(&mut self.stream, cx, cursor))?;
+        self.state.received(n);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Write for ClientIo {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.is_parse_refusal(bytes) {
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        ready!(self.write_early(cx))?;
+        let result = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.note_write(result)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.write_early(cx))?;
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if slices.first().is_some_and(|first| self.is_parse_refusal(first)) {
+            return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
+        }
+        ready!(self.write_early(cx))?;
+        let result = write_slices(&mut self.stream, cx, slices);
+        self.note_write(result)
+    }
+}

@@ -1,0 +1,319 @@
+//! A client connection from accept to close.
+//!
+//! It is one task. hyper's server side parses requests and calls [`handler::handle`] for each; around it this module
+//! keeps the time, refuses what cannot be parsed, lets idle connections go to sleep without buffers, and carries
+//! upgraded ones over into a tunnel.
+
+use std::{
+    cell::{Cell, RefCell},
+    future::poll_fn,
+    net::{IpAddr, SocketAddr},
+    pin::Pin,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    task::{Poll, ready},
+    time::{Duration, Instant},
+};
+
+use http::HeaderValue;
+use hyper::{server::conn::http1, service::service_fn};
+use tokio::{io::Interest, net::TcpStream};
+
+use super::{
+    client_io::ClientIo,
+    exchange::Record,
+    handler, problem,
+    reuse::Reuse,
+    timer::{Expired, Timer, Wait},
+    tunnel::{self, Tunnel},
+    worker::Worker,
+};
+use crate::{
+    observe::{Why, access_log::ConnectionText},
+    runtime::Listener,
+};
+
+/// After this long without a request a connection gives its buffers back and sleeps.
+const SLEEP_AFTER: Duration = Duration::from_secs(2);
+
+/// What the parts of one client connection share. All of them run in the connection's task.
+pub struct ClientState {
+    pub worker: Rc<Worker>,
+    pub listener: Arc<Listener>,
+    /// Who it is: the peer's address, IPv4-mapped IPv6 taken as IPv4.
+    pub client: IpAddr,
+    pub client_text: HeaderValue,
+    pub timer: Timer,
+    /// Bytes of the current request's body so far.
+    pub bytes_in: Cell<u64>,
+    /// Time spent waiting for the current answer's body.
+    pub body_waited: Cell<Duration>,
+    /// The current request's body was not read to its end.
+    pub body_unread: Cell<bool>,
+    /// The current request has no answer yet.
+    pub awaiting_head: Cell<bool>,
+    pub in_request: Cell<bool>,
+    /// Interim answers to write.
+    pub early: RefCell<Vec<u8>>,
+    pub tunnel: RefCell<Option<Tunnel>>,
+    /// `Forwarded`, remembered for the host it was made for.
+    pub forwarded: RefCell<Option<(HeaderValue, HeaderValue)>>,
+    /// The request at hand.
+    pub record: RefCell<Record>,
+    /// This connection's part of every log line.
+    pub log_text: ConnectionText,
+    cut: Cell<Option<Why>>,
+    started: Cell<Option<Instant>>,
+    closing: Cell<bool>,
+}
+
+impl ClientState {
+    fn new(worker: Rc<Worker>, listener: Arc<Listener>, peer: SocketAddr) -> Self {
+        let client = peer.ip().to_canonical();
+        let text = client.to_string();
+        let log_text =
+            ConnectionText::new(&listener.name, client, SocketAddr::new(client, peer.port()), "h1");
+        ClientState {
+            worker,
+            listener,
+            client,
+            client_text: HeaderValue::from_maybe_shared(bytes::Bytes::from(text))
+                .unwrap_or(HeaderValue::from_static("unknown")),
+            timer: Timer::new(),
+            bytes_in: Cell::new(0),
+            body_waited: Cell::new(Duration::ZERO),
+            body_unread: Cell::new(false),
+            awaiting_head: Cell::new(false),
+            in_request: Cell::new(false),
+            early: RefCell::default(),
+            tunnel: RefCell::default(),
+            forwarded: RefCell::default(),
+            record: RefCell::default(),
+            log_text,
+            cut: Cell::new(None),
+            started: Cell::new(None),
+            closing: Cell::new(false),
+        }
+    }
+
+    /// The client sent `n` bytes; the first of a request start its clock.
+    pub fn received(&self, n: usize) {
+        if n > 0 && self.timer.waiting_for() == Wait::Idle {
+            let now = Instant::now();
+            self.started.set(Some(now));
+            self.timer.start(Wait::Header, now + self.listener.config.timeout.header);
+        }
+    }
+
+    /// When the request at hand began. A pipelined one began when its turn came.
+    pub fn request_started(&self) -> Instant {
+        self.in_request.set(true);
+        self.started.take().unwrap_or_else(Instant::now)
+    }
+
+    pub fn request_ended(&self) {
+        self.in_request.set(false);
+    }
+
+    /// Notes why the request at hand is cut, by whoever knows.
+    pub fn cut(&self, why: Why) {
+        self.cut.set(Some(why));
+    }
+
+    pub fn take_cut(&self) -> Option<Why> {
+        self.cut.take()
+    }
+
+    /// How long until an idle connection is looked at again: it is put to sleep, or closed.
+    pub fn first_idle(&self) -> Duration {
+        self.listener.config.timeout.idle.min(SLEEP_AFTER)
+    }
+
+    /// Ends the connection after the request at hand.
+    pub fn close_soon(&self) {
+        self.closing.set(true);
+        self.timer.wake();
+    }
+
+    fn closing(&self) -> bool {
+        self.closing.get() || self.worker.draining()
+    }
+}
+
+/// Counts an open connection for as long as it lives.
+struct Open {
+    state: Rc<ClientState>,
+    slot: usize,
+}
+
+impl Open {
+    fn new(state: Rc<ClientState>) -> Self {
+        state.listener.stats.shards.of(state.worker.index).accepted.add(1);
+        let slot = state.worker.add_client(&state);
+        Open { state, slot }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        // A tunnel that never ran holds its request, which holds this state.
+        self.state.tunnel.take();
+        self.state.worker.remove_client(self.slot);
+        self.state.listener.stats.connections.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Takes a place among the listener's `max.connections`; [`serve`] gives it back.
+pub fn admit(listener: &Listener) -> bool {
+    let taken = listener.stats.connections.fetch_add(1, Relaxed);
+    if taken >= listener.config.max.connections {
+        listener.stats.connections.fetch_sub(1, Relaxed);
+        return false;
+    }
+    true
+}
+
+/// How a spell of serving ended.
+enum End {
+    /// Nothing more to do; what the client may still send is of no interest.
+    Closed(TcpStream),
+    /// Idle and without unread bytes: wait for the next request without hyper.
+    Sleep(TcpStream),
+    /// The request could not be read.
+    Refused(TcpStream, Why),
+    Upgraded(TcpStream, bytes::Bytes),
+    /// The client is gone, or treated as if it were.
+    Dropped,
+}
+
+/// Serves an admitted connection to its end.
+pub async fn serve(mut stream: TcpStream, peer: SocketAddr, listener: Arc<Listener>, worker: Rc<Worker>) {
+    let _ = stream.set_nodelay(true);
+    let open = Open::new(Rc::new(ClientState::new(worker, listener, peer)));
+    let state = &open.state;
+    let opened = Instant::now();
+    state.timer.start(Wait::Idle, opened + state.listener.config.timeout.idle);
+    loop {
+        if !readable(&stream, state).await {
+            return;
+        }
+        match serve_awake(stream, state).await {
+            End::Sleep(idle) => {
+                stream = idle;
+                let left = state.listener.config.timeout.idle.saturating_sub(state.first_idle());
+                state.timer.start(Wait::Idle, Instant::now() + left);
+            }
+            End::Closed(stream) => {
+                if state.body_unread.get() {
+                    linger(stream).await;
+                }
+                return;
+            }
+            End::Refused(stream, why) => {
+                if problem::write_raw(&stream, state, why).await {
+                    linger(stream).await;
+                }
+                return;
+            }
+            End::Upgraded(stream, read) => {
+                let tunnel = state.tunnel.take();
+                if let Some(tunnel) = tunnel {
+                    tunnel::run(tunnel, stream, read).await;
+                }
+                return;
+            }
+            End::Dropped => return,
+        }
+    }
+}
+
+/// Waits for the client's next bytes. False when there will be none: closed, idle for too long, draining.
+async fn readable(stream: &TcpStream, state: &Rc<ClientState>) -> bool {
+    let mut ready = std::pin::pin!(stream.ready(Interest::READABLE));
+    poll_fn(|cx| {
+        if ready.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(true);
+        }
+        if state.closing() {
+            return Poll::Ready(false);
+        }
+        state.timer.poll(cx).map(|()| false)
+    })
+    .await
+}
+
+/// Serves requests until the connection ends or has been idle for a while.
+async fn serve_awake(stream: TcpStream, state: &Rc<ClientState>) -> End {
+    let service_state = state.clone();
+    let reuse = Reuse::new();
+    let service = service_fn(move |request| reuse.run(handler::handle(service_state.clone(), request)));
+    let mut connection = http1::Builder::new()
+        .half_close(false)
+        .max_buf_size(state.listener.config.max.header.max(8192))
+        .max_header_size(state.listener.config.max.header)
+        .serve_connection(ClientIo::new(stream, state.clone()), service);
+    let mut told_to_close = false;
+    let outcome = poll_fn(|cx| {
+        loop {
+            if state.closing() && !told_to_close {
+                told_to_close = true;
+                Pin::new(&mut connection).graceful_shutdown();
+            }
+            if let Poll::Ready(result) = connection.poll_without_shutdown(cx) {
+                return Poll::Ready(Outcome::Ended(result));
+            }
+            if state.timer.expired().is_some() {
+                // The request at hand was told and did not react: its part of the connection is stuck.
+                return Poll::Ready(Outcome::Expired(Wait::Write));
+            }
+            ready!(state.timer.poll(cx));
+            match state.timer.expired() {
+                Some(Expired::Wait(wait @ (Wait::Idle | Wait::Header | Wait::Write))) => {
+                    return Poll::Ready(Outcome::Expired(wait));
+                }
+                // The request at hand looks for it.
+                _ => {}
+            }
+        }
+    })
+    .await;
+    let parts = connection.into_parts();
+    let stream = parts.io.stream;
+    match outcome {
+        Outcome::Ended(Ok(())) if state.tunnel.borrow().is_some() => End::Upgraded(stream, parts.read_buf),
+        Outcome::Ended(Ok(())) => End::Closed(stream),
+        Outcome::Ended(Err(error)) if state.in_request.get() || !error.is_parse() => End::Dropped,
+        Outcome::Ended(Err(error)) if error.is_parse_too_large() => End::Refused(stream, Why::HeaderTooLarge),
+        Outcome::Ended(Err(_)) => End::Refused(stream, Why::BadRequest),
+        Outcome::Expired(Wait::Header) => End::Refused(stream, Why::HeaderTimeout),
+        Outcome::Expired(Wait::Idle) if parts.read_buf.is_empty() => {
+            if state.first_idle() < state.listener.config.timeout.idle { End::Sleep(stream) } else { End::Closed(stream) }
+        }
+        Outcome::Expired(_) => End::Dropped,
+    }
+}
+
+enum Outcome {
+    Ended(hyper::Result<()>),
+    Expired(Wait),
+}
+
+/// Closes so that the client gets to read the answer: closing with unread bytes would reset the connection.
+async fn linger(stream: TcpStream) {
+    const PATIENCE: Duration = Duration::from_secs(2);
+    const MOST: usize = 1 << 20;
+    let _ = socket2::SockRef::from(&stream).shutdown(std::net::Shutdown::Write);
+    let drain = async {
+        let mut scratch = vec![0; 16 * 1024];
+        let mut left = MOST;
+        while left > 0 && stream.readable().await.is_ok() {
+            match stream.try_read(&mut scratch) {
+                Ok(0) => return,
+                Ok(n) => left = left.saturating_sub(n),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(_) => return,
+            }
+        }
+    };
+    let _ = tokio::time::timeout(PATIENCE, drain).await;
+}

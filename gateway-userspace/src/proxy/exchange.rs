@@ -1,0 +1,245 @@
+//! What is known of one request. When it ends, however it ends, its line is logged and its counters are bumped.
+//!
+//! A connection has one request at a time, so the [`Record`] lives with the connection and is filled anew; an
+//! [`Exchange`] is the right to fill it, and its end is the request's.
+
+use std::{
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use http::{HeaderValue, Method, StatusCode, header, request};
+
+use super::{connection::ClientState, timer::Wait};
+use crate::{
+    observe::{Why, access_log, stats},
+    runtime::Route,
+    upstream::{Active, Upstream},
+};
+
+/// The facts of the request at hand.
+#[derive(Default)]
+pub struct Record {
+    started: Option<Instant>,
+    id: Option<HeaderValue>,
+    method: usize,
+    is_head: bool,
+    /// The request's own part of the log line.
+    text: access_log::RequestText,
+    route: Option<Arc<Route>>,
+    active: Option<Active>,
+    tries: u32,
+    /// What the client was, or will be, told. `None`: it went away before.
+    status: Option<StatusCode>,
+    why: Option<Why>,
+    connect: Option<Duration>,
+    sent: Option<Instant>,
+    first_byte: Option<Instant>,
+    bytes_out: u64,
+    /// The answer was handed over to its last byte.
+    complete: bool,
+}
+
+pub struct Exchange {
+    pub state: Rc<ClientState>,
+}
+
+impl Exchange {
+    /// `head`: `None` when it could not be read.
+    pub fn begin(state: Rc<ClientState>, head: Option<&request::Parts>) -> Self {
+        let started = state.request_started();
+        let worker = &state.worker;
+        let id = worker.new_id(worker.wall_clock(started));
+        state.timer.stop();
+        state.bytes_in.set(0);
+        state.body_waited.set(Duration::ZERO);
+        state.take_cut();
+        state.listener.stats.shards.of(worker.index).active_requests.add(1);
+        let mut record = state.record.borrow_mut();
+        record.started = Some(started);
+        record.id = Some(id);
+        record.method = head.map_or(stats::OTHER_METHOD, |head| stats::method_index(&head.method));
+        record.is_head = head.is_some_and(|head| head.method == Method::HEAD);
+        if worker.logs() {
+            record.text.fill(head.map(|head| access_log::Request {
+                host: bytes_of(head, header::HOST),
+                method: head.method.as_str(),
+                path: head.uri.path(),
+                query: head.uri.query(),
+                user_agent: bytes_of(head, header::USER_AGENT),
+                referer: bytes_of(head, header::REFERER),
+            }));
+        }
+        drop(record);
+        Exchange { state }
+    }
+
+    pub fn id(&self) -> HeaderValue {
+        self.state.record.borrow().id.clone().unwrap_or(HeaderValue::from_static("-"))
+    }
+
+    pub fn started(&self) -> Instant {
+        self.state.record.borrow().started.unwrap_or_else(Instant::now)
+    }
+
+    pub fn is_head(&self) -> bool {
+        self.state.record.borrow().is_head
+    }
+
+    pub fn set_route(&self, route: &Arc<Route>) {
+        self.state.record.borrow_mut().route = Some(route.clone());
+    }
+
+    /// The upstream of the route that took the request.
+    pub fn with_upstream<T>(&self, f: impl FnOnce(&Upstream) -> T) -> Option<T> {
+        self.state.record.borrow().route.as_ref().map(|route| f(&route.upstream))
+    }
+
+    /// Another target is tried.
+    pub fn try_target(&self, active: Active) {
+        let mut record = self.state.record.borrow_mut();
+        record.active = Some(active);
+        record.tries += 1;
+    }
+
+    pub fn connected(&self, took: Duration) {
+        let mut record = self.state.record.borrow_mut();
+        record.connect = Some(record.connect.unwrap_or_default() + took);
+    }
+
+    /// The request is handed to the upstream's connection.
+    pub fn sent(&self, now: Instant) {
+        self.state.record.borrow_mut().sent = Some(now);
+    }
+
+    /// The answer's head is here.
+    pub fn answered(&self, status: StatusCode) {
+        let mut record = self.state.record.borrow_mut();
+        record.first_byte = Some(Instant::now());
+        record.status = Some(status);
+    }
+
+    /// The gateway answers itself.
+    pub fn refuse(&self, why: Why) {
+        let mut record = self.state.record.borrow_mut();
+        record.status = Some(why.status());
+        record.why = Some(why);
+    }
+
+    /// The answer was cut after its head had been sent.
+    pub fn cut(&self, why: Why) {
+        self.state.record.borrow_mut().why = Some(why);
+    }
+
+    pub fn add_bytes_out(&self, n: u64) {
+        self.state.record.borrow_mut().bytes_out += n;
+    }
+
+    pub fn complete(&self) {
+        self.state.record.borrow_mut().complete = true;
+    }
+
+    /// When the answer's head came, or now: near enough for ages counted in seconds.
+    pub fn recently(&self) -> Instant {
+        self.state.record.borrow().first_byte.unwrap_or_else(Instant::now)
+    }
+}
+
+fn bytes_of(head: &request::Parts, name: header::HeaderName) -> Option<&[u8]> {
+    head.headers.get(name).map(HeaderValue::as_bytes)
+}
+
+impl Record {
+    /// The time from the head's arrival that was not spent waiting for the upstream.
+    fn own_time(&self, total: Duration, now: Instant, body_waited: Duration) -> Duration {
+        let waited = match (self.sent, self.first_byte) {
+            (Some(sent), Some(first_byte)) => first_byte.saturating_duration_since(sent) + body_waited,
+            (Some(sent), None) => now.saturating_duration_since(sent),
+            _ => Duration::ZERO,
+        };
+        total.saturating_sub(waited).saturating_sub(self.connect.unwrap_or_default())
+    }
+
+    fn status(&self) -> StatusCode {
+        self.status.unwrap_or_else(|| Why::ClientGone.status())
+    }
+
+    fn count(&self, state: &ClientState, us: u64, us_self: u64) {
+        let worker = state.worker.index;
+        let listener = &state.listener;
+        listener.stats.shards.of(worker).active_requests.add(-1);
+        let route = self.route.as_ref().map_or(&*listener.unrouted, |route| route.stats(listener));
+        let shard = route.shards.of(worker);
+        shard.count(self.method, self.status());
+        shard.duration.record(us);
+        shard.overhead.record(us_self);
+        shard.request_bytes.add(state.bytes_in.get());
+        shard.response_bytes.add(self.bytes_out);
+        if let Some(why) = self.why {
+            shard.error(why);
+        }
+        if let (Some(route), Some(active), Some(sent), Some(first_byte)) =
+            (&self.route, &self.active, self.sent, self.first_byte)
+        {
+            active.target().stats.shards.of(worker).count(self.status());
+            let took = first_byte.saturating_duration_since(sent);
+            route.upstream.stats.shards.of(worker).duration.record(micros(took));
+        }
+    }
+
+    fn log(&self, state: &ClientState, started: Instant, us: u64, us_self: u64) {
+        let worker = &state.worker;
+        let route = self.route.as_deref();
+        worker.log(&access_log::Line {
+            at: worker.wall_clock(started),
+            id: self.id.as_ref().map_or(b"-", HeaderValue::as_bytes),
+            connection: &state.log_text,
+            request: &self.text,
+            status: self.status().as_u16(),
+            route: route.map(|route| &*route.name),
+            upstream: route.map(|route| &*route.upstream.name),
+            target: self.active.as_ref().map(|active| &*active.target().name),
+            tries: self.tries,
+            why: self.why,
+            bytes_in: state.bytes_in.get(),
+            bytes_out: self.bytes_out,
+            us,
+            us_self,
+            us_connect: self.connect.map(micros),
+            us_first_byte: self.first_byte.map(|at| micros(at.saturating_duration_since(started))),
+        });
+    }
+
+    /// Ready for the next request; the text's buffers are kept.
+    fn reset(&mut self) {
+        let text = std::mem::take(&mut self.text);
+        *self = Record { text, ..Record::default() };
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        let now = Instant::now();
+        let state = &*self.state;
+        let mut record = state.record.borrow_mut();
+        if !record.complete && record.why.is_none() {
+            record.why = Some(if state.worker.stopping() { Why::Stopped } else { Why::ClientGone });
+        }
+        let started = record.started.unwrap_or(now);
+        let total = now.saturating_duration_since(started);
+        let us_self = micros(record.own_time(total, now, state.body_waited.get()));
+        record.count(state, micros(total), us_self);
+        if state.worker.logs() {
+            record.log(state, started, micros(total), us_self);
+        }
+        record.reset();
+        state.timer.set_total(None);
+        state.timer.start(Wait::Idle, now + state.first_idle());
+        state.request_ended();
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    duration.as_micros().try_into().unwrap_or(u64::MAX)
+}

@@ -1,0 +1,115 @@
+//! One request as a story: check it, find its route, send it on, bring the answer back.
+
+use std::{convert::Infallible, rc::Rc, sync::Arc};
+
+use http::{Method, Request, Response, StatusCode, Version, request};
+use hyper::body::{Body, Incoming};
+
+use super::{
+    body::{RequestBody, ResponseBody},
+    connection::ClientState,
+    exchange::Exchange,
+    forward::{self, Answer},
+    headers, problem,
+    tunnel::Tunnel,
+};
+use crate::{
+    observe::Why,
+    runtime::{Route, Snapshot},
+};
+
+pub async fn handle(
+    state: Rc<ClientState>,
+    request: Request<Incoming>,
+) -> Result<Response<ResponseBody>, Infallible> {
+    let snapshot = state.worker.snapshot();
+    let (mut head, body) = request.into_parts();
+    state.body_unread.set(!body.is_end_stream());
+    let exchange = Exchange::begin(state, Some(&head));
+    let checked = check(&mut head, &body, &exchange).and_then(|()| route(&snapshot, &head));
+    let route = match checked {
+        Ok(route) => route,
+        Err(why) => return Ok(problem::response(exchange, why)),
+    };
+    exchange.set_route(&route);
+    let (mut request, upgrade) = prepare(&snapshot, &route, &exchange, head, body);
+    let answer = forward::send(&route.upstream, &exchange, &mut request).await;
+    Ok(match answer {
+        Ok(answer) => match (answer.response.status(), upgrade) {
+            (StatusCode::SWITCHING_PROTOCOLS, true) => self::upgrade(&snapshot, answer, exchange),
+            (StatusCode::SWITCHING_PROTOCOLS, false) => problem::response(exchange, Why::UpstreamBadResponse),
+            _ => deliver(&snapshot, answer, exchange),
+        },
+        Err(why) => problem::response(exchange, why),
+    })
+}
+
+/// What hyper lets through and an intermediary must not: RFC 9112 section 3.2 and RFC 9110 section 9.3.6.
+fn check(head: &mut request::Parts, body: &Incoming, exchange: &Exchange) -> Result<(), Why> {
+    headers::check_host(head)?;
+    headers::check_path(head.uri.path())?;
+    if head.method == Method::CONNECT {
+        return Err(Why::BadRequest);
+    }
+    let limit = exchange.state.listener.config.max.body;
+    if limit.is_some_and(|limit| body.size_hint().lower() > limit) {
+        return Err(Why::BodyTooLarge);
+    }
+    Ok(())
+}
+
+fn route(snapshot: &Snapshot, head: &request::Parts) -> Result<Arc<Route>, Why> {
+    let host = head.headers.get(http::header::HOST).map_or(Ok(""), |host| host.to_str());
+    let host = host.map_err(|_| Why::BadRequest)?;
+    snapshot.router.find(host, head.uri.path()).cloned().ok_or(Why::NoRoute)
+}
+
+/// The request as it goes upstream, and whether it asks for another protocol. `None` once it is sent.
+fn prepare(
+    snapshot: &Snapshot,
+    route: &Route,
+    exchange: &Exchange,
+    mut head: request::Parts,
+    body: Incoming,
+) -> (Option<Request<RequestBody>>, bool) {
+    let state = &exchange.state;
+    let timeout = &route.upstream.config.timeout;
+    if let Some(total) = timeout.total {
+        state.timer.set_total(Some(exchange.started() + total));
+    }
+    let upgrade = headers::wanted_upgrade(&head, &route.upgrade);
+    headers::to_upstream(&mut head, upgrade.as_ref(), state, exchange, snapshot);
+    let takes_interim = head.version == Version::HTTP_11;
+    head.version = Version::HTTP_11;
+    // What hyper attached for its own upgrades is of no use upstream.
+    head.extensions.clear();
+    let body = RequestBody::new(body, state, timeout.first_byte);
+    let mut request = Request::from_parts(head, body);
+    if route.early_hints && takes_interim {
+        forward::collect_early_hints(&mut request);
+    }
+    (Some(request), upgrade.is_some())
+}
+
+/// Streams the upstream's answer to the client.
+fn deliver(snapshot: &Snapshot, answer: Answer, exchange: Exchange) -> Response<ResponseBody> {
+    let (mut head, body) = answer.response.into_parts();
+    exchange.answered(head.status);
+    headers::to_client(&mut head, None, &exchange, snapshot);
+    head.version = Version::HTTP_11;
+    head.extensions.clear();
+    Response::from_parts(head, ResponseBody::upstream(body, answer.connection, exchange))
+}
+
+/// Passes a 101 on and leaves both sockets to a tunnel, which the connection starts once the 101 is written.
+fn upgrade(snapshot: &Snapshot, answer: Answer, exchange: Exchange) -> Response<ResponseBody> {
+    let (mut head, _) = answer.response.into_parts();
+    exchange.answered(head.status);
+    let protocol = head.headers.get(http::header::UPGRADE).cloned();
+    headers::to_client(&mut head, protocol.as_ref(), &exchange, snapshot);
+    head.version = Version::HTTP_11;
+    head.extensions.clear();
+    let state = exchange.state.clone();
+    *state.tunnel.borrow_mut() = Some(Tunnel::new(*answer.connection, exchange));
+    Response::from_parts(head, ResponseBody::Nothing)
+}

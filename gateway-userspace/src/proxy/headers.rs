@@ -1,0 +1,318 @@
+//! Header fields on their way through: hop-by-hop fields end here, what tells of the client and of us is added.
+//!
+//! RFC 9110 sections 7.6.1 (Connection) and 7.6.3 (Via), RFC 7239 (Forwarded). No proxy in front is trusted yet, so
+//! whatever a client says of itself in `X-Forwarded-*` or `Forwarded` is replaced.
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Uri, header,
+    request, response,
+    uri::PathAndQuery,
+};
+
+use super::{connection::ClientState, exchange::Exchange};
+use crate::{observe::Why, runtime::Snapshot};
+
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+/// Exactly one valid `Host` (RFC 9112 section 3.2). An absolute-form target overrides it (section 3.2.2).
+pub fn check_host(head: &mut request::Parts) -> Result<(), Why> {
+    if head.uri.authority().is_some() {
+        make_origin_form(head)?;
+    } else if !head.uri.path().starts_with('/') && head.uri.path() != "*" {
+        return Err(Why::BadRequest);
+    }
+    let mut hosts = head.headers.get_all(header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (Some(host), None) if valid_host(host.as_bytes()) => Ok(()),
+        (None, None) if head.version < http::Version::HTTP_11 => Ok(()),
+        _ => Err(Why::BadRequest),
+    }
+}
+
+fn make_origin_form(head: &mut request::Parts) -> Result<(), Why> {
+    if !matches!(head.uri.scheme_str(), Some("http" | "https")) {
+        return Err(Why::BadRequest);
+    }
+    let authority = head.uri.authority().map_or("", |authority| authority.as_str());
+    if authority.contains('@') {
+        return Err(Why::BadRequest);
+    }
+    let host = HeaderValue::from_str(authority).map_err(|_| Why::BadRequest)?;
+    let path = head.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
+    // The target must still be checked for a second Host, which it does not excuse.
+    if head.headers.get_all(header::HOST).iter().count() > 1 {
+        return Err(Why::BadRequest);
+    }
+    head.headers.insert(header::HOST, host);
+    head.uri = Uri::from(path);
+    Ok(())
+}
+
+/// Letters, digits, dots, dashes and underscores with an optional port, or a bracketed IPv6 address.
+fn valid_host(host: &[u8]) -> bool {
+    let (name, port) = match host.iter().rposition(|byte| *byte == b':') {
+        Some(colon) if !host.ends_with(b"]") => (&host[..colon], Some(&host[colon + 1..])),
+        _ => (host, None),
+    };
+    let name_fits = match name {
+        [b'[', address @ .., b']'] => address.iter().all(|byte| byte.is_ascii_hexdigit() || b":.".contains(byte)),
+        _ => name.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%".contains(byte)),
+    };
+    name_fits && !name.is_empty() && port.is_none_or(|port| port.len() <= 5 && port.iter().all(u8::is_ascii_digit))
+}
+
+/// Dot segments (RFC 3986 section 3.3) would mean one path to us and another to an upstream that resolves them.
+pub fn check_path(path: &str) -> Result<(), Why> {
+    if !path.bytes().any(|byte| byte == b'.' || byte == b'%' || byte == b'\\') {
+        return Ok(());
+    }
+    let is_dots = |segment: &str| {
+        let mut rest = segment;
+        let mut dots = 0;
+        while !rest.is_empty() {
+            rest = match (rest.strip_prefix('.'), rest.get(..3)) {
+                (Some(after), _) => after,
+                (None, Some(encoded)) if encoded.eq_ignore_ascii_case("%2e") => &rest[3..],
+                _ => return false,
+            };
+            dots += 1;
+        }
+        (1..=2).contains(&dots)
+    };
+    if path.split(['/', '\\']).any(is_dots) { Err(Why::BadRequest) } else { Ok(()) }
+}
+
+/// The protocol that the client asks to switch to, if the route allows it.
+pub fn wanted_upgrade(head: &request::Parts, allowed: &[String]) -> Option<HeaderValue> {
+    if allowed.is_empty() || head.version != http::Version::HTTP_11 {
+        return None;
+    }
+    let wanted = head.headers.get(header::UPGRADE)?;
+    let listed = connection_tokens(&head.headers).any(|token| token.eq_ignore_ascii_case(b"upgrade"));
+    let known = allowed.iter().any(|name| wanted.as_bytes().eq_ignore_ascii_case(name.as_bytes()));
+    (listed && known).then(|| wanted.clone())
+}
+
+fn connection_tokens(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii)
+}
+
+/// Which fields that end here are present, found in one pass: most messages have none or one.
+#[derive(Default)]
+struct HopByHop {
+    connection: bool,
+    keep_alive: bool,
+    proxy_connection: bool,
+    te: bool,
+    transfer_encoding: bool,
+    upgrade: bool,
+    expect: bool,
+}
+
+impl HopByHop {
+    fn of(headers: &HeaderMap) -> Self {
+        let mut found = HopByHop::default();
+        for name in headers.keys() {
+            match *name {
+                header::CONNECTION => found.connection = true,
+                header::TE => found.te = true,
+                header::TRANSFER_ENCODING => found.transfer_encoding = true,
+                header::UPGRADE => found.upgrade = true,
+                header::EXPECT => found.expect = true,
+                _ if *name == KEEP_ALIVE => found.keep_alive = true,
+                _ if *name == PROXY_CONNECTION => found.proxy_connection = true,
+                _ => {}
+            }
+        }
+        found
+    }
+
+    fn remove(&self, headers: &mut HeaderMap) {
+        if self.connection {
+            remove_listed(headers);
+            headers.remove(header::CONNECTION);
+        }
+        for (present, name) in [
+            (self.keep_alive, KEEP_ALIVE),
+            (self.proxy_connection, PROXY_CONNECTION),
+            (self.te, header::TE),
+            (self.transfer_encoding, header::TRANSFER_ENCODING),
+            (self.upgrade, header::UPGRADE),
+            (self.expect, header::EXPECT),
+        ] {
+            if present {
+                headers.remove(name);
+            }
+        }
+    }
+}
+
+/// Removes what `Connection` lists, except what routing and framing stand on: naming it there is an attack.
+fn remove_listed(headers: &mut HeaderMap) {
+    let listed: Vec<HeaderName> = connection_tokens(headers)
+        .filter(|token| !token.is_empty())
+        .filter(|token| !token.eq_ignore_ascii_case(b"close") && !token.eq_ignore_ascii_case(b"keep-alive"))
+        .filter_map(|token| HeaderName::from_bytes(token).ok())
+        .filter(|name| *name != header::HOST && *name != header::CONTENT_LENGTH)
+        .collect();
+    for name in listed {
+        headers.remove(name);
+    }
+}
+
+/// Makes a client's head fit to be sent upstream.
+pub fn to_upstream(
+    head: &mut request::Parts,
+    upgrade: Option<&HeaderValue>,
+    state: &ClientState,
+    exchange: &Exchange,
+    snapshot: &Snapshot,
+) {
+    let headers = &mut head.headers;
+    let found = HopByHop::of(headers);
+    let trailers = found.te && accepts_trailers(headers);
+    found.remove(headers);
+    if let Some(protocol) = upgrade {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(header::UPGRADE, protocol.clone());
+    } else if trailers {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+    headers.remove(X_REAL_IP);
+    headers.remove(X_FORWARDED_PORT);
+    headers.insert(X_FORWARDED_FOR, state.client_text.clone());
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+    let host = headers.get(header::HOST).cloned();
+    match &host {
+        Some(host) => headers.insert(X_FORWARDED_HOST, host.clone()),
+        None => headers.remove(X_FORWARDED_HOST),
+    };
+    headers.insert(header::FORWARDED, forwarded(state, host.as_ref()));
+    headers.append(header::VIA, snapshot.via.clone());
+    headers.insert(X_REQUEST_ID, exchange.id());
+}
+
+fn accepts_trailers(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(header::TE).iter().flat_map(|te| te.as_bytes().split(|byte| *byte == b','));
+    codings.any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+}
+
+/// `for=192.0.2.1;proto=http;host=a.example` (RFC 7239 section 4). Clients seldom change the host on a connection.
+fn forwarded(state: &ClientState, host: Option<&HeaderValue>) -> HeaderValue {
+    let mut kept = state.forwarded.borrow_mut();
+    if let (Some((kept_host, value)), Some(host)) = (&*kept, host)
+        && kept_host == host
+    {
+        return value.clone();
+    }
+    let node = if state.client.is_ipv6() { format!("\"[{}]\"", state.client) } else { state.client.to_string() };
+    let mut text = format!("for={node};proto=http");
+    if let Some(host) = host.and_then(|host| host.to_str().ok()) {
+        let is_token = host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%".contains(&byte));
+        text.push_str(&if is_token { format!(";host={host}") } else { format!(";host=\"{host}\"") });
+    }
+    let value = HeaderValue::from_maybe_shared(bytes::Bytes::from(text)).unwrap_or(HeaderValue::from_static(""));
+    if let Some(host) = host {
+        *kept = Some((host.clone(), value.clone()));
+    }
+    value
+}
+
+/// Makes an upstream's head fit to be sent to the client. `upgrade`: the protocol that is switched to.
+pub fn to_client(
+    head: &mut response::Parts,
+    upgrade: Option<&HeaderValue>,
+    exchange: &Exchange,
+    snapshot: &Snapshot,
+) {
+    let headers = &mut head.headers;
+    let found = HopByHop::of(headers);
+    if found.transfer_encoding {
+        // Transfer-Encoding overrides it (RFC 9112 section 6.3), so it says nothing true.
+        headers.remove(header::CONTENT_LENGTH);
+    }
+    found.remove(headers);
+    if let Some(protocol) = upgrade {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(header::UPGRADE, protocol.clone());
+    }
+    headers.append(header::VIA, snapshot.via.clone());
+    headers.insert(X_REQUEST_ID, exchange.id());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(request: http::request::Builder) -> request::Parts {
+        request.body(()).unwrap().into_parts().0
+    }
+
+    #[test]
+    fn a_request_needs_exactly_one_valid_host() {
+        let ok = |host: &str| check_host(&mut head(http::Request::get("/").header("host", host))).is_ok();
+        assert!(ok("a.example") && ok("a.example:8080") && ok("[2001:db8::1]:80") && ok("10.0.0.1"));
+        assert!(!ok("") && !ok("a b") && !ok("a/b") && !ok("a@b") && !ok("a:b") && !ok("a:123456") && !ok("a,b"));
+        assert!(check_host(&mut head(http::Request::get("/"))).is_err());
+        assert!(check_host(&mut head(http::Request::get("/").header("host", "a").header("host", "a"))).is_err());
+    }
+
+    #[test]
+    fn an_absolute_target_overrides_the_host_and_is_sent_in_origin_form() {
+        let mut head = head(http::Request::get("http://b.example:81/x?y").header("host", "a"));
+        check_host(&mut head).unwrap();
+        assert_eq!(head.uri, "/x?y");
+        assert_eq!(head.headers["host"], "b.example:81");
+    }
+
+    #[test]
+    fn dot_segments_are_refused_however_they_are_written() {
+        for path in ["/a/../b", "/..", "/a/./b", "/%2e%2E/b", "/a/.%2e", "/a\\..\\b"] {
+            assert!(check_path(path).is_err(), "{path}");
+        }
+        for path in ["/a.b", "/...", "/.well-known/x", "/a..b", "/%41", "/", "/..a"] {
+            assert!(check_path(path).is_ok(), "{path}");
+        }
+    }
+
+    #[test]
+    fn hop_by_hop_fields_end_here_but_host_and_length_cannot_be_removed() {
+        let mut head = head(
+            http::Request::get("/")
+                .header("host", "a")
+                .header("content-length", "0")
+                .header("connection", "close, x-secret, host, content-length")
+                .header("x-secret", "1")
+                .header("keep-alive", "timeout=5")
+                .header("proxy-connection", "keep-alive")
+                .header("te", "gzip")
+                .header("upgrade", "h2c"),
+        );
+        HopByHop::of(&head.headers).remove(&mut head.headers);
+        let left: Vec<&str> = head.headers.keys().map(HeaderName::as_str).collect();
+        assert_eq!(left, ["host", "content-length"]);
+    }
+
+    #[test]
+    fn an_upgrade_needs_the_route_s_leave_and_the_connection_option() {
+        let websocket = |connection: &str| {
+            head(http::Request::get("/").header("connection", connection).header("upgrade", "WebSocket"))
+        };
+        let allowed = ["websocket".to_owned()];
+        assert!(wanted_upgrade(&websocket("keep-alive, Upgrade"), &allowed).is_some());
+        assert!(wanted_upgrade(&websocket("keep-alive"), &allowed).is_none());
+        assert!(wanted_upgrade(&websocket("upgrade"), &[]).is_none());
+    }
+}

@@ -1,0 +1,73 @@
+//! The gateway's own answers: RFC 9457 problem details that say why.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, header};
+use tokio::net::TcpStream;
+
+use super::{
+    body::ResponseBody,
+    connection::ClientState,
+    exchange::Exchange,
+    headers::X_REQUEST_ID,
+};
+use crate::observe::Why;
+
+fn body(why: Why, id: &str) -> String {
+    let (name, title, status) = (why.name(), why.title(), why.status().as_u16());
+    // Every value is from a closed set or hexadecimal: nothing to escape.
+    format!(r#"{{"type":"{name}","title":"{title}","status":{status},"why":"{name}","id":"{id}"}}"#)
+}
+
+/// Answers a request that was read.
+pub fn response(exchange: Exchange, why: Why) -> Response<ResponseBody> {
+    exchange.refuse(why);
+    let id = exchange.id();
+    let close = exchange.state.body_unread.get();
+    let body = Bytes::from(body(why, id.to_str().unwrap_or("-")));
+    let mut response = Response::new(ResponseBody::own(body, exchange));
+    *response.status_mut() = why.status();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_REQUEST_ID, id);
+    if close {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// Answers a request whose head could not be read, on the bare socket, and accounts for it. False if the client is gone.
+pub async fn write_raw(stream: &TcpStream, state: &Rc<ClientState>, why: Why) -> bool {
+    let exchange = Exchange::begin(state.clone(), None);
+    exchange.refuse(why);
+    let id = exchange.id();
+    let id = id.to_str().unwrap_or("-");
+    let body = body(why, id);
+    let status = why.status();
+    let text = format!(
+        "HTTP/1.1 {} {}\r\ncontent-type: application/problem+json\r\ncache-control: no-store\r\n\
+         x-request-id: {id}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+        status.as_u16(),
+        status.canonical_reason().unwrap_or(""),
+        body.len(),
+    );
+    exchange.add_bytes_out(body.len() as u64);
+    exchange.complete();
+    drop(exchange);
+    let limit = state.listener.config.timeout.body;
+    let writing = async {
+        let mut left = text.as_bytes();
+        while !left.is_empty() {
+            stream.writable().await?;
+            match stream.try_write(left) {
+                Ok(n) => left = &left[n..],
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    };
+    matches!(tokio::time::timeout(limit, writing).await, Ok(Ok(())))
+}

@@ -1,0 +1,158 @@
+//! What one worker owns: its view of the config, its kept connections, its log buffer, its client connections.
+//!
+//! A worker is one thread with a runtime of its own. Nothing here is shared with other workers but the snapshot.
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
+
+use arc_swap::{ArcSwap, Cache};
+use bytes::{Bytes, BytesMut};
+use http::HeaderValue;
+
+use super::connection::ClientState;
+use crate::{
+    observe::access_log::{Buffer, Line},
+    runtime::Snapshot,
+    upstream::pool::Pool,
+};
+
+/// A request id is a UUID in text.
+const ID_LEN: usize = 36;
+
+pub struct Worker {
+    pub index: usize,
+    pub pool: Pool,
+    snapshot: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
+    log: RefCell<Buffer>,
+    draining: Cell<bool>,
+    stopping: Cell<bool>,
+    clients: RefCell<Clients>,
+    clock: Cell<(Instant, SystemTime)>,
+    ids: RefCell<BytesMut>,
+}
+
+/// Client connections by slot, to reach them on drain.
+#[derive(Default)]
+struct Clients {
+    slots: Vec<Option<Rc<ClientState>>>,
+    free: Vec<usize>,
+}
+
+impl Worker {
+    pub fn new(index: usize, snapshot: Arc<ArcSwap<Snapshot>>, log: Buffer) -> Self {
+        Worker {
+            index,
+            pool: Pool::default(),
+            snapshot: RefCell::new(Cache::new(snapshot)),
+            log: RefCell::new(log),
+            draining: Cell::new(false),
+            stopping: Cell::new(false),
+            clients: RefCell::default(),
+            clock: Cell::new((Instant::now(), SystemTime::now())),
+            ids: RefCell::default(),
+        }
+    }
+
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.borrow_mut().load().clone()
+    }
+
+    pub fn draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// The drain time is over: what is cut from now on is cut by us.
+    pub fn stop(&self) {
+        self.stopping.set(true);
+    }
+
+    pub fn stopping(&self) -> bool {
+        self.stopping.get()
+    }
+
+    /// Tells every connection to end after what it is doing.
+    pub fn drain(&self) {
+        self.draining.set(true);
+        for client in self.clients.borrow().slots.iter().flatten() {
+            client.timer.wake();
+        }
+    }
+
+    /// Tells the connections of one listener to end: it was taken out of the config.
+    pub fn drain_listener(&self, name: &str) {
+        for client in self.clients.borrow().slots.iter().flatten().filter(|client| &*client.listener.name == name) {
+            client.close_soon();
+        }
+    }
+
+    pub fn clients(&self) -> usize {
+        let clients = self.clients.borrow();
+        clients.slots.len() - clients.free.len()
+    }
+
+    pub fn add_client(&self, client: &Rc<ClientState>) -> usize {
+        let mut clients = self.clients.borrow_mut();
+        match clients.free.pop() {
+            Some(slot) => {
+                clients.slots[slot] = Some(client.clone());
+                slot
+            }
+            None => {
+                clients.slots.push(Some(client.clone()));
+                clients.slots.len() - 1
+            }
+        }
+    }
+
+    pub fn remove_client(&self, slot: usize) {
+        let mut clients = self.clients.borrow_mut();
+        clients.slots[slot] = None;
+        clients.free.push(slot);
+    }
+
+    /// Now and then: closes old kept connections, sets the wall clock right.
+    pub fn tick(&self) {
+        let now = Instant::now();
+        self.clock.set((now, SystemTime::now()));
+        self.pool.sweep(now);
+    }
+
+    /// The wall clock at `instant`; set right every second or so.
+    pub fn wall_clock(&self, instant: Instant) -> SystemTime {
+        let (then, wall) = self.clock.get();
+        wall + instant.saturating_duration_since(then)
+    }
+
+    /// A new request id: UUID version 7 (RFC 9562), so that ids sort by time.
+    pub fn new_id(&self, at: SystemTime) -> HeaderValue {
+        let ms = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+        let mut random = [0u8; 10];
+        random[..8].copy_from_slice(&fastrand::u64(..).to_ne_bytes());
+        random[8..].copy_from_slice(&fastrand::u16(..).to_ne_bytes());
+        let uuid = uuid::Builder::from_unix_timestamp_millis(ms, &random).into_uuid();
+        let mut ids = self.ids.borrow_mut();
+        if ids.capacity() < ID_LEN {
+            ids.reserve(ID_LEN * 512);
+        }
+        ids.extend_from_slice(uuid.hyphenated().encode_lower(&mut [0u8; ID_LEN]).as_bytes());
+        let id: Bytes = ids.split().freeze();
+        HeaderValue::from_maybe_shared(id).unwrap_or(HeaderValue::from_static("-"))
+    }
+
+    pub fn log(&self, line: &Line<'_>) {
+        self.log.borrow_mut().push(line);
+    }
+
+    /// Whether log lines go anywhere.
+    pub fn logs(&self) -> bool {
+        self.log.borrow().enabled()
+    }
+
+    pub fn flush_log(&self) {
+        self.log.borrow_mut().flush();
+    }
+}

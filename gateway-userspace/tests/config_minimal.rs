@@ -1,0 +1,260 @@
+//! Valid configs load to what they say, and what `show` writes loads to the same.
+
+use std::{fs, path::Path, time::Duration};
+
+use gateway::config::{
+    self,
+    model::{Balance, Bind, Config, HealthCheck, HostPattern, KernelMode, LogTarget, Steer},
+    units::Place,
+};
+
+fn parse(text: &str) -> Config {
+    config::parse(text, Path::new("gateway.toml")).unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+const MINIMAL: &str = r#"
+[listener.web]
+bind = ":8080"
+
+[route.all]
+to = ["127.0.0.1:3000", "127.0.0.1:3001"]
+"#;
+
+/// Every key that is supported, none at its default.
+const FULL: &str = r#"
+[gateway]
+name = "edge-1"
+workers = 4
+drain = "1m30s"
+log = { level = "debug", format = "json" }
+
+[kernel]
+interfaces = ["eth0", "wg0"]
+mode = "native"
+steer = "off"
+required = true
+pin = "/sys/fs/bpf/other"
+limit.packets = { rate = "20k/s", burst = 40_000 }
+limit.new = "5/m"
+limit.exempt = ["10.0.0.0/8", "2001:db8:aa::/48", "192.0.2.1"]
+limit.ipv6_prefix = 56
+block.cidrs = ["198.51.100.0/24"]
+block.except = "198.51.100.7"
+
+[listener.web]
+bind = ":80"
+protocols = ["h1"]
+max = { connections = 10, header = "8KiB", body = "unlimited" }
+timeout = { header = "1s", idle = "2s", body = "3s" }
+
+[listener."odd.name"]
+bind = "[::1]:81"
+max.body = 1000
+
+[upstream.items]
+to = [{ addr = "http://10.0.0.1:80", weight = 3 }, "localhost:81", "[::1]:82"]
+balance = "ip-hash"
+bounded_load = 1.25
+health = { path = "/healthz?full", every = "100ms", timeout = "50ms", rise = 1, fall = 2, expect = [200, 204] }
+retry = { on = ["connect"], tries = 5 }
+timeout = { connect = "250ms", first_byte = "1s", idle = "2s", total = "1h" }
+pool = { idle = 0, idle_for = "5s" }
+
+[upstream.carts]
+to = "10.0.0.9:80"
+balance = "least-conn"
+health.tcp = true
+retry.on = []
+
+[route.items]
+host = ["API.example.com", "*.api.example.com"]
+path = "/items/{id}/x%2Fy/*"
+to = "items"
+upgrade = "WebSocket"
+early_hints = true
+compress = false
+
+[route.carts]
+host = "[::1]"
+path = "/carts/"
+to = "carts"
+
+[route.rest]
+to = ["10.0.0.1:1"]
+
+[access_log]
+to = "access.log"
+format = "json"
+on_full = "drop"
+
+[metrics]
+bind = "off"
+consumer_label = false
+
+[admin]
+socket = "/tmp/gateway.sock"
+"#;
+
+#[test]
+fn five_lines_are_a_config() {
+    let config = parse(MINIMAL);
+    assert_eq!(config.listeners["web"].bind, Bind::Any(8080));
+    assert_eq!(config.routes["all"].to, "all");
+    let targets: Vec<String> =
+        config.upstreams["all"].targets.iter().map(|target| target.addr.to_string()).collect();
+    assert_eq!(targets, ["127.0.0.1:3000", "127.0.0.1:3001"]);
+    assert!(config.routes["all"].hosts.is_empty() && config.routes["all"].path.rest);
+}
+
+#[test]
+fn what_is_left_out_has_the_defaults_that_the_model_names() {
+    let config = parse(MINIMAL);
+    assert!(!config.gateway.name.is_empty());
+    assert_eq!(config.gateway.workers, None);
+    assert_eq!(config.gateway.drain, Duration::from_secs(30));
+    assert_eq!(config.kernel.mode, KernelMode::Auto);
+    assert_eq!(config.kernel.steer, Steer::IpHash);
+    assert_eq!(config.kernel.pin, Path::new("/sys/fs/bpf/gateway"));
+    assert_eq!(config.kernel.limit.ipv6_prefix, 64);
+    assert!(config.kernel.limit.packets.is_none() && config.kernel.limit.new.is_none());
+    let web = &config.listeners["web"];
+    assert_eq!((web.max.connections, web.max.header, web.max.body), (100_000, 32 << 10, Some(10 << 20)));
+    assert_eq!(
+        [web.timeout.header, web.timeout.idle, web.timeout.body],
+        [10, 75, 30].map(Duration::from_secs)
+    );
+    let all = &config.upstreams["all"];
+    assert_eq!((all.balance, all.bounded_load, all.retry.tries), (Balance::RoundRobin, None, 2));
+    assert!(all.health.is_none() && all.timeout.total.is_none());
+    assert_eq!(
+        [all.timeout.connect, all.timeout.first_byte, all.timeout.idle, all.pool.idle_for],
+        [1, 15, 60, 60].map(Duration::from_secs)
+    );
+    assert_eq!(all.pool.idle, 256);
+    assert_eq!(config.access_log.to, LogTarget::Stdout);
+    assert_eq!(config.metrics.bind, "127.0.0.1:9180".parse().ok());
+    assert_eq!(config.admin.socket, Path::new("/run/gateway/admin.sock"));
+}
+
+#[test]
+fn every_key_is_read() {
+    let config = parse(FULL);
+    assert_eq!((config.gateway.name.as_str(), config.gateway.workers), ("edge-1", Some(4)));
+    let packets = config.kernel.limit.packets.expect("written");
+    assert_eq!((packets.rate.per_second, packets.burst), (20_000.0, 40_000));
+    assert_eq!(config.kernel.limit.new.map(|bucket| bucket.burst), Some(1));
+    assert_eq!(config.kernel.limit.exempt.len(), 3);
+    assert_eq!(config.listeners["web"].max.body, None);
+    assert_eq!(config.listeners["odd.name"].max.body, Some(1000));
+    let items = &config.upstreams["items"];
+    assert_eq!(items.targets.iter().map(|target| target.weight).collect::<Vec<_>>(), [3, 1, 1]);
+    assert_eq!((items.balance, items.bounded_load), (Balance::IpHash, Some(1.25)));
+    let health = items.health.as_ref().expect("written");
+    assert_eq!(health.check, HealthCheck::Http { path: "/healthz?full".into(), expect: vec![200, 204] });
+    assert_eq!(
+        config.upstreams["carts"].health.as_ref().map(|health| &health.check),
+        Some(&HealthCheck::Tcp)
+    );
+    assert_eq!(config.upstreams["carts"].retry.tries, 0);
+    assert_eq!(config.routes["items"].hosts[1], HostPattern::Wildcard("api.example.com".into()));
+    assert_eq!(config.routes["items"].upgrade, ["websocket"]);
+    let LogTarget::File(log) = &config.access_log.to else { panic!("not a file") };
+    assert!(log.is_absolute() && log.ends_with("access.log"));
+    assert_eq!(config.metrics.bind, None);
+}
+
+#[test]
+fn what_is_shown_loads_to_the_same_config() {
+    for text in [MINIMAL, FULL] {
+        let config = parse(text);
+        let shown = config::show(&config);
+        let again = parse(&shown);
+        assert_eq!(config::diff(&config, &again), [], "{shown}");
+        assert_eq!(config::show(&again), shown);
+        assert_eq!(placeless(config), placeless(again));
+    }
+}
+
+/// Without what says where it was written.
+fn placeless(mut config: Config) -> Config {
+    let at = Place { file: Default::default(), line: 0, column: 0 };
+    config.listeners.values_mut().for_each(|listener| listener.at = at.clone());
+    config.upstreams.values_mut().for_each(|upstream| upstream.at = at.clone());
+    config.routes.values_mut().for_each(|route| route.at = at.clone());
+    config
+}
+
+#[test]
+fn places_are_those_of_the_names() {
+    let config = parse(MINIMAL);
+    assert_eq!(config.listeners["web"].at.to_string(), "gateway.toml:2:11");
+    assert_eq!(config.routes["all"].at.to_string(), "gateway.toml:5:8");
+}
+
+#[test]
+fn a_file_is_read_with_what_it_includes_and_names() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name);
+    fs::create_dir(at("conf.d")).expect("made");
+    fs::write(at("gateway.toml"), "include = \"conf.d/*.toml\"\n[kernel.block]\nfiles = [\"block.txt\"]\n")
+        .expect("written");
+    fs::write(at("conf.d/a.toml"), "[listener.web]\nbind = \":80\"\n[route.a]\nto = \"b\"\n")
+        .expect("written");
+    fs::write(at("conf.d/b.toml"), "[upstream.b]\nto = \"10.0.0.1:80\"\n").expect("written");
+    fs::write(at("conf.d/.hidden.toml"), "not toml").expect("written");
+    fs::write(at("block.txt"), "# who\n10.0.0.0/8\n\n  192.0.2.1 # one\n10.0.0.0/8\n").expect("written");
+
+    let config = config::load(&at("gateway.toml")).unwrap_or_else(|errors| panic!("{errors}"));
+    assert_eq!(config.routes["a"].to, "b");
+    assert_eq!(config.kernel.block.prefixes.len(), 2);
+    assert_eq!(config.files, [at("gateway.toml"), at("conf.d/a.toml"), at("conf.d/b.toml"), at("block.txt")]);
+    let again = parse(&config::show(&config));
+    assert_eq!(again.kernel, config.kernel);
+
+    fs::write(at("block.txt"), "10.0.0.0/8\n192.0.2.2\n").expect("written");
+    let changed = config::load(&at("gateway.toml")).unwrap_or_else(|errors| panic!("{errors}"));
+    let changes: Vec<String> = config::diff(&config, &changed).iter().map(ToString::to_string).collect();
+    assert_eq!(
+        changes,
+        ["~ kernel.block.files: \"2 prefixes in all\" -> \"2 prefixes in all: 1 less, 1 more\""]
+    );
+}
+
+#[test]
+fn a_diff_names_settings_and_what_needs_a_restart() {
+    let old = parse(MINIMAL);
+    let new = parse(
+        r#"
+[gateway]
+workers = 2
+drain = "10s"
+[kernel]
+mode = "off"
+[listener.more]
+bind = ":8081"
+[listener.web]
+bind = ":8082"
+[route.all]
+to = ["127.0.0.1:3000"]
+early_hints = true
+"#,
+    );
+    let changes: Vec<String> = config::diff(&old, &new).iter().map(ToString::to_string).collect();
+    assert_eq!(
+        changes[..5],
+        [
+            "~ gateway.workers: \"auto\" -> 2",
+            "~ gateway.drain: \"30s\" -> \"10s\"",
+            "~ kernel.mode: \"auto\" -> \"off\"",
+            "~ listener.web.bind: \":8080\" -> \":8082\"",
+            "+ listener.more = { bind = \":8081\", max = { connections = 100000, header = \"32KiB\", body = \"10MiB\" }, \
+         timeout = { header = \"10s\", idle = \"1m15s\", body = \"30s\" } }",
+        ]
+    );
+    assert_eq!(
+        changes[5],
+        "~ upstream.all.to: [\"127.0.0.1:3000\", \"127.0.0.1:3001\"] -> [\"127.0.0.1:3000\"]"
+    );
+    assert_eq!(config::changes_needing_restart(&old, &new), ["gateway.workers", "kernel.mode"]);
+    assert_eq!(config::diff(&old, &old), []);
+}

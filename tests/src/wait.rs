@@ -1,0 +1,30 @@
+//! Waiting for what is to happen, never for time to pass.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+const POLL: Duration = Duration::from_millis(5);
+
+/// Asks until it gets an answer; an error with the last question's failure when the time is over.
+pub fn within<T>(limit: Duration, what: &str, mut ask: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    let end = Instant::now() + limit;
+    loop {
+        let answer = ask();
+        if let Ok(Some(answer)) = answer {
+            return Ok(answer);
+        }
+        if Instant::now() > end {
+            match answer {
+                Err(error) => return Err(error.context(format!("after {limit:?} still not: {what}"))),
+                _ => bail!("after {limit:?} still not: {what}"),
+            }
+        }
+        std::thread::sleep(POLL);
+    }
+}
+
+/// Asks until it is so, for ten seconds at most.
+pub fn eventually(what: &str, mut ask: impl FnMut() -> Result<bool>) -> Result<()> {
+    within(Duration::from_secs(10), what, || Ok(ask()?.then_some(())))
+}

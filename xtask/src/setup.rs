@@ -1,0 +1,222 @@
+//! Installing what is missing: the BPF toolchain, and the programs that tests, demo and benches use.
+//!
+//! Two ways lead to a BPF object. Debian ships a compiler with a ready `core` for BPF; anywhere else rustup's nightly
+//! builds `core` from source. bpf-linker must match the compiler's LLVM, so it is built for the way that was found.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, ExitCode, Stdio},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::build::{self, cargo, printed, run, workspace};
+
+const BPF_LINKER: &str = "0.13.0";
+const LLVM: &str = "/usr/lib/llvm-22";
+
+/// To compile the kernel half, and to build bpf-linker.
+const TOOLCHAIN: [&str; 8] = [
+    "rustc-web",
+    "libstd-rust-web-dev-bpf",
+    "llvm-22-dev",
+    "libpolly-22-dev",
+    "libzstd-dev",
+    "zlib1g-dev",
+    "gcc",
+    "g++",
+];
+
+/// Programs that the tests, the demo and the benches run, and the packages they are in.
+const TOOLS: [(&str, &str); 8] = [
+    ("ip", "iproute2"),
+    ("wrk", "wrk"),
+    ("nginx", "nginx-light"),
+    ("haproxy", "haproxy"),
+    ("h2load", "nghttp2-client"),
+    ("hping3", "hping3"),
+    ("bpftool", "bpftool"),
+    ("curl", "curl"),
+];
+
+/// Runs as root. Packages must not start services here, and what keeps them from it must not stay.
+const INSTALL: &str = r#"
+set -eu
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+    trap 'rm -f "$policy"' EXIT
+    trap 'exit 130' INT TERM
+    printf '#!/bin/sh\nexit 101\n' > "$policy"
+    chmod 755 "$policy"
+fi
+export DEBIAN_FRONTEND=noninteractive
+apt-get -qq update || echo 'setup: the package lists could not be refreshed; trying with those there are' >&2
+apt-get -y -qq --no-install-recommends install "$@"
+"#;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Debian,
+    Rustup,
+}
+
+/// All that any command needs.
+pub fn everything() -> Result<()> {
+    let tools: Vec<&str> = missing_tools().iter().map(|(_, package)| *package).collect();
+    if !tools.is_empty() && !debian() {
+        let names: Vec<&str> = missing_tools().iter().map(|(program, _)| *program).collect();
+        bail!("please install {}: only Debian's packages are known here", names.join(", "));
+    }
+    install_for(&tools)
+}
+
+/// Only what building needs.
+pub fn toolchain() -> Result<()> {
+    install_for(&[])
+}
+
+/// Says what is missing.
+pub fn check() -> ExitCode {
+    let mut missing: Vec<String> = missing_tools().iter().map(|(program, _)| (*program).to_owned()).collect();
+    if way().is_none() {
+        missing.push("a compiler for BPF (Debian's rustc-web, or rustup's nightly with rust-src)".into());
+    }
+    if linker().is_none() {
+        missing.push(format!("bpf-linker {BPF_LINKER}"));
+    }
+    if missing.is_empty() {
+        println!("all there");
+        return ExitCode::SUCCESS;
+    }
+    println!("missing: {}\n`cargo xtask setup` installs it", missing.join(", "));
+    ExitCode::FAILURE
+}
+
+fn install_for(tools: &[&str]) -> Result<()> {
+    let mut packages = tools.to_vec();
+    let compiler_missing = way().is_none();
+    let with_apt = debian() && apt_has(TOOLCHAIN[0]);
+    // bpf-linker is linked against Debian's LLVM where Debian's compiler is used.
+    let linker_missing = linker().is_none();
+    if with_apt && (compiler_missing || (linker_missing && way() == Some(Way::Debian))) {
+        packages.extend(TOOLCHAIN);
+    }
+    let packages = not_installed(&packages);
+    if !packages.is_empty() {
+        install(&packages)?;
+    }
+    if way().is_none() {
+        eprintln!("setup: no BPF compiler among this system's packages; using rustup's nightly");
+        let mut rustup = Command::new("rustup");
+        run(rustup.args([
+            "toolchain",
+            "install",
+            "nightly",
+            "--profile",
+            "minimal",
+            "--component",
+            "rust-src",
+        ]))
+        .context("neither this system's packages nor rustup have a compiler for BPF")?;
+    }
+    if linker().is_none() {
+        install_linker(way().context("still no compiler for BPF")?)?;
+    }
+    Ok(())
+}
+
+/// Which compiler for BPF is there.
+fn way() -> Option<Way> {
+    let core_in = |libdir: String| {
+        let entries = std::fs::read_dir(libdir.trim()).ok()?;
+        entries
+            .flatten()
+            .any(|entry| entry.file_name().to_string_lossy().starts_with("libcore"))
+            .then_some(())
+    };
+    let mut debian = Command::new("/usr/bin/rustc");
+    debian.args(["--print", "target-libdir", "--target", "bpfel-unknown-none"]);
+    if printed(&mut debian).and_then(core_in).is_some() {
+        return Some(Way::Debian);
+    }
+    let mut nightly = Command::new("rustup");
+    let sysroot = printed(nightly.args(["run", "nightly", "rustc", "--print", "sysroot"]))?;
+    let source = Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library/core");
+    source.is_dir().then_some(Way::Rustup)
+}
+
+fn linker_root() -> PathBuf {
+    workspace().join("target/bpf-tools")
+}
+
+fn linker() -> Option<PathBuf> {
+    let ours = linker_root().join("bin/bpf-linker");
+    let path = if ours.is_file() { ours } else { find("bpf-linker")? };
+    // One that was linked to an LLVM that is gone does not start.
+    printed(Command::new(&path).arg("--version")).map(|_| path)
+}
+
+fn install_linker(way: Way) -> Result<()> {
+    let mut install = cargo();
+    install
+        .args(["install", "--locked", &format!("bpf-linker@{BPF_LINKER}"), "--force", "--root"])
+        .arg(linker_root());
+    if way == Way::Debian {
+        install.args(["--no-default-features", "--features", "llvm-22"]).env("LLVM_PREFIX", LLVM);
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let bins = std::iter::once(Path::new(LLVM).join("bin")).chain(std::env::split_paths(&path));
+        install.env("PATH", std::env::join_paths(bins)?);
+    }
+    // Cargo names its toolchain to its children; build scripts of the linker must not take it for theirs.
+    run(&mut install).context("cannot build bpf-linker")
+}
+
+fn debian() -> bool {
+    find("apt-get").is_some() && find("dpkg-query").is_some()
+}
+
+fn apt_has(package: &str) -> bool {
+    not_installed(&[package]).is_empty()
+        || printed(Command::new("apt-cache").args(["show", package])).is_some_and(|text| !text.is_empty())
+        // Lists that were never fetched know nothing; installing tells.
+        || std::fs::read_dir("/var/lib/apt/lists").map_or(0, Iterator::count) < 4
+}
+
+fn missing_tools() -> Vec<(&'static str, &'static str)> {
+    TOOLS.into_iter().filter(|(program, _)| find(program).is_none()).collect()
+}
+
+fn not_installed<'a>(packages: &[&'a str]) -> Vec<&'a str> {
+    if packages.is_empty() {
+        return Vec::new();
+    }
+    let mut query = Command::new("dpkg-query");
+    query.args(["-W", "-f=${Package} ${db:Status-Status}\n"]).args(packages);
+    // It fails if it does not know one of them, and still tells about the others.
+    let output = query.stdin(Stdio::null()).stderr(Stdio::null()).output();
+    let known = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    let there = |package: &&str| known.lines().any(|line| line == format!("{package} installed"));
+    packages.iter().copied().filter(|package| !there(package)).collect()
+}
+
+fn install(packages: &[&str]) -> Result<()> {
+    eprintln!("setup: installing {}", packages.join(" "));
+    let mut shell = if build::is_root() {
+        Command::new("sh")
+    } else {
+        ensure!(find("sudo").is_some(), "installing packages needs root or sudo: {}", packages.join(" "));
+        let mut sudo = Command::new("sudo");
+        sudo.arg("sh");
+        sudo
+    };
+    let status = shell.args(["-c", INSTALL, "setup"]).args(packages).stdin(Stdio::null()).status()?;
+    ensure!(status.success(), "could not install {}", packages.join(" "));
+    Ok(())
+}
+
+/// A program on the search path or among the system's own.
+fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let system = ["/usr/sbin", "/sbin"].map(PathBuf::from);
+    std::env::split_paths(&path).chain(system).map(|dir| dir.join(program)).find(|path| path.is_file())
+}
