@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use crate::{
     bpf::{Program, interface_index},
     net::{Namespace, Node},
-    packet::{Frame, Inside, SYN},
+    packet::{self, Frame, Inside, SYN},
     process::Process,
     sys::{self, ChildSetup},
     tools,
@@ -112,6 +112,7 @@ pub fn run_plan(plan: &str) -> Result<()> {
         to,
         inside: Inside::Tcp { flags: SYN },
         vlans: Vec::new(),
+        fragment: packet::DONT_FRAGMENT,
         options: Vec::new(),
         extensions: Vec::new(),
     };
