@@ -110,7 +110,7 @@ fn connection_tokens(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
 
 /// Which fields that end here are present, found in one pass: most messages have none or one.
 #[derive(Default)]
-struct HopByHop {
+struct Found {
     connection: bool,
     keep_alive: bool,
     proxy_connection: bool,
@@ -118,13 +118,18 @@ struct HopByHop {
     transfer_encoding: bool,
     upgrade: bool,
     expect: bool,
+    /// `X-Real-IP` or `X-Forwarded-Port`.
+    claims: bool,
 }
 
-impl HopByHop {
+impl Found {
     fn of(headers: &HeaderMap) -> Self {
-        let mut found = HopByHop::default();
+        let mut found = Found::default();
         for name in headers.keys() {
+            // Standard names compare as numbers.
             match *name {
+                header::HOST | header::USER_AGENT | header::ACCEPT | header::DATE | header::CONTENT_TYPE
+                | header::CONTENT_LENGTH | header::SERVER => {}
                 header::CONNECTION => found.connection = true,
                 header::TE => found.te = true,
                 header::TRANSFER_ENCODING => found.transfer_encoding = true,
@@ -132,6 +137,7 @@ impl HopByHop {
                 header::EXPECT => found.expect = true,
                 _ if *name == KEEP_ALIVE => found.keep_alive = true,
                 _ if *name == PROXY_CONNECTION => found.proxy_connection = true,
+                _ if *name == X_REAL_IP || *name == X_FORWARDED_PORT => found.claims = true,
                 _ => {}
             }
         }
@@ -160,6 +166,11 @@ impl HopByHop {
 
 /// Removes what `Connection` lists, except what routing and framing stand on: naming it there is an attack.
 fn remove_listed(headers: &mut HeaderMap) {
+    if headers.get(header::CONNECTION).is_some_and(|value| value == "keep-alive" || value == "close")
+        && headers.get_all(header::CONNECTION).iter().count() == 1
+    {
+        return;
+    }
     let listed: Vec<HeaderName> = connection_tokens(headers)
         .filter(|token| !token.is_empty())
         .filter(|token| !token.eq_ignore_ascii_case(b"close") && !token.eq_ignore_ascii_case(b"keep-alive"))
@@ -180,7 +191,7 @@ pub fn to_upstream(
     snapshot: &Snapshot,
 ) {
     let headers = &mut head.headers;
-    let found = HopByHop::of(headers);
+    let found = Found::of(headers);
     let trailers = found.te && accepts_trailers(headers);
     found.remove(headers);
     if let Some(protocol) = upgrade {
@@ -190,8 +201,10 @@ pub fn to_upstream(
         headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
-    headers.remove(X_REAL_IP);
-    headers.remove(X_FORWARDED_PORT);
+    if found.claims {
+        headers.remove(X_REAL_IP);
+        headers.remove(X_FORWARDED_PORT);
+    }
     headers.insert(X_FORWARDED_FOR, state.client_text.clone());
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
     let host = headers.get(header::HOST).cloned();
@@ -238,7 +251,7 @@ pub fn to_client(
     snapshot: &Snapshot,
 ) {
     let headers = &mut head.headers;
-    let found = HopByHop::of(headers);
+    let found = Found::of(headers);
     if found.transfer_encoding {
         // Transfer-Encoding overrides it (RFC 9112 section 6.3), so it says nothing true.
         headers.remove(header::CONTENT_LENGTH);
@@ -300,7 +313,7 @@ mod tests {
                 .header("te", "gzip")
                 .header("upgrade", "h2c"),
         );
-        HopByHop::of(&head.headers).remove(&mut head.headers);
+        Found::of(&head.headers).remove(&mut head.headers);
         let left: Vec<&str> = head.headers.keys().map(HeaderName::as_str).collect();
         assert_eq!(left, ["host", "content-length"]);
     }
