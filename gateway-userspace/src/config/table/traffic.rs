@@ -205,7 +205,8 @@ pub(super) static ROUTE: Section = Section {
                 Kind::List { of: &TARGET_OR_TABLE, min: 1, one: false },
                 Kind::NotYet,
             ]),
-            "An upstream's name, or a list of targets, which makes an upstream with the route's name.",
+            "An upstream's name, or a list of targets, which makes an upstream with the route's name. Several \
+             upstreams by weight (a table) are not supported yet.",
         )
         .required_unless(&["respond", "redirect", "version"]),
         Key::new(
