@@ -1,0 +1,262 @@
+//! The maps between the two halves: names, capacities, keys and values, all `repr(C)` with their sizes pinned.
+//!
+//! Whoever changes a layout here raises [`LAYOUT_VERSION`]: it names the folder in which maps are pinned, so a
+//! daemon adopts only maps that it can read.
+
+use crate::{bucket::Limit, clock::Clock, source::Address};
+
+/// The version of everything in this file that is pinned.
+pub const LAYOUT_VERSION: u32 = 1;
+
+/// Sources with a bucket of their own.
+pub const BUCKETS_CAPACITY: u32 = 131_072;
+/// Words in front of the buckets; a power of two.
+pub const COARSE_SLOTS: u32 = 1 << 18;
+/// Single sources banned at once.
+pub const BANS_CAPACITY: u32 = 65_536;
+/// Prefixes of each family that can be blocked, exempt or banned.
+pub const ACCESS_CAPACITY: u32 = 1 << 20;
+/// Reasons an interface has room for in the counters.
+pub const REASONS: u32 = 32;
+/// Interfaces with counters of their own; packets of others are counted together in one more slot.
+pub const INTERFACES: usize = 8;
+/// Listening sockets: listeners times workers.
+pub const SOCKETS_CAPACITY: u32 = 8192;
+/// Bytes of the ring of samples; a power of two of pages.
+pub const EVENTS_BYTES: u32 = 1 << 18;
+/// New sources a second that may get a bucket: at this pace replacing all of them takes eight seconds.
+pub const NEW_SOURCES_PER_SECOND: u64 = BUCKETS_CAPACITY as u64 / 8;
+
+/// Map names, as in the object and as pinned.
+pub mod name {
+    pub const ACTIVE: &str = "ACTIVE";
+    pub const SETTINGS: &str = "SETTINGS";
+    pub const ACCESS_V4: &str = "ACCESS_V4";
+    pub const ACCESS_V6: &str = "ACCESS_V6";
+    pub const BANS: &str = "BANS";
+    pub const COARSE: &str = "COARSE";
+    pub const BUCKETS: &str = "BUCKETS";
+    pub const BUDGET: &str = "BUDGET";
+    pub const COUNTERS: &str = "COUNTERS";
+    pub const SLOTS: &str = "SLOTS";
+    pub const EVENTS: &str = "EVENTS";
+    pub const STEER: &str = "STEER";
+    pub const SOCKETS: &str = "SOCKETS";
+    pub const PROBE: &str = "PROBE";
+
+    /// Those that outlive the daemon: bans, buckets and counters. The rest is written anew by every start, so a
+    /// new program never runs on another's settings.
+    pub const PINNED: &[&str] = &[ACCESS_V4, ACCESS_V6, BANS, BUCKETS, COUNTERS, SLOTS];
+}
+
+/// What the XDP program needs to know. There are two of them: userspace fills the idle one and then switches
+/// `ACTIVE`, so no packet is judged by a half-written one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct Settings {
+    pub clock: Clock,
+    pub packets: Limit,
+    pub new: Limit,
+    /// New entries in `BUCKETS`, all sources together.
+    pub new_sources: Limit,
+    /// For `COARSE`; random a start, so that nobody can choose addresses that collide.
+    pub seed: u64,
+    /// Ones where an IPv6 source's upper half counts, see [`Address::key`].
+    pub ipv6_mask: u64,
+    /// A drop is sampled when its number, by CPU and reason, has none of these bits set.
+    pub sample_mask: u64,
+    /// Bits of [`flag`].
+    pub flags: u32,
+    /// Zero: unused. An interface's position here is its slot in the counters.
+    pub interfaces: [u32; INTERFACES],
+    pub _pad: u32,
+}
+
+/// Bits of [`Settings::flags`]: what is empty is not looked up.
+pub mod flag {
+    pub const ACCESS_V4: u32 = 1;
+    pub const ACCESS_V6: u32 = 1 << 1;
+    pub const BANS: u32 = 1 << 2;
+    /// At least one limit is on.
+    pub const LIMITS: u32 = 1 << 3;
+    /// An attached interface is the loopback: its sources are no martians.
+    pub const LOOPBACK: u32 = 1 << 4;
+}
+
+/// What a prefix of `ACCESS_V4` or `ACCESS_V6` means.
+pub mod access {
+    /// A hole in a wider block: judged on by bans and limits.
+    pub const ALLOW: u8 = 0;
+    pub const BLOCK: u8 = 1;
+    pub const EXEMPT: u8 = 2;
+    pub const BAN: u8 = 3;
+}
+
+/// A rule of the access tries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct Access {
+    /// Zero: for ever. Only bans end.
+    pub until_ns: u64,
+    /// When the ban was made.
+    pub since_ns: u64,
+    /// One of [`access`].
+    pub action: u8,
+    /// What a ban that is over leaves behind: the action of the rule around it.
+    pub after: u8,
+    /// Why, see [`ban_code`].
+    pub code: u8,
+    /// Not zero: a rule inside a banned prefix, banned with it; the ban itself is another entry.
+    pub derived: u8,
+    pub _pad: u32,
+}
+
+impl Access {
+    /// A rule without an end.
+    pub const fn rule(action: u8) -> Self {
+        Self { until_ns: 0, since_ns: 0, action, after: action, code: 0, derived: 0, _pad: 0 }
+    }
+
+    /// The action at `now`.
+    #[inline(always)]
+    pub const fn action_at(&self, now: u64) -> u8 {
+        if is_over(self.until_ns, now) { self.after } else { self.action }
+    }
+}
+
+/// Whether something that ends at `until_ns` (zero: never) is over at `now`.
+#[inline(always)]
+pub const fn is_over(until_ns: u64, now: u64) -> bool {
+    until_ns != 0 && until_ns <= now
+}
+
+/// Who asked for a ban.
+pub mod ban_code {
+    pub const OPERATOR: u8 = 0;
+    pub const POLICY: u8 = 1;
+}
+
+/// A banned source of `BANS`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct Ban {
+    /// Zero: for ever.
+    pub until_ns: u64,
+    pub since_ns: u64,
+    pub code: u8,
+    pub _pad: [u8; 7],
+}
+
+/// A source's buckets. The words are updated by compare-and-swap; the rest is for people and may be a little off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Buckets {
+    pub packets_tat: u64,
+    pub new_tat: u64,
+    /// Packets dropped by either bucket.
+    pub dropped: u64,
+    pub seen_ns: u64,
+}
+
+/// Two words shared by all sources of one hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Coarse {
+    pub packets_tat: u64,
+    pub new_tat: u64,
+}
+
+/// One CPU's count of an interface's packets with one reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Counter {
+    pub packets: u64,
+    pub bytes: u64,
+}
+
+/// The index in `COUNTERS`.
+#[inline(always)]
+pub const fn counter_index(slot: u32, reason: u8) -> u32 {
+    slot * REASONS + reason as u32
+}
+
+/// Entries of `COUNTERS`: every interface and the slot for others.
+pub const COUNTERS_CAPACITY: u32 = (INTERFACES as u32 + 1) * REASONS;
+
+/// A dropped packet in `EVENTS`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct Sample {
+    pub time_ns: u64,
+    /// Zero where the packet was too short to have them.
+    pub source: Address,
+    pub destination: Address,
+    pub ifindex: u32,
+    /// Bytes of the frame.
+    pub length: u32,
+    /// Zero for protocols without ports and for fragments after the first.
+    pub source_port: u16,
+    pub destination_port: u16,
+    pub protocol: u8,
+    pub reason: u8,
+    /// Bits of [`crate::packet::bit`].
+    pub bits: u8,
+    pub _pad: u8,
+}
+
+/// A listening address of `STEER`. Wildcards are the unspecified address of the packet's family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct SteerKey {
+    pub address: Address,
+    /// Host order.
+    pub port: u32,
+    pub _pad: u32,
+}
+
+/// Where its workers' sockets are in `SOCKETS`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct Workers {
+    pub first: u32,
+    /// Not zero.
+    pub count: u32,
+    /// For the hash that chooses the worker.
+    pub seed: u64,
+}
+
+const _: () = {
+    assert!(size_of::<Settings>() == 16 + 3 * 24 + 3 * 8 + 4 + 4 * INTERFACES + 4);
+    assert!(size_of::<Access>() == 24);
+    assert!(size_of::<Ban>() == 24);
+    assert!(size_of::<Buckets>() == 32);
+    assert!(size_of::<Coarse>() == 16);
+    assert!(size_of::<Counter>() == 16);
+    assert!(size_of::<Sample>() == 56);
+    assert!(size_of::<SteerKey>() == 24);
+    assert!(size_of::<Workers>() == 16);
+    assert!(COARSE_SLOTS.is_power_of_two());
+};
+
+#[cfg(feature = "user")]
+#[allow(unsafe_code)]
+mod pod {
+    use super::{Access, Ban, Buckets, Coarse, Counter, Settings, SteerKey, Workers};
+
+    // SAFETY: all are `repr(C)`, `Copy`, made of integers only and without padding (sizes asserted above).
+    unsafe impl aya::Pod for Settings {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Access {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Ban {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Buckets {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Coarse {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Counter {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for SteerKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Workers {}
+}

@@ -1,0 +1,330 @@
+//! Reading a frame: Ethernet, up to two VLAN tags, IPv4 or IPv6, TCP, UDP or ICMP, and every rule by which a
+//! packet counts as malformed.
+//!
+//! Written against [`Packet`] so that the very same code runs over a slice on the host and over the packet in
+//! XDP. A port is only ever read from a packet's first fragment, and nothing is read past the IP length.
+
+use crate::{source::Address, verdict::Reason};
+
+/// A frame that can be read. Numbers are big-endian on the wire and in host order here.
+pub trait Packet {
+    fn u8(&self, at: usize) -> Option<u8>;
+    fn u16(&self, at: usize) -> Option<u16>;
+    fn u32(&self, at: usize) -> Option<u32>;
+    fn u64(&self, at: usize) -> Option<u64>;
+    /// Bytes of the frame that can be read.
+    fn len(&self) -> usize;
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// Bytes of the whole frame, which may go on in further buffers.
+    fn whole_len(&self) -> usize {
+        self.len()
+    }
+}
+
+/// What is known of a packet. Filled as far as parsing came, so that a drop can be reported with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Parsed {
+    pub source: Address,
+    pub destination: Address,
+    pub source_port: u16,
+    pub destination_port: u16,
+    pub protocol: u8,
+    /// Bits of [`bit`].
+    pub bits: u8,
+}
+
+/// Bits of [`Parsed::bits`].
+pub mod bit {
+    /// TCP with SYN and without ACK: someone wants a new connection.
+    pub const NEW: u8 = 1;
+    /// Part of a fragmented packet.
+    pub const FRAGMENT: u8 = 1 << 1;
+    /// A fragment after the first: there are no ports in it.
+    pub const LATER_FRAGMENT: u8 = 1 << 2;
+    /// The ports were read.
+    pub const PORTS: u8 = 1 << 3;
+}
+
+pub const ICMP: u8 = 1;
+pub const IGMP: u8 = 2;
+pub const TCP: u8 = 6;
+pub const UDP: u8 = 17;
+pub const ICMPV6: u8 = 58;
+
+const ETHERNET: usize = 14;
+const VLAN: usize = 4;
+const IPV6: usize = 40;
+/// RFC 8200 knows six kinds of extension headers; more in one packet serve only those who look for bugs.
+const MAX_EXTENSIONS: usize = 6;
+
+const FIN: u32 = 0x01;
+const SYN: u32 = 0x02;
+const RST: u32 = 0x04;
+const ACK: u32 = 0x10;
+
+/// Reads a frame into `out`. `Err` says why it is not an IP packet that bans and limits should judge: it is
+/// malformed (dropped) or not IP at all (passed). `loopback`: sources like 127.0.0.1 are all right.
+#[inline(always)]
+pub fn parse<P: Packet>(packet: &P, loopback: bool, out: &mut Parsed) -> Result<(), Reason> {
+    let mut kind = packet.u16(12).ok_or(Reason::Truncated)?;
+    let mut at = ETHERNET;
+    if is_vlan(kind) {
+        kind = packet.u16(at + 2).ok_or(Reason::Truncated)?;
+        at += VLAN;
+        if is_vlan(kind) {
+            kind = packet.u16(at + 2).ok_or(Reason::Truncated)?;
+            at += VLAN;
+            if is_vlan(kind) {
+                return Err(Reason::TooManyHeaders);
+            }
+        }
+    }
+    match kind {
+        0x0800 => ipv4(packet, at, loopback, out),
+        0x86dd => ipv6(packet, at, loopback, out),
+        _ => Err(Reason::NotIp),
+    }
+}
+
+#[inline(always)]
+const fn is_vlan(kind: u16) -> bool {
+    matches!(kind, 0x8100 | 0x88a8 | 0x9100)
+}
+
+#[inline(always)]
+fn ipv4<P: Packet>(packet: &P, at: usize, loopback: bool, out: &mut Parsed) -> Result<(), Reason> {
+    // RFC 791 section 3.1, read as 8 + 8 + 4 bytes.
+    let destination = packet.u32(at + 16).ok_or(Reason::Truncated)?;
+    let first = packet.u64(at).ok_or(Reason::Truncated)?;
+    let second = packet.u64(at + 8).ok_or(Reason::Truncated)?;
+    let source = second as u32;
+    out.source = Address::v4(source);
+    out.destination = Address::v4(destination);
+    out.protocol = (second >> 48) as u8;
+
+    let header = ((first >> 56) & 0xf) as usize * 4;
+    if first >> 60 != 4 || header < 20 {
+        return Err(Reason::BadIpHeader);
+    }
+    let length = ((first >> 32) & 0xffff) as usize;
+    if length < header {
+        return Err(Reason::BadIpLength);
+    }
+    within(packet, at, length)?;
+
+    let offset = (first & 0x1fff) as usize * 8;
+    let more = first & 0x2000 != 0;
+    let payload = length - header;
+    fragment(offset, more, payload, header, out)?;
+    transport(packet, at + header, payload, more, out)?;
+    if is_martian_v4(source, loopback, out) { Err(Reason::MartianSource) } else { Ok(()) }
+}
+
+#[inline(always)]
+fn ipv6<P: Packet>(packet: &P, at: usize, loopback: bool, out: &mut Parsed) -> Result<(), Reason> {
+    // RFC 8200 section 3.
+    let lo = packet.u64(at + 32).ok_or(Reason::Truncated)?;
+    let first = packet.u64(at).ok_or(Reason::Truncated)?;
+    let source_hi = packet.u64(at + 8).ok_or(Reason::Truncated)?;
+    let source_lo = packet.u64(at + 16).ok_or(Reason::Truncated)?;
+    let hi = packet.u64(at + 24).ok_or(Reason::Truncated)?;
+    out.source = Address { hi: source_hi, lo: source_lo };
+    out.destination = Address { hi, lo };
+    if first >> 60 != 6 {
+        return Err(Reason::BadIpHeader);
+    }
+    let mut next = (first >> 8) as u8;
+    let mut payload = ((first >> 16) & 0xffff) as usize;
+    if payload == 0 && next == 0 {
+        // A jumbogram (RFC 2675): its length does not fit the field, so the frame says it.
+        payload = packet.whole_len().saturating_sub(at + IPV6);
+    }
+    within(packet, at, payload + IPV6)?;
+
+    let mut at = at + IPV6;
+    let mut more = false;
+    let mut extensions = 0;
+    while is_extension(next) {
+        if extensions == MAX_EXTENSIONS {
+            out.protocol = next;
+            return Err(Reason::TooManyHeaders);
+        }
+        extensions += 1;
+        let word = packet.u32(at).ok_or(Reason::Truncated)?;
+        let kind = next;
+        next = (word >> 24) as u8;
+        let units = ((word >> 16) & 0xff) as usize;
+        let size = match kind {
+            44 => 8,
+            51 => (units + 2) * 4,
+            _ => (units + 1) * 8,
+        };
+        if payload < size {
+            out.protocol = kind;
+            return Err(if more { Reason::BadFragment } else { Reason::BadIpLength });
+        }
+        payload -= size;
+        at += size;
+        if kind == 44 {
+            let offset = (word & 0xfff8) as usize;
+            let continues = word & 1 != 0;
+            out.protocol = next;
+            fragment(offset, continues, payload, 0, out)?;
+            more |= continues;
+            if offset != 0 {
+                break;
+            }
+        }
+    }
+    out.protocol = next;
+    transport(packet, at, payload, more, out)?;
+    if is_martian_v6(loopback, out) { Err(Reason::MartianSource) } else { Ok(()) }
+}
+
+/// Hop-by-hop, routing, fragment, authentication, destination options, mobility, HIP, Shim6.
+#[inline(always)]
+const fn is_extension(next: u8) -> bool {
+    matches!(next, 0 | 43 | 44 | 51 | 60 | 135 | 139 | 140)
+}
+
+/// The IP packet must fit in the frame; the frame may be longer (Ethernet pads to 60 bytes).
+#[inline(always)]
+fn within<P: Packet>(packet: &P, at: usize, length: usize) -> Result<(), Reason> {
+    let end = at + length;
+    if end > packet.len() && end > packet.whole_len() { Err(Reason::BadIpLength) } else { Ok(()) }
+}
+
+/// RFC 791, RFC 8200 section 4.5: fragments but the last are multiples of eight and none reaches past 64 KiB.
+#[inline(always)]
+fn fragment(offset: usize, more: bool, payload: usize, header: usize, out: &mut Parsed) -> Result<(), Reason> {
+    if offset == 0 && !more {
+        return Ok(());
+    }
+    out.bits |= bit::FRAGMENT;
+    if offset != 0 {
+        out.bits |= bit::LATER_FRAGMENT;
+    }
+    if payload == 0 || (more && payload % 8 != 0) || offset + payload + header > 0xffff {
+        return Err(Reason::BadFragment);
+    }
+    // RFC 3128: a fragment at offset 8 would rewrite the flags of a TCP header that was already judged.
+    if offset == 8 && out.protocol == TCP {
+        return Err(Reason::BadFragment);
+    }
+    Ok(())
+}
+
+#[inline(always)]
+fn transport<P: Packet>(
+    packet: &P,
+    at: usize,
+    payload: usize,
+    first_fragment: bool,
+    out: &mut Parsed,
+) -> Result<(), Reason> {
+    if out.bits & bit::LATER_FRAGMENT != 0 {
+        return Ok(());
+    }
+    let short = if first_fragment { Reason::BadFragment } else { Reason::Truncated };
+    match out.protocol {
+        TCP => {
+            // RFC 9293 section 3.1.
+            if payload < 20 {
+                return Err(short);
+            }
+            let word = packet.u32(at + 12).ok_or(short)?;
+            let ports = packet.u32(at).ok_or(short)?;
+            ports_of(ports, out);
+            let header = (word >> 28) as usize * 4;
+            if header < 20 {
+                return Err(Reason::BadTcpHeader);
+            }
+            if header > payload {
+                return Err(if first_fragment { Reason::BadFragment } else { Reason::BadTcpHeader });
+            }
+            let flags = (word >> 16) & (FIN | SYN | RST | ACK);
+            if flags == 0 || (flags & SYN != 0 && flags & (FIN | RST) != 0) {
+                return Err(Reason::BadTcpFlags);
+            }
+            if flags & (SYN | ACK) == SYN {
+                out.bits |= bit::NEW;
+            }
+            Ok(())
+        }
+        UDP => {
+            // RFC 768.
+            if payload < 8 {
+                return Err(short);
+            }
+            let length = packet.u16(at + 4).ok_or(short)? as usize;
+            let ports = packet.u32(at).ok_or(short)?;
+            ports_of(ports, out);
+            // Zero: a UDP jumbogram (RFC 2675) or a segment still to be cut by the network card.
+            let fits = length >= 8 && (length <= payload || first_fragment);
+            if fits || (length == 0 && payload > 0xffff - 8) { Ok(()) } else { Err(Reason::BadUdpLength) }
+        }
+        ICMP if payload < 8 => Err(short),
+        ICMPV6 if payload < 4 => Err(short),
+        _ => Ok(()),
+    }
+}
+
+#[inline(always)]
+fn ports_of(word: u32, out: &mut Parsed) {
+    out.source_port = (word >> 16) as u16;
+    out.destination_port = word as u16;
+    out.bits |= bit::PORTS;
+}
+
+/// RFC 1122 section 3.2.1.3, RFC 6890. DHCP clients (RFC 2131) and IGMP queriers (RFC 4541) may be 0.0.0.0.
+#[inline(always)]
+fn is_martian_v4(source: u32, loopback: bool, out: &Parsed) -> bool {
+    match source >> 24 {
+        127 => !loopback,
+        0 => {
+            let dhcp = out.protocol == UDP && out.source_port == 68 && out.destination_port == 67;
+            source != 0 || !(dhcp || out.protocol == IGMP)
+        }
+        224..=239 => true,
+        255 => source == u32::MAX,
+        _ => false,
+    }
+}
+
+/// RFC 4291 sections 2.5.2, 2.5.3, 2.7 and 2.5.5.2. Duplicate address detection (RFC 4862), router solicitation
+/// and multicast listener reports come from `::`, all of them ICMPv6.
+#[inline(always)]
+fn is_martian_v6(loopback: bool, out: &Parsed) -> bool {
+    let source = out.source;
+    if source.hi >> 56 == 0xff {
+        return true;
+    }
+    if source.hi != 0 {
+        return false;
+    }
+    match source.lo {
+        0 => out.protocol != ICMPV6,
+        1 => !loopback,
+        lo => lo >> 32 == 0xffff,
+    }
+}
+
+impl Packet for [u8] {
+    fn u8(&self, at: usize) -> Option<u8> {
+        self.get(at).copied()
+    }
+    fn u16(&self, at: usize) -> Option<u16> {
+        self.get(at..)?.first_chunk().map(|b| u16::from_be_bytes(*b))
+    }
+    fn u32(&self, at: usize) -> Option<u32> {
+        self.get(at..)?.first_chunk().map(|b| u32::from_be_bytes(*b))
+    }
+    fn u64(&self, at: usize) -> Option<u64> {
+        self.get(at..)?.first_chunk().map(|b| u64::from_be_bytes(*b))
+    }
+    fn len(&self) -> usize {
+        <[u8]>::len(self)
+    }
+}

@@ -1,0 +1,139 @@
+//! Every way a packet can leave the kernel half: one [`Reason`] a packet, always exactly one.
+//!
+//! The id is the index of a counter and is part of the map layout: add reasons at the end of the list, never
+//! renumber. Names are what metrics, logs and the command line show.
+
+/// What happens to a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Action {
+    Pass,
+    Drop,
+}
+
+impl Action {
+    /// As shown to users and in metric labels.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Drop => "drop",
+        }
+    }
+}
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $variant:ident = $id:literal, $name:literal, $action:ident;)+) => {
+        /// Why a packet was passed or dropped.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u8)]
+        pub enum Reason {
+            $($(#[$doc])* $variant = $id,)+
+        }
+
+        impl Reason {
+            /// All of them, in the order of their ids.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// As shown to users and in metric labels.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name),+ }
+            }
+
+            /// What happens to a packet with this reason.
+            #[inline(always)]
+            pub const fn action(self) -> Action {
+                match self { $(Self::$variant => Action::$action),+ }
+            }
+
+            /// The reason with this id.
+            pub const fn from_id(id: u8) -> Option<Self> {
+                match id { $($id => Some(Self::$variant),)+ _ => None }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Passed every check.
+    Ok = 0, "ok", Pass;
+    /// Not IPv4 or IPv6: ARP, LLDP, PPPoE and the like are not ours to judge.
+    NotIp = 1, "not_ip", Pass;
+    /// The source is on the exempt list: neither banned nor limited.
+    Exempt = 2, "exempt", Pass;
+    /// Passed by the shared bucket: the source is new and the budget of new sources was spent.
+    OkShared = 3, "ok_shared", Pass;
+    /// The program has no settings yet; cannot happen once userspace has attached it.
+    NoSettings = 4, "no_settings", Pass;
+    /// The frame ends inside a header.
+    Truncated = 5, "truncated", Drop;
+    /// Wrong IP version or an IPv4 header shorter than 20 bytes.
+    BadIpHeader = 6, "bad_ip_header", Drop;
+    /// The IP length is shorter than its header or longer than the frame.
+    BadIpLength = 7, "bad_ip_length", Drop;
+    /// A fragment that cannot be honest: tiny first fragment, TCP at offset 8, odd length, past 64 KiB.
+    BadFragment = 8, "bad_fragment", Drop;
+    /// More than two VLAN tags, or more IPv6 extension headers than anyone needs.
+    TooManyHeaders = 9, "too_many_headers", Drop;
+    /// TCP data offset below 5 or beyond the packet.
+    BadTcpHeader = 10, "bad_tcp_header", Drop;
+    /// SYN with FIN or RST, or none of SYN, ACK, FIN, RST.
+    BadTcpFlags = 11, "bad_tcp_flags", Drop;
+    /// UDP length below 8 or beyond the packet.
+    BadUdpLength = 12, "bad_udp_length", Drop;
+    /// A source that no packet from outside can have: multicast, broadcast, loopback, unspecified.
+    MartianSource = 13, "martian_source", Drop;
+    /// The source is in a blocked prefix.
+    Blocked = 14, "blocked", Drop;
+    /// The source, or a prefix around it, is banned.
+    Banned = 15, "banned", Drop;
+    /// Over the source's packet bucket.
+    LimitPackets = 16, "limit_packets", Drop;
+    /// Over the source's bucket of new connections.
+    LimitNew = 17, "limit_new", Drop;
+    /// A source without a bucket of its own, over the bucket it shares with others of the same hash.
+    LimitShared = 18, "limit_shared", Drop;
+}
+
+impl Reason {
+    /// The counter's index.
+    #[inline(always)]
+    pub const fn id(self) -> u8 {
+        self as u8
+    }
+
+    /// Whether [`crate::packet`] gave this reason because the packet breaks a rule of its protocol.
+    pub const fn is_malformed(self) -> bool {
+        matches!(self.id(), 5..=13)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::maps::REASONS;
+
+    #[test]
+    fn ids_are_dense_unique_and_fit_the_counter_map() {
+        for (index, reason) in Reason::ALL.iter().enumerate() {
+            assert_eq!(usize::from(reason.id()), index);
+            assert_eq!(Reason::from_id(reason.id()), Some(*reason));
+        }
+        assert!(Reason::ALL.len() <= REASONS as usize);
+        assert_eq!(Reason::from_id(Reason::ALL.len() as u8), None);
+    }
+
+    #[test]
+    fn names_are_unique_snake_case() {
+        let mut names: Vec<_> = Reason::ALL.iter().map(|r| r.name()).collect();
+        assert!(names.iter().all(|n| n.chars().all(|c| c.is_ascii_lowercase() || c == '_')));
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), Reason::ALL.len());
+    }
+
+    #[test]
+    fn every_malformed_packet_is_dropped() {
+        for reason in Reason::ALL.iter().filter(|r| r.is_malformed()) {
+            assert_eq!(reason.action(), Action::Drop);
+        }
+    }
+}

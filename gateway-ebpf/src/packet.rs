@@ -1,0 +1,66 @@
+//! The packet in XDP as a `gateway_common::packet::Packet`.
+
+use core::arch::asm;
+
+use aya_ebpf::{EbpfContext as _, helpers::generated::bpf_xdp_get_buff_len, programs::XdpContext};
+use gateway_common::packet::Packet;
+
+/// The first buffer of a frame, between `data` and `data_end`.
+pub struct Frame<'a> {
+    ctx: &'a XdpContext,
+    start: usize,
+    end: usize,
+}
+
+impl<'a> Frame<'a> {
+    #[inline(always)]
+    pub fn new(ctx: &'a XdpContext) -> Self {
+        Self { ctx, start: ctx.data(), end: ctx.data_end() }
+    }
+
+    /// A pointer to a `T` at `at`, if the buffer reaches so far.
+    #[inline(always)]
+    fn at<T>(&self, at: usize) -> Option<*const T> {
+        // No header chain we follow comes near; the verifier wants a bound before it lets a sum be a pointer.
+        if at > 0x3fff {
+            return None;
+        }
+        let mut address = self.start + at;
+        // The verifier ties a bounds check to the register it was made on: keep the sum in one.
+        // SAFETY: emits nothing.
+        unsafe { asm!("/* {0} */", inout(reg) address, options(nomem, nostack, preserves_flags)) };
+        if address + size_of::<T>() > self.end { None } else { Some(address as *const T) }
+    }
+}
+
+impl Packet for Frame<'_> {
+    #[inline(always)]
+    fn u8(&self, at: usize) -> Option<u8> {
+        // SAFETY: `at` checked that the buffer holds it.
+        self.at::<u8>(at).map(|p| unsafe { *p })
+    }
+    #[inline(always)]
+    fn u16(&self, at: usize) -> Option<u16> {
+        // SAFETY: as above. Headers are not aligned; the verifier allows it where the CPU does.
+        self.at::<u16>(at).map(|p| u16::from_be(unsafe { *p }))
+    }
+    #[inline(always)]
+    fn u32(&self, at: usize) -> Option<u32> {
+        // SAFETY: as above.
+        self.at::<u32>(at).map(|p| u32::from_be(unsafe { *p }))
+    }
+    #[inline(always)]
+    fn u64(&self, at: usize) -> Option<u64> {
+        // SAFETY: as above.
+        self.at::<u64>(at).map(|p| u64::from_be(unsafe { *p }))
+    }
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.end - self.start
+    }
+    #[inline(always)]
+    fn whole_len(&self) -> usize {
+        // SAFETY: the context is the one the kernel gave us. Linux 5.18.
+        unsafe { bpf_xdp_get_buff_len(self.ctx.as_ptr().cast()) as usize }
+    }
+}

@@ -1,0 +1,60 @@
+//! Programs that are run by BPF_PROG_TEST_RUN only: the clocks, side by side, for userspace to calibrate; the
+//! parser and the whole verdict, for tests; the least a program can do, to measure ours against.
+
+use aya_ebpf::{
+    bindings::xdp_action::XDP_DROP,
+    helpers::generated::{bpf_jiffies64, bpf_ktime_get_ns},
+    macros::{classifier, xdp},
+    programs::{TcContext, XdpContext},
+};
+use gateway_common::{
+    packet::{self, Parsed},
+    verdict::Reason,
+};
+
+use crate::{maps, packet::Frame, xdp};
+
+/// Leaves CLOCK_MONOTONIC (ns) and jiffies in `PROBE`. A classifier, because running one costs no RCU wait.
+#[classifier]
+pub fn probe_clock(_: TcContext) -> i32 {
+    // SAFETY: helpers without arguments.
+    let words = unsafe { [bpf_ktime_get_ns(), bpf_jiffies64(), 0, 0, 0, 0, 0, 0] };
+    let _ = maps::PROBE.set(0, words, 0);
+    0
+}
+
+/// Returns the reason's id where `xdp_gateway` returns the action.
+#[xdp(frags)]
+pub fn probe_verdict(ctx: XdpContext) -> u32 {
+    u32::from(xdp::handle(&ctx).id())
+}
+
+/// Returns the parser's reason and leaves what it read in `PROBE`.
+#[xdp(frags)]
+pub fn probe_parse(ctx: XdpContext) -> u32 {
+    let mut parsed = Parsed::default();
+    let reason = packet::parse(&Frame::new(&ctx), false, &mut parsed).err().unwrap_or(Reason::Ok);
+    let rest = u64::from(parsed.source_port) << 48
+        | u64::from(parsed.destination_port) << 32
+        | u64::from(parsed.protocol) << 8
+        | u64::from(parsed.bits);
+    let (source, destination) = (parsed.source, parsed.destination);
+    let words = [source.hi, source.lo, destination.hi, destination.lo, rest, 0, 0, 0];
+    let _ = maps::PROBE.set(0, words, 0);
+    u32::from(reason.id())
+}
+
+#[xdp(frags)]
+pub fn bench_drop(_: XdpContext) -> u32 {
+    XDP_DROP
+}
+
+#[xdp(frags)]
+pub fn bench_parse(ctx: XdpContext) -> u32 {
+    let mut parsed = Parsed::default();
+    match packet::parse(&Frame::new(&ctx), false, &mut parsed) {
+        // What was read must be used, or the compiler would not read it.
+        Ok(()) if parsed.source.lo ^ parsed.destination.lo == u64::from(parsed.destination_port) => 0,
+        _ => XDP_DROP,
+    }
+}
