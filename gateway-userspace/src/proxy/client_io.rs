@@ -34,9 +34,9 @@ impl ClientIo {
         Poll::Ready(Ok(()))
     }
 
-    /// What is written while no request is under way is hyper's own answer to a head that it could not parse.
+    /// What is written while a head is still being read is hyper's own answer to one that it could not parse.
     fn is_parse_refusal(&self, bytes: &[u8]) -> bool {
-        !self.state.in_request.get() && bytes.starts_with(b"HTTP/1.1 4")
+        self.state.timer.waiting_for() == Wait::Header && bytes.starts_with(b"HTTP/1.1 4")
     }
 
     fn note_write<T>(&self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
