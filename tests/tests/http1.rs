@@ -335,6 +335,7 @@ fn a_websocket_is_tunnelled_where_the_route_allows_it() -> Result<()> {
     }
     socket.0.close(None)?;
     while socket.0.read().is_ok() {}
+    drop(socket);
     let line = rig.gateway.log_of_path("/ws")?;
     assert_eq!(line["status"], 101);
     rig.gateway.write(&lab::gateway::simple_config(&rig.backends))?;
