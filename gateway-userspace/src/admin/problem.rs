@@ -34,7 +34,10 @@ impl Problem {
 impl From<ConfigErrors> for Problem {
     fn from(errors: ConfigErrors) -> Self {
         let problems = serde_json::to_value(&errors).ok();
-        Problem { problems, ..Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_config", errors.to_string()) }
+        Problem {
+            problems,
+            ..Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_config", errors.to_string())
+        }
     }
 }
 

@@ -105,7 +105,8 @@ impl Balancer {
             if tried.has(endpoint) {
                 continue;
             }
-            let (load, weight) = (u64::from(endpoints[endpoint].active()) + 1, u64::from(endpoints[endpoint].weight()));
+            let (load, weight) =
+                (u64::from(endpoints[endpoint].active()) + 1, u64::from(endpoints[endpoint].weight()));
             if best.is_none_or(|(_, best_load, best_weight)| load * best_weight < best_load * weight) {
                 best = Some((endpoint, load, weight));
             }
@@ -114,7 +115,13 @@ impl Balancer {
     }
 
     /// Maglev on the client's address. Untried and, with bounded load, not full: else on along the table.
-    fn hashed(&self, slots: &[u16], endpoints: &[impl Endpoint], client: IpAddr, tried: Tried) -> Option<usize> {
+    fn hashed(
+        &self,
+        slots: &[u16],
+        endpoints: &[impl Endpoint],
+        client: IpAddr,
+        tried: Tried,
+    ) -> Option<usize> {
         let start = (hash::of_address(SEED, Address::from(client)) % slots.len() as u64) as usize;
         let first = usize::from(slots[start]);
         if !tried.has(first) && self.bounded_load.is_none() {

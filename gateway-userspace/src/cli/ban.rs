@@ -34,10 +34,18 @@ impl Ban {
     pub fn run(self, global: &Global) -> Outcome {
         match self {
             Ban::Add { cidr, duration, why } => {
-                let ban = client::post(global, "/v1/bans", Some(json!({ "cidr": cidr, "for": duration, "why": why })))?;
+                let ban = client::post(
+                    global,
+                    "/v1/bans",
+                    Some(json!({ "cidr": cidr, "for": duration, "why": why })),
+                )?;
                 output::print(global, &ban, || {
                     let until = ban["left_seconds"].as_u64().map(output::seconds);
-                    format!("{} banned {}", text(&ban["cidr"]), until.map_or("until lifted".into(), |t| format!("for {t}")))
+                    format!(
+                        "{} banned {}",
+                        text(&ban["cidr"]),
+                        until.map_or("until lifted".into(), |t| format!("for {t}"))
+                    )
                 });
             }
             Ban::List => {

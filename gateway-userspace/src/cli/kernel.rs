@@ -62,15 +62,16 @@ fn describe(status: &Value) -> String {
     for warning in status["warnings"].as_array().into_iter().flatten() {
         out += &format!("! {}\n", text(warning));
     }
-    let rows = status["counters"].as_array().into_iter().flatten().filter(|row| row["packets"] != 0).map(|row| {
-        vec![
-            text(&row["interface"]),
-            text(&row["action"]),
-            text(&row["reason"]),
-            row["packets"].as_u64().map_or("-".into(), output::short),
-            row["bytes"].as_u64().map_or("-".into(), output::short),
-        ]
-    });
+    let rows =
+        status["counters"].as_array().into_iter().flatten().filter(|row| row["packets"] != 0).map(|row| {
+            vec![
+                text(&row["interface"]),
+                text(&row["action"]),
+                text(&row["reason"]),
+                row["packets"].as_u64().map_or("-".into(), output::short),
+                row["bytes"].as_u64().map_or("-".into(), output::short),
+            ]
+        });
     out + "\n" + &table(&["INTERFACE", "ACTION", "REASON", "PACKETS", "BYTES"], rows)
 }
 

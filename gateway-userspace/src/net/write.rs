@@ -12,7 +12,11 @@ use tokio::{io::AsyncWrite, net::TcpStream};
 const TOGETHER: usize = 2048;
 
 /// Writes from several buffers. Returns how many bytes were taken.
-pub fn write_slices(stream: &mut TcpStream, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+pub fn write_slices(
+    stream: &mut TcpStream,
+    cx: &mut Context<'_>,
+    slices: &[IoSlice<'_>],
+) -> Poll<io::Result<usize>> {
     let stream = Pin::new(stream);
     if let [only] = slices {
         return stream.poll_write(cx, only);

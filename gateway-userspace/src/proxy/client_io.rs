@@ -50,10 +50,13 @@ impl ClientIo {
 }
 
 impl Read for ClientIo {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, cursor: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
-        let n = ready!(read_into(&mut self.stream, cx, cursor))?;
-        self.state.received(n);
-        Poll::Ready(Ok(()))
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        cursor: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let ClientIo { stream, state } = &mut *self;
+        read_into(stream, cx, cursor, |bytes| state.received(bytes))
     }
 }
 

@@ -85,8 +85,9 @@ impl Snapshot {
                 Some((route, Arc::new(Route::new(name, route, upstream, &listeners, registry))))
             })
             .collect();
-        let router =
-            Router::new(routes.iter().map(|(route, compiled)| (route.hosts.as_slice(), &route.path, compiled.clone())));
+        let router = Router::new(
+            routes.iter().map(|(route, compiled)| (route.hosts.as_slice(), &route.path, compiled.clone())),
+        );
         let via = HeaderValue::from_str(&format!("1.1 {}", pseudonym(&config.gateway.name)))
             .unwrap_or(HeaderValue::from_static("1.1 gateway"));
         Snapshot { generation, router, listeners, upstreams, via, config }

@@ -52,7 +52,14 @@ impl Target {
         let name: Arc<str> = addr.to_string().into();
         let identity = hash::of_bytes(SEED, name.as_bytes());
         let slot = NEXT_SLOT.fetch_add(1, Relaxed);
-        Target { addr, name, identity, slot, stats, shared: Shared { active: AtomicU32::new(0), healthy: AtomicBool::new(true) } }
+        Target {
+            addr,
+            name,
+            identity,
+            slot,
+            stats,
+            shared: Shared { active: AtomicU32::new(0), healthy: AtomicBool::new(true) },
+        }
     }
 
     pub fn active(&self) -> u32 {
