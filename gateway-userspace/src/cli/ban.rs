@@ -4,9 +4,10 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::{
-    Global, Outcome, client, exit,
+    Error, Global, Outcome, client, exit,
     output::{self, table},
 };
+use crate::config::units::Prefix;
 
 #[derive(Debug, Subcommand)]
 pub enum Ban {
@@ -34,6 +35,11 @@ impl Ban {
     pub fn run(self, global: &Global) -> Outcome {
         match self {
             Ban::Add { cidr, duration, why } => {
+                let cidr = prefix(&cidr)?;
+                if let Some(duration) = &duration {
+                    let bad = |error| Error::Usage(format!("--for {duration}: {error}"));
+                    crate::config::units::parse_duration(duration).map_err(bad)?;
+                }
                 let ban = client::post(
                     global,
                     "/v1/bans",
@@ -53,12 +59,17 @@ impl Ban {
                 output::print(global, &bans, || list(&bans));
             }
             Ban::Del { cidr } => {
+                let cidr = prefix(&cidr)?;
                 let lifted = client::delete(global, &format!("/v1/bans/{cidr}"))?;
                 output::print(global, &lifted, || format!("{} is no longer banned", text(&lifted["lifted"])));
             }
         }
         Ok(exit::OK)
     }
+}
+
+fn prefix(text: &str) -> Result<Prefix, Error> {
+    text.parse().map_err(|error| Error::Usage(format!("{text}: {error}")))
 }
 
 fn list(bans: &Value) -> String {

@@ -205,6 +205,7 @@ impl Control {
         let generation = old.generation + 1;
         let snapshot = Arc::new(Snapshot::compile(config, generation, Some(&old), &self.registry));
         self.snapshot.store(snapshot.clone());
+        old.retire_targets(&snapshot);
         self.start_checks(&snapshot);
         self.switch_listeners(&snapshot.config, opened);
         Ok(Reload { generation, changes, needs_restart })

@@ -93,6 +93,18 @@ impl Snapshot {
         Snapshot { generation, router, listeners, upstreams, via, config }
     }
 
+    /// Marks the targets that `new` no longer has.
+    pub fn retire_targets(&self, new: &Snapshot) {
+        let targets = |snapshot: &Snapshot| -> Vec<_> {
+            let members = snapshot.upstreams.values().flat_map(|upstream| &upstream.members);
+            members.map(|member| member.target.clone()).collect()
+        };
+        let kept = targets(new);
+        for target in targets(self).iter().filter(|old| !kept.iter().any(|new| Arc::ptr_eq(old, new))) {
+            target.retire();
+        }
+    }
+
     pub fn drain(&self) -> Duration {
         self.config.gateway.drain
     }

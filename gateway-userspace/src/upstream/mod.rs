@@ -34,6 +34,7 @@ pub struct Target {
     /// Unique among all targets ever made, and small: where pools keep its connections.
     slot: usize,
     pub stats: Arc<TargetStats>,
+    retired: AtomicBool,
     shared: Shared,
 }
 
@@ -58,6 +59,7 @@ impl Target {
             identity,
             slot,
             stats,
+            retired: AtomicBool::new(false),
             shared: Shared { active: AtomicU32::new(0), healthy: AtomicBool::new(true) },
         }
     }
@@ -68,6 +70,15 @@ impl Target {
 
     pub fn healthy(&self) -> bool {
         self.shared.healthy.load(Relaxed)
+    }
+
+    /// It is no longer in any config: connections to it are not kept.
+    pub fn retire(&self) {
+        self.retired.store(true, Relaxed);
+    }
+
+    pub fn retired(&self) -> bool {
+        self.retired.load(Relaxed)
     }
 
     fn set_healthy(&self, healthy: bool) {
