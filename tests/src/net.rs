@@ -100,6 +100,11 @@ impl Node {
     /// The node's own end of its link.
     pub const INTERFACE: &'static str = "eth0";
 
+    /// A namespace taken for a client, to talk to what listens in it.
+    pub fn of_namespace(namespace: Namespace) -> Node {
+        Node { role: "local".into(), namespace, index: 0 }
+    }
+
     pub fn v4(&self) -> Ipv4Addr {
         Ipv4Addr::new(10, 77, self.index, 2)
     }
@@ -308,16 +313,16 @@ impl Net {
     /// Moves the gateway's receive work for an interface to a kernel thread of its own, pinned to a CPU: a veth's is
     /// otherwise done by whoever sends. The interface must have a program in native mode already.
     pub fn thread_receive(&self, interface: &str, cpu: usize) -> Result<()> {
-        let before = kernel_threads("napi/")?;
         // The sysfs of a namespace shows only in a mount made inside it, which `ip netns exec` makes.
         let path = format!("/sys/class/net/{interface}/threaded");
         let status = Command::new("ip")
             .args(["netns", "exec", self.gateway.name(), "sh", "-c", &format!("echo 1 > {path}")])
             .status()?;
         ensure!(status.success(), "cannot make the receive work of {interface} threaded");
-        let after = kernel_threads("napi/")?;
-        for tid in after.difference(&before) {
-            sys::pin_task(*tid, cpu).context("cannot pin a receive thread")?;
+        let threads = kernel_threads(&format!("napi/{interface}-"))?;
+        ensure!(!threads.is_empty(), "{interface} has no receive thread: is a native program attached?");
+        for tid in threads {
+            sys::pin_task(tid, cpu).context("cannot pin a receive thread")?;
         }
         Ok(())
     }
