@@ -143,8 +143,11 @@ pub struct Ban {
     /// Zero: for ever.
     pub until_ns: u64,
     pub since_ns: u64,
+    /// Why, see [`ban_code`].
     pub code: u8,
-    pub _pad: [u8; 7],
+    /// Bits of the prefix that this source stands for: 32 for IPv4.
+    pub len: u8,
+    pub _pad: [u8; 6],
 }
 
 /// A source's buckets. The words are updated by compare-and-swap; the rest is for people and may be a little off.

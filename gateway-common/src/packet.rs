@@ -198,7 +198,13 @@ fn within<P: Packet>(packet: &P, at: usize, length: usize) -> Result<(), Reason>
 
 /// RFC 791, RFC 8200 section 4.5: fragments but the last are multiples of eight and none reaches past 64 KiB.
 #[inline(always)]
-fn fragment(offset: usize, more: bool, payload: usize, header: usize, out: &mut Parsed) -> Result<(), Reason> {
+fn fragment(
+    offset: usize,
+    more: bool,
+    payload: usize,
+    header: usize,
+    out: &mut Parsed,
+) -> Result<(), Reason> {
     if offset == 0 && !more {
         return Ok(());
     }
@@ -206,7 +212,7 @@ fn fragment(offset: usize, more: bool, payload: usize, header: usize, out: &mut 
     if offset != 0 {
         out.bits |= bit::LATER_FRAGMENT;
     }
-    if payload == 0 || (more && payload % 8 != 0) || offset + payload + header > 0xffff {
+    if payload == 0 || (more && !payload.is_multiple_of(8)) || offset + payload + header > 0xffff {
         return Err(Reason::BadFragment);
     }
     // RFC 3128: a fragment at offset 8 would rewrite the flags of a TCP header that was already judged.

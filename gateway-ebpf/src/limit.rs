@@ -50,9 +50,7 @@ fn unknown(settings: &Settings, key: u64, new: bool, now: u64) -> Result<Reason,
     let Some(shared) = maps::COARSE.get_ptr_mut(slot) else { return Ok(Reason::OkShared) };
     // SAFETY: `shared` is a value of the map.
     unsafe {
-        if settings.packets.is_on()
-            && !atomic::take(&raw mut (*shared).packets_tat, &settings.packets, now)
-        {
+        if settings.packets.is_on() && !atomic::take(&raw mut (*shared).packets_tat, &settings.packets, now) {
             return Err(Reason::LimitShared);
         }
         if new && !atomic::take(&raw mut (*shared).new_tat, &settings.new, now) {

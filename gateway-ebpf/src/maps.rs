@@ -15,7 +15,8 @@ pub static ACTIVE: Array<u32> = Array::with_max_entries(1, 0);
 pub static SETTINGS: Array<layout::Settings> = Array::with_max_entries(2, 0);
 
 #[map]
-pub static ACCESS_V4: LpmTrie<[u8; 4], layout::Access> = LpmTrie::with_max_entries(layout::ACCESS_CAPACITY, 0);
+pub static ACCESS_V4: LpmTrie<[u8; 4], layout::Access> =
+    LpmTrie::with_max_entries(layout::ACCESS_CAPACITY, 0);
 
 #[map]
 pub static ACCESS_V6: LpmTrie<[u8; 16], layout::Access> =

@@ -1,128 +1,238 @@
-//! stand-in until the kernel half is merged
+//! The kernel half as userspace sees it: [`KernelPlane`] loads the programs, attaches and pins them, keeps their
+//! maps as the config says and tells what they count. The only module that imports aya.
+//!
+//! What outlives the daemon is pinned (see `pins`): after a crash the programs go on limiting and banning, and the
+//! next start takes their maps and links over without a packet going unseen. Where the kernel half cannot run, a
+//! plane that is off says why and the HTTP half serves alone.
+
+mod attach;
+mod bans;
+mod clock;
+mod counters;
+mod doctor;
+mod error;
+pub mod object;
+mod pins;
+mod plane;
+mod report;
+mod settings;
+mod sources;
+mod steer;
+pub mod sys;
+mod table;
+
+use std::{
+    net::IpAddr,
+    path::Path,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use plane::Loaded;
+
+pub use doctor::doctor;
+pub use error::KernelError;
+pub use report::{
+    Ban, CheckState, ClockStatus, CounterRow, DetachReport, DoctorCheck, DropSample, InterfaceStatus,
+    KernelStatus, MapRow, SourceRow, SteeringStatus, SyncReport,
+};
+pub use steer::SteerListener;
+
 use crate::config::{model, units::Prefix};
-use serde::Serialize;
-use std::{net::IpAddr, os::fd::BorrowedFd, path::Path, time::Duration};
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct KernelError(String);
-pub struct KernelPlane;
-pub struct SteerListener<'a> {
-    pub bind: model::Bind,
-    pub sockets: Vec<BorrowedFd<'a>>,
+
+/// At most so many samples are handed out at once.
+const SAMPLES: usize = 4096;
+
+/// The kernel half. Calls may come from any thread; none takes longer than some milliseconds but `start` (a tenth
+/// of a second) and a `sync` that changes ten thousands of prefixes.
+pub struct KernelPlane {
+    state: Mutex<State>,
 }
-#[derive(Debug, Serialize, Clone)]
-pub struct Ban {
-    pub cidr: Prefix,
-    pub left_seconds: Option<u64>,
-    pub why: String,
+
+enum State {
+    On(Box<Loaded>),
+    Off(KernelStatus),
 }
-#[derive(Debug, Serialize)]
-pub struct InterfaceStatus {
-    pub name: String,
-    pub mode: String,
-}
-#[derive(Debug, Serialize)]
-pub struct KernelStatus {
-    pub interfaces: Vec<InterfaceStatus>,
-    pub warnings: Vec<String>,
-}
-impl KernelStatus {
-    pub fn summary(&self) -> String {
-        "off".into()
-    }
-}
-#[derive(Debug, Serialize)]
-pub struct CounterRow {
-    pub interface: String,
-    pub action: String,
-    pub reason: String,
-    pub packets: u64,
-    pub bytes: u64,
-}
-#[derive(Debug, Serialize)]
-pub struct MapRow {
-    pub name: String,
-    pub kind: String,
-    pub entries: u64,
-    pub capacity: u64,
-}
-#[derive(Debug, Serialize)]
-pub struct SourceRow {
-    pub source: String,
-}
-#[derive(Debug, Serialize)]
-pub struct SyncReport {}
-#[derive(Debug, Serialize)]
-pub struct DropSample {}
-#[derive(Debug, Serialize)]
-pub struct DetachReport {}
-impl std::fmt::Display for DetachReport {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("nothing")
-    }
-}
-#[derive(Debug, Serialize, PartialEq, Eq, Clone, Copy)]
-pub enum CheckState {
-    Ok,
-    Warn,
-    Fail,
-}
-#[derive(Debug, Serialize)]
-pub struct DoctorCheck {
-    pub name: String,
-    pub state: CheckState,
-    pub detail: String,
-    pub cure: Option<String>,
-}
-pub fn doctor(_: &[String]) -> Vec<DoctorCheck> {
-    vec![]
-}
-pub fn detach(_: &Path) -> Result<DetachReport, KernelError> {
-    Ok(DetachReport {})
-}
+
 impl KernelPlane {
-    pub fn start(_: &model::Kernel) -> Result<Self, KernelError> {
-        Ok(KernelPlane)
+    /// Loads the programs (Linux 5.18, tested from 6.1), takes over what an earlier run left, writes the config's
+    /// tables and only then attaches.
+    ///
+    /// # Errors
+    /// What the config insists on and cannot be had: exit code 3. Anything else gives a plane that is off.
+    pub fn start(cfg: &model::Kernel) -> Result<Self, KernelError> {
+        let state = match plane::start(cfg, false) {
+            Ok(Some(loaded)) => State::On(Box::new(loaded)),
+            Ok(None) => State::Off(plane::status_off(cfg, None)),
+            Err(error) if cfg.required || error.is_insisted() => return Err(error),
+            Err(error) => State::Off(plane::status_off(cfg, Some(&error))),
+        };
+        let plane = Self { state: Mutex::new(state) };
+        let status = plane.status();
+        status.warnings.iter().for_each(|warning| tracing::warn!("kernel: {warning}"));
+        tracing::info!("kernel: {}", status.summary());
+        Ok(plane)
     }
-    pub fn steer(&self, _: &[SteerListener<'_>]) -> Result<(), KernelError> {
-        Ok(())
+
+    /// For tests and benches: loads and fills everything, attaches to nothing, so that packets come from
+    /// [`Self::run`] only.
+    ///
+    /// # Errors
+    /// Whatever keeps it from being loaded.
+    #[doc(hidden)]
+    pub fn start_detached(cfg: &model::Kernel) -> Result<Self, KernelError> {
+        let off = || KernelError::Off { why: "the config asks for no part of it".into() };
+        let loaded = plane::start(cfg, true)?.ok_or_else(off)?;
+        Ok(Self { state: Mutex::new(State::On(Box::new(loaded))) })
     }
-    pub fn sync(&self, _: &model::Kernel) -> Result<SyncReport, KernelError> {
-        Ok(SyncReport {})
+
+    /// Runs a packet (at least 14 bytes) through one of the object's XDP programs `repeat` times: the last return
+    /// value and the mean time of a run.
+    ///
+    /// # Errors
+    /// There is no such program, or the kernel refuses it or the packet.
+    #[doc(hidden)]
+    pub fn run(
+        &self,
+        program: &'static str,
+        packet: &[u8],
+        repeat: u32,
+    ) -> Result<(u32, Duration), KernelError> {
+        let off = Err(KernelError::Off { why: "nothing is loaded".into() });
+        let run = self.on(off, |loaded| loaded.run(program, packet, repeat))?;
+        Ok((run.return_value, run.duration))
     }
-    pub fn plan(&self, _: &model::Kernel) -> Result<SyncReport, KernelError> {
-        Ok(SyncReport {})
+
+    /// What the program `probe_parse` read from its last packet: see `gateway-ebpf/src/probe.rs`.
+    #[doc(hidden)]
+    pub fn probed(&self) -> [u64; 8] {
+        self.on([0; 8], |loaded| loaded.probed())
     }
-    pub fn ban(&self, cidr: Prefix, _: Option<Duration>, why: &str) -> Result<Ban, KernelError> {
-        Ok(Ban { cidr, left_seconds: None, why: why.into() })
+
+    /// Steers connections to these sockets, which must be listening, from now on to these only.
+    ///
+    /// # Errors
+    /// Connections go on being spread by the kernel's own SO_REUSEPORT hash.
+    pub fn steer(&self, listeners: &[SteerListener<'_>]) -> Result<(), KernelError> {
+        self.on(Ok(()), |loaded| loaded.steer(listeners))
     }
-    pub fn unban(&self, _: Prefix) -> Result<bool, KernelError> {
-        Ok(false)
+
+    /// Applies a config: limits, lists and interfaces, each by what differs. `mode` and `pin` need a restart.
+    ///
+    /// # Errors
+    /// The maps are as they were.
+    pub fn sync(&self, cfg: &model::Kernel) -> Result<SyncReport, KernelError> {
+        self.on(Ok(SyncReport::default()), |loaded| loaded.sync(cfg))
     }
+
+    /// What [`Self::sync`] would change.
+    ///
+    /// # Errors
+    /// Those that `sync` would give before it changes anything.
+    pub fn plan(&self, cfg: &model::Kernel) -> Result<SyncReport, KernelError> {
+        self.on(Ok(SyncReport::default()), |loaded| loaded.plan(cfg))
+    }
+
+    /// Drops everything from `prefix`, for `duration` or until it is lifted. The ban ends by itself, daemon or not.
+    /// A ban of the same prefix is replaced.
+    ///
+    /// # Errors
+    /// [`KernelError::BanRefused`] for exempt prefixes, for what is blocked or banned already, and for everybody.
+    pub fn ban(&self, prefix: Prefix, duration: Option<Duration>, why: &str) -> Result<Ban, KernelError> {
+        match &mut *self.lock() {
+            State::On(loaded) if loaded.filters() => loaded.ban(prefix, duration, why),
+            State::On(_) => Err(KernelError::Off { why: "XDP is attached to no interface".into() }),
+            State::Off(status) => {
+                let why = status.warnings.first().cloned();
+                Err(KernelError::Off {
+                    why: why.unwrap_or_else(|| "the config asks for no part of it".into()),
+                })
+            }
+        }
+    }
+
+    /// Lifts a ban; false: there was none on exactly this prefix.
+    ///
+    /// # Errors
+    /// The map could not be written.
+    pub fn unban(&self, prefix: Prefix) -> Result<bool, KernelError> {
+        self.on(Ok(false), |loaded| loaded.unban(prefix))
+    }
+
+    /// Bans in force, by prefix.
     pub fn bans(&self) -> Vec<Ban> {
-        vec![]
+        self.on(Vec::new(), |loaded| loaded.bans())
     }
+
     pub fn status(&self) -> KernelStatus {
-        KernelStatus { interfaces: vec![], warnings: vec![] }
+        match &*self.lock() {
+            State::On(loaded) => loaded.status(),
+            State::Off(status) => status.clone(),
+        }
     }
+
+    /// Packets by interface and reason. Each packet is in exactly one row.
     pub fn counters(&self) -> Vec<CounterRow> {
-        vec![]
+        self.on(Vec::new(), |loaded| loaded.counters())
     }
+
     pub fn maps(&self) -> Vec<MapRow> {
-        vec![]
+        self.on(Vec::new(), |loaded| loaded.map_rows())
     }
-    pub fn sources(&self, _: usize) -> Vec<SourceRow> {
-        vec![]
+
+    /// The `top` sources that were refused most.
+    pub fn sources(&self, top: usize) -> Vec<SourceRow> {
+        self.on(Vec::new(), |loaded| loaded.sources(top))
     }
-    pub fn source(&self, _: IpAddr) -> Option<SourceRow> {
-        None
+
+    /// A source's buckets; none: it has not sent anything lately.
+    pub fn source(&self, source: IpAddr) -> Option<SourceRow> {
+        self.on(None, |loaded| loaded.source(source))
     }
-    pub fn reset(&self, _: IpAddr) -> Result<(), KernelError> {
-        Ok(())
+
+    /// Fills a source's buckets.
+    ///
+    /// # Errors
+    /// The map could not be written.
+    pub fn reset(&self, source: IpAddr) -> Result<(), KernelError> {
+        self.on(Ok(()), |loaded| loaded.reset(source))
     }
+
+    /// Dropped packets sampled since the last call.
     pub fn samples(&self) -> Vec<DropSample> {
-        vec![]
+        self.on(Vec::new(), |loaded| loaded.samples(SAMPLES))
     }
-    pub fn tick(&self) {}
-    pub fn stop(&self) {}
+
+    /// To be called every second: sweeps bans that are over, keeps the clock right.
+    pub fn tick(&self) {
+        self.on((), Loaded::tick);
+    }
+
+    /// Detaches the programs. Maps stay pinned, so bans and buckets outlive a restart.
+    pub fn stop(&self) {
+        let mut state = self.lock();
+        if let State::On(loaded) = &mut *state {
+            loaded.detach();
+        }
+    }
+
+    fn on<T>(&self, off: T, on: impl FnOnce(&mut Loaded) -> T) -> T {
+        match &mut *self.lock() {
+            State::On(loaded) => on(loaded),
+            State::Off(_) => off,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic elsewhere leaves maps that are still what the kernel sees: go on with them.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Removes pinned programs and maps, with no daemon's help; bans and buckets are forgotten.
+///
+/// # Errors
+/// Something is pinned that this user may not remove.
+pub fn detach(pin: &Path) -> Result<DetachReport, KernelError> {
+    pins::detach(pin)
 }

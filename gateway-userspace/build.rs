@@ -1,0 +1,67 @@
+//! Builds the kernel half (`gateway-ebpf`) and leaves it in OUT_DIR, where `kernel::object` embeds it.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+#[path = "../xtask/src/bpf_toolchain.rs"]
+#[allow(dead_code)]
+mod bpf_toolchain;
+
+const OBJECT: &str = "gateway-ebpf";
+
+fn main() -> ExitCode {
+    match build() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("the kernel half cannot be built: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn build() -> Result<(), String> {
+    let manifest = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").ok_or("not run by cargo")?);
+    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("not run by cargo")?);
+    let cargo = PathBuf::from(env::var_os("CARGO").ok_or("not run by cargo")?);
+    let workspace = manifest.parent().ok_or("not in the workspace")?;
+    for input in
+        ["gateway-ebpf", "gateway-common/src", "gateway-common/Cargo.toml", "xtask/src/bpf_toolchain.rs"]
+    {
+        println!("cargo:rerun-if-changed={}", workspace.join(input).display());
+    }
+    println!("cargo:rerun-if-env-changed=PATH");
+
+    let toolchain = bpf_toolchain::Toolchain::find(workspace)?;
+    println!("cargo:rerun-if-changed={}", toolchain.linker.display());
+    // Shared by all profiles, apart from the outer build: two cargos in one folder would wait for each other.
+    let target = target_folder(&out).join("bpf");
+    let output = toolchain
+        .cargo_build(&cargo)
+        .args(["--package", "gateway-ebpf", "--manifest-path"])
+        .arg(workspace.join("gateway-ebpf/Cargo.toml"))
+        .arg("--target-dir")
+        .arg(&target)
+        .current_dir(workspace)
+        .output()
+        .map_err(|error| format!("cargo does not start ({error}): {}", bpf_toolchain::CURE))?;
+    let messages = String::from_utf8_lossy(&output.stderr);
+    if !output.status.success() {
+        eprintln!("{messages}");
+        return Err("see the compiler's messages above".into());
+    }
+    for warning in messages.lines().filter(|line| line.starts_with("warning")) {
+        println!("cargo:warning=gateway-ebpf: {warning}");
+    }
+    let object = target.join(bpf_toolchain::TARGET).join("release").join(OBJECT);
+    fs::copy(&object, out.join(OBJECT)).map_err(|error| format!("{}: {error}", object.display()))?;
+    Ok(())
+}
+
+/// The outermost folder above `out` that cargo marked as its own.
+fn target_folder(out: &Path) -> PathBuf {
+    let marked = out.ancestors().filter(|folder| folder.join("CACHEDIR.TAG").is_file());
+    marked.last().unwrap_or(out).to_owned()
+}

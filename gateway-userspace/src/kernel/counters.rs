@@ -1,0 +1,153 @@
+//! Reading what the kernel half counted and sampled, and how full its maps are.
+
+use std::{
+    net::IpAddr,
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
+
+use gateway_common::{
+    maps::{self as layout, INTERFACES, Sample, counter_index, name},
+    packet::bit,
+    source::Address,
+    verdict::Reason,
+};
+
+use super::{
+    object::Maps,
+    report::{CounterRow, DropSample, MapRow},
+    sys,
+};
+
+/// Reasons that are always told, so that a graph of them begins before the first packet does.
+const STABLE: [Reason; 7] = [
+    Reason::Ok,
+    Reason::NotIp,
+    Reason::Exempt,
+    Reason::Blocked,
+    Reason::Banned,
+    Reason::LimitPackets,
+    Reason::LimitNew,
+];
+
+/// Rows of all interfaces in use; `interfaces` is by slot.
+pub fn rows(maps: &Maps, interfaces: &[u32; INTERFACES], name_of: impl Fn(u32) -> String) -> Vec<CounterRow> {
+    let mut rows = Vec::new();
+    for slot in 0..=INTERFACES {
+        let ifindex = interfaces.get(slot).copied();
+        if ifindex == Some(0) {
+            continue;
+        }
+        let interface = ifindex.map_or_else(|| "other".to_owned(), &name_of);
+        for &reason in Reason::ALL {
+            let index = counter_index(slot as u32, reason.id());
+            let Ok(cpus) = maps.counters.get(&index, 0) else { continue };
+            let (packets, bytes) =
+                cpus.iter().fold((0, 0), |(packets, bytes), cpu| (packets + cpu.packets, bytes + cpu.bytes));
+            if packets == 0 && (ifindex.is_none() || !STABLE.contains(&reason)) {
+                continue;
+            }
+            rows.push(CounterRow {
+                interface: interface.clone(),
+                action: reason.action().name(),
+                reason: reason.name(),
+                packets,
+                bytes,
+            });
+        }
+    }
+    rows
+}
+
+/// How many sources have buckets, counted at most every two seconds.
+#[derive(Default)]
+pub struct BucketCount {
+    at: Option<Instant>,
+    count: u64,
+}
+
+impl BucketCount {
+    fn get(&mut self, maps: &Maps) -> u64 {
+        if self.at.is_none_or(|at| at.elapsed().as_secs() >= 2) {
+            let mut count = 0;
+            if let Some(fd) = maps.fd(name::BUCKETS) {
+                let _ = sys::for_each_entry(fd, |_: u64, _: layout::Buckets| count += 1);
+            }
+            *self = Self { at: Some(Instant::now()), count };
+        }
+        self.count
+    }
+}
+
+/// One row a map.
+pub fn map_rows(
+    maps: &Maps,
+    buckets: &mut BucketCount,
+    access: (u64, u64),
+    bans: u64,
+    steer: u64,
+) -> Vec<MapRow> {
+    let sources = buckets.get(maps);
+    let coarse = u64::from(layout::COARSE_SLOTS);
+    let counters = u64::from(layout::COUNTERS_CAPACITY);
+    [
+        (name::ACCESS_V4, "lpm_trie", access.0, u64::from(layout::ACCESS_CAPACITY)),
+        (name::ACCESS_V6, "lpm_trie", access.1, u64::from(layout::ACCESS_CAPACITY)),
+        (name::BANS, "hash", bans, u64::from(layout::BANS_CAPACITY)),
+        (name::BUCKETS, "lru_hash", sources, u64::from(layout::BUCKETS_CAPACITY)),
+        (name::COARSE, "array", coarse, coarse),
+        (name::COUNTERS, "percpu_array", counters, counters),
+        (name::EVENTS, "ringbuf", 0, u64::from(layout::EVENTS_BYTES)),
+        (name::SETTINGS, "array", 2, 2),
+        (name::STEER, "hash", steer, u64::from(layout::SOCKETS_CAPACITY)),
+        (
+            name::SOCKETS,
+            "sockmap",
+            maps.sockets.indices().count() as u64,
+            u64::from(layout::SOCKETS_CAPACITY),
+        ),
+    ]
+    .into_iter()
+    .map(|(name, kind, entries, capacity)| MapRow {
+        name,
+        kind,
+        entries,
+        capacity,
+        bytes: maps.fd(name).map_or(0, sys::map_bytes),
+    })
+    .collect()
+}
+
+/// Samples that have come in, at most `most`.
+pub fn samples(maps: &mut Maps, most: usize, name_of: impl Fn(u32) -> String) -> Vec<DropSample> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+    let monotonic = sys::monotonic_ns();
+    let mut samples = Vec::new();
+    while samples.len() < most
+        && let Some(item) = maps.events.next()
+    {
+        let Some(sample) = read(&item) else { continue };
+        let Some(reason) = Reason::from_id(sample.reason) else { continue };
+        let address = |a: Address| (a != Address::default()).then(|| IpAddr::from(a));
+        let port = |port: u16| (sample.bits & bit::PORTS != 0).then_some(port);
+        samples.push(DropSample {
+            ts: now - monotonic.saturating_sub(sample.time_ns) as f64 / 1e9,
+            interface: name_of(sample.ifindex),
+            reason: reason.name(),
+            source: address(sample.source),
+            source_port: port(sample.source_port),
+            destination: address(sample.destination),
+            destination_port: port(sample.destination_port),
+            protocol: sample.protocol,
+            length: sample.length,
+        });
+    }
+    samples
+}
+
+fn read(bytes: &[u8]) -> Option<Sample> {
+    if bytes.len() < size_of::<Sample>() {
+        return None;
+    }
+    // SAFETY: long enough, and any bytes are a valid `Sample`: it is made of integers only.
+    Some(unsafe { std::ptr::read_unaligned(bytes.as_ptr().cast()) })
+}

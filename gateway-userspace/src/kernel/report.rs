@@ -1,0 +1,169 @@
+//! What the kernel half tells: rows for the admin API, the metrics and the command line. Plain data.
+
+use std::{fmt, net::IpAddr};
+
+use serde::Serialize;
+
+use crate::config::units::Prefix;
+
+/// How the kernel half is doing.
+#[derive(Debug, Clone, Serialize)]
+pub struct KernelStatus {
+    pub interfaces: Vec<InterfaceStatus>,
+    pub steering: SteeringStatus,
+    /// The folder of the pinned maps and links; none: `pin_reason` says why.
+    pub pin: Option<String>,
+    pub pin_reason: Option<String>,
+    pub clock: ClockStatus,
+    pub layout_version: u32,
+    /// Whether bans, buckets and counters were taken over from an earlier run.
+    pub adopted: bool,
+    pub bans: usize,
+    /// Everything that is not as the config asks for.
+    pub warnings: Vec<String>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct InterfaceStatus {
+    pub name: String,
+    pub ifindex: u32,
+    /// native | generic | off
+    pub mode: &'static str,
+    /// Why the mode is not the one asked for, or not the fastest.
+    pub reason: Option<String>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct SteeringStatus {
+    pub on: bool,
+    pub reason: Option<String>,
+    pub listeners: usize,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct ClockStatus {
+    /// jiffies | monotonic
+    pub source: &'static str,
+    /// Ticks a second, where they were measured.
+    pub hz: Option<u64>,
+}
+
+impl KernelStatus {
+    /// One line for a log or a status page.
+    pub fn summary(&self) -> String {
+        let xdp: Vec<String> =
+            self.interfaces.iter().map(|i| format!("XDP {} on {}", i.mode, i.name)).collect();
+        let xdp = if xdp.is_empty() { "XDP off".to_owned() } else { xdp.join(", ") };
+        format!("{xdp}; steering {}", if self.steering.on { "on" } else { "off" })
+    }
+}
+
+/// Packets of an interface with one reason, since the maps were made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CounterRow {
+    /// "other" for interfaces that have no counters of their own.
+    pub interface: String,
+    /// pass | drop
+    pub action: &'static str,
+    pub reason: &'static str,
+    pub packets: u64,
+    /// Of the first buffer of each frame, which is the whole frame unless it is a jumbo frame.
+    pub bytes: u64,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct MapRow {
+    pub name: &'static str,
+    pub kind: &'static str,
+    /// Entries in use; of arrays all are.
+    pub entries: u64,
+    pub capacity: u64,
+    /// Kernel memory charged for it.
+    pub bytes: u64,
+}
+
+/// A source with buckets.
+#[derive(Debug, Clone, Serialize)]
+pub struct SourceRow {
+    /// An IPv4 address, an IPv6 prefix, or `fe80::/64#…` for one link-local neighbour.
+    pub source: String,
+    /// Tokens; none: no such limit.
+    pub packets_left: Option<u64>,
+    pub new_left: Option<u64>,
+    /// Packets refused by its buckets.
+    pub dropped: u64,
+    /// Seconds since its last packet.
+    pub idle_seconds: f64,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct Ban {
+    pub cidr: Prefix,
+    /// Rounded up; none: until it is lifted.
+    pub left_seconds: Option<u64>,
+    pub why: String,
+}
+
+/// What a config changes in the maps.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct SyncReport {
+    pub prefixes_added: usize,
+    pub prefixes_removed: usize,
+    pub prefixes_changed: usize,
+    /// Interfaces attached or detached.
+    pub interfaces_changed: usize,
+    /// 1 if limits or flags change.
+    pub settings_changed: usize,
+}
+
+/// A dropped packet: the first of its kind, and then one of many.
+#[derive(Debug, Clone, Serialize)]
+pub struct DropSample {
+    /// Seconds since 1970.
+    pub ts: f64,
+    pub interface: String,
+    pub reason: &'static str,
+    /// Not known of frames too short to have them.
+    pub source: Option<IpAddr>,
+    pub source_port: Option<u16>,
+    pub destination: Option<IpAddr>,
+    pub destination_port: Option<u16>,
+    /// IANA protocol number.
+    pub protocol: u8,
+    /// Bytes of the frame.
+    pub length: u32,
+}
+
+/// What `gateway kernel detach` removed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct DetachReport {
+    pub links: Vec<String>,
+    pub maps: Vec<String>,
+}
+
+impl fmt::Display for DetachReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.links.is_empty() && self.maps.is_empty() {
+            return f.write_str("nothing was attached or pinned");
+        }
+        let links = if self.links.is_empty() { "no programs".into() } else { self.links.join(", ") };
+        write!(f, "detached {links}; removed {} maps", self.maps.len())
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CheckState {
+    Ok,
+    Warn,
+    Fail,
+}
+
+/// One thing `gateway doctor` looked at.
+#[derive(Debug, Clone, Serialize)]
+pub struct DoctorCheck {
+    pub name: String,
+    pub state: CheckState,
+    pub detail: String,
+    pub cure: Option<String>,
+}

@@ -1,0 +1,112 @@
+//! The config as the XDP program reads it, and writing it without any packet seeing half of it.
+
+use std::collections::HashMap;
+
+use aya::maps::PerCpuValues;
+use gateway_common::{
+    bucket::Limit,
+    clock::Clock,
+    maps::{self as layout, INTERFACES, Settings, flag, name},
+    source,
+};
+
+use super::{clock::Jiffies, error::KernelError, object::Maps};
+use crate::config::{model, units::Prefix};
+
+/// Ticks that a limit must span for jiffies to be exact enough for it.
+const TICKS: u64 = 10;
+
+/// Every 1024th drop of a kind and CPU is sampled, beginning with the first.
+const SAMPLE_MASK: u64 = 1023;
+
+/// What of the settings comes from the config alone.
+pub fn compile(cfg: &model::Kernel, seed: u64, jiffies: Option<Jiffies>) -> Settings {
+    let limit = |bucket: Option<model::Bucket>| {
+        bucket.map_or(Limit::OFF, |b| Limit::per_second(b.rate.per_second, b.burst.max(1)))
+    };
+    let (packets, new) = (limit(cfg.limit.packets), limit(cfg.limit.new));
+    let long_enough = |clock: Clock| {
+        [packets, new]
+            .iter()
+            .all(|limit| !limit.is_on() || limit.tolerance_ns + limit.interval_ns >= TICKS * clock.tick_ns)
+    };
+    let clock = jiffies.map(|jiffies| jiffies.clock).filter(|clock| long_enough(*clock));
+    Settings {
+        clock: clock.unwrap_or(Clock::EXACT),
+        packets,
+        new,
+        new_sources: Limit::per_second(layout::NEW_SOURCES_PER_SECOND as f64, layout::NEW_SOURCES_PER_SECOND),
+        seed,
+        ipv6_mask: source::ipv6_mask(cfg.limit.ipv6_prefix),
+        sample_mask: SAMPLE_MASK,
+        flags: if packets.is_on() || new.is_on() { flag::LIMITS } else { 0 },
+        interfaces: [0; INTERFACES],
+        _pad: 0,
+    }
+}
+
+/// The flags for tables that are not empty.
+pub fn table_flags<'a>(access: impl Iterator<Item = &'a Prefix>, bans: bool) -> u32 {
+    let mut flags = if bans { flag::BANS } else { 0 };
+    for prefix in access {
+        flags |= if prefix.addr.is_ipv4() { flag::ACCESS_V4 } else { flag::ACCESS_V6 };
+    }
+    flags
+}
+
+/// Fills the idle settings and switches to them.
+pub fn write(maps: &mut Maps, settings: &Settings) -> Result<(), KernelError> {
+    let active = maps.active.get(&0, 0).map_err(KernelError::map(name::ACTIVE))?;
+    let idle = (active & 1) ^ 1;
+    maps.settings.set(idle, settings, 0).map_err(KernelError::map(name::SETTINGS))?;
+    maps.active.set(0, idle, 0).map_err(KernelError::map(name::ACTIVE))
+}
+
+/// Gives every interface its slot in the counters: the one it had, if an earlier run left its counts, else one that
+/// no interface has. Those beyond the eighth are counted together.
+pub fn assign_slots(maps: &mut Maps, wanted: &[u32]) -> Result<[u32; INTERFACES], KernelError> {
+    let failed = || KernelError::map(name::SLOTS);
+    let mut slots = [0; INTERFACES];
+    for (index, slot) in slots.iter_mut().enumerate() {
+        *slot = maps.slots.get(&(index as u32), 0).map_err(failed())?;
+    }
+    let mut new: Vec<u32> = wanted.iter().copied().filter(|ifindex| !slots.contains(ifindex)).collect();
+    new.dedup();
+    let mut in_use = [0; INTERFACES];
+    for (index, slot) in slots.iter_mut().enumerate() {
+        if !wanted.contains(slot) {
+            let Some(ifindex) = new.pop() else { continue };
+            clear_counters(maps, index as u32)?;
+            maps.slots.set(index as u32, ifindex, 0).map_err(failed())?;
+            *slot = ifindex;
+        }
+        in_use[index] = *slot;
+    }
+    Ok(in_use)
+}
+
+fn clear_counters(maps: &mut Maps, slot: u32) -> Result<(), KernelError> {
+    let cpus = aya::util::nr_cpus()
+        .map_err(|(path, error)| KernelError::Map { map: name::COUNTERS, why: format!("{path}: {error}") })?;
+    for reason in 0..layout::REASONS {
+        let zero = PerCpuValues::try_from(vec![layout::Counter::default(); cpus])
+            .map_err(|error| KernelError::Map { map: name::COUNTERS, why: error.to_string() })?;
+        let index = layout::counter_index(slot, reason as u8);
+        maps.counters.set(index, zero, 0).map_err(KernelError::map(name::COUNTERS))?;
+    }
+    Ok(())
+}
+
+/// Actions of prefixes as the config has them, before bans.
+pub fn rules(cfg: &model::Kernel) -> HashMap<Prefix, u8> {
+    use gateway_common::maps::access::{ALLOW, BLOCK, EXEMPT};
+    let mut rules: HashMap<Prefix, u8> = HashMap::with_capacity(cfg.block.prefixes.len());
+    rules.extend(cfg.block.prefixes.iter().map(|prefix| (*prefix, BLOCK)));
+    for hole in &cfg.block.except {
+        // A hole in a block does not end an exemption around it.
+        let exempt = cfg.limit.exempt.iter().any(|exempt| exempt.covers(hole));
+        rules.insert(*hole, if exempt { EXEMPT } else { ALLOW });
+    }
+    rules.extend(cfg.limit.exempt.iter().map(|prefix| (*prefix, EXEMPT)));
+    rules
+}

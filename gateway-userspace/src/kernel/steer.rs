@@ -1,0 +1,152 @@
+//! Steering: which sockets the `steer` program may choose from, and its link.
+//!
+//! The map of sockets has two halves. A new set is written into the idle half, the table of listeners is turned to
+//! it entry by entry, and only then is the old half cleared: no connection finds a listener without sockets.
+
+use std::{
+    collections::HashSet,
+    fs::{self, File},
+    net::IpAddr,
+    os::fd::{AsRawFd as _, BorrowedFd},
+};
+
+use aya::{
+    Ebpf,
+    programs::{SkLookup, links::FdLink},
+};
+use gateway_common::{
+    maps::{SOCKETS_CAPACITY, SteerKey, Workers, name},
+    source::Address,
+};
+
+use super::{
+    error::{KernelError, chain},
+    object::Maps,
+    pins::Pins,
+};
+use crate::config::model::Bind;
+
+/// A listener whose connections are to be spread over its workers by client address.
+pub struct SteerListener<'a> {
+    pub bind: Bind,
+    /// One a worker, listening already.
+    pub sockets: Vec<BorrowedFd<'a>>,
+}
+
+/// The link and what the maps hold.
+#[derive(Default)]
+pub struct Steering {
+    link: Option<FdLink>,
+    keys: HashSet<SteerKey>,
+    upper_half: bool,
+    pub listeners: usize,
+}
+
+const HALF: u32 = SOCKETS_CAPACITY / 2;
+
+impl Steering {
+    pub fn is_on(&self) -> bool {
+        self.link.is_some()
+    }
+
+    /// Makes `listeners` the set of steered listeners.
+    pub fn set(
+        &mut self,
+        ebpf: &mut Ebpf,
+        maps: &mut Maps,
+        pins: Option<&Pins>,
+        seed: u64,
+        listeners: &[SteerListener<'_>],
+    ) -> Result<(), KernelError> {
+        let wanted: usize = listeners.iter().map(|listener| listener.sockets.len()).sum();
+        if wanted > HALF as usize {
+            return Err(KernelError::TooManySockets { wanted, capacity: HALF });
+        }
+        let base = if self.upper_half { 0 } else { HALF };
+        let mut next = base;
+        let mut keys = HashSet::new();
+        for listener in listeners.iter().filter(|listener| !listener.sockets.is_empty()) {
+            let first = next;
+            for socket in &listener.sockets {
+                maps.sockets.set(next, &socket.as_raw_fd(), 0).map_err(KernelError::map(name::SOCKETS))?;
+                next += 1;
+            }
+            for key in keys_of(listener.bind) {
+                let workers = Workers { first, count: next - first, seed };
+                maps.steer.insert(key, workers, 0).map_err(KernelError::map(name::STEER))?;
+                keys.insert(key);
+            }
+        }
+        for gone in self.keys.difference(&keys) {
+            let _ = maps.steer.remove(gone);
+        }
+        let old = if self.upper_half { HALF } else { 0 };
+        for index in old..old + HALF {
+            // Those that are not there end the used part.
+            if maps.sockets.clear_index(&index).is_err() {
+                break;
+            }
+        }
+        self.keys = keys;
+        self.upper_half = !self.upper_half;
+        self.listeners = listeners.len();
+        if self.link.is_none() && !listeners.is_empty() {
+            self.link = Some(attach(ebpf, pins)?);
+        }
+        Ok(())
+    }
+
+    pub fn detach(&mut self, pins: Option<&Pins>) {
+        if let Some(pins) = pins {
+            let _ = fs::remove_file(pins.steer_link());
+        }
+        self.link = None;
+    }
+}
+
+/// Loads the program, so that what the kernel thinks of it is known before any listener is open.
+pub fn load(ebpf: &mut Ebpf) -> Result<(), KernelError> {
+    program(ebpf)?.load().map_err(|error| failed(&error))
+}
+
+/// Attaches beside what an earlier run left and then takes its place: somebody steers all the time.
+fn attach(ebpf: &mut Ebpf, pins: Option<&Pins>) -> Result<FdLink, KernelError> {
+    let program = program(ebpf)?;
+    let namespace = File::open("/proc/self/ns/net")
+        .map_err(|error| KernelError::Pin { path: "/proc/self/ns/net".into(), why: error.to_string() })?;
+    let id = program.attach(namespace).map_err(|error| failed(&error))?;
+    let link: FdLink = program.take_link(id).map_err(|error| failed(&error))?.into();
+    let Some(pins) = pins else { return Ok(link) };
+    let path = pins.steer_link();
+    let fresh = pins.folder().join("link_steer_new");
+    let _ = fs::remove_file(&fresh);
+    let pinned =
+        link.pin(&fresh).map_err(|error| KernelError::Pin { path: fresh.clone(), why: chain(&error) })?;
+    fs::rename(&fresh, &path).map_err(|error| KernelError::Pin { path, why: error.to_string() })?;
+    Ok(pinned.into())
+}
+
+fn program(ebpf: &mut Ebpf) -> Result<&mut SkLookup, KernelError> {
+    let program = ebpf
+        .program_mut("steer")
+        .ok_or_else(|| KernelError::Load { program: "steer", why: "it is not in the object".into() })?;
+    program.try_into().map_err(|error| failed(&error))
+}
+
+fn failed(error: &aya::programs::ProgramError) -> KernelError {
+    KernelError::Load { program: "steer", why: chain(error) }
+}
+
+/// A wildcard is looked up by the family of the packet, and a dual-stack socket takes both.
+fn keys_of(bind: Bind) -> Vec<SteerKey> {
+    let key = |address: Address, port: u16| SteerKey { address, port: u32::from(port), _pad: 0 };
+    let any_v4 = Address::v4(0);
+    let any_v6 = Address::default();
+    match bind {
+        Bind::Any(port) => vec![key(any_v4, port), key(any_v6, port)],
+        Bind::Addr(addr) => match addr.ip() {
+            IpAddr::V6(v6) if v6.is_unspecified() => vec![key(any_v4, addr.port()), key(any_v6, addr.port())],
+            ip => vec![key(Address::from(ip), addr.port())],
+        },
+    }
+}

@@ -1,0 +1,139 @@
+//! System calls that neither aya nor std offers: batch reads of maps, bpffs, the monotonic clock, capabilities.
+
+use std::{
+    ffi::CString,
+    io,
+    os::fd::{AsRawFd as _, BorrowedFd},
+    path::Path,
+};
+
+/// Nanoseconds of CLOCK_MONOTONIC, the time of every map.
+pub fn monotonic_ns() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: writes the timespec it is given; this clock always exists.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// The index of an interface of this network namespace.
+pub fn ifindex(name: &str) -> Option<u32> {
+    let name = CString::new(name).ok()?;
+    // SAFETY: a valid C string.
+    match unsafe { libc::if_nametoindex(name.as_ptr()) } {
+        0 => None,
+        index => Some(index),
+    }
+}
+
+/// The name of an interface of this network namespace.
+pub fn ifname(index: u32) -> Option<String> {
+    let mut name = [0; libc::IF_NAMESIZE];
+    // SAFETY: the buffer has the size the call asks for.
+    let found = unsafe { libc::if_indextoname(index, name.as_mut_ptr()) };
+    if found.is_null() {
+        return None;
+    }
+    let bytes: Vec<u8> = name.iter().take_while(|&&c| c != 0).map(|&c| c as u8).collect();
+    String::from_utf8(bytes).ok()
+}
+
+/// Whether a path is on a bpffs.
+pub fn is_bpffs(path: &Path) -> bool {
+    use std::os::unix::ffi::OsStrExt as _;
+    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return false };
+    // SAFETY: all-zero is a valid statfs; the call fills it.
+    unsafe {
+        let mut stat: libc::statfs = std::mem::zeroed();
+        libc::statfs(path.as_ptr(), &mut stat) == 0 && stat.f_type == libc::BPF_FS_MAGIC
+    }
+}
+
+/// Mounts a bpffs. Needs CAP_SYS_ADMIN.
+pub fn mount_bpffs(at: &Path) -> io::Result<()> {
+    use std::os::unix::ffi::OsStrExt as _;
+    let at = CString::new(at.as_os_str().as_bytes())?;
+    // SAFETY: valid C strings; no data.
+    let done = unsafe {
+        libc::mount(
+            c"bpf".as_ptr(),
+            at.as_ptr(),
+            c"bpf".as_ptr(),
+            libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC,
+            c"mode=0700".as_ptr().cast(),
+        )
+    };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Bits of this process's effective capabilities.
+pub fn effective_capabilities() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    line.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok()).unwrap_or(0)
+}
+
+pub const CAP_NET_ADMIN: u32 = 12;
+pub const CAP_PERFMON: u32 = 38;
+pub const CAP_BPF: u32 = 39;
+pub const CAP_SYS_ADMIN: u32 = 21;
+
+/// Bytes of kernel memory a map is charged with.
+pub fn map_bytes(map: BorrowedFd<'_>) -> u64 {
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", map.as_raw_fd())).unwrap_or_default();
+    let line = info.lines().find_map(|line| line.strip_prefix("memlock:"));
+    line.and_then(|bytes| bytes.trim().parse().ok()).unwrap_or(0)
+}
+
+/// `BPF_MAP_LOOKUP_BATCH` (Linux 5.6) over a hash map: hands `each` every entry. One call reads thousands, where
+/// one system call an entry would take a tenth of a second for a full table.
+pub fn for_each_entry<K: aya::Pod + Default, V: aya::Pod + Default>(
+    map: BorrowedFd<'_>,
+    mut each: impl FnMut(K, V),
+) -> io::Result<()> {
+    #[repr(C)]
+    struct Batch {
+        in_batch: u64,
+        out_batch: u64,
+        keys: u64,
+        values: u64,
+        count: u32,
+        map_fd: u32,
+        elem_flags: u64,
+        flags: u64,
+    }
+    const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
+    const MOST: usize = 8192;
+    let mut keys = vec![K::default(); MOST];
+    let mut values = vec![V::default(); MOST];
+    // An opaque cursor: a bucket's number for hash maps.
+    let (mut from, mut to) = ([0u64; 4], [0u64; 4]);
+    let mut first = true;
+    loop {
+        let mut batch = Batch {
+            in_batch: if first { 0 } else { from.as_mut_ptr() as u64 },
+            out_batch: to.as_mut_ptr() as u64,
+            keys: keys.as_mut_ptr() as u64,
+            values: values.as_mut_ptr() as u64,
+            count: MOST as u32,
+            map_fd: map.as_raw_fd() as u32,
+            elem_flags: 0,
+            flags: 0,
+        };
+        // SAFETY: the kernel writes at most `count` keys and values of the map's sizes, which callers match by
+        // type, and a cursor of at most a key or four bytes.
+        let done =
+            unsafe { libc::syscall(libc::SYS_bpf, BPF_MAP_LOOKUP_BATCH, &raw mut batch, size_of::<Batch>()) };
+        let error = io::Error::last_os_error();
+        let ended = done < 0 && error.raw_os_error() == Some(libc::ENOENT);
+        if done < 0 && !ended {
+            return Err(error);
+        }
+        let count = (batch.count as usize).min(MOST);
+        keys[..count].iter().zip(&values[..count]).for_each(|(key, value)| each(*key, *value));
+        if ended {
+            return Ok(());
+        }
+        from = to;
+        first = false;
+    }
+}
