@@ -1,1 +1,30 @@
-//! placeholder
+//! Side-by-side measurements of gateway and its peers, and the demo.
+//!
+//! Everything runs in the lab's namespaces. A figure is the median of several rounds, and the rounds of the programs
+//! that are compared are interleaved, so that what else the machine does hits all of them alike.
+
+pub mod demo;
+pub mod flood;
+pub mod memory;
+pub mod peers;
+pub mod proxy;
+pub mod show;
+pub mod stats;
+
+use std::time::Duration;
+
+/// The CPU of what is measured, and the one of everything else.
+pub const MEASURED_CPU: usize = 0;
+pub const OTHER_CPU: usize = 1;
+
+/// How much measuring.
+#[derive(Debug, Clone, Copy)]
+pub struct Effort {
+    pub rounds: usize,
+    pub round: Duration,
+}
+
+impl Effort {
+    pub const FULL: Effort = Effort { rounds: 7, round: Duration::from_secs(5) };
+    pub const QUICK: Effort = Effort { rounds: 2, round: Duration::from_secs(2) };
+}

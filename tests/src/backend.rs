@@ -16,7 +16,7 @@ use crate::{net::Node, process::Process, sys::ChildSetup, tools, wait::eventuall
 /// Where backends listen.
 pub const PORT: u16 = 8080;
 
-/// A running backend, named as its node.
+/// A running backend, named as its node unless told otherwise.
 #[derive(Debug)]
 pub struct Backend {
     pub name: String,
@@ -40,22 +40,22 @@ pub struct Stats {
 
 impl Backend {
     pub fn start(node: &Node) -> Result<Backend> {
-        Backend::start_on(node, PORT, None)
+        Backend::start_as(node, &node.role, PORT, None)
     }
 
-    /// On another port, and pinned to a CPU if given.
-    pub fn start_on(node: &Node, port: u16, cpu: Option<usize>) -> Result<Backend> {
+    /// Under another name, on another port, and pinned to a CPU if given.
+    pub fn start_as(node: &Node, name: &str, port: u16, cpu: Option<usize>) -> Result<Backend> {
         let (addr, addr6) = (node.at(port), SocketAddr::from((node.v6(), port)));
         let mut command = node.namespace.command(tools::lab()?)?;
-        command.args(["backend", &node.role, &addr.to_string(), &addr6.to_string()]);
+        command.args(["backend", name, &addr.to_string(), &addr6.to_string()]);
         command.on_cpu(cpu).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut process = Process::start(command)?;
         let stdin = process.child.stdin.take().context("no stdin")?;
         let mut stdout = BufReader::new(process.child.stdout.take().context("no stdout")?);
         let mut ready = String::new();
         stdout.read_line(&mut ready)?;
-        ensure!(ready.contains("ready"), "backend {} did not start: {ready}", node.role);
-        Ok(Backend { name: node.role.clone(), addr, addr6, pipes: Mutex::new((stdin, stdout)), process })
+        ensure!(ready.contains("ready"), "backend {name} did not start: {ready}");
+        Ok(Backend { name: name.to_owned(), addr, addr6, pipes: Mutex::new((stdin, stdout)), process })
     }
 
     pub fn tell(&self, command: &str) -> Result<Value> {
@@ -108,6 +108,11 @@ impl Backend {
     pub fn kill(&mut self) {
         self.process.kill();
     }
+}
+
+/// One on each backend node of a network.
+pub fn start_all(net: &crate::net::Net) -> Result<Vec<Backend>> {
+    net.nodes().iter().filter(|node| node.role.starts_with('b')).map(Backend::start).collect()
 }
 
 /// The addresses of backends as a TOML list.

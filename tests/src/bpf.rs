@@ -1,4 +1,4 @@
-//! Two XDP programs of two and four instructions, by hand: one that drops everything, one that sends frames off.
+//! Two XDP programs of two and four instructions, by hand: one that does the same with every packet, one that sends frames off.
 //!
 //! The lab loads them through the bare system call, so that it needs neither a BPF toolchain nor an object file.
 
@@ -17,7 +17,8 @@ const BPF_XDP: u32 = 37;
 const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
 const BPF_F_TEST_XDP_LIVE_FRAMES: u32 = 1 << 1;
 const BPF_FUNC_REDIRECT: i32 = 23;
-const XDP_DROP: i32 = 1;
+pub const XDP_DROP: i32 = 1;
+pub const XDP_PASS: i32 = 2;
 
 /// One instruction: opcode, registers (source in the high half), offset, immediate.
 #[repr(C)]
@@ -100,9 +101,9 @@ unsafe fn bpf<T>(command: libc::c_int, attributes: &mut T) -> io::Result<libc::c
 pub struct Program(OwnedFd);
 
 impl Program {
-    /// Drops every packet.
-    pub fn drop_all() -> Result<Program> {
-        Program::load(&[set(0, XDP_DROP), EXIT])
+    /// Does the same with every packet: [`XDP_DROP`] or [`XDP_PASS`].
+    pub fn same_for_all(verdict: i32) -> Result<Program> {
+        Program::load(&[set(0, verdict), EXIT])
     }
 
     /// Sends every frame out of an interface.

@@ -14,9 +14,9 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 use crate::{
-    bpf::{Program, interface_index},
+    bpf::{Program, XDP_DROP, XDP_PASS, interface_index},
     net::{Namespace, Node},
-    packet::{Frame, Inside, SYN},
+    packet::{self, Frame, Inside, SYN},
     process::Process,
     sys::{self, ChildSetup},
     tools,
@@ -112,6 +112,7 @@ pub fn run_plan(plan: &str) -> Result<()> {
         to,
         inside: Inside::Tcp { flags: SYN },
         vlans: Vec::new(),
+        fragment: packet::DONT_FRAGMENT,
         options: Vec::new(),
         extensions: Vec::new(),
     };
@@ -196,13 +197,20 @@ fn from_another(frame: &Frame, i: u64) -> Frame {
     Frame { from: SocketAddr::new(from, frame.from.port()), ..frame.clone() }
 }
 
+/// Source ports that a live flood goes through: one alone would be one connection, tried again and again.
+const PORTS: u16 = 64;
+
 fn live(kinds: &[Frame], pace: Pace) -> Result<(u64, f64)> {
-    const TIMES: u32 = 4096;
+    const TIMES: u32 = 1024;
     let program = Program::send_off(interface_index(Node::INTERFACE)?)?;
     // A program that is attached somewhere runs at once, any other only after 15 ms of kernel housekeeping a call.
     crate::net::ip_batch(None, "link add gen0 type veth peer name gen1\n", true)?;
     let _attached = program.attach(interface_index("gen0")?)?;
-    let frames: Vec<Vec<u8>> = kinds.iter().map(Frame::bytes).collect();
+    let port = |kind: &Frame, n: u16| {
+        let from = SocketAddr::new(kind.from.ip(), kind.from.port() + n);
+        Frame { from, ..kind.clone() }.bytes()
+    };
+    let frames: Vec<Vec<u8>> = (0..PORTS).flat_map(|n| kinds.iter().map(move |kind| port(kind, n))).collect();
     let mut sent = 0;
     for frame in frames.iter().cycle() {
         if pace.next(sent, u64::from(TIMES)).is_none() {
@@ -214,22 +222,36 @@ fn live(kinds: &[Frame], pace: Pace) -> Result<(u64, f64)> {
     Ok((sent, pace.began.elapsed().as_secs_f64()))
 }
 
-/// A program on an interface that drops every packet, until it is dropped itself.
-pub fn drop_everything(namespace: &Namespace, interface: &str) -> Result<Process> {
+/// What a bare XDP program does with every packet.
+#[derive(Debug, Clone, Copy)]
+pub enum Bare {
+    Drop,
+    Pass,
+}
+
+/// Puts a bare program on an interface, in native mode, for as long as the process that is returned lives.
+pub fn attach_bare(namespace: &Namespace, interface: &str, bare: Bare) -> Result<Process> {
     let mut command = namespace.command(tools::lab()?)?;
-    command.args(["drop", interface]).stdin(Stdio::null()).stdout(Stdio::piped());
+    let verdict = match bare {
+        Bare::Drop => "drop",
+        Bare::Pass => "pass",
+    };
+    command.args(["xdp", verdict, interface]).stdin(Stdio::null()).stdout(Stdio::piped());
     let mut process = Process::start(command)?;
     let mut ready = [0; 6];
     let mut stdout = process.child.stdout.take().context("no stdout")?;
     if std::io::Read::read_exact(&mut stdout, &mut ready).is_err() {
-        bail!("cannot attach a dropping program to {interface}");
+        bail!("cannot attach a bare XDP program to {interface}");
     }
     Ok(process)
 }
 
-/// What `gateway-lab drop INTERFACE` does: holds the link until it is killed.
-pub fn hold_drop(interface: &str) -> Result<()> {
-    let program = Program::drop_all()?;
+/// What `gateway-lab xdp drop|pass INTERFACE` does: holds the link until it is killed.
+pub fn hold_bare(bare: Bare, interface: &str) -> Result<()> {
+    let program = Program::same_for_all(match bare {
+        Bare::Drop => XDP_DROP,
+        Bare::Pass => XDP_PASS,
+    })?;
     let _attached = program.attach(interface_index(interface)?)?;
     println!("ready");
     loop {

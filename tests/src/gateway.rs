@@ -145,6 +145,11 @@ impl Gateway {
         text
     }
 
+    /// Instead of `run CONFIG`, from the next start on.
+    pub fn set_arguments(&mut self, arguments: &[&str]) {
+        self.options.arguments = Some(arguments.iter().map(|&argument| argument.to_owned()).collect());
+    }
+
     pub fn config(&self) -> PathBuf {
         self.dir.path().join("gateway.toml")
     }

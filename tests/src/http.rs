@@ -155,6 +155,11 @@ impl Client {
         Ok(Some(chunk))
     }
 
+    /// One line, without its end.
+    pub fn stream_line(&mut self) -> Result<String> {
+        Ok(String::from_utf8_lossy(&self.until(b"\r\n")?).trim_end().to_owned())
+    }
+
     fn until_empty_line(&mut self) -> Result<String> {
         let mut all = String::new();
         loop {
@@ -199,9 +204,17 @@ impl Client {
         Ok(n)
     }
 
-    /// What has come and was not read yet.
-    pub fn unread(&self) -> &[u8] {
-        &self.unread
+    /// Reads until the other side closes or resets; how many bytes came.
+    pub fn until_closed(&mut self) -> Result<usize> {
+        let mut bytes = std::mem::take(&mut self.unread).len();
+        loop {
+            match self.stream.read(&mut [0; 4096]) {
+                Ok(0) => return Ok(bytes),
+                Ok(n) => bytes += n,
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(bytes),
+                Err(error) => return Err(error).context("still open"),
+            }
+        }
     }
 
     /// Waits until the other side closes; an error if it sends anything more or does not close in time.

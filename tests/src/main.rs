@@ -3,8 +3,7 @@
 use anyhow::{Context, Result, bail};
 use lab::{backend_server, flood, sys};
 
-const USAGE: &str =
-    "gateway-lab backend NAME ADDR… | flood PLAN | drop INTERFACE (run by the tests, the demo and the bench)";
+const USAGE: &str = "gateway-lab backend NAME ADDR… | flood PLAN | xdp drop|pass INTERFACE (run by the tests, the demo and the bench)";
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -16,7 +15,8 @@ fn main() -> Result<()> {
             backend_server::run(name, &binds.context("not an address")?)
         }
         ["flood", plan] => flood::run_plan(plan),
-        ["drop", interface] => flood::hold_drop(interface),
+        ["xdp", "drop", interface] => flood::hold_bare(flood::Bare::Drop, interface),
+        ["xdp", "pass", interface] => flood::hold_bare(flood::Bare::Pass, interface),
         _ => bail!(USAGE),
     }
 }

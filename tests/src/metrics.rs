@@ -34,6 +34,11 @@ impl Metrics {
         self.all(name, labels).map(|sample| sample.value).sum()
     }
 
+    /// Packets that the kernel half gave this reason.
+    pub fn packets(&self, reason: &str) -> u64 {
+        self.sum("kernel_packets_total", &[("reason", reason)]) as u64
+    }
+
     /// By a label's values, what this metric is.
     pub fn by(&self, name: &str, label: &str, labels: &[(&str, &str)]) -> BTreeMap<String, f64> {
         let mut by = BTreeMap::new();

@@ -10,11 +10,12 @@ use std::{
     fmt::Write as _,
     fs::File,
     io::{self, Write as _},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::Arc,
     thread,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -99,6 +100,11 @@ impl Node {
     /// The node's own end of its link.
     pub const INTERFACE: &'static str = "eth0";
 
+    /// A namespace taken for a client, to talk to what listens in it.
+    pub fn of_namespace(namespace: Namespace) -> Node {
+        Node { role: "local".into(), namespace, index: 0 }
+    }
+
     pub fn v4(&self) -> Ipv4Addr {
         Ipv4Addr::new(10, 77, self.index, 2)
     }
@@ -136,20 +142,39 @@ impl Node {
         SocketAddr::from((self.v4(), port))
     }
 
-    /// Connects to an address, from one of the node's own if given.
-    pub fn connect(&self, to: SocketAddr, from: Option<IpAddr>) -> io::Result<std::net::TcpStream> {
-        self.namespace.run(|| connect(to, from))?
+    /// Connects to an address within 3 s, from one of the node's own if given.
+    pub fn connect(&self, to: SocketAddr, from: Option<IpAddr>) -> io::Result<TcpStream> {
+        self.connect_within(Duration::from_secs(3), to, from)
+    }
+
+    /// A SYN that is dropped is sent again after a second.
+    pub fn connect_within(
+        &self,
+        limit: Duration,
+        to: SocketAddr,
+        from: Option<IpAddr>,
+    ) -> io::Result<TcpStream> {
+        self.namespace.run(|| connect(limit, to, from))?
+    }
+
+    /// Whether a connection from this address is taken: false if nothing comes back for 300 ms.
+    pub fn gets_through(&self, to: SocketAddr, from: IpAddr) -> Result<bool> {
+        match self.connect_within(Duration::from_millis(300), to, Some(from)) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => Ok(false),
+            Err(error) => Err(error).with_context(|| format!("{from} to {to}")),
+        }
     }
 }
 
-/// Connects within 3 s, in the calling thread's namespace.
-pub fn connect(to: SocketAddr, from: Option<IpAddr>) -> io::Result<std::net::TcpStream> {
+/// In the calling thread's namespace.
+fn connect(limit: Duration, to: SocketAddr, from: Option<IpAddr>) -> io::Result<TcpStream> {
     let socket = socket2::Socket::new(socket2::Domain::for_address(to), socket2::Type::STREAM, None)?;
     if let Some(from) = from {
         sys::bind_any_address(&socket, from.is_ipv6())?;
         socket.bind(&SocketAddr::new(from, 0).into())?;
     }
-    socket.connect_timeout(&to.into(), std::time::Duration::from_secs(3))?;
+    socket.connect_timeout(&to.into(), limit)?;
     socket.set_tcp_nodelay(true)?;
     Ok(socket.into())
 }
@@ -278,19 +303,26 @@ impl Net {
         format!("[{}]", front.map(|node| format!("\"{}\"", node.role)).collect::<Vec<_>>().join(", "))
     }
 
+    /// What the kernel says of an interface of the gateway: counters, and the XDP program on it, if any.
+    pub fn link(&self, interface: &str) -> Result<serde_json::Value> {
+        let text = self.gateway.output("ip", &["-s", "-d", "-j", "link", "show", "dev", interface])?;
+        let mut links: serde_json::Value = serde_json::from_str(&text)?;
+        Ok(links[0].take())
+    }
+
     /// Moves the gateway's receive work for an interface to a kernel thread of its own, pinned to a CPU: a veth's is
     /// otherwise done by whoever sends. The interface must have a program in native mode already.
     pub fn thread_receive(&self, interface: &str, cpu: usize) -> Result<()> {
-        let before = kernel_threads("napi/")?;
         // The sysfs of a namespace shows only in a mount made inside it, which `ip netns exec` makes.
         let path = format!("/sys/class/net/{interface}/threaded");
         let status = Command::new("ip")
             .args(["netns", "exec", self.gateway.name(), "sh", "-c", &format!("echo 1 > {path}")])
             .status()?;
         ensure!(status.success(), "cannot make the receive work of {interface} threaded");
-        let after = kernel_threads("napi/")?;
-        for tid in after.difference(&before) {
-            sys::pin_task(*tid, cpu).context("cannot pin a receive thread")?;
+        let threads = kernel_threads(&format!("napi/{interface}-"))?;
+        ensure!(!threads.is_empty(), "{interface} has no receive thread: is a native program attached?");
+        for tid in threads {
+            sys::pin_task(tid, cpu).context("cannot pin a receive thread")?;
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ use crate::{net::Node, sys};
 
 pub const SYN: u8 = 0x02;
 pub const ACK: u8 = 0x10;
+pub const DONT_FRAGMENT: u16 = 0x4000;
 
 /// The transport layer of a frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +33,8 @@ pub struct Frame {
     pub inside: Inside,
     /// VLAN ids, outermost first.
     pub vlans: Vec<u16>,
+    /// IPv4 flags and fragment offset, as they stand in the header. Default: "don't fragment".
+    pub fragment: u16,
     /// IPv4 options: a multiple of 4 bytes, at most 40.
     pub options: Vec<u8>,
     /// IPv6 extension headers: type and bytes (whose first, the next header, and second, the length, are filled in).
@@ -48,6 +51,7 @@ impl Frame {
             to: to.into(),
             inside,
             vlans: Vec::new(),
+            fragment: DONT_FRAGMENT,
             options: Vec::new(),
             extensions: Vec::new(),
         }
@@ -88,7 +92,9 @@ impl Frame {
         let header = 20 + self.options.len();
         let mut out = vec![0x40 | (header / 4) as u8, 0];
         out.extend(((header + inside.len()) as u16).to_be_bytes());
-        out.extend([0x12, 0x34, 0x40, 0, 64, protocol, 0, 0]);
+        out.extend([0x12, 0x34]);
+        out.extend(self.fragment.to_be_bytes());
+        out.extend([64, protocol, 0, 0]);
         out.extend(from.octets());
         out.extend(to.octets());
         out.extend(&self.options);
@@ -208,6 +214,7 @@ mod tests {
             to: "192.0.2.2:80".parse().unwrap(),
             inside: Inside::Tcp { flags: SYN },
             vlans: vec![5],
+            fragment: DONT_FRAGMENT,
             options: vec![1, 1, 1, 1],
             extensions: Vec::new(),
         };
@@ -226,6 +233,7 @@ mod tests {
             to: "[2001:db8::2]:80".parse().unwrap(),
             inside: Inside::Udp { payload: vec![1, 2, 3] },
             vlans: Vec::new(),
+            fragment: DONT_FRAGMENT,
             options: Vec::new(),
             extensions: vec![(0, Vec::new()), (60, vec![0; 16])],
         };

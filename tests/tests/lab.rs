@@ -58,7 +58,7 @@ fn a_flood_of_live_frames_is_fast() -> Result<()> {
     lab_test!();
     let _turn = alone()?;
     let net = Net::of(1, 1, 0)?;
-    let _drop = lab::flood::drop_everything(&net.gateway, "atk")?;
+    let _drop = lab::flood::attach_bare(&net.gateway, "atk", lab::flood::Bare::Drop)?;
     let flood = Flood::new(net.attacker(), (VIP4, 80), Duration::from_secs(1));
     let sent = flood.run(net.attacker())?;
     ensure!(sent.rate() > 200_000.0, "{sent:?}");

@@ -67,6 +67,8 @@ impl Runner {
         }
         command.args(packages).args(filter);
         command.env("GATEWAY_TEST_SKIPS", &self.skips);
+        // Errors tell where they come from by themselves.
+        command.env("RUST_BACKTRACE", "0").env("RUST_LIB_BACKTRACE", "0");
         if self.release {
             command.env("GATEWAY_BIN", build::binaries("release").join("gateway"));
         }

@@ -28,7 +28,10 @@ pub fn routes() -> Router<Arc<Control>> {
         .route("/v1/config", get(show_config))
         .route("/v1/config/toml", get(config_toml))
         .route("/v1/config/check", post(check_config))
-        .route("/v1/listeners", get(|State(control): Shared| async move { Json(status::listeners(&control)) }))
+        .route(
+            "/v1/listeners",
+            get(|State(control): Shared| async move { Json(status::listeners(&control)) }),
+        )
         .route("/v1/routes", get(routes_list))
         .route("/v1/upstreams", get(upstreams))
         .route("/v1/upstreams/{name}", get(upstream))
@@ -88,7 +91,8 @@ async fn routes_list(State(control): Shared) -> Json<Value> {
 
 async fn upstreams(State(control): Shared) -> Json<Value> {
     let snapshot = control.snapshot.load();
-    let all = snapshot.upstreams.iter().map(|(name, upstream)| (name.clone(), json!(status::describe(upstream))));
+    let all =
+        snapshot.upstreams.iter().map(|(name, upstream)| (name.clone(), json!(status::describe(upstream))));
     Json(all.collect())
 }
 

@@ -33,7 +33,10 @@ pub async fn list(State(control): Shared) -> Json<Vec<Ban>> {
     Json(control.kernel.bans())
 }
 
-pub async fn add(State(control): Shared, Json(new): Json<NewBan>) -> Result<(StatusCode, Json<Ban>), Problem> {
+pub async fn add(
+    State(control): Shared,
+    Json(new): Json<NewBan>,
+) -> Result<(StatusCode, Json<Ban>), Problem> {
     let prefix = prefix(&new.cidr)?;
     let duration = new.duration.as_deref().map(duration).transpose()?;
     let ban = control.kernel.ban(prefix, duration, new.why.as_deref().unwrap_or("operator"))?;

@@ -50,5 +50,9 @@ async fn render_metrics(State(control): State<Arc<Control>>) -> impl IntoRespons
 }
 
 async fn ready(State(control): State<Arc<Control>>) -> impl IntoResponse {
-    if control.ready() { (StatusCode::OK, "ready\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "draining\n") }
+    if control.ready() {
+        (StatusCode::OK, "ready\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "draining\n")
+    }
 }

@@ -33,8 +33,11 @@ impl Problem {
 
 impl From<ConfigErrors> for Problem {
     fn from(errors: ConfigErrors) -> Self {
-        let problems = serde_json::to_value(&errors).ok();
-        Problem { problems, ..Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_config", errors.to_string()) }
+        let problems = serde_json::to_value(&errors.problems).ok();
+        Problem {
+            problems,
+            ..Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_config", errors.to_string())
+        }
     }
 }
 
@@ -62,6 +65,10 @@ impl IntoResponse for Problem {
             "detail": self.detail,
         });
         if let Some(problems) = self.problems {
+            // The first one's place, for whoever looks at one only.
+            for key in ["file", "line", "column", "hint"] {
+                body[key] = problems[0][key].clone();
+            }
             body["problems"] = problems;
         }
         (self.status, [(header::CONTENT_TYPE, "application/problem+json")], Json(body)).into_response()

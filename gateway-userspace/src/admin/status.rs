@@ -76,7 +76,11 @@ pub fn status(control: &Control) -> Status {
         listeners: listeners(control),
         kernel_summary: kernel.summary(),
         kernel: serde_json::to_value(&kernel).unwrap_or_default(),
-        upstreams: snapshot.upstreams.iter().map(|(name, upstream)| (name.clone(), describe(upstream))).collect(),
+        upstreams: snapshot
+            .upstreams
+            .iter()
+            .map(|(name, upstream)| (name.clone(), describe(upstream)))
+            .collect(),
     }
 }
 
@@ -111,4 +115,3 @@ fn balance_name(balance: Balance) -> &'static str {
         Balance::IpHash => "ip-hash",
     }
 }
-

@@ -96,25 +96,34 @@ impl Balancer {
             .find(|endpoint| !tried.has(*endpoint))
     }
 
-    /// The lowest (active + 1) / weight; ties go round robin.
+    /// The lowest (active + 1) / weight. Ties go round robin: to the first one behind the last one picked.
     fn least_connections(&self, usable: &[u16], endpoints: &[impl Endpoint], tried: Tried) -> Option<usize> {
-        let start = self.position.0.fetch_add(1, Relaxed) % usable.len();
-        let (before, after) = usable.split_at(start);
+        let start = self.position.0.load(Relaxed) % usable.len();
         let mut best: Option<(usize, u64, u64)> = None;
-        for endpoint in after.iter().chain(before).map(|i| usize::from(*i)) {
+        for place in (start..usable.len()).chain(0..start) {
+            let endpoint = usize::from(usable[place]);
             if tried.has(endpoint) {
                 continue;
             }
-            let (load, weight) = (u64::from(endpoints[endpoint].active()) + 1, u64::from(endpoints[endpoint].weight()));
+            let (load, weight) =
+                (u64::from(endpoints[endpoint].active()) + 1, u64::from(endpoints[endpoint].weight()));
             if best.is_none_or(|(_, best_load, best_weight)| load * best_weight < best_load * weight) {
-                best = Some((endpoint, load, weight));
+                best = Some((place, load, weight));
             }
         }
-        best.map(|(endpoint, ..)| endpoint)
+        let (place, ..) = best?;
+        self.position.0.store(place + 1, Relaxed);
+        Some(usize::from(usable[place]))
     }
 
     /// Maglev on the client's address. Untried and, with bounded load, not full: else on along the table.
-    fn hashed(&self, slots: &[u16], endpoints: &[impl Endpoint], client: IpAddr, tried: Tried) -> Option<usize> {
+    fn hashed(
+        &self,
+        slots: &[u16],
+        endpoints: &[impl Endpoint],
+        client: IpAddr,
+        tried: Tried,
+    ) -> Option<usize> {
         let start = (hash::of_address(SEED, Address::from(client)) % slots.len() as u64) as usize;
         let first = usize::from(slots[start]);
         if !tried.has(first) && self.bounded_load.is_none() {

@@ -45,7 +45,9 @@ impl Table {
                 let mut slots = vec![maglev::NONE; maglev::DEFAULT_SIZE].into_boxed_slice();
                 maglev::build(&members, &mut slots);
                 // Every weight is at least 1, so no slot stays empty.
-                slots.iter_mut().for_each(|slot| *slot = usable.get(usize::from(*slot)).copied().unwrap_or(usable[0]));
+                slots
+                    .iter_mut()
+                    .for_each(|slot| *slot = usable.get(usize::from(*slot)).copied().unwrap_or(usable[0]));
                 Table::Maglev(slots)
             }
         }

@@ -144,6 +144,9 @@ fn least_connections_weighs_load_by_weight_and_breaks_ties_in_turn() {
     let balancer = Balancer::new(Balance::LeastConn, None, &equal);
     let order = picks(&balancer, &equal, 6);
     assert_eq!(order, [0, 1, 2, 0, 1, 2]);
+    equal[0].active.store(20, Relaxed);
+    let order = picks(&balancer, &equal, 6);
+    assert_eq!(order, [1, 2, 1, 2, 1, 2]);
 }
 
 #[test]

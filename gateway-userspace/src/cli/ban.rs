@@ -4,9 +4,10 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::{
-    Global, Outcome, client, exit,
+    Error, Global, Outcome, client, exit,
     output::{self, table},
 };
+use crate::config::units::Prefix;
 
 #[derive(Debug, Subcommand)]
 pub enum Ban {
@@ -34,10 +35,23 @@ impl Ban {
     pub fn run(self, global: &Global) -> Outcome {
         match self {
             Ban::Add { cidr, duration, why } => {
-                let ban = client::post(global, "/v1/bans", Some(json!({ "cidr": cidr, "for": duration, "why": why })))?;
+                let cidr = prefix(&cidr)?;
+                if let Some(duration) = &duration {
+                    let bad = |error| Error::Usage(format!("--for {duration}: {error}"));
+                    crate::config::units::parse_duration(duration).map_err(bad)?;
+                }
+                let ban = client::post(
+                    global,
+                    "/v1/bans",
+                    Some(json!({ "cidr": cidr, "for": duration, "why": why })),
+                )?;
                 output::print(global, &ban, || {
                     let until = ban["left_seconds"].as_u64().map(output::seconds);
-                    format!("{} banned {}", text(&ban["cidr"]), until.map_or("until lifted".into(), |t| format!("for {t}")))
+                    format!(
+                        "{} banned {}",
+                        text(&ban["cidr"]),
+                        until.map_or("until lifted".into(), |t| format!("for {t}"))
+                    )
                 });
             }
             Ban::List => {
@@ -45,12 +59,17 @@ impl Ban {
                 output::print(global, &bans, || list(&bans));
             }
             Ban::Del { cidr } => {
+                let cidr = prefix(&cidr)?;
                 let lifted = client::delete(global, &format!("/v1/bans/{cidr}"))?;
                 output::print(global, &lifted, || format!("{} is no longer banned", text(&lifted["lifted"])));
             }
         }
         Ok(exit::OK)
     }
+}
+
+fn prefix(text: &str) -> Result<Prefix, Error> {
+    text.parse().map_err(|error| Error::Usage(format!("{text}: {error}")))
 }
 
 fn list(bans: &Value) -> String {

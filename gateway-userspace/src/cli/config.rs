@@ -71,9 +71,12 @@ pub fn describe_diff(diff: &Value) -> String {
         lines.push(format!("! {}: takes effect only after a restart", setting.as_str().unwrap_or("?")));
     }
     if let Some(kernel) = diff["kernel"].as_object() {
-        lines.extend(kernel.iter().filter(|(_, value)| **value != json!(0) && !value.is_null()).map(|(key, value)| {
-            format!("  kernel maps: {} {value}", key.replace('_', " "))
-        }));
+        lines.extend(
+            kernel
+                .iter()
+                .filter(|(_, value)| **value != json!(0) && !value.is_null())
+                .map(|(key, value)| format!("  kernel maps: {} {value}", key.replace('_', " "))),
+        );
     }
     lines.join("\n")
 }

@@ -27,9 +27,11 @@ pub enum Kernel {
     },
     /// Remove the kernel half's pinned programs and maps, also after a crash; bans and buckets are forgotten
     Detach {
+        /// The config that says where they are pinned [default: /sys/fs/bpf/gateway]
+        config: Option<PathBuf>,
         /// Where they are pinned
-        #[arg(long, default_value = super::places::PIN, value_name = "PATH")]
-        pin: PathBuf,
+        #[arg(long, conflicts_with = "config", value_name = "PATH")]
+        pin: Option<PathBuf>,
     },
 }
 
@@ -48,7 +50,11 @@ impl Kernel {
                 let rows = client::get(global, &format!("/v1/kernel/sources?top={top}"))?;
                 output::print(global, &rows, || limit::sources(&rows));
             }
-            Kernel::Detach { pin } => {
+            Kernel::Detach { config, pin } => {
+                let pin = match config {
+                    Some(config) => crate::config::load(&config)?.kernel.pin,
+                    None => pin.unwrap_or_else(|| super::places::PIN.into()),
+                };
                 let report = kernel::detach(&pin).map_err(|error| Error::Privilege(error.to_string()))?;
                 output::print(global, &report, || report.to_string());
             }
@@ -62,15 +68,16 @@ fn describe(status: &Value) -> String {
     for warning in status["warnings"].as_array().into_iter().flatten() {
         out += &format!("! {}\n", text(warning));
     }
-    let rows = status["counters"].as_array().into_iter().flatten().filter(|row| row["packets"] != 0).map(|row| {
-        vec![
-            text(&row["interface"]),
-            text(&row["action"]),
-            text(&row["reason"]),
-            row["packets"].as_u64().map_or("-".into(), output::short),
-            row["bytes"].as_u64().map_or("-".into(), output::short),
-        ]
-    });
+    let rows =
+        status["counters"].as_array().into_iter().flatten().filter(|row| row["packets"] != 0).map(|row| {
+            vec![
+                text(&row["interface"]),
+                text(&row["action"]),
+                text(&row["reason"]),
+                row["packets"].as_u64().map_or("-".into(), output::short),
+                row["bytes"].as_u64().map_or("-".into(), output::short),
+            ]
+        });
     out + "\n" + &table(&["INTERFACE", "ACTION", "REASON", "PACKETS", "BYTES"], rows)
 }
 

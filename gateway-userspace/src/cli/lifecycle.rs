@@ -61,7 +61,10 @@ fn wait(answer: &Value, drain: Option<&str>) -> Result<(), Error> {
     };
     while running() {
         if Instant::now() > deadline {
-            return Err(Error::Other(format!("process {} is still running after its drain time", answer["pid"])));
+            return Err(Error::Other(format!(
+                "process {} is still running after its drain time",
+                answer["pid"]
+            )));
         }
         std::thread::sleep(Duration::from_millis(20));
     }

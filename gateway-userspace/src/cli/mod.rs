@@ -6,8 +6,8 @@ mod config;
 mod doctor;
 pub mod exit;
 mod kernel;
-mod limit;
 mod lifecycle;
+mod limit;
 mod output;
 mod places;
 mod run;
@@ -24,8 +24,10 @@ use output::{Color, Format};
 /// An eBPF-accelerated L4/L7 load balancer and API gateway.
 #[derive(Debug, Parser)]
 #[command(name = "gateway", version, max_term_width = 100, propagate_version = false)]
-#[command(after_help = "Exit codes: 0 ok; 1 differs or unhealthy; 2 bad usage or config; 3 missing privilege or \
-                        kernel feature; 4 no running gateway reachable; 5 refused by the running gateway; 70 panic.")]
+#[command(
+    after_help = "Exit codes: 0 ok; 1 differs or unhealthy; 2 bad usage or config; 3 missing privilege or \
+                        kernel feature; 4 no running gateway reachable; 5 refused by the running gateway; 70 panic."
+)]
 struct Cli {
     #[command(flatten)]
     global: Global,
@@ -108,7 +110,9 @@ pub enum Error {
     Config(#[from] crate::config::ConfigErrors),
     #[error("{0}")]
     Privilege(String),
-    #[error("no gateway is running on {socket}: {error}\n  hint: start one with `gateway run`, or name its socket with --socket")]
+    #[error(
+        "no gateway is running on {socket}: {error}\n  hint: start one with `gateway run`, or name its socket with --socket"
+    )]
     NotRunning { socket: String, error: String },
     #[error("refused by the running gateway: {0}")]
     Refused(String),
@@ -170,10 +174,14 @@ fn dispatch(global: &Global, command: Command) -> Outcome {
             Ok(exit::OK)
         }
         Command::Version => {
-            output::print(global, &serde_json::json!({
-                "version": env!("CARGO_PKG_VERSION"),
-                "commit": crate::COMMIT,
-            }), || format!("gateway {} ({})", env!("CARGO_PKG_VERSION"), crate::COMMIT));
+            output::print(
+                global,
+                &serde_json::json!({
+                    "version": env!("CARGO_PKG_VERSION"),
+                    "commit": crate::COMMIT,
+                }),
+                || format!("gateway {} ({})", env!("CARGO_PKG_VERSION"), crate::COMMIT),
+            );
             Ok(exit::OK)
         }
     }

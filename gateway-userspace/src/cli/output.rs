@@ -37,7 +37,11 @@ impl Global {
 
     /// Text in a colour (an ANSI code) on standard output, or plain.
     pub fn paint(&self, code: u8, text: &str) -> String {
-        if self.colors(std::io::stdout().is_terminal()) { format!("\x1b[{code}m{text}\x1b[0m") } else { text.into() }
+        if self.colors(std::io::stdout().is_terminal()) {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.into()
+        }
     }
 }
 
@@ -51,7 +55,8 @@ pub fn print(global: &Global, value: &impl serde::Serialize, text: impl FnOnce()
     if global.quiet {
         return;
     }
-    let printed = if global.json() { serde_json::to_string_pretty(value).unwrap_or_default() } else { text() };
+    let printed =
+        if global.json() { serde_json::to_string_pretty(value).unwrap_or_default() } else { text() };
     let _ = writeln!(std::io::stdout(), "{}", printed.trim_end_matches('\n'));
 }
 
@@ -87,7 +92,8 @@ pub fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> St
 
 /// `12.3k`, `4.5M`: for counts of packets and bytes.
 pub fn short(n: u64) -> String {
-    const UNITS: [(u64, &str); 4] = [(1_000_000_000_000, "T"), (1_000_000_000, "G"), (1_000_000, "M"), (1_000, "k")];
+    const UNITS: [(u64, &str); 4] =
+        [(1_000_000_000_000, "T"), (1_000_000_000, "G"), (1_000_000, "M"), (1_000, "k")];
     match UNITS.iter().find(|(unit, _)| n >= *unit * 10) {
         Some((unit, suffix)) => format!("{:.1}{suffix}", n as f64 / *unit as f64),
         None => n.to_string(),

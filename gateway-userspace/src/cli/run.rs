@@ -8,8 +8,10 @@ use super::{Global, Outcome};
 use crate::daemon::{self, Options, Source};
 
 #[derive(Debug, Args)]
-#[command(after_help = "Signals: TERM and INT drain and stop, a second one at once; HUP reloads the config; \
-                        USR1 opens the logs anew.\n\nThe smallest gateway: gateway run --listen :8080 --to 127.0.0.1:3000")]
+#[command(
+    after_help = "Signals: TERM and INT drain and stop, a second one at once; HUP reloads the config; \
+                        USR1 opens the logs anew.\n\nThe smallest gateway: gateway run --listen :8080 --to 127.0.0.1:3000"
+)]
 pub struct Run {
     /// The config file [default: /etc/gateway/gateway.toml]
     config: Option<PathBuf>,
@@ -31,6 +33,11 @@ impl Run {
         } else {
             Source::Flags { listen: self.listen, to: self.to }
         };
-        Ok(daemon::run(Options { source, socket: global.socket.clone(), watch: self.watch, verbose: global.verbose }))
+        Ok(daemon::run(Options {
+            source,
+            socket: global.socket.clone(),
+            watch: self.watch,
+            verbose: global.verbose,
+        }))
     }
 }

@@ -35,7 +35,10 @@ fn describe(global: &Global, status: &admin::Status) -> String {
         status.workers
     );
     if let Some(error) = &status.last_error {
-        out += &format!("{} the last reload failed, an older config is running:\n{error}\n", global.paint(RED, "!"));
+        out += &format!(
+            "{} the last reload failed, an older config is running:\n{error}\n",
+            global.paint(RED, "!")
+        );
     }
     out += &format!("kernel: {}\n", status.kernel_summary);
     for warning in status.kernel["warnings"].as_array().into_iter().flatten() {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::units::{Place, UnitError};
 
 /// Past this many, problems are only counted: nobody reads more, and a hostile file must not fill the log.
-const MOST: usize = 1000;
+pub(crate) const MOST: usize = 1000;
 
 /// All the problems of a config, by file and line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -127,6 +127,11 @@ impl Problems {
         }
     }
 
+    /// Counts problems that are not worth telling.
+    pub fn skip(&mut self, count: usize) {
+        self.more += count;
+    }
+
     /// How many so far.
     pub fn count(&self) -> usize {
         self.list.len() + self.more
@@ -150,12 +155,20 @@ pub(crate) fn did_you_mean<'a>(
     known: impl IntoIterator<Item = &'a str>,
     quoted: fn(&str) -> String,
 ) -> Option<String> {
+    if given.len() > 64 {
+        return None;
+    }
     let given = given.to_lowercase();
     // Names of one's own differ in little ("items-v1", "items-v2"): a third of the letters may be wrong.
-    let allowed = (given.chars().count() / 3).clamp(1, 3);
+    let allowed = (given.chars().count() / 3).min(3);
     known
         .into_iter()
-        .map(|name| (strsim::damerau_levenshtein(&given, &name.to_lowercase()), name))
+        .map(|name| {
+            match given.len().min(name.len()) > 2 && (given.starts_with(name) || name.starts_with(&given)) {
+                true => (1, name),
+                false => (strsim::damerau_levenshtein(&given, &name.to_lowercase()), name),
+            }
+        })
         .filter(|(distance, _)| *distance <= allowed)
         .min()
         .map(|(_, name)| format!("did you mean {}?", quoted(name)))

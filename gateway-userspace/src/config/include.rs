@@ -27,8 +27,9 @@ pub(crate) fn follow(mut root: Fields, main: &Path, problems: &mut Problems) -> 
             }
             files.push(absolute(&file));
             let source = is_toml(&file, problems).then(|| Source::read(&file, problems)).flatten();
-            if let Some(included) = source.and_then(|source| read_root(&source, problems)) {
-                merge(&mut root, included, problems);
+            match source.and_then(|source| read_root(&source, problems)) {
+                Some(included) => merge(&mut root, included, problems),
+                None => root.broken = true,
             }
         }
     }

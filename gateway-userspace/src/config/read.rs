@@ -13,10 +13,14 @@ use super::{
     units::{ByteSize, Place, UnitError, parse_duration, quote, show_duration},
 };
 
-/// A whole file.
+/// A whole file. It is `broken` where a whole table of it could not be read.
 pub(crate) fn read_root(source: &Source, problems: &mut Problems) -> Option<Fields> {
     let table = source.parse(problems)?;
-    Some(Reader { source, problems }.table(&ROOT, "", source.place(0), &table))
+    let mut root = Reader { source, problems }.table(&ROOT, "", source.place(0), &table);
+    let later = |name: &str| ROOT.key(name).is_some_and(Key::is_later);
+    root.broken =
+        table.keys().any(|name| !root.map.contains_key(name.get_ref().as_ref()) && !later(name.get_ref()));
+    Some(root)
 }
 
 /// The default of `key`, if it has one.

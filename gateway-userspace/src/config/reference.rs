@@ -75,14 +75,29 @@ fn below(out: &mut String, path: &str, name: &str, kind: &'static Kind) {
     }
 }
 
-fn row(key: &Key) -> String {
+fn row(key: &'static Key) -> String {
     let default = match (key.default, &key.need) {
         (Some(default), _) => format!("`{default}`"),
         (None, Need::Optional) => String::new(),
         (None, _) => "required".into(),
     };
     let restart = if key.restart { " *Restart.*" } else { "" };
-    format!("| `{}` | {} | {default} | {}{restart} |\n", key.name, describe(&key.kind), key.doc)
+    let mut value = describe(&key.kind);
+    let later: Vec<String> = later(&key.kind).map(|word| format!("`\"{word}\"`")).collect();
+    if !later.is_empty() {
+        value.push_str(&format!("; not supported yet: {}", later.join(", ")));
+    }
+    format!("| `{}` | {value} | {default} | {}{restart} |\n", key.name, key.doc)
+}
+
+/// Words that are known, but not supported yet.
+fn later(kind: &'static Kind) -> Box<dyn Iterator<Item = &'static str>> {
+    match kind {
+        Kind::Choice { later, .. } => Box::new(later.iter().copied()),
+        Kind::List { of, .. } => later(of),
+        Kind::Either(kinds) => Box::new(kinds.iter().flat_map(later)),
+        _ => Box::new(std::iter::empty()),
+    }
 }
 
 fn describe(kind: &Kind) -> String {
@@ -96,17 +111,12 @@ fn describe(kind: &Kind) -> String {
         }
         Kind::Size { min, max } => format!("size, {} to {}", ByteSize(*min), ByteSize(*max)),
         Kind::Text(text) => format!("{}: `\"{}\"`", text.what, text.example),
-        Kind::Choice { now, later } => {
+        Kind::Choice { now, .. } => {
             let word = |(word, doc): &(&str, &str)| match *doc {
                 "" => format!("`\"{word}\"`"),
                 doc => format!("`\"{word}\"` ({doc})"),
             };
-            let mut words = now.iter().map(word).collect::<Vec<_>>().join(", ");
-            if !later.is_empty() {
-                let later: Vec<String> = later.iter().map(|word| format!("`\"{word}\"`")).collect();
-                words.push_str(&format!("; not supported yet: {}", later.join(", ")));
-            }
-            words
+            now.iter().map(word).collect::<Vec<_>>().join(", ")
         }
         Kind::List { of, .. } => format!("list of: {}", describe(of)),
         Kind::Table(_) => "table, below".into(),

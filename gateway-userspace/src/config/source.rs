@@ -8,14 +8,18 @@ use std::{
 };
 
 use toml::de::DeTable;
+use toml_parser::lexer::TokenKind;
 
 use super::{
-    error::{Problem, ProblemKind, Problems},
+    error::{MOST, Problem, ProblemKind, Problems},
     units::Place,
 };
 
 /// A config larger than this is a mistake (a log, a disk image), not a config.
 const MOST_BYTES: u64 = 64 << 20;
+
+/// The deepest key of a config is six levels down.
+const DEEPEST: usize = 32;
 
 pub(crate) struct Source {
     file: Arc<PathBuf>,
@@ -53,36 +57,55 @@ impl Source {
 
     /// The tree, or `None` and every syntax error.
     pub fn parse(&self, problems: &mut Problems) -> Option<DeTable<'_>> {
+        if let Some(offset) = too_deep(&self.text) {
+            let message = format!("not TOML of any use: nested more than {DEEPEST} levels deep");
+            problems.push(Problem::new(ProblemKind::Syntax, &self.place(offset), message));
+            return None;
+        }
         let (table, errors) = DeTable::parse_recoverable(&self.text);
         if errors.is_empty() {
             return Some(table.into_inner());
         }
-        let mut last_line = None;
-        for error in errors {
-            let place = match error.span() {
-                Some(span) => self.place(span.start),
-                None => Place { file: self.file.clone(), line: 0, column: 0 },
-            };
-            // What follows on a line that is broken already is mostly an echo of its first error.
-            if last_line.replace(place.line) == Some(place.line) {
+        problems.skip(errors.len().saturating_sub(MOST));
+        let mut last = Place { file: self.file.clone(), line: 0, column: 0 };
+        let mut twice = None;
+        for error in errors.into_iter().take(MOST) {
+            let place = error.span().map_or_else(|| last.clone(), |span| self.place(span.start));
+            let duplicate = error.message() == "duplicate key";
+            // What follows on a broken line, and the keys under a table's second header, echo the first error.
+            let echo = place.line == last.line && place.line > 0
+                || duplicate && twice.is_some_and(|header| !self.has_header(header + 1, place.line));
+            last = place.clone();
+            if echo {
                 continue;
             }
             let found = error.span().and_then(|span| self.text.get(span)).unwrap_or_default();
-            problems.push(match error.message() {
-                "duplicate key" => self.duplicate(&place, found),
-                message => Problem::new(ProblemKind::Syntax, &place, format!("not TOML: {message}"))
-                    .hint(unquoted_hint(message, self.line(place.line))),
+            if duplicate && self.has_header(place.line, place.line) {
+                twice = Some(place.line);
+            }
+            problems.push(match duplicate {
+                true => self.duplicate(&place, found),
+                false => Problem::new(ProblemKind::Syntax, &place, format!("not TOML: {}", error.message()))
+                    .hint(unquoted_hint(error.message(), self.line(place.line))),
             });
         }
         None
     }
 
+    /// Whether a table starts on one of these lines.
+    fn has_header(&self, first: u32, last: u32) -> bool {
+        (first..=last).any(|line| self.line(line).trim_start().starts_with('['))
+    }
+
     fn duplicate(&self, place: &Place, key: &str) -> Problem {
-        let message = format!("`{}` is defined twice", key.escape_debug());
-        let header = self.line(place.line).trim();
-        let first = header.starts_with('[').then(|| self.text.lines().position(|line| line.trim() == header));
-        let first = first.flatten().filter(|line| (*line as u32) + 1 < place.line);
-        Problem::new(ProblemKind::Duplicate, place, message)
+        let header = self.line(place.line).split('#').next().unwrap_or_default().trim();
+        let is_header = header.starts_with('[');
+        let name = if is_header { header } else { key };
+        let shown: String = name.chars().take(80).flat_map(char::escape_debug).collect();
+        let first =
+            is_header.then(|| self.text.lines().position(|line| line.trim().starts_with(header))).flatten();
+        let first = first.filter(|line| (*line as u32) + 1 < place.line);
+        Problem::new(ProblemKind::Duplicate, place, format!("`{shown}` is defined twice"))
             .hint(first.map(|line| format!("the first is at {}:{}:1", self.file.display(), line + 1)))
     }
 
@@ -90,8 +113,10 @@ impl Source {
         let line = self.lines.partition_point(|start| *start <= offset);
         let start = self.lines[line.saturating_sub(1)];
         let before = self.text.get(start..offset.min(self.text.len())).unwrap_or_default();
-        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        Place { file: self.file.clone(), line: count(line), column: count(before.chars().count() + 1) }
+        // On a line that no editor shows either, bytes will do: counting its characters for each key takes forever.
+        let characters = if before.len() > 10_000 { before.len() } else { before.chars().count() };
+        let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        Place { file: self.file.clone(), line: number(line), column: number(characters + 1) }
     }
 
     pub fn file(&self) -> &Path {
@@ -99,8 +124,40 @@ impl Source {
     }
 
     fn line(&self, line: u32) -> &str {
-        self.text.lines().nth((line as usize).saturating_sub(1)).unwrap_or_default()
+        let start = self.lines.get((line as usize).saturating_sub(1)).copied().unwrap_or(self.text.len());
+        self.text[start..].lines().next().unwrap_or_default()
     }
+}
+
+/// Where tables in arrays in tables go too deep. The parser limits brackets and the dots of one key each for itself,
+/// but trees are taken apart by recursion, and both limits together are enough to overflow the stack.
+fn too_deep(text: &str) -> Option<usize> {
+    // The brackets that are open, each with the dots of the key before its next value; the first is the file itself.
+    let mut open = vec![(TokenKind::Eof, 0)];
+    let mut depth: usize = 0;
+    for token in toml_parser::Source::new(text).lex() {
+        let (bracket, dots) = open.last_mut()?;
+        match token.kind() {
+            TokenKind::Dot => {
+                *dots += 1;
+                depth += 1;
+            }
+            TokenKind::Comma => depth -= std::mem::take(dots),
+            TokenKind::Newline if *bracket == TokenKind::Eof => depth -= std::mem::take(dots),
+            TokenKind::LeftSquareBracket => open.push((TokenKind::RightSquareBracket, 0)),
+            TokenKind::LeftCurlyBracket => open.push((TokenKind::RightCurlyBracket, 0)),
+            // One that closes nothing must not hide what stays open.
+            kind if kind == *bracket => {
+                depth -= *dots;
+                open.pop();
+            }
+            _ => {}
+        }
+        if depth + open.len() > DEEPEST {
+            return Some(token.span().start());
+        }
+    }
+    None
 }
 
 /// The commonest slip of people who come from YAML or nginx.

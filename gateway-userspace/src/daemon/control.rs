@@ -16,19 +16,30 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{start::Source, workers::Workers};
 use crate::{
-    config::{self, ConfigErrors, model::{Bind, Config}},
+    config::{
+        self, ConfigErrors,
+        model::{Bind, Config},
+    },
     kernel::{KernelError, KernelPlane, SteerListener},
     net,
-    observe::{access_log::{self, AccessLog}, process_log::LogControl, stats::Registry},
+    observe::{
+        access_log::{self, AccessLog},
+        process_log::LogControl,
+        stats::Registry,
+    },
     runtime::Snapshot,
     upstream::health::Checks,
 };
 
 /// What can be asked of the control thread.
 pub enum Request {
-    Reload { reply: oneshot::Sender<Result<Reload, ReloadError>> },
+    Reload {
+        reply: oneshot::Sender<Result<Reload, ReloadError>>,
+    },
     /// Drain, or (`now`) not even that.
-    Stop { now: bool },
+    Stop {
+        now: bool,
+    },
     ReopenLogs,
 }
 
@@ -97,12 +108,8 @@ impl Control {
         log_control: LogControl,
         requests: mpsc::UnboundedSender<Request>,
     ) -> Self {
-        let state = State {
-            reloads_ok: 0,
-            reloads_failed: 0,
-            last_success: SystemTime::now(),
-            last_error: None,
-        };
+        let state =
+            State { reloads_ok: 0, reloads_failed: 0, last_success: SystemTime::now(), last_error: None };
         Control {
             source,
             snapshot,
@@ -160,7 +167,11 @@ impl Control {
                 state.reloads_ok += 1;
                 state.last_success = SystemTime::now();
                 state.last_error = None;
-                tracing::info!(generation = reload.generation, changes = reload.changes.len(), "config reloaded");
+                tracing::info!(
+                    generation = reload.generation,
+                    changes = reload.changes.len(),
+                    "config reloaded"
+                );
                 for setting in &reload.needs_restart {
                     tracing::warn!(setting, "changed in the config, but takes effect only after a restart");
                 }
@@ -178,7 +189,8 @@ impl Control {
         let old = self.snapshot.load_full();
         let needs_restart = config::changes_needing_restart(&old.config, &config);
         let changes = config::diff(&old.config, &config);
-        let new_log = (old.config.access_log.to != config.access_log.to).then(|| config.access_log.to.clone());
+        let new_log =
+            (old.config.access_log.to != config.access_log.to).then(|| config.access_log.to.clone());
         if let Some(target) = &new_log {
             access_log::check_target(target).map_err(ReloadError::AccessLog)?;
         }
@@ -193,23 +205,25 @@ impl Control {
         let generation = old.generation + 1;
         let snapshot = Arc::new(Snapshot::compile(config, generation, Some(&old), &self.registry));
         self.snapshot.store(snapshot.clone());
+        old.retire_targets(&snapshot);
         self.start_checks(&snapshot);
         self.switch_listeners(&snapshot.config, opened);
         Ok(Reload { generation, changes, needs_restart })
     }
 
     /// Sockets for listeners that are new or have moved.
-    fn open_new_listeners(&self, config: &Config) -> Result<Vec<(String, Bind, Vec<std::net::TcpListener>)>, ReloadError> {
+    fn open_new_listeners(
+        &self,
+        config: &Config,
+    ) -> Result<Vec<(String, Bind, Vec<std::net::TcpListener>)>, ReloadError> {
         let sockets = lock(&self.sockets);
         let mut opened = Vec::new();
         for (name, listener) in &config.listeners {
             if sockets.get(name).is_some_and(|(bind, _)| *bind == listener.bind) {
                 continue;
             }
-            let made = net::bind_all(listener.bind, self.workers.count()).map_err(|error| ReloadError::Bind {
-                listener: name.clone(),
-                bind: config::show_bind(listener.bind),
-                error,
+            let made = net::bind_all(listener.bind, self.workers.count()).map_err(|error| {
+                ReloadError::Bind { listener: name.clone(), bind: config::show_bind(listener.bind), error }
             })?;
             opened.push((name.clone(), listener.bind, made));
         }
@@ -244,7 +258,10 @@ impl Control {
         use std::os::fd::AsFd;
         let listeners: Vec<SteerListener<'_>> = sockets
             .values()
-            .map(|(bind, sockets)| SteerListener { bind: *bind, sockets: sockets.iter().map(|s| s.as_fd()).collect() })
+            .map(|(bind, sockets)| SteerListener {
+                bind: *bind,
+                sockets: sockets.iter().map(|s| s.as_fd()).collect(),
+            })
             .collect();
         if let Err(error) = self.kernel.steer(&listeners) {
             tracing::warn!(%error, "connections are not steered by client address");

@@ -131,9 +131,9 @@ async fn serve(
     let signals = Signals::register()?;
     let admin_listener = admin::bind(&config.admin.socket).map_err(StartError::Admin)?;
     let metrics_listener = match config.metrics.bind {
-        Some(addr) => {
-            Some(tokio::net::TcpListener::bind(addr).await.map_err(|error| StartError::Metrics { addr, error })?)
-        }
+        Some(addr) => Some(
+            tokio::net::TcpListener::bind(addr).await.map_err(|error| StartError::Metrics { addr, error })?,
+        ),
         None => None,
     };
     let access_log = AccessLog::start(&config.access_log.to)
@@ -166,7 +166,8 @@ async fn serve(
         tokio::task::spawn_local(watch(control.clone()));
     }
     let config = &control.snapshot.load().config;
-    let listening: Vec<String> = config.listeners.values().map(|listener| config::show_bind(listener.bind)).collect();
+    let listening: Vec<String> =
+        config.listeners.values().map(|listener| config::show_bind(listener.bind)).collect();
     tracing::info!(
         workers = count,
         listening = listening.join(" "),

@@ -1,14 +1,6 @@
 //! Worker threads and what the control thread tells them.
 
-use std::{
-    cell::Cell,
-    collections::HashMap,
-    io,
-    rc::Rc,
-    sync::Arc,
-    thread::JoinHandle,
-    time::Duration,
-};
+use std::{cell::Cell, collections::HashMap, io, rc::Rc, sync::Arc, thread::JoinHandle, time::Duration};
 
 use arc_swap::ArcSwap;
 use tokio::{
@@ -131,8 +123,12 @@ async fn work(worker: Rc<Worker>, mut commands: UnboundedReceiver<Command>) {
                 match TcpListener::from_std(socket) {
                     Ok(socket) => {
                         let stop = Rc::new(tokio::sync::Notify::new());
-                        let task =
-                            tokio::task::spawn_local(accept(name.clone(), socket, worker.clone(), stop.clone()));
+                        let task = tokio::task::spawn_local(accept(
+                            name.clone(),
+                            socket,
+                            worker.clone(),
+                            stop.clone(),
+                        ));
                         accepting.insert(name, Accepting { stop, task });
                     }
                     Err(error) => tracing::error!(listener = name, %error, "cannot listen"),

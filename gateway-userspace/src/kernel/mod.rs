@@ -70,7 +70,7 @@ impl KernelPlane {
         let plane = Self { state: Mutex::new(state) };
         let status = plane.status();
         status.warnings.iter().for_each(|warning| tracing::warn!("kernel: {warning}"));
-        tracing::info!("kernel: {}", status.summary());
+        tracing::debug!("kernel: {}", status.summary());
         Ok(plane)
     }
 

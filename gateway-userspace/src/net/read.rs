@@ -1,4 +1,4 @@
-//! Reading from a tokio socket into hyper's buffer, with the number of bytes told: hyper-util's adapter hides it.
+//! Reading from a tokio socket into hyper's buffer, with the bytes shown: hyper-util's adapter hides it.
 
 use std::{
     io,
@@ -13,18 +13,24 @@ use tokio::{
     net::TcpStream,
 };
 
-/// Reads into hyper's buffer. Returns how many bytes arrived.
-pub fn read_into(stream: &mut TcpStream, cx: &mut Context<'_>, mut cursor: ReadBufCursor<'_>) -> Poll<io::Result<usize>> {
+/// Reads into hyper's buffer; `see` is shown what arrived (nothing: the peer has closed).
+pub fn read_into(
+    stream: &mut TcpStream,
+    cx: &mut Context<'_>,
+    mut cursor: ReadBufCursor<'_>,
+    see: impl FnOnce(&[u8]),
+) -> Poll<io::Result<()>> {
     // SAFETY: tokio's `poll_read` writes initialised bytes only and reports them through `filled`; nothing here
     // de-initialises any.
     let spare: &mut [MaybeUninit<u8>] = unsafe { cursor.as_mut() };
     let mut buf = ReadBuf::uninit(spare);
     match Pin::new(stream).poll_read(cx, &mut buf) {
         Poll::Ready(Ok(())) => {
+            see(buf.filled());
             let n = buf.filled().len();
             // SAFETY: exactly `n` bytes were filled, and so initialised, just above.
             unsafe { cursor.advance(n) };
-            Poll::Ready(Ok(n))
+            Poll::Ready(Ok(()))
         }
         Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
         Poll::Pending => Poll::Pending,

@@ -237,7 +237,9 @@ impl AccessLog {
         counts.off.store(*target == LogTarget::Off, Relaxed);
         let log = AccessLog { queue, counts: counts.clone() };
         let target = target.clone();
-        std::thread::Builder::new().name("access-log".into()).spawn(move || write_all(messages, sink, target, &counts))?;
+        std::thread::Builder::new()
+            .name("access-log".into())
+            .spawn(move || write_all(messages, sink, target, &counts))?;
         Ok(log)
     }
 
@@ -261,7 +263,12 @@ impl AccessLog {
     }
 
     pub fn buffer(&self) -> Buffer {
-        Buffer { log: self.clone(), bytes: Vec::with_capacity(FLUSH_AT + 4096), lines: 0, stamp: Stamp::default() }
+        Buffer {
+            log: self.clone(),
+            bytes: Vec::with_capacity(FLUSH_AT + 4096),
+            lines: 0,
+            stamp: Stamp::default(),
+        }
     }
 }
 
@@ -360,7 +367,9 @@ fn write_all(messages: Receiver<Message>, mut sink: Sink, mut target: LogTarget,
 fn reopen(sink: &mut Sink, target: &LogTarget) {
     match Sink::open(target) {
         Ok(opened) => *sink = opened,
-        Err(error) => tracing::error!(%error, ?target, "cannot open the access log; lines keep going to the old one"),
+        Err(error) => {
+            tracing::error!(%error, ?target, "cannot open the access log; lines keep going to the old one")
+        }
     }
 }
 

@@ -137,7 +137,8 @@ fn http(control: &Control, families: &mut Families) {
             totals.bytes_out += shard.response_bytes.get();
         }
     }
-    let errors = errors.iter().map(|((route, why), n)| counter(&[("route", route), ("reason", why)], *n)).collect();
+    let errors =
+        errors.iter().map(|((route, why), n)| counter(&[("route", route), ("reason", why)], *n)).collect();
     let each = |f: &dyn Fn(Labels<'_>, &RouteTotals) -> Metric| -> Vec<Metric> {
         by_route.iter().map(|(route, totals)| f(&[("route", route)], totals)).collect()
     };
@@ -162,7 +163,11 @@ fn http(control: &Control, families: &mut Families) {
         "Bytes of response bodies",
         each(&|labels, totals| counter(labels, totals.bytes_out)),
     );
-    families.counters("http_errors_total", "Requests that the gateway answered itself or cut, by reason", errors);
+    families.counters(
+        "http_errors_total",
+        "Requests that the gateway answered itself or cut, by reason",
+        errors,
+    );
 }
 
 #[derive(Default)]
@@ -233,10 +238,22 @@ fn upstreams(control: &Control, families: &mut Families) {
         }
     }
     families.gauges("upstream_up", "1 while a target takes part in balancing", up);
-    families.gauges("upstream_active_requests", "Requests and upgraded connections under way on a target", active);
+    families.gauges(
+        "upstream_active_requests",
+        "Requests and upgraded connections under way on a target",
+        active,
+    );
     families.counters("upstream_requests_total", "Answers by target and status code", requests);
-    families.histograms("upstream_duration_seconds", "From a request's sending to its answer's head", duration);
-    families.gauges("upstream_connections", "Open connections to an upstream's targets", connections.collect());
+    families.histograms(
+        "upstream_duration_seconds",
+        "From a request's sending to its answer's head",
+        duration,
+    );
+    families.gauges(
+        "upstream_connections",
+        "Open connections to an upstream's targets",
+        connections.collect(),
+    );
     families.counters("upstream_connects_total", "Attempts to connect, by result", connects);
     families.counters("upstream_retries_total", "Requests sent again, by reason", retries);
 }
@@ -272,7 +289,10 @@ fn own(control: &Control, families: &mut Families) {
     families.counters(
         "config_reloads_total",
         "Reloads by result",
-        vec![counter(&[("result", "ok")], state.reloads_ok), counter(&[("result", "error")], state.reloads_failed)],
+        vec![
+            counter(&[("result", "ok")], state.reloads_ok),
+            counter(&[("result", "error")], state.reloads_failed),
+        ],
     );
     let since_epoch = |at: std::time::SystemTime| {
         at.duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64()
@@ -294,18 +314,38 @@ fn own(control: &Control, families: &mut Families) {
         let busy = handle.metrics().worker_total_busy_duration(0).as_secs_f64();
         gauge(&[("worker", &index.to_string())], (busy / uptime).min(1.0))
     });
-    families.gauges("worker_busy_ratio", "The share of its time since start that a worker was busy", busy.collect());
+    families.gauges(
+        "worker_busy_ratio",
+        "The share of its time since start that a worker was busy",
+        busy.collect(),
+    );
     families.gauges(
         "build_info",
         "1, with what is running",
         vec![gauge(&[("version", env!("CARGO_PKG_VERSION")), ("commit", crate::COMMIT)], 1.0)],
     );
     let process = super::process::usage();
-    families.gauges("process_start_time_seconds", "When the process started", vec![gauge(&[], since_epoch(control.started_at))]);
-    families.counters("process_cpu_seconds_total", "CPU time, user and system", vec![float_counter(process.cpu_seconds)]);
-    families.gauges("process_resident_memory_bytes", "Resident memory", vec![gauge(&[], process.resident_bytes as f64)]);
+    families.gauges(
+        "process_start_time_seconds",
+        "When the process started",
+        vec![gauge(&[], since_epoch(control.started_at))],
+    );
+    families.counters(
+        "process_cpu_seconds_total",
+        "CPU time, user and system",
+        vec![float_counter(process.cpu_seconds)],
+    );
+    families.gauges(
+        "process_resident_memory_bytes",
+        "Resident memory",
+        vec![gauge(&[], process.resident_bytes as f64)],
+    );
     families.gauges("process_open_fds", "Open file descriptors", vec![gauge(&[], process.open_fds as f64)]);
-    families.gauges("process_max_fds", "File descriptors that may be open", vec![gauge(&[], process.max_fds as f64)]);
+    families.gauges(
+        "process_max_fds",
+        "File descriptors that may be open",
+        vec![gauge(&[], process.max_fds as f64)],
+    );
 }
 
 fn float_counter(value: f64) -> Metric {

@@ -80,8 +80,8 @@ impl<T: Default> Sharded<T> {
 
 /// Upper bounds in microseconds; one more bucket takes the rest.
 pub const BOUNDS_US: [u64; 16] = [
-    100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
-    5_000_000, 10_000_000,
+    100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
+    2_500_000, 5_000_000, 10_000_000,
 ];
 
 #[derive(Debug, Default)]
@@ -133,9 +133,9 @@ const CODE_SLOTS: usize = 64;
 
 /// Status codes with a counter of their own: the registered ones and 499. Others count under their class (x99).
 const CODES: [u16; CODE_SLOTS - 4] = [
-    101, 200, 201, 202, 203, 204, 205, 206, 207, 208, 226, 300, 301, 302, 303, 304, 305, 307, 308, 400, 401, 402,
-    403, 404, 405, 406, 407, 408, 409, 410, 411, 412, 413, 414, 415, 416, 417, 418, 421, 422, 423, 424, 425, 426,
-    428, 429, 431, 451, 499, 500, 501, 502, 503, 504, 505, 506, 507, 508, 510, 511,
+    101, 200, 201, 202, 203, 204, 205, 206, 207, 208, 226, 300, 301, 302, 303, 304, 305, 307, 308, 400, 401,
+    402, 403, 404, 405, 406, 407, 408, 409, 410, 411, 412, 413, 414, 415, 416, 417, 418, 421, 422, 423, 424,
+    425, 426, 428, 429, 431, 451, 499, 500, 501, 502, 503, 504, 505, 506, 507, 508, 510, 511,
 ];
 
 const OTHER_CODES: [u16; 4] = [299, 399, 498, 599];
@@ -144,7 +144,16 @@ const SLOT_OF_CODE: [u8; 600] = {
     let mut slots = [0u8; 600];
     let mut code = 0;
     while code < 600 {
-        slots[code] = (CODES.len() + if code < 300 { 0 } else if code < 400 { 1 } else if code < 500 { 2 } else { 3 }) as u8;
+        slots[code] = (CODES.len()
+            + if code < 300 {
+                0
+            } else if code < 400 {
+                1
+            } else if code < 500 {
+                2
+            } else {
+                3
+            }) as u8;
         code += 1;
     }
     let mut i = 0;
@@ -384,7 +393,9 @@ impl Registry {
     }
 
     pub fn target(&self, upstream: &str, addr: SocketAddr) -> Arc<TargetStats> {
-        series(&self.targets, (upstream.to_owned(), addr), || TargetStats { shards: Sharded::new(self.workers) })
+        series(&self.targets, (upstream.to_owned(), addr), || TargetStats {
+            shards: Sharded::new(self.workers),
+        })
     }
 
     pub fn routes(&self) -> Vec<((String, String), Arc<RouteStats>)> {

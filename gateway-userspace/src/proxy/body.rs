@@ -4,6 +4,7 @@
 
 use std::{
     fmt,
+    io::ErrorKind,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, Waker},
@@ -111,7 +112,9 @@ impl Body for RequestBody {
                 Poll::Ready(None)
             }
             Poll::Pending => {
-                if body.state.timer.waiting_for() == Wait::RequestBody && body.state.timer.take_expired().is_some() {
+                if body.state.timer.waiting_for() == Wait::RequestBody
+                    && body.state.timer.take_expired().is_some()
+                {
                     return Poll::Ready(Some(Err(body.cut(Why::BodyTimeout))));
                 }
                 body.state.timer.ensure(Wait::RequestBody, body.state.listener.config.timeout.body);
@@ -147,7 +150,10 @@ impl Drop for ClientBody {
 pub enum ResponseBody {
     /// A 101's: what follows is no longer HTTP.
     Nothing,
-    Own { body: Option<Bytes>, exchange: Exchange },
+    Own {
+        body: Option<Bytes>,
+        exchange: Exchange,
+    },
     Upstream(UpstreamBody),
 }
 
@@ -218,9 +224,13 @@ impl UpstreamBody {
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
-            Some(Err(_)) => {
-                let why = self.exchange.state.take_cut().unwrap_or(Why::UpstreamReset);
-                self.cut(why)
+            Some(Err(error)) => {
+                let why = self.exchange.state.take_cut();
+                self.cut(why.unwrap_or(if is_garbage(&error) {
+                    Why::UpstreamBadResponse
+                } else {
+                    Why::UpstreamReset
+                }))
             }
             None => {
                 self.finish(cx);
@@ -242,6 +252,12 @@ impl UpstreamBody {
         self.pending_since.get_or_insert_with(Instant::now);
         Poll::Pending
     }
+}
+
+/// Whether a body broke off because it cannot be parsed (a bad chunk), not because it ended too early.
+fn is_garbage(error: &hyper::Error) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<std::io::Error>());
+    source.is_some_and(|error| matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::InvalidInput))
 }
 
 impl Body for ResponseBody {
@@ -272,7 +288,9 @@ impl Body for ResponseBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             ResponseBody::Nothing => SizeHint::with_exact(0),
-            ResponseBody::Own { body, .. } => SizeHint::with_exact(body.as_ref().map_or(0, |body| body.len() as u64)),
+            ResponseBody::Own { body, .. } => {
+                SizeHint::with_exact(body.as_ref().map_or(0, |body| body.len() as u64))
+            }
             ResponseBody::Upstream(body) => body.incoming.size_hint(),
         }
     }

@@ -34,9 +34,9 @@ impl ClientIo {
         Poll::Ready(Ok(()))
     }
 
-    /// What is written while no request is under way is hyper's own answer to a head that it could not parse.
+    /// What is written while a head is still being read is hyper's own answer to one that it could not parse.
     fn is_parse_refusal(&self, bytes: &[u8]) -> bool {
-        !self.state.in_request.get() && bytes.starts_with(b"HTTP/1.1 4")
+        self.state.timer.waiting_for() == Wait::Header && bytes.starts_with(b"HTTP/1.1 4")
     }
 
     fn note_write<T>(&self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -50,10 +50,13 @@ impl ClientIo {
 }
 
 impl Read for ClientIo {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, cursor: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
-        let n = ready!(read_into(&mut self.stream, cx, cursor))?;
-        self.state.received(n);
-        Poll::Ready(Ok(()))
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        cursor: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let ClientIo { stream, state } = &mut *self;
+        read_into(stream, cx, cursor, |bytes| state.received(bytes))
     }
 }
 

@@ -62,6 +62,7 @@ pub struct ClientState {
     pub record: RefCell<Record>,
     /// This connection's part of every log line.
     pub log_text: ConnectionText,
+    raw: RefCell<Vec<u8>>,
     cut: Cell<Option<Why>>,
     started: Cell<Option<Instant>>,
     closing: Cell<bool>,
@@ -90,19 +91,33 @@ impl ClientState {
             forwarded: RefCell::default(),
             record: RefCell::default(),
             log_text,
+            raw: RefCell::default(),
             cut: Cell::new(None),
             started: Cell::new(None),
             closing: Cell::new(false),
         }
     }
 
-    /// The client sent `n` bytes; the first of a request start its clock.
-    pub fn received(&self, n: usize) {
-        if n > 0 && self.timer.waiting_for() == Wait::Idle {
+    /// The client sent something; the first bytes of a request start its clock. Heads are kept as they came, for
+    /// [`ClientState::raw_head`].
+    pub fn received(&self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        if self.timer.waiting_for() == Wait::Idle {
             let now = Instant::now();
             self.started.set(Some(now));
             self.timer.start(Wait::Header, now + self.listener.config.timeout.header);
+            self.raw.borrow_mut().clear();
         }
+        if self.timer.waiting_for() == Wait::Header {
+            self.raw.borrow_mut().extend_from_slice(bytes);
+        }
+    }
+
+    /// What was received of the request at hand up to its head's end, and maybe more. Empty for one that was pipelined.
+    pub fn raw_head(&self) -> std::cell::Ref<'_, [u8]> {
+        std::cell::Ref::map(self.raw.borrow(), Vec::as_slice)
     }
 
     /// When the request at hand began. A pipelined one began when its turn came.
@@ -113,6 +128,7 @@ impl ClientState {
 
     pub fn request_ended(&self) {
         self.in_request.set(false);
+        self.raw.borrow_mut().clear();
     }
 
     /// Notes why the request at hand is cut, by whoever knows.
@@ -287,7 +303,11 @@ async fn serve_awake(stream: TcpStream, state: &Rc<ClientState>) -> End {
         Outcome::Ended(Err(_)) => End::Refused(stream, Why::BadRequest),
         Outcome::Expired(Wait::Header) => End::Refused(stream, Why::HeaderTimeout),
         Outcome::Expired(Wait::Idle) if parts.read_buf.is_empty() => {
-            if state.first_idle() < state.listener.config.timeout.idle { End::Sleep(stream) } else { End::Closed(stream) }
+            if state.first_idle() < state.listener.config.timeout.idle {
+                End::Sleep(stream)
+            } else {
+                End::Closed(stream)
+            }
         }
         Outcome::Expired(_) => End::Dropped,
     }

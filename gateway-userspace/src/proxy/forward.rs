@@ -99,7 +99,11 @@ async fn try_target(
 }
 
 /// Opens a connection, within `timeout.connect`.
-async fn open(upstream: &Upstream, target: &Arc<Target>, exchange: &Exchange) -> Result<Box<Connection>, Attempt> {
+async fn open(
+    upstream: &Upstream,
+    target: &Arc<Target>,
+    exchange: &Exchange,
+) -> Result<Box<Connection>, Attempt> {
     let state = &*exchange.state;
     let began = Instant::now();
     state.timer.start(Wait::Connect, began + upstream.config.timeout.connect);
@@ -197,7 +201,10 @@ fn not_answered(
 
 /// RFC 9110 section 9.2.2.
 fn is_idempotent(method: &Method) -> bool {
-    matches!(*method, Method::GET | Method::HEAD | Method::PUT | Method::DELETE | Method::OPTIONS | Method::TRACE)
+    matches!(
+        *method,
+        Method::GET | Method::HEAD | Method::PUT | Method::DELETE | Method::OPTIONS | Method::TRACE
+    )
 }
 
 /// A request without a body, from the bytes that were sent of it.

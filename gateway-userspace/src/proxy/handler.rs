@@ -48,6 +48,7 @@ pub async fn handle(
 fn check(head: &mut request::Parts, body: &Incoming, exchange: &Exchange) -> Result<(), Why> {
     headers::check_host(head)?;
     headers::check_path(head.uri.path())?;
+    headers::check_framing(head, &exchange.state.raw_head())?;
     if head.method == Method::CONNECT {
         return Err(Why::BadRequest);
     }

@@ -3,11 +3,7 @@
 //! RFC 9110 sections 7.6.1 (Connection) and 7.6.3 (Via), RFC 7239 (Forwarded). No proxy in front is trusted yet, so
 //! whatever a client says of itself in `X-Forwarded-*` or `Forwarded` is replaced.
 
-use http::{
-    HeaderMap, HeaderName, HeaderValue, Uri, header,
-    request, response,
-    uri::PathAndQuery,
-};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, header, request, response, uri::PathAndQuery};
 
 use super::{connection::ClientState, exchange::Exchange};
 use crate::{observe::Why, runtime::Snapshot};
@@ -62,10 +58,14 @@ fn valid_host(host: &[u8]) -> bool {
         _ => (host, None),
     };
     let name_fits = match name {
-        [b'[', address @ .., b']'] => address.iter().all(|byte| byte.is_ascii_hexdigit() || b":.".contains(byte)),
+        [b'[', address @ .., b']'] => {
+            address.iter().all(|byte| byte.is_ascii_hexdigit() || b":.".contains(byte))
+        }
         _ => name.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%".contains(byte)),
     };
-    name_fits && !name.is_empty() && port.is_none_or(|port| port.len() <= 5 && port.iter().all(u8::is_ascii_digit))
+    name_fits
+        && !name.is_empty()
+        && port.is_none_or(|port| port.len() <= 5 && port.iter().all(u8::is_ascii_digit))
 }
 
 /// Dot segments (RFC 3986 section 3.3) would mean one path to us and another to an upstream that resolves them.
@@ -89,6 +89,20 @@ pub fn check_path(path: &str) -> Result<(), Why> {
     if path.split(['/', '\\']).any(is_dots) { Err(Why::BadRequest) } else { Ok(()) }
 }
 
+/// A body's length is told in one way only (RFC 9112 section 6.1 and 6.3). hyper lets Transfer-Encoding override and
+/// hides the Content-Length beside it, so the head is looked at as it came; where that is not known (a pipelined
+/// request, which has no business carrying such a body), it is refused.
+pub fn check_framing(head: &request::Parts, raw: &[u8]) -> Result<(), Why> {
+    let mut codings = head.headers.get_all(header::TRANSFER_ENCODING).iter();
+    let Some(coding) = codings.next() else { return Ok(()) };
+    let only_chunked = coding.as_bytes().eq_ignore_ascii_case(b"chunked") && codings.next().is_none();
+    let end = raw.windows(4).position(|window| window == b"\r\n\r\n").ok_or(Why::BadRequest)?;
+    let mut names =
+        raw[..end].split(|byte| *byte == b'\n').filter_map(|line| line.split(|byte| *byte == b':').next());
+    let has_length = names.any(|name| name.trim_ascii().eq_ignore_ascii_case(b"content-length"));
+    if only_chunked && !has_length { Ok(()) } else { Err(Why::BadRequest) }
+}
+
 /// The protocol that the client asks to switch to, if the route allows it.
 pub fn wanted_upgrade(head: &request::Parts, allowed: &[String]) -> Option<HeaderValue> {
     if allowed.is_empty() || head.version != http::Version::HTTP_11 {
@@ -110,7 +124,7 @@ fn connection_tokens(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
 
 /// Which fields that end here are present, found in one pass: most messages have none or one.
 #[derive(Default)]
-struct HopByHop {
+struct Found {
     connection: bool,
     keep_alive: bool,
     proxy_connection: bool,
@@ -118,13 +132,23 @@ struct HopByHop {
     transfer_encoding: bool,
     upgrade: bool,
     expect: bool,
+    /// `X-Real-IP` or `X-Forwarded-Port`.
+    claims: bool,
 }
 
-impl HopByHop {
+impl Found {
     fn of(headers: &HeaderMap) -> Self {
-        let mut found = HopByHop::default();
+        let mut found = Found::default();
         for name in headers.keys() {
+            // Standard names compare as numbers.
             match *name {
+                header::HOST
+                | header::USER_AGENT
+                | header::ACCEPT
+                | header::DATE
+                | header::CONTENT_TYPE
+                | header::CONTENT_LENGTH
+                | header::SERVER => {}
                 header::CONNECTION => found.connection = true,
                 header::TE => found.te = true,
                 header::TRANSFER_ENCODING => found.transfer_encoding = true,
@@ -132,6 +156,7 @@ impl HopByHop {
                 header::EXPECT => found.expect = true,
                 _ if *name == KEEP_ALIVE => found.keep_alive = true,
                 _ if *name == PROXY_CONNECTION => found.proxy_connection = true,
+                _ if *name == X_REAL_IP || *name == X_FORWARDED_PORT => found.claims = true,
                 _ => {}
             }
         }
@@ -160,6 +185,11 @@ impl HopByHop {
 
 /// Removes what `Connection` lists, except what routing and framing stand on: naming it there is an attack.
 fn remove_listed(headers: &mut HeaderMap) {
+    if headers.get(header::CONNECTION).is_some_and(|value| value == "keep-alive" || value == "close")
+        && headers.get_all(header::CONNECTION).iter().count() == 1
+    {
+        return;
+    }
     let listed: Vec<HeaderName> = connection_tokens(headers)
         .filter(|token| !token.is_empty())
         .filter(|token| !token.eq_ignore_ascii_case(b"close") && !token.eq_ignore_ascii_case(b"keep-alive"))
@@ -180,7 +210,7 @@ pub fn to_upstream(
     snapshot: &Snapshot,
 ) {
     let headers = &mut head.headers;
-    let found = HopByHop::of(headers);
+    let found = Found::of(headers);
     let trailers = found.te && accepts_trailers(headers);
     found.remove(headers);
     if let Some(protocol) = upgrade {
@@ -190,8 +220,10 @@ pub fn to_upstream(
         headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
-    headers.remove(X_REAL_IP);
-    headers.remove(X_FORWARDED_PORT);
+    if found.claims {
+        headers.remove(X_REAL_IP);
+        headers.remove(X_FORWARDED_PORT);
+    }
     headers.insert(X_FORWARDED_FOR, state.client_text.clone());
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
     let host = headers.get(header::HOST).cloned();
@@ -205,7 +237,8 @@ pub fn to_upstream(
 }
 
 fn accepts_trailers(headers: &HeaderMap) -> bool {
-    let mut codings = headers.get_all(header::TE).iter().flat_map(|te| te.as_bytes().split(|byte| *byte == b','));
+    let mut codings =
+        headers.get_all(header::TE).iter().flat_map(|te| te.as_bytes().split(|byte| *byte == b','));
     codings.any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
 }
 
@@ -217,13 +250,15 @@ fn forwarded(state: &ClientState, host: Option<&HeaderValue>) -> HeaderValue {
     {
         return value.clone();
     }
-    let node = if state.client.is_ipv6() { format!("\"[{}]\"", state.client) } else { state.client.to_string() };
+    let node =
+        if state.client.is_ipv6() { format!("\"[{}]\"", state.client) } else { state.client.to_string() };
     let mut text = format!("for={node};proto=http");
     if let Some(host) = host.and_then(|host| host.to_str().ok()) {
         let is_token = host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%".contains(&byte));
         text.push_str(&if is_token { format!(";host={host}") } else { format!(";host=\"{host}\"") });
     }
-    let value = HeaderValue::from_maybe_shared(bytes::Bytes::from(text)).unwrap_or(HeaderValue::from_static(""));
+    let value =
+        HeaderValue::from_maybe_shared(bytes::Bytes::from(text)).unwrap_or(HeaderValue::from_static(""));
     if let Some(host) = host {
         *kept = Some((host.clone(), value.clone()));
     }
@@ -238,7 +273,7 @@ pub fn to_client(
     snapshot: &Snapshot,
 ) {
     let headers = &mut head.headers;
-    let found = HopByHop::of(headers);
+    let found = Found::of(headers);
     if found.transfer_encoding {
         // Transfer-Encoding overrides it (RFC 9112 section 6.3), so it says nothing true.
         headers.remove(header::CONTENT_LENGTH);
@@ -264,9 +299,13 @@ mod tests {
     fn a_request_needs_exactly_one_valid_host() {
         let ok = |host: &str| check_host(&mut head(http::Request::get("/").header("host", host))).is_ok();
         assert!(ok("a.example") && ok("a.example:8080") && ok("[2001:db8::1]:80") && ok("10.0.0.1"));
-        assert!(!ok("") && !ok("a b") && !ok("a/b") && !ok("a@b") && !ok("a:b") && !ok("a:123456") && !ok("a,b"));
+        assert!(
+            !ok("") && !ok("a b") && !ok("a/b") && !ok("a@b") && !ok("a:b") && !ok("a:123456") && !ok("a,b")
+        );
         assert!(check_host(&mut head(http::Request::get("/"))).is_err());
-        assert!(check_host(&mut head(http::Request::get("/").header("host", "a").header("host", "a"))).is_err());
+        assert!(
+            check_host(&mut head(http::Request::get("/").header("host", "a").header("host", "a"))).is_err()
+        );
     }
 
     #[test]
@@ -300,9 +339,23 @@ mod tests {
                 .header("te", "gzip")
                 .header("upgrade", "h2c"),
         );
-        HopByHop::of(&head.headers).remove(&mut head.headers);
+        Found::of(&head.headers).remove(&mut head.headers);
         let left: Vec<&str> = head.headers.keys().map(HeaderName::as_str).collect();
         assert_eq!(left, ["host", "content-length"]);
+    }
+
+    #[test]
+    fn a_body_has_one_length_only() {
+        let chunked = head(http::Request::post("/").header("transfer-encoding", "chunked"));
+        let with = |fields: &str| format!("POST / HTTP/1.1\r\n{fields}\r\n\r\n");
+        let ok = |fields: &str| check_framing(&chunked, with(fields).as_bytes()).is_ok();
+        assert!(ok("host: a\r\ntransfer-encoding: chunked"));
+        assert!(!ok("transfer-encoding: chunked\r\nContent-Length: 4"));
+        assert!(!ok("content-length:4\r\ntransfer-encoding: chunked"));
+        assert!(check_framing(&chunked, b"").is_err());
+        let twice = head(http::Request::post("/").header("transfer-encoding", "gzip, chunked"));
+        assert!(check_framing(&twice, with("transfer-encoding: gzip, chunked").as_bytes()).is_err());
+        assert!(check_framing(&head(http::Request::get("/")), b"").is_ok());
     }
 
     #[test]

@@ -6,12 +6,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, header};
 use tokio::net::TcpStream;
 
-use super::{
-    body::ResponseBody,
-    connection::ClientState,
-    exchange::Exchange,
-    headers::X_REQUEST_ID,
-};
+use super::{body::ResponseBody, connection::ClientState, exchange::Exchange, headers::X_REQUEST_ID};
 use crate::observe::Why;
 
 fn body(why: Why, id: &str) -> String {

@@ -84,7 +84,9 @@ impl Worker {
 
     /// Tells the connections of one listener to end: it was taken out of the config.
     pub fn drain_listener(&self, name: &str) {
-        for client in self.clients.borrow().slots.iter().flatten().filter(|client| &*client.listener.name == name) {
+        for client in
+            self.clients.borrow().slots.iter().flatten().filter(|client| &*client.listener.name == name)
+        {
             client.close_soon();
         }
     }

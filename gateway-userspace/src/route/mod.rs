@@ -157,7 +157,10 @@ mod tests {
             Some(name) => Segment::Parameter(name.trim_end_matches('}').into()),
             None => Segment::Literal(s.into()),
         };
-        PathPattern { segments: segments.into_iter().filter(|s| !s.is_empty() || !rest).map(segment).collect(), rest }
+        PathPattern {
+            segments: segments.into_iter().filter(|s| !s.is_empty() || !rest).map(segment).collect(),
+            rest,
+        }
     }
 
     fn router(routes: &[(&[&str], &str)]) -> Router<String> {

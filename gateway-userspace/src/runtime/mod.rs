@@ -85,11 +85,24 @@ impl Snapshot {
                 Some((route, Arc::new(Route::new(name, route, upstream, &listeners, registry))))
             })
             .collect();
-        let router =
-            Router::new(routes.iter().map(|(route, compiled)| (route.hosts.as_slice(), &route.path, compiled.clone())));
+        let router = Router::new(
+            routes.iter().map(|(route, compiled)| (route.hosts.as_slice(), &route.path, compiled.clone())),
+        );
         let via = HeaderValue::from_str(&format!("1.1 {}", pseudonym(&config.gateway.name)))
             .unwrap_or(HeaderValue::from_static("1.1 gateway"));
         Snapshot { generation, router, listeners, upstreams, via, config }
+    }
+
+    /// Marks the targets that `new` no longer has.
+    pub fn retire_targets(&self, new: &Snapshot) {
+        let targets = |snapshot: &Snapshot| -> Vec<_> {
+            let members = snapshot.upstreams.values().flat_map(|upstream| &upstream.members);
+            members.map(|member| member.target.clone()).collect()
+        };
+        let kept = targets(new);
+        for target in targets(self).iter().filter(|old| !kept.iter().any(|new| Arc::ptr_eq(old, new))) {
+            target.retire();
+        }
     }
 
     pub fn drain(&self) -> Duration {

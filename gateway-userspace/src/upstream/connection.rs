@@ -60,7 +60,11 @@ pub async fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
 }
 
 impl Connection {
-    pub async fn handshake(stream: TcpStream, target: Arc<Target>, worker: usize) -> Result<Self, hyper::Error> {
+    pub async fn handshake(
+        stream: TcpStream,
+        target: Arc<Target>,
+        worker: usize,
+    ) -> Result<Self, hyper::Error> {
         let tap = Rc::new(Tap::default());
         let io = UpstreamIo::new(stream, tap.clone());
         let (sender, driver) = http1::Builder::new().max_buf_size(MAX_HEAD).handshake(io).await?;

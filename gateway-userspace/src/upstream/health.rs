@@ -1,6 +1,6 @@
 //! Active health checks: one task a target, on the control thread.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, header};
@@ -76,7 +76,9 @@ async fn watch(upstream: Arc<Upstream>, member: usize, health: Health) {
             upstream.set_healthy(member, streak.healthy);
             match result {
                 Ok(()) => tracing::info!(upstream = %upstream.name, target = %target.name, "target is up"),
-                Err(why) => tracing::warn!(upstream = %upstream.name, target = %target.name, %why, "target is down"),
+                Err(why) => {
+                    tracing::warn!(upstream = %upstream.name, target = %target.name, %why, "target is down")
+                }
             }
         }
         tokio::time::sleep(health.every.mul_f64(0.95 + 0.1 * fastrand::f64())).await;
@@ -89,7 +91,8 @@ async fn check(addr: std::net::SocketAddr, host: &str, check: &HealthCheck) -> R
         HealthCheck::Tcp => Ok(()),
         HealthCheck::Http { path, expect } => {
             let status = get(stream, host, path).await.map_err(|error| format!("bad answer: {error}"))?;
-            let fine = if expect.is_empty() { (200..300).contains(&status) } else { expect.contains(&status) };
+            let fine =
+                if expect.is_empty() { (200..300).contains(&status) } else { expect.contains(&status) };
             if fine { Ok(()) } else { Err(format!("status {status}")) }
         }
     }
@@ -102,12 +105,17 @@ async fn get(stream: TcpStream, host: &str, path: &str) -> Result<u16, Box<dyn s
         .header(header::USER_AGENT, concat!("gateway/", env!("CARGO_PKG_VERSION"), " health-check"))
         .header(header::CONNECTION, "close")
         .body(Empty::<Bytes>::new())?;
-    let exchange = async move { sender.send_request(request).await.map(|response| response.status().as_u16()) };
-    // The connection future has to run for the answer to come, and goes away with this check.
-    tokio::select! {
-        status = exchange => Ok(status?),
-        ended = connection => Err(ended.err().map_or_else(|| "closed without an answer".into(), Into::into)),
-    }
+    let mut answer = pin!(sender.send_request(request));
+    // The connection has to be polled for the answer to come, and may well end together with it.
+    let response = tokio::select! {
+        biased;
+        response = &mut answer => response?,
+        ended = connection => {
+            ended?;
+            answer.await?
+        }
+    };
+    Ok(response.status().as_u16())
 }
 
 #[cfg(test)]

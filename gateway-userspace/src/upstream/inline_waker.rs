@@ -54,7 +54,11 @@ impl InlineWaker {
     }
 
     /// Calls `round` until it is ready or nothing woke during it.
-    pub fn poll<T>(&mut self, cx: &mut Context<'_>, mut round: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
+    pub fn poll<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut round: impl FnMut(&mut Context<'_>) -> Poll<T>,
+    ) -> Poll<T> {
         self.remember(cx.waker());
         let mut inner_cx = Context::from_waker(&self.waker);
         self.inner.polling.store(true, Relaxed);

@@ -12,10 +12,7 @@ use std::{
 };
 
 use hyper::rt::{Read, ReadBufCursor, Write};
-use tokio::{
-    io::AsyncWrite,
-    net::TcpStream,
-};
+use tokio::{io::AsyncWrite, net::TcpStream};
 
 use crate::net::{read_into, write_slices};
 
@@ -73,12 +70,13 @@ impl UpstreamIo {
 }
 
 impl Read for UpstreamIo {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, cursor: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
-        read_into(&mut self.stream, cx, cursor).map_ok(|n| {
-            if n > 0 {
-                self.tap.received.set(true);
-            }
-        })
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        cursor: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let UpstreamIo { stream, tap } = &mut *self;
+        read_into(stream, cx, cursor, |bytes| tap.received.set(tap.received.get() || !bytes.is_empty()))
     }
 }
 

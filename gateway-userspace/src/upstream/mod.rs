@@ -34,6 +34,7 @@ pub struct Target {
     /// Unique among all targets ever made, and small: where pools keep its connections.
     slot: usize,
     pub stats: Arc<TargetStats>,
+    retired: AtomicBool,
     shared: Shared,
 }
 
@@ -52,7 +53,15 @@ impl Target {
         let name: Arc<str> = addr.to_string().into();
         let identity = hash::of_bytes(SEED, name.as_bytes());
         let slot = NEXT_SLOT.fetch_add(1, Relaxed);
-        Target { addr, name, identity, slot, stats, shared: Shared { active: AtomicU32::new(0), healthy: AtomicBool::new(true) } }
+        Target {
+            addr,
+            name,
+            identity,
+            slot,
+            stats,
+            retired: AtomicBool::new(false),
+            shared: Shared { active: AtomicU32::new(0), healthy: AtomicBool::new(true) },
+        }
     }
 
     pub fn active(&self) -> u32 {
@@ -61,6 +70,15 @@ impl Target {
 
     pub fn healthy(&self) -> bool {
         self.shared.healthy.load(Relaxed)
+    }
+
+    /// It is no longer in any config: connections to it are not kept.
+    pub fn retire(&self) {
+        self.retired.store(true, Relaxed);
+    }
+
+    pub fn retired(&self) -> bool {
+        self.retired.load(Relaxed)
     }
 
     fn set_healthy(&self, healthy: bool) {

@@ -40,16 +40,18 @@ impl Pool {
         if targets.len() <= slot {
             targets.resize_with(slot + 1, Vec::new);
         }
-        if targets[slot].len() < max {
+        if targets[slot].len() < max && !connection.target().retired() {
             connection.count_idle(true);
             targets[slot].push(Kept { connection, until: now + idle_for });
         }
     }
 
-    /// Closes what is too old or was closed by its peer. Called every second or so.
+    /// Closes what is too old, was closed by its peer, or leads to a target that is no longer configured. Called every second or so.
     pub fn sweep(&self, now: Instant) {
         for kept in self.0.borrow_mut().iter_mut() {
-            kept.retain_mut(|kept| kept.until > now && kept.connection.alive());
+            kept.retain_mut(|kept| {
+                kept.until > now && !kept.connection.target().retired() && kept.connection.alive()
+            });
             if kept.is_empty() {
                 kept.shrink_to_fit();
             }

@@ -23,10 +23,12 @@ pub const BODY: [u8; 128] = [b'x'; 128];
 pub fn answer(
     state: &State,
     out: &TcpStream,
+    connection: u64,
     reader: &mut Reader<'_>,
     request: &mut Request,
 ) -> io::Result<bool> {
-    let mut out = Answer { out, name: &state.name, head_only: request.method == "HEAD" };
+    let identity = format!("x-backend: {}\r\nx-connection: {connection}\r\nserver: lab\r\n", state.name);
+    let mut out = Answer { out, identity, head_only: request.method == "HEAD" };
     let path = request.path().to_owned();
     // These two are about what comes before the request's body.
     if path == "/refuse-100" {
@@ -137,7 +139,8 @@ fn broken(out: &mut Answer<'_>, path: &str, reader: &mut Reader<'_>) -> io::Resu
 
 struct Answer<'a> {
     out: &'a TcpStream,
-    name: &'a str,
+    /// Fields that every answer has.
+    identity: String,
     head_only: bool,
 }
 
@@ -148,15 +151,15 @@ impl Answer<'_> {
 
     /// A status line and fields, each of `fields` with its line end.
     fn head(&mut self, status: u16, fields: &str) -> io::Result<()> {
-        let head =
-            format!("HTTP/1.1 {status} Because\r\nx-backend: {}\r\nserver: lab\r\n{fields}\r\n", self.name);
-        self.bytes(head.as_bytes())
+        self.bytes(format!("{}\r\n", self.start(status, fields)).as_bytes())
+    }
+
+    fn start(&self, status: u16, fields: &str) -> String {
+        format!("HTTP/1.1 {status} Because\r\n{}{fields}", self.identity)
     }
 
     fn full(&mut self, status: u16, fields: &str, body: &[u8]) -> io::Result<()> {
-        let mut all =
-            format!("HTTP/1.1 {status} Because\r\nx-backend: {}\r\nserver: lab\r\n{fields}", self.name)
-                .into_bytes();
+        let mut all = self.start(status, fields).into_bytes();
         if !matches!(status, 204 | 304) {
             all.extend(format!("content-length: {}\r\n", body.len()).bytes());
         }

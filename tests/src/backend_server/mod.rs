@@ -132,7 +132,7 @@ fn accept(listener: &TcpListener, state: &Arc<State>) {
         let state = state.clone();
         let serving = thread::Builder::new().stack_size(STACK).spawn(move || {
             // An error is the other side's affair: it went away, or sent what a test wanted it to send.
-            let _ = serve(&stream, &state);
+            let _ = serve(&stream, id, &state);
             locked(&state.streams).remove(&id);
             state.open.fetch_sub(1, Relaxed);
         });
@@ -143,7 +143,7 @@ fn accept(listener: &TcpListener, state: &Arc<State>) {
 }
 
 /// One connection, request after request.
-fn serve(stream: &TcpStream, state: &State) -> io::Result<()> {
+fn serve(stream: &TcpStream, id: u64, state: &State) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut reader = Reader::new(stream);
     while let Some(mut request) = reader.head()? {
@@ -153,7 +153,7 @@ fn serve(stream: &TcpStream, state: &State) -> io::Result<()> {
             state.requests.fetch_add(1, Relaxed);
             *locked(&state.paths).entry(request.path().to_owned()).or_default() += 1;
         }
-        let keep = behaviour::answer(state, stream, &mut reader, &mut request);
+        let keep = behaviour::answer(state, stream, id, &mut reader, &mut request);
         match keep {
             Ok(true) => {}
             Ok(false) => return Ok(()),

@@ -116,7 +116,7 @@ fn health(name: &str, fields: &Fields, problems: &mut Problems) -> Option<Health
         }
         (None, true) if !expect.is_empty() => {
             return conflict(
-                "`expect` are status codes, which a tcp check has not",
+                "`expect` lists status codes, and a tcp check has none",
                 "add a `path`, or drop `expect`",
             );
         }

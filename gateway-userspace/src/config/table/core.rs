@@ -2,7 +2,7 @@
 
 use super::{
     Key, Kind, OFF, Section, seconds,
-    text::{ADDRESS, FILE, INTERFACE, LOG_FILE, NAME, PREFIX, RATE},
+    text::{ADDRESS, FILE, FILES, INTERFACE, LOG_FILE, NAME, PREFIX, RATE},
     traffic::{LISTENER, ROUTE, UPSTREAM},
 };
 
@@ -11,7 +11,7 @@ pub(crate) static ROOT: Section = Section {
     keys: &[
         Key::new(
             "include",
-            Kind::List { of: &Kind::Text(&FILE), min: 0, one: true },
+            Kind::List { of: &Kind::Text(&FILES), min: 0, one: true },
             "Files to read as well, merged by name; `*` matches in the last part of a path. The same name in two files \
              is an error.",
         )

@@ -177,7 +177,10 @@ impl Kind {
                 format!("a table {{ {} }}", names.join(", "))
             }
             Kind::Named(_) => "a table of tables, each with a name of your own".into(),
-            Kind::Either(kinds) => kinds.iter().map(Kind::expected).collect::<Vec<_>>().join(" or "),
+            Kind::Either(kinds) => {
+                let now = kinds.iter().filter(|kind| !matches!(kind, Kind::NotYet));
+                now.map(Kind::expected).collect::<Vec<_>>().join(" or ")
+            }
             Kind::NotYet | Kind::NotYetNamed => "nothing in this version".into(),
         }
     }
@@ -191,3 +194,6 @@ const fn seconds(n: u64) -> Duration {
 const TIMEOUT: Kind = Kind::Duration { min: Duration::from_millis(1), max: seconds(86_400) };
 /// The word for "none", where a limit can be lifted.
 const OFF: Kind = Kind::Choice { now: &[("off", "none")], later: &[] };
+
+#[cfg(test)]
+mod tests;

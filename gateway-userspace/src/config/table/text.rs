@@ -69,9 +69,14 @@ pub(super) static PERCENT: Text = Text {
     parse: |text| text.parse().map(Value::Percent),
 };
 
-pub(super) static FILE: Text = Text {
+/// Files to include.
+pub(super) static FILES: Text = Text { example: "conf.d/*.toml", ..FILE_TEXT };
+
+pub(super) static FILE: Text = FILE_TEXT;
+
+const FILE_TEXT: Text = Text {
     what: "a path",
-    example: "conf.d/*.toml",
+    example: "path/to/file",
     pattern: Some("^[^\\u0000]+$"),
     parse: |text| match text.is_empty() || text.contains('\0') {
         true => Err(UnitError::new(format!("expected a path, found {}", quote(text)))),

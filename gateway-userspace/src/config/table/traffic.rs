@@ -13,7 +13,7 @@ pub(super) static LISTENER: Section = Section {
         Key::new(
             "bind",
             Kind::Text(&ADDRESS),
-            "Address and port. \":80\" is every IPv4 and IPv6 address; \"0.0.0.0:80\" and \"[::]:80\" are one family.",
+            "Address and port. \":80\" is every IPv4 and IPv6 address of the host, \"0.0.0.0:80\" every IPv4 one.",
         )
         .required(),
         Key::new("max", Kind::Table(&LISTENER_MAX), "Limits."),
@@ -205,7 +205,8 @@ pub(super) static ROUTE: Section = Section {
                 Kind::List { of: &TARGET_OR_TABLE, min: 1, one: false },
                 Kind::NotYet,
             ]),
-            "An upstream's name, or a list of targets, which makes an upstream with the route's name.",
+            "An upstream's name, or a list of targets, which makes an upstream with the route's name. Several \
+             upstreams by weight (a table) are not supported yet.",
         )
         .required_unless(&["respond", "redirect", "version"]),
         Key::new(

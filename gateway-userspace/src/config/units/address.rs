@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     str::FromStr,
 };
 
@@ -53,14 +53,18 @@ impl Bind {
         }
     }
 
-    /// Whether some address and port belongs to both. Port 0 is a fresh port each time; `[::]` is IPv6 only.
+    /// Whether some address and port belongs to both. Port 0 is a fresh port each time; `[::]` is dual stack, as `Any`.
     pub fn overlaps(self, other: Bind) -> bool {
+        let everything = |bind| match bind {
+            Bind::Any(_) => true,
+            Bind::Addr(addr) => addr.ip() == Ipv6Addr::UNSPECIFIED,
+        };
         let same_ip = match (self, other) {
-            (Bind::Addr(a), Bind::Addr(b)) => {
-                a.is_ipv4() == b.is_ipv4()
-                    && (a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified())
+            _ if everything(self) || everything(other) => true,
+            (Bind::Addr(a), Bind::Addr(b)) if a.is_ipv4() && b.is_ipv4() => {
+                a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified()
             }
-            _ => true,
+            (a, b) => a == b,
         };
         same_ip && self.port() == other.port() && self.port() != 0
     }

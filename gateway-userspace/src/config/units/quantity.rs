@@ -90,7 +90,7 @@ impl FromStr for Rate {
         let per_second = count * factor / seconds;
         match per_second {
             0.0 => Err(UnitError::new("a rate is never zero").hint("leave the limit out to have none")),
-            rate if rate > 1e12 || rate < 1e-6 => {
+            rate if !(1e-6..=1e12).contains(&rate) => {
                 Err(UnitError::new(format!("the rate {} is out of range", quote(text))))
             }
             per_second => Ok(Rate { per_second }),

@@ -107,7 +107,8 @@ fn binds_overlap_where_an_address_is_in_both() {
     assert!(overlaps(":80", "127.0.0.1:80"));
     assert!(overlaps(":80", "[::1]:80"));
     assert!(overlaps("0.0.0.0:80", "127.0.0.1:80"));
-    assert!(!overlaps("[::]:80", "0.0.0.0:80"));
+    assert!(overlaps("[::]:80", "0.0.0.0:80"));
+    assert!(!overlaps("0.0.0.0:80", "[::1]:80"));
     assert!(!overlaps("127.0.0.1:80", "127.0.0.2:80"));
     assert!(!overlaps(":80", ":81"));
     assert!(!overlaps(":0", ":0"));

@@ -1,0 +1,152 @@
+//! The programs that gateway is measured beside, each set up for speed and with its access log and metrics on.
+
+use std::{net::SocketAddr, path::Path, time::Duration};
+
+use anyhow::{Context, Result};
+use lab::{
+    net::Namespace,
+    process::{Process, quiet},
+    sys::ChildSetup,
+    tools,
+    wait::within,
+};
+use tempfile::TempDir;
+
+/// A running nginx or HAProxy.
+#[derive(Debug)]
+pub struct Peer {
+    pub process: Process,
+    _dir: TempDir,
+}
+
+/// What listens in front, and what it passes on to.
+#[derive(Debug, Clone, Copy)]
+pub struct Places {
+    pub listen: SocketAddr,
+    pub backend: SocketAddr,
+    /// Where UDP log lines go.
+    pub log_sink: SocketAddr,
+}
+
+/// An nginx that answers 128 bytes itself.
+pub fn nginx_backend(namespace: &Namespace, listen: SocketAddr, cpu: usize) -> Result<Peer> {
+    let body = "x".repeat(128);
+    let config = nginx_config(
+        "",
+        &format!("access_log off; server {{ listen {listen} reuseport; return 200 '{body}'; }}"),
+    );
+    nginx(namespace, &config, listen, cpu)
+}
+
+/// An nginx that proxies; `guards` are directives of the server, such as `limit_req`, and `zones` of http.
+pub fn nginx_proxy(
+    namespace: &Namespace,
+    places: Places,
+    cpu: usize,
+    zones: &str,
+    guards: &str,
+) -> Result<Peer> {
+    let Places { listen, backend, .. } = places;
+    let config = nginx_config(
+        "",
+        &format!(
+            "access_log access.log combined buffer=32k flush=1s; {zones}
+             upstream pool {{ server {backend}; keepalive 256; keepalive_requests 1000000000; }}
+             server {{
+                 listen {listen};
+                 {guards}
+                 location /nginx_status {{ stub_status; }}
+                 location / {{
+                     proxy_pass http://pool;
+                     proxy_http_version 1.1;
+                     proxy_set_header Connection '';
+                     proxy_set_header Host $host;
+                     proxy_set_header X-Forwarded-For $remote_addr;
+                     proxy_set_header X-Forwarded-Proto $scheme;
+                     proxy_set_header X-Request-Id $request_id;
+                 }}
+             }}"
+        ),
+    );
+    nginx(namespace, &config, listen, cpu)
+}
+
+fn nginx_config(top: &str, http: &str) -> String {
+    format!(
+        "worker_processes 1; pid nginx.pid; error_log error.log crit; worker_rlimit_nofile 20000; {top}
+         events {{ worker_connections 16000; }}
+         http {{ keepalive_timeout 75s; keepalive_requests 1000000000; tcp_nodelay on; {http} }}"
+    )
+}
+
+fn nginx(namespace: &Namespace, config: &str, listen: SocketAddr, cpu: usize) -> Result<Peer> {
+    let dir = tempfile::Builder::new().prefix("gateway-bench-").tempdir()?;
+    // The worker gives root up and still has to write its log.
+    std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777))?;
+    std::fs::write(dir.path().join("nginx.conf"), config)?;
+    let arguments = [
+        "-p".to_owned(),
+        dir.path().display().to_string(),
+        "-c".into(),
+        "nginx.conf".into(),
+        "-g".into(),
+        "daemon off;".into(),
+    ];
+    start(namespace, "nginx", &arguments, dir, listen, cpu)
+}
+
+pub fn haproxy(namespace: &Namespace, places: Places, cpu: usize) -> Result<Peer> {
+    let dir = tempfile::Builder::new().prefix("gateway-bench-").tempdir()?;
+    let Places { listen, backend, log_sink } = places;
+    let config = format!(
+        "global\n  nbthread 1\n  maxconn 12000\n  log {log_sink} len 1024 local0 info\n\
+         defaults\n  mode http\n  log global\n  option httplog\n  option forwardfor\n  http-reuse always\n  \
+         timeout connect 1s\n  timeout client 75s\n  timeout server 60s\n  timeout http-keep-alive 75s\n\
+         frontend web\n  bind {listen}\n  unique-id-format %[uuid()]\n  unique-id-header x-request-id\n  \
+         http-request use-service prometheus-exporter if {{ path /metrics }}\n  default_backend pool\n\
+         backend pool\n  server b1 {backend} pool-max-conn -1\n"
+    );
+    let path = dir.path().join("haproxy.cfg");
+    std::fs::write(&path, config)?;
+    start(namespace, "haproxy", &["-db".into(), "-f".into(), path.display().to_string()], dir, listen, cpu)
+}
+
+fn start(
+    namespace: &Namespace,
+    name: &str,
+    arguments: &[String],
+    dir: TempDir,
+    listen: SocketAddr,
+    cpu: usize,
+) -> Result<Peer> {
+    let program = tools::find(name)
+        .with_context(|| format!("{name} is not installed; `cargo xtask setup` installs it"))?;
+    let mut command = namespace.command(program)?;
+    let log = std::fs::File::create(dir.path().join("output"))?;
+    quiet(&mut command).args(arguments).current_dir(dir.path()).on_cpu(Some(cpu)).stderr(log);
+    let mut process = Process::start(command)?;
+    let connect = || namespace.run(|| std::net::TcpStream::connect_timeout(&listen, Duration::from_secs(1)));
+    let up = within(Duration::from_secs(10), &format!("{name} listens"), || {
+        anyhow::ensure!(process.ended().is_none(), "it ended");
+        Ok(connect()?.ok())
+    });
+    up.with_context(|| said(dir.path()))?;
+    Ok(Peer { process, _dir: dir })
+}
+
+fn said(dir: &Path) -> String {
+    let read = |name: &str| std::fs::read_to_string(dir.join(name)).unwrap_or_default();
+    format!("{}{}", read("output"), read("error.log"))
+}
+
+/// Takes UDP log lines and throws them away, on the other CPU, until the process ends.
+pub fn log_sink(namespace: &Namespace, at: SocketAddr) -> Result<()> {
+    let socket = namespace.run(|| std::net::UdpSocket::bind(at))??;
+    std::thread::Builder::new().name("log-sink".into()).spawn(move || {
+        // Unpinned it would still work.
+        let _ = lab::sys::pin_to_cpu(crate::OTHER_CPU);
+        let mut line = [0; 2048];
+        while socket.recv(&mut line).is_ok() {}
+    })?;
+    Ok(())
+}

@@ -1,0 +1,70 @@
+//! The whole example of the config that is planned: what this version does not do yet is said by name and place, and
+//! nothing else is wrong with it.
+
+use std::path::Path;
+
+use gateway::config::{self, ProblemKind};
+
+const NOT_YET: &str = r#"
+29:1 `listener.http.redirect` is not supported yet
+33:20 `listener.https.protocols = "h2"` is not supported yet
+33:26 `listener.https.protocols = "h3"` is not supported yet
+34:1 `listener.https.tls` is not supported yet
+35:1 `listener.https.real_ip` is not supported yet
+36:72 `listener.https.max.streams` is not supported yet
+41:1 `listener.partners.proxy_protocol` is not supported yet
+42:1 `listener.partners.tls` is not supported yet
+44:2 `acme` is not supported yet
+49:7 `cert.partners` is not supported yet
+61:42 `upstream.items-v2.to[1].zone` is not supported yet
+65:1 `upstream.items-v2.eject` is not supported yet
+66:30 `upstream.items-v2.retry.on = "502"` is not supported yet
+66:37 `upstream.items-v2.retry.on = "503"` is not supported yet
+66:56 `upstream.items-v2.retry.budget` is not supported yet
+68:43 `upstream.items-v2.pool.max` is not supported yet
+68:55 `upstream.items-v2.pool.queue` is not supported yet
+71:1 `upstream.carts.dns` is not supported yet
+73:1 `upstream.carts.tls` is not supported yet
+76:12 `upstream.llm.to`: a target with https:// is not supported yet
+76:38 `upstream.llm.to`: a target with https:// is not supported yet
+83:1 `route.items.methods` is not supported yet
+84:1 `route.items.auth` is not supported yet
+85:1 `route.items.allow` is not supported yet
+86:1 `route.items.limit` is not supported yet
+87:1 `route.items.cache` is not supported yet
+88:1 `route.items.compress = true` is not supported yet
+90:14 `route.items.version` is not supported yet
+107:1 `route.carts.rewrite` is not supported yet
+108:1 `route.carts.auth` is not supported yet
+114:1 `route.chat.auth` is not supported yet
+115:1 `route.chat.limit` is not supported yet
+116:1 `route.chat.ai` is not supported yet
+120:1 `route.maintenance.respond` is not supported yet
+123:8 `limit.per-consumer` is not supported yet
+131:8 `limit.protect-items` is not supported yet
+136:8 `limit.tokens` is not supported yet
+144:8 `cache.public-get` is not supported yet
+154:7 `auth.api-key` is not supported yet
+158:7 `auth.jwt` is not supported yet
+166:11 `consumer.acme-corp` is not supported yet
+172:10 `service.postgres` is not supported yet
+179:10 `service.dns` is not supported yet
+188:1 `access_log.keep` is not supported yet
+189:1 `access_log.redact` is not supported yet
+190:1 `access_log.rotate` is not supported yet
+197:2 `tracing` is not supported yet
+204:1 `admin.http` is not supported yet
+206:8 `alert.items-errors` is not supported yet
+213:8 `alert.cert` is not supported yet
+218:9 `notify.ops` is not supported yet"#;
+
+#[test]
+fn the_example_gives_nothing_but_what_is_not_supported_yet() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config_testdata/gateway.example.toml");
+    let errors = config::load(&file).expect_err("it names what is planned");
+    let other: Vec<_> = errors.problems.iter().filter(|p| p.kind != ProblemKind::NotSupported).collect();
+    assert!(other.is_empty(), "{other:#?}");
+    let said: Vec<String> =
+        errors.problems.iter().map(|p| format!("{}:{} {}", p.line, p.column, p.message)).collect();
+    assert_eq!(said.join("\n"), NOT_YET.trim_start());
+}

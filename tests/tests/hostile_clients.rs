@@ -1,0 +1,204 @@
+//! Clients that send garbage, too much, or too slowly.
+
+use lab::{
+    backend::{start_all, targets},
+    prelude::*,
+};
+
+struct Rig {
+    gateway: Gateway,
+    backends: Vec<Backend>,
+    net: Net,
+    _turn: lab::lock::Turn,
+}
+
+fn rig() -> Result<Rig> {
+    let turn = shared()?;
+    let net = Net::simple(1)?;
+    let backends = start_all(&net)?;
+    let config = format!(
+        "[listener.web]\nbind = \":80\"\nmax = {{ header = \"8KiB\", body = \"1MiB\", connections = 100 }}\n\
+         timeout = {{ header = \"500ms\", idle = \"700ms\", body = \"500ms\" }}\n[route.all]\nto = {}\n",
+        targets(&backends)
+    );
+    let gateway = Gateway::start(&net, &config)?;
+    Ok(Rig { gateway, backends, net, _turn: turn })
+}
+
+impl Rig {
+    fn client(&self) -> Result<Client> {
+        Client::connect(self.net.client(1), self.gateway.at4())
+    }
+
+    /// Sends bytes that must be refused so, after which the connection must be closed and nothing have gone upstream.
+    fn refuses(&self, bytes: impl AsRef<[u8]>, status: u16, why: &str) -> Result<()> {
+        let shown: String = String::from_utf8_lossy(bytes.as_ref()).chars().take(80).collect();
+        let mut client = self.client()?;
+        // It may be refused, and the connection closed, before all of it is sent.
+        let _ = client.send(bytes);
+        let answer = client.response().with_context(|| format!("no answer to {shown:?}"))?;
+        answer.refused(status, why).with_context(|| format!("{shown:?}"))?;
+        client.closed(Duration::from_secs(3)).with_context(|| format!("{shown:?}"))
+    }
+
+    /// The gateway is none the worse for it.
+    fn still_serves(&self) -> Result<()> {
+        ensure!(self.client()?.get("/")?.status == 200);
+        Ok(())
+    }
+}
+
+#[test]
+fn what_is_not_http_is_a_bad_request() -> Result<()> {
+    lab_test!();
+    let rig = rig()?;
+    for garbage in [
+        &b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 tls\r\n\r\n"[..],
+        b"GET\r\n\r\n",
+        b"GET / HTTP/9.9\r\nhost: a\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: a\r\nno colon here\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: a\r\nna me: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: a\r\nx: \x00\r\n\r\n",
+        b"\xff\xfe\xfd\xfc / HTTP/1.1\r\nhost: a\r\n\r\n",
+    ] {
+        rig.refuses(garbage, 400, "bad_request")?;
+    }
+    assert_eq!(rig.backends[0].stats()?.requests, 0);
+    rig.still_serves()
+}
+
+// RFC 9112 sections 3.2, 6.1 and 6.3
+#[test]
+fn ambiguous_requests_are_refused_and_never_forwarded() -> Result<()> {
+    lab_test!();
+    let rig = rig()?;
+    for fields in [
+        "host: a\r\nhost: b\r\n",
+        "",
+        "host: a\r\ncontent-length: 3\r\ncontent-length: 4\r\n",
+        "host: a\r\ncontent-length: -1\r\n",
+        "host: a\r\ncontent-length: 4x\r\n",
+        "host: a\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\n",
+        "host: a\r\ntransfer-encoding: gzip\r\n",
+        "host: a\r\ntransfer-encoding: chunked, identity\r\n",
+        "host: a\r\nx: 1\r\n folded: 2\r\n",
+    ] {
+        rig.refuses(format!("POST / HTTP/1.1\r\n{fields}\r\n"), 400, "bad_request")?;
+    }
+    assert_eq!(rig.backends[0].stats()?.requests, 0);
+    rig.still_serves()
+}
+
+#[test]
+fn a_head_over_the_limit_is_too_large() -> Result<()> {
+    lab_test!();
+    let rig = rig()?;
+    let big = format!("GET / HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n", "a".repeat(20_000));
+    rig.refuses(big, 431, "header_too_large")?;
+    let many: String = (0..2000).map(|i| format!("x-{i}: a\r\n")).collect();
+    rig.refuses(format!("GET / HTTP/1.1\r\nhost: a\r\n{many}\r\n"), 431, "header_too_large")?;
+    assert_eq!(rig.backends[0].stats()?.requests, 0);
+    rig.still_serves()
+}
+
+#[test]
+fn a_body_over_the_limit_is_too_large_whether_declared_or_not() -> Result<()> {
+    lab_test!();
+    let rig = rig()?;
+    let declared = "POST /echo-body HTTP/1.1\r\nhost: a\r\ncontent-length: 1048577\r\n\r\n";
+    rig.refuses(declared, 413, "body_too_large")?;
+    assert_eq!(rig.backends[0].stats()?.requests, 0);
+    let mut chunked = b"POST /echo-body HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n".to_vec();
+    for _ in 0..17 {
+        chunked.extend(b"10000\r\n");
+        chunked.extend(vec![b'x'; 0x10000]);
+        chunked.extend(b"\r\n");
+    }
+    rig.refuses(chunked, 413, "body_too_large")?;
+    let exact = vec![b'x'; 1 << 20];
+    let mut client = rig.client()?;
+    client.send("POST /echo-body HTTP/1.1\r\nhost: a\r\ncontent-length: 1048576\r\n\r\n")?;
+    client.send(&exact)?;
+    assert_eq!(client.response()?.body, exact);
+    rig.still_serves()
+}
+
+// T8: 408, its own reason, within 50 ms
+#[test]
+fn a_head_that_drips_in_is_timed_out() -> Result<()> {
+    lab_test!();
+    let rig = rig()?;
+    let mut client = rig.client()?;
+    client.send("GET / HTTP/1.1\r\nhost: a\r\n")?;
+    let began = Instant::now();
+    for _ in 0..3 {
+        client.send("x: y\r\n")?;
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    client.response()?.refused(408, "header_timeout")?;
+    let took = began.elapsed().as_millis();
+    assert!((450..700).contains(&took), "{took} ms");
+    client.closed(Duration::from_secs(1))?;
+    rig.still_serves()
+}
+
+#[test]
+fn an_idle_connection_is_closed_without_a_word() -> Result<()> {
+    lab_test!();
+    let rig = rig()?;
+    let mut client = rig.client()?;
+    client.get("/")?;
+    let began = Instant::now();
+    client.closed(Duration::from_secs(3))?;
+    let took = began.elapsed().as_millis();
+    assert!((600..1100).contains(&took), "{took} ms");
+    // Nothing was ever sent on this one.
+    rig.client()?.closed(Duration::from_secs(3))
+}
+
+#[test]
+fn a_body_that_stops_coming_is_timed_out() -> Result<()> {
+    lab_test!();
+    let rig = rig()?;
+    let mut client = rig.client()?;
+    client.send("POST /echo-body HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nhalf")?;
+    client.response()?.refused(408, "body_timeout")?;
+    client.closed(Duration::from_secs(1))?;
+    assert_eq!(rig.gateway.log_of_path("/echo-body")?["why"], "body_timeout");
+    rig.still_serves()
+}
+
+#[test]
+fn a_client_that_does_not_read_its_answer_is_cut() -> Result<()> {
+    lab_test!();
+    let rig = rig()?;
+    let mut client = rig.client()?;
+    client.send("GET /big?bytes=100000000 HTTP/1.1\r\nhost: a\r\n\r\n")?;
+    client.head()?;
+    rig.backends[0].until("its answer was cut", |stats| stats.aborted == 1)?;
+    rig.still_serves()
+}
+
+#[test]
+fn more_connections_than_allowed_are_closed_at_once_and_the_others_live_on() -> Result<()> {
+    lab_test!();
+    let rig = rig()?;
+    let mut open = (0..100).map(|_| rig.client()).collect::<Result<Vec<_>>>()?;
+    eventually("100 are open", || Ok(rig.gateway.metrics()?.sum("connections_active", &[]) >= 100.0))?;
+    rig.client()?.closed(Duration::from_millis(500))?;
+    assert_eq!(open[0].get("/")?.status, 200);
+    drop(open);
+    eventually("they are gone", || Ok(rig.gateway.metrics()?.sum("connections_active", &[]) == 0.0))?;
+    rig.still_serves()
+}
+
+#[test]
+fn requests_for_what_a_gateway_does_not_do_are_refused() -> Result<()> {
+    lab_test!();
+    let rig = rig()?;
+    let connect = "CONNECT a.test:443 HTTP/1.1\r\nhost: a.test:443\r\n\r\n";
+    let answer = http::exchange(rig.net.client(1), rig.gateway.at4(), connect)?;
+    assert!((400..600).contains(&answer.status), "{answer:?}");
+    assert_eq!(rig.backends[0].stats()?.requests, 0);
+    rig.still_serves()
+}
