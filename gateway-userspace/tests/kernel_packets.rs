@@ -12,7 +12,7 @@ use gateway_common::{
 use kernel_support::{
     config, count,
     frames::{ACK, ICMP, ICMPV6, SYN, TCP, UDP, echo, ethernet, ipv4, ipv6, padded, tcp, udp},
-    plane, verdict,
+    plane, run, send, verdict,
 };
 use proptest::{prelude::*, test_runner::TestRunner};
 
@@ -187,7 +187,7 @@ fn on_host(frame: &[u8]) -> (Reason, Parsed) {
 }
 
 fn in_kernel(plane: &KernelPlane, frame: &[u8]) -> (Reason, Parsed) {
-    let (id, _) = plane.run("probe_parse", frame, 1).unwrap();
+    let id = run(plane, "probe_parse", frame, 1);
     let [hi, lo, to_hi, to_lo, rest, ..] = plane.probed();
     let parsed = Parsed {
         source: Address { hi, lo },
@@ -218,7 +218,7 @@ fn the_kernel_reads_every_shape_as_the_host_does() {
     for (what, frame, reason, _) in shapes().into_iter().chain(malformed()) {
         assert_eq!(in_kernel(&plane, &frame), on_host(&frame), "{what}");
         assert_eq!(verdict(&plane, &frame), reason, "{what}");
-        let (action, _) = plane.run("xdp_gateway", &frame, 1).unwrap();
+        let action = run(&plane, "xdp_gateway", &frame, 1);
         assert_eq!(action, if reason.is_malformed() { 1 } else { 2 }, "{what}");
     }
 }
@@ -286,7 +286,7 @@ fn every_packet_is_counted_once_with_its_reason_and_bytes() {
     let plane = plane(&config());
     let vectors: Vec<_> = shapes().into_iter().chain(malformed()).collect();
     for (_, frame, ..) in &vectors {
-        plane.run("xdp_gateway", frame, 10).unwrap();
+        send(&plane, frame, 10);
     }
     let rows = plane.counters();
     assert_eq!(rows.iter().map(|row| row.packets).sum::<u64>(), 10 * vectors.len() as u64);
@@ -303,7 +303,7 @@ fn drops_are_sampled_with_what_is_known_of_them() {
     needs_bpf!();
     let plane = plane(&config());
     let frame = ethernet(&[], 0x0800, &ipv4(V4, TCP, &[], 0, &tcp(0x03)));
-    plane.run("xdp_gateway", &frame, 3000).unwrap();
+    send(&plane, &frame, 3000);
     let samples = plane.samples();
     assert!((1..=6).contains(&samples.len()), "the first and few of the rest: {}", samples.len());
     let first = &samples[0];

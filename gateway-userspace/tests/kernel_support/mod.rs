@@ -1,5 +1,5 @@
 //! What the tests of the kernel half share: configs, frames, and saying why a test cannot run here.
-#![allow(dead_code, clippy::unwrap_used)]
+#![allow(dead_code, clippy::unwrap_used, reason = "each test program uses a part of it, and tests may panic")]
 
 pub mod frames;
 pub mod lab;
@@ -47,8 +47,19 @@ pub fn plane(cfg: &Kernel) -> KernelPlane {
 
 /// The reason the loaded program gives for a frame.
 pub fn verdict(plane: &KernelPlane, frame: &[u8]) -> Reason {
-    let (id, _) = plane.run("probe_verdict", frame, 1).unwrap_or_else(|error| panic!("{error}"));
+    let id = run(plane, "probe_verdict", frame, 1);
     u8::try_from(id).ok().and_then(Reason::from_id).unwrap_or_else(|| panic!("no reason has the id {id}"))
+}
+
+/// Hands a frame to one of the programs; what it returns.
+pub fn run(plane: &KernelPlane, program: &'static str, frame: &[u8], times: u32) -> u32 {
+    let done = plane.runner(program).and_then(|runner| runner.run(frame, times));
+    done.unwrap_or_else(|error| panic!("{error}")).0
+}
+
+/// Hands a frame to `xdp_gateway`.
+pub fn send(plane: &KernelPlane, frame: &[u8], times: u32) {
+    run(plane, "xdp_gateway", frame, times);
 }
 
 /// Packets counted with a reason, on all interfaces.
@@ -63,10 +74,28 @@ pub fn flood(plane: &KernelPlane, frame: &[u8], time: Duration) -> (u64, u64, Du
     let began = std::time::Instant::now();
     let mut sent = 0;
     while began.elapsed() < time {
-        plane.run("xdp_gateway", frame, 5000).unwrap_or_else(|error| panic!("{error}"));
+        send(plane, frame, 5000);
         sent += 5000;
     }
     (sent, passed() - before, began.elapsed())
+}
+
+/// Waits until no other test that measures runs, in any process: see `tests/src/lock.rs`.
+#[must_use]
+pub fn alone() -> std::fs::File {
+    let file = std::fs::File::create(std::env::temp_dir().join("gateway-lab.lock")).unwrap();
+    file.lock().unwrap();
+    file
+}
+
+/// Keeps this thread on one CPU.
+pub fn pin_to(cpu: usize) {
+    // SAFETY: a zeroed set is an empty one; the call reads it.
+    unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(cpu, &mut set);
+        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set);
+    }
 }
 
 /// Why the kernel half cannot be tested here.
