@@ -25,6 +25,7 @@ pub trait Packet {
 
 /// What is known of a packet. Filled as far as parsing came, so that a drop can be reported with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
 pub struct Parsed {
     pub source: Address,
     pub destination: Address,

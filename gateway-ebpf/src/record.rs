@@ -1,16 +1,16 @@
 //! Counting every packet by interface and reason, and sampling drops for people to look at.
 
-use aya_ebpf::{helpers::generated::bpf_ktime_get_ns, programs::XdpContext};
+use aya_ebpf::{bindings::xdp_md, helpers::generated::bpf_ktime_get_ns, programs::XdpContext};
 use gateway_common::{
     maps::{INTERFACES, Sample, Settings, counter_index},
-    packet::{Packet as _, Parsed},
+    packet::{self, Packet as _, Parsed},
     verdict::{Action, Reason},
 };
 
 use crate::{maps, packet::Frame};
 
 #[inline(always)]
-pub fn count(ctx: &XdpContext, settings: Option<&Settings>, reason: Reason, parsed: &Parsed) {
+pub fn count(ctx: &XdpContext, settings: Option<&Settings>, reason: Reason) {
     let ifindex = ctx.ingress_ifindex() as u32;
     let length = Frame::new(ctx).len() as u64;
     let slot = settings.map_or(INTERFACES as u32, |settings| slot_of(settings, ifindex));
@@ -25,7 +25,7 @@ pub fn count(ctx: &XdpContext, settings: Option<&Settings>, reason: Reason, pars
     if let (Some(settings), Action::Drop) = (settings, reason.action())
         && before & settings.sample_mask == 0
     {
-        sample(ifindex, length as u32, reason, parsed);
+        gateway_sample(ctx.ctx, u32::from(reason.id()));
     }
 }
 
@@ -41,23 +41,32 @@ fn slot_of(settings: &Settings, ifindex: u32) -> u32 {
     slot as u32
 }
 
-/// Rare by the mask above. A full ring loses samples, never packets.
-#[inline(always)]
-fn sample(ifindex: u32, length: u32, reason: Reason, parsed: &Parsed) {
-    let Some(mut entry) = maps::EVENTS.reserve::<Sample>(0) else { return };
+/// Leaves a dropped packet in the ring; one that is full loses samples, never packets.
+///
+/// Rare by the mask above, so it reads the packet again: keeping what was read before would cost every packet the
+/// registers. External linkage makes the verifier look at it once and not once a way to get here.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn gateway_sample(ctx: *mut xdp_md, reason: u32) -> u32 {
+    let ctx = XdpContext::new(ctx);
+    let frame = Frame::new(&ctx);
+    let mut parsed = Parsed::default();
+    let _ = packet::parse(&frame, true, &mut parsed);
+    let Some(mut entry) = maps::EVENTS.reserve::<Sample>(0) else { return 0 };
     entry.write(Sample {
         // SAFETY: a helper without arguments.
         time_ns: unsafe { bpf_ktime_get_ns() },
         source: parsed.source,
         destination: parsed.destination,
-        ifindex,
-        length,
+        ifindex: ctx.ingress_ifindex() as u32,
+        length: frame.len() as u32,
         source_port: parsed.source_port,
         destination_port: parsed.destination_port,
         protocol: parsed.protocol,
-        reason: reason.id(),
+        reason: reason as u8,
         bits: parsed.bits,
         _pad: 0,
     });
     entry.submit(0);
+    1
 }

@@ -26,18 +26,18 @@ pub fn xdp_gateway(ctx: XdpContext) -> u32 {
 /// Judges and counts a packet.
 #[inline(always)]
 pub fn handle(ctx: &XdpContext) -> Reason {
-    let mut parsed = Parsed::default();
     let settings = settings();
     let reason = match settings {
-        Some(settings) => judge(ctx, settings, &mut parsed).unwrap_or_else(|reason| reason),
+        Some(settings) => judge(ctx, settings).unwrap_or_else(|reason| reason),
         None => Reason::NoSettings,
     };
-    record::count(ctx, settings, reason, &parsed);
+    record::count(ctx, settings, reason);
     reason
 }
 
 #[inline(always)]
-fn judge(ctx: &XdpContext, settings: &Settings, parsed: &mut Parsed) -> Result<Reason, Reason> {
+fn judge(ctx: &XdpContext, settings: &Settings) -> Result<Reason, Reason> {
+    let parsed = &mut Parsed::default();
     packet::parse(&Frame::new(ctx), settings.flags & flag::LOOPBACK != 0, parsed)?;
     if settings.flags & (flag::ACCESS_V4 | flag::ACCESS_V6 | flag::BANS | flag::LIMITS) == 0 {
         return Ok(Reason::Ok);
