@@ -46,9 +46,17 @@ pub fn run(hold: bool) -> Result<()> {
     let sent = flooding.finish()?;
     let flooded = gateway.metrics()?;
     report("during the flood", during, Some(before));
+    let attacker = net.attacker().v4().to_string();
+    gateway.cli(&["ban", "add", &attacker, "--for", "1m"])?.ok()?;
+    let flooding = flood.start(net.attacker())?;
+    std::thread::sleep(Duration::from_millis(300));
+    report("attacker banned", phase(5)?, Some(before));
+    let sent_banned = flooding.finish()?;
+    let banned = gateway.metrics()?;
     let after = phase(4)?;
     report("after the flood", after, Some(before));
-    kernel(&counted, &flooded, sent);
+    kernel("The flood", &counted, &flooded, sent);
+    kernel("The flood, attacker banned", &flooded, &banned, sent_banned);
     spread(&gateway.metrics()?, &backends);
     if hold {
         hold_up(&net, &gateway)?;
@@ -103,10 +111,10 @@ fn report(when: &str, (one, two): (Outcome, Outcome), before: Option<(Outcome, O
 }
 
 /// What the kernel half made of the flood.
-fn kernel(before: &Metrics, after: &Metrics, sent: Sent) {
+fn kernel(title: &str, before: &Metrics, after: &Metrics, sent: Sent) {
     println!(
         "\n  {}  the attacker sent {} packets, {} a second",
-        show::bold("The flood"),
+        show::bold(title),
         show::grouped(sent.packets as f64),
         show::grouped(sent.rate())
     );

@@ -110,7 +110,7 @@ pub fn run_plan(plan: &str) -> Result<()> {
         to_mac: mac(text("to_mac")?)?,
         from: SocketAddr::new(from, 40_000),
         to,
-        inside: Inside::Tcp { flags: SYN },
+        inside: Inside::tcp(SYN),
         vlans: Vec::new(),
         fragment: packet::DONT_FRAGMENT,
         options: Vec::new(),
