@@ -27,7 +27,11 @@ pub fn run(hold: bool) -> Result<()> {
         1 => (None, None),
         _ => (Some(MEASURED_CPU), Some(OTHER_CPU)),
     };
-    let gateway = Gateway::start_with(&net, &config(&backends), Options { cpu: ours, ..Options::default() })?;
+    let gateway = Gateway::start_with(
+        &net,
+        &config(&backends),
+        Options { cpu: ours, quiet: true, ..Options::default() },
+    )?;
     picture(&net, &gateway)?;
     let phase = |duration: u64| -> Result<(Outcome, Outcome)> {
         let to = SocketAddr::from((VIP4, 80));
@@ -76,19 +80,16 @@ fn config(backends: &[Backend]) -> String {
 fn picture(net: &Net, gateway: &Gateway) -> Result<()> {
     let mode = gateway.metrics()?.by("kernel_mode", "mode", &[]);
     let mode = mode.keys().cloned().collect::<Vec<_>>().join(", ");
-    println!(
-        "
-  client 1   {}  ─┐                                    ┌─ backend 1  {}
-  client 2   {}  ─┼─ XDP {mode} ─ gateway {VIP4}:80 ─┼─ backend 2  {}
-  attacker   {}  ─┘   limit 50k packets/s,             └─ backend 3  {}
-                            200 new connections/s a source",
-        net.client(1).v4(),
-        net.backend(1).v4(),
-        net.client(2).v4(),
-        net.backend(2).v4(),
-        net.attacker().v4(),
-        net.backend(3).v4(),
-    );
+    let middle = format!("─ XDP {mode} ─ gateway {VIP4}:80 ─");
+    let gap = |text: &str| format!("{text:<width$}", width = middle.chars().count());
+    let row = |left: &str, from: std::net::Ipv4Addr, joint: char, middle: &str, other: char, n: usize| {
+        println!("  {left}  {from}  ─{joint}{middle}{other}─ backend {n}  {}", net.backend(n).v4());
+    };
+    println!();
+    row("client 1", net.client(1).v4(), '┐', &gap(""), '┌', 1);
+    row("client 2", net.client(2).v4(), '┼', &middle, '┼', 2);
+    row("attacker", net.attacker().v4(), '┘', &gap("  limit: 50k packets/s,"), '└', 3);
+    println!("{:27}200 new connections/s, a source", "");
     Ok(())
 }
 
