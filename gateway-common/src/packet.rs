@@ -21,6 +21,10 @@ pub trait Packet {
     fn whole_len(&self) -> usize {
         self.len()
     }
+    /// The same number. The kernel's verifier follows every way to compute one until it is told to forget.
+    fn forget(&self, number: usize) -> usize {
+        number
+    }
 }
 
 /// What is known of a packet. Filled as far as parsing came, so that a drop can be reported with it.
@@ -68,7 +72,7 @@ const ACK: u32 = 0x10;
 /// Reads a frame into `out`. `Err` says why it is not an IP packet that bans and limits should judge: it is
 /// malformed (dropped) or not IP at all (passed). `loopback`: sources like 127.0.0.1 are all right.
 #[inline(always)]
-pub fn parse<P: Packet>(packet: &P, loopback: bool, out: &mut Parsed) -> Result<(), Reason> {
+pub fn parse<P: Packet + ?Sized>(packet: &P, loopback: bool, out: &mut Parsed) -> Result<(), Reason> {
     let mut kind = packet.u16(12).ok_or(Reason::Truncated)?;
     let mut at = ETHERNET;
     if is_vlan(kind) {
@@ -95,7 +99,7 @@ const fn is_vlan(kind: u16) -> bool {
 }
 
 #[inline(always)]
-fn ipv4<P: Packet>(packet: &P, at: usize, loopback: bool, out: &mut Parsed) -> Result<(), Reason> {
+fn ipv4<P: Packet + ?Sized>(packet: &P, at: usize, loopback: bool, out: &mut Parsed) -> Result<(), Reason> {
     // RFC 791 section 3.1, read as 8 + 8 + 4 bytes.
     let destination = packet.u32(at + 16).ok_or(Reason::Truncated)?;
     let first = packet.u64(at).ok_or(Reason::Truncated)?;
@@ -124,7 +128,7 @@ fn ipv4<P: Packet>(packet: &P, at: usize, loopback: bool, out: &mut Parsed) -> R
 }
 
 #[inline(always)]
-fn ipv6<P: Packet>(packet: &P, at: usize, loopback: bool, out: &mut Parsed) -> Result<(), Reason> {
+fn ipv6<P: Packet + ?Sized>(packet: &P, at: usize, loopback: bool, out: &mut Parsed) -> Result<(), Reason> {
     // RFC 8200 section 3.
     let lo = packet.u64(at + 32).ok_or(Reason::Truncated)?;
     let first = packet.u64(at).ok_or(Reason::Truncated)?;
@@ -166,8 +170,8 @@ fn ipv6<P: Packet>(packet: &P, at: usize, loopback: bool, out: &mut Parsed) -> R
             out.protocol = kind;
             return Err(if more { Reason::BadFragment } else { Reason::BadIpLength });
         }
-        payload -= size;
-        at += size;
+        payload = packet.forget(payload - size);
+        at = packet.forget(at + size);
         if kind == 44 {
             let offset = (word & 0xfff8) as usize;
             let continues = word & 1 != 0;
@@ -192,7 +196,7 @@ const fn is_extension(next: u8) -> bool {
 
 /// The IP packet must fit in the frame; the frame may be longer (Ethernet pads to 60 bytes).
 #[inline(always)]
-fn within<P: Packet>(packet: &P, at: usize, length: usize) -> Result<(), Reason> {
+fn within<P: Packet + ?Sized>(packet: &P, at: usize, length: usize) -> Result<(), Reason> {
     let end = at + length;
     if end > packet.len() && end > packet.whole_len() { Err(Reason::BadIpLength) } else { Ok(()) }
 }
@@ -224,7 +228,7 @@ fn fragment(
 }
 
 #[inline(always)]
-fn transport<P: Packet>(
+fn transport<P: Packet + ?Sized>(
     packet: &P,
     at: usize,
     payload: usize,

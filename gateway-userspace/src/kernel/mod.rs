@@ -23,6 +23,7 @@ mod table;
 
 use std::{
     net::IpAddr,
+    os::fd::{AsFd as _, OwnedFd},
     path::Path,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -47,6 +48,24 @@ const SAMPLES: usize = 4096;
 /// of a second) and a `sync` that changes ten thousands of prefixes.
 pub struct KernelPlane {
     state: Mutex<State>,
+}
+
+/// See [`KernelPlane::runner`].
+#[doc(hidden)]
+pub struct Runner {
+    program: &'static str,
+    fd: OwnedFd,
+}
+
+impl Runner {
+    /// Hands a packet (at least 14 bytes) to the program `repeat` times: the last return value and the mean time.
+    ///
+    /// # Errors
+    /// The kernel refuses the packet.
+    pub fn run(&self, packet: &[u8], repeat: u32) -> Result<(u32, Duration), KernelError> {
+        sys::test_run(self.fd.as_fd(), packet, repeat)
+            .map_err(|error| KernelError::Load { program: self.program, why: error.to_string() })
+    }
 }
 
 enum State {
@@ -75,7 +94,7 @@ impl KernelPlane {
     }
 
     /// For tests and benches: loads and fills everything, attaches to nothing, so that packets come from
-    /// [`Self::run`] only.
+    /// [`Self::runner`] only.
     ///
     /// # Errors
     /// Whatever keeps it from being loaded.
@@ -86,21 +105,15 @@ impl KernelPlane {
         Ok(Self { state: Mutex::new(State::On(Box::new(loaded))) })
     }
 
-    /// Runs a packet (at least 14 bytes) through one of the object's XDP programs `repeat` times: the last return
-    /// value and the mean time of a run.
+    /// One of the object's XDP programs, to be run by hand. It may be run by several threads at once.
     ///
     /// # Errors
-    /// There is no such program, or the kernel refuses it or the packet.
+    /// There is no such program, or the kernel refuses it.
     #[doc(hidden)]
-    pub fn run(
-        &self,
-        program: &'static str,
-        packet: &[u8],
-        repeat: u32,
-    ) -> Result<(u32, Duration), KernelError> {
+    pub fn runner(&self, program: &'static str) -> Result<Runner, KernelError> {
         let off = Err(KernelError::Off { why: "nothing is loaded".into() });
-        let run = self.on(off, |loaded| loaded.run(program, packet, repeat))?;
-        Ok((run.return_value, run.duration))
+        let fd = self.on(off, |loaded| loaded.program(program))?;
+        Ok(Runner { program, fd })
     }
 
     /// What the program `probe_parse` read from its last packet: see `gateway-ebpf/src/probe.rs`.

@@ -1,10 +1,14 @@
 //! The kernel half while it runs: what is loaded, what its maps hold, and keeping both as the config says.
 
-use std::{fs, net::IpAddr};
+use std::{
+    fs,
+    net::IpAddr,
+    os::fd::{AsFd as _, OwnedFd},
+};
 
 use aya::{
     Ebpf,
-    programs::{ProgramError, TestRun as _, TestRunOptions, TestRunResult, Xdp},
+    programs::{ProgramError, Xdp},
 };
 use gateway_common::maps::{
     ACCESS_CAPACITY, INTERFACES, LAYOUT_VERSION, Settings, access, ban_code, flag, name,
@@ -182,24 +186,17 @@ impl Loaded {
         self.bench || self.attached.iter().any(|attached| attached.mode.is_some())
     }
 
-    /// Runs a packet through one of the object's XDP programs (BPF_PROG_TEST_RUN).
-    pub fn run(
-        &mut self,
-        program: &'static str,
-        packet: &[u8],
-        repeat: u32,
-    ) -> Result<TestRunResult, KernelError> {
-        let failed = |error: ProgramError| KernelError::Load { program, why: chain(&error) };
-        let missing = || KernelError::Load { program, why: "it is not in the object".into() };
+    /// One of the object's XDP programs, loaded.
+    pub fn program(&mut self, name: &'static str) -> Result<OwnedFd, KernelError> {
+        let failed = |error: ProgramError| KernelError::Load { program: name, why: chain(&error) };
+        let missing = || KernelError::Load { program: name, why: "it is not in the object".into() };
         let program: &mut Xdp =
-            self.ebpf.program_mut(program).ok_or_else(missing)?.try_into().map_err(failed)?;
+            self.ebpf.program_mut(name).ok_or_else(missing)?.try_into().map_err(failed)?;
         if program.fd().is_err() {
             program.load().map_err(failed)?;
         }
-        let mut options = TestRunOptions::new();
-        options.data_in = Some(packet);
-        options.repeat = repeat;
-        program.test_run(options).map_err(failed)
+        let fd = program.fd().map_err(failed)?.as_fd().try_clone_to_owned();
+        fd.map_err(|error| KernelError::Load { program: name, why: error.to_string() })
     }
 
     /// What the program `probe_parse` left.

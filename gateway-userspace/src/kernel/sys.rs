@@ -5,6 +5,7 @@ use std::{
     io,
     os::fd::{AsRawFd as _, BorrowedFd},
     path::Path,
+    time::Duration,
 };
 
 /// Nanoseconds of CLOCK_MONOTONIC, the time of every map.
@@ -65,9 +66,9 @@ pub fn mount_bpffs(at: &Path) -> io::Result<()> {
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Bits of this process's effective capabilities.
+/// Bits of this thread's effective capabilities.
 pub fn effective_capabilities() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let status = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     line.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok()).unwrap_or(0)
 }
@@ -136,4 +137,43 @@ pub fn for_each_entry<K: aya::Pod + Default, V: aya::Pod + Default>(
         from = to;
         first = false;
     }
+}
+
+/// `BPF_PROG_TEST_RUN`: hands a packet (at least 14 bytes) to a program `repeat` times. The last return value, and the
+/// mean time of a run.
+pub fn test_run(program: BorrowedFd<'_>, packet: &[u8], repeat: u32) -> io::Result<(u32, Duration)> {
+    #[repr(C)]
+    #[derive(Default)]
+    struct TestRun {
+        prog_fd: u32,
+        retval: u32,
+        data_size_in: u32,
+        data_size_out: u32,
+        data_in: u64,
+        data_out: u64,
+        repeat: u32,
+        duration_ns: u32,
+        ctx_size_in: u32,
+        ctx_size_out: u32,
+        ctx_in: u64,
+        ctx_out: u64,
+        flags: u32,
+        cpu: u32,
+        batch_size: u32,
+        _pad: u32,
+    }
+    const BPF_PROG_TEST_RUN: libc::c_long = 10;
+    let mut run = TestRun {
+        prog_fd: program.as_raw_fd() as u32,
+        data_size_in: packet.len() as u32,
+        data_in: packet.as_ptr() as u64,
+        repeat,
+        ..TestRun::default()
+    };
+    // SAFETY: the kernel reads the packet and writes into the structure only.
+    let done = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_TEST_RUN, &raw mut run, size_of::<TestRun>()) };
+    if done < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok((run.retval, Duration::from_nanos(u64::from(run.duration_ns))))
 }

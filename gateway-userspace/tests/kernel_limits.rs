@@ -1,0 +1,236 @@
+//! Buckets in the loaded program: exact, one a source, and out of reach of spoofed floods.
+#![allow(clippy::unwrap_used)]
+
+mod kernel_support;
+
+use std::time::{Duration, Instant};
+
+use gateway::{config::model::Kernel, kernel::KernelPlane};
+use gateway_common::verdict::Reason;
+use kernel_support::{
+    alone, bucket, config, count, flood,
+    frames::{ACK, SYN, tcp_from, udp_from, udp_from_v6},
+    lab, pin_to, plane, send, verdict,
+};
+
+fn limited(per_second: f64, burst: u64) -> Kernel {
+    let mut cfg = config();
+    cfg.limit.packets = bucket(per_second, burst);
+    cfg
+}
+
+/// The kernel half on a veth of its own. There its program stays known to the kernel's XDP dispatcher, and test runs
+/// follow each other without a pause; otherwise each begins and ends with some milliseconds in which buckets fill.
+fn attached<T: Send>(cfg: &Kernel, test: impl FnOnce(&KernelPlane) -> T + Send) -> T {
+    lab::inside(|lab| {
+        lab.veth("gw0", "gw1");
+        let cfg = Kernel { interfaces: vec!["gw0".into()], pin: lab.pin(), ..cfg.clone() };
+        let plane = KernelPlane::start(&cfg).unwrap();
+        assert_eq!(plane.status().interfaces[0].mode, "native", "{:?}", plane.status());
+        let result = test(&plane);
+        plane.stop();
+        result
+    })
+}
+
+/// Passed packets beside what rate and burst allow in the time the flood took.
+fn ratio(plane: &KernelPlane, cfg: &Kernel, time: Duration) -> f64 {
+    let (_, passed, took) = flood(plane, &udp_from([192, 0, 2, 1]), time);
+    let bucket = cfg.limit.packets.unwrap();
+    passed as f64 / (bucket.burst as f64 + bucket.rate.per_second * took.as_secs_f64())
+}
+
+#[test]
+fn refill_is_exact_to_one_percent_over_five_seconds() {
+    needs_bpf!();
+    let _alone = alone();
+    // By jiffies where the burst spans ten ticks, else by the exact clock: both kinds.
+    for (rate, burst, clock) in
+        [(200.0, 200, "jiffies"), (2000.0, 50, "monotonic"), (50_000.0, 25_000, "jiffies")]
+    {
+        let cfg = limited(rate, burst);
+        let exact = |_| {
+            let ratio = attached(&cfg, |plane| {
+                let status = plane.status();
+                assert!(status.clock.source == clock || status.clock.hz.is_none(), "{status:?}");
+                ratio(plane, &cfg, Duration::from_secs(5))
+            });
+            println!("{rate}/s, burst {burst}: {ratio:.4} of what is allowed");
+            (0.99..1.01).contains(&ratio)
+        };
+        // A flood that the scheduler stops for longer than the burst lasts misses tokens: not the bucket's fault.
+        assert!((0..3).any(exact), "{rate}/s, burst {burst}");
+    }
+}
+
+#[test]
+fn a_full_bucket_passes_its_burst_at_once_and_no_more() {
+    needs_bpf!();
+    let plane = plane(&limited(1.0, 37));
+    send(&plane, &udp_from([192, 0, 2, 1]), 5000);
+    let passed = count(&plane, Reason::Ok);
+    assert!((37..=38).contains(&passed), "{passed}");
+    assert_eq!(count(&plane, Reason::LimitPackets), 5000 - passed);
+}
+
+#[test]
+fn one_source_does_not_touch_another() {
+    needs_bpf!();
+    let plane = plane(&limited(0.01, 10));
+    send(&plane, &udp_from([192, 0, 2, 1]), 100_000);
+    assert_eq!(verdict(&plane, &udp_from([192, 0, 2, 1])), Reason::LimitPackets);
+    for host in 2..60 {
+        assert_eq!(verdict(&plane, &udp_from([192, 0, 2, host])), Reason::Ok, "host {host}");
+    }
+}
+
+#[test]
+fn addresses_of_one_ipv6_prefix_share_a_bucket() {
+    needs_bpf!();
+    for (bits, neighbour, alone) in
+        [(64, "2001:db8:0:1::", "2001:db8:0:2::1"), (48, "2001:db8:0:9::", "2001:db8:1::1")]
+    {
+        let mut cfg = limited(0.01, 100);
+        cfg.limit.ipv6_prefix = bits;
+        let plane = plane(&cfg);
+        for host in 0..4096 {
+            send(&plane, &udp_from_v6(&format!("2001:db8:0:1::{host:x}")), 1);
+        }
+        assert_eq!(count(&plane, Reason::Ok), 100, "/{bits}");
+        assert_eq!(
+            verdict(&plane, &udp_from_v6(&format!("{neighbour}ffff"))),
+            Reason::LimitPackets,
+            "/{bits}"
+        );
+        assert_eq!(verdict(&plane, &udp_from_v6(alone)), Reason::Ok, "/{bits}");
+    }
+}
+
+#[test]
+fn link_local_neighbours_have_buckets_of_their_own() {
+    needs_bpf!();
+    let plane = plane(&limited(0.01, 5));
+    send(&plane, &udp_from_v6("fe80::1"), 100);
+    assert_eq!(verdict(&plane, &udp_from_v6("fe80::1")), Reason::LimitPackets);
+    assert_eq!(verdict(&plane, &udp_from_v6("fe80::2")), Reason::Ok);
+}
+
+#[test]
+fn new_connections_have_a_bucket_of_their_own() {
+    needs_bpf!();
+    let mut cfg = config();
+    cfg.limit.new = bucket(0.01, 5);
+    let plane = plane(&cfg);
+    let source = [192, 0, 2, 1];
+    send(&plane, &tcp_from(source, SYN), 100);
+    assert_eq!((count(&plane, Reason::Ok), count(&plane, Reason::LimitNew)), (5, 95));
+    for other in [tcp_from(source, ACK), tcp_from(source, SYN | ACK), udp_from(source)] {
+        assert_eq!(verdict(&plane, &other), Reason::Ok);
+    }
+    assert_eq!(verdict(&plane, &tcp_from([192, 0, 2, 2], SYN)), Reason::Ok);
+    let row = plane.source("192.0.2.1".parse().unwrap()).unwrap();
+    assert_eq!((row.packets_left, row.new_left, row.dropped), (None, Some(0), 95));
+}
+
+#[test]
+fn exempt_sources_are_not_limited() {
+    needs_bpf!();
+    let mut cfg = limited(0.01, 5);
+    cfg.limit.exempt = kernel_support::prefixes(&["192.0.2.0/24", "2001:db8::/32"]);
+    let plane = plane(&cfg);
+    send(&plane, &udp_from([192, 0, 2, 1]), 500);
+    send(&plane, &udp_from_v6("2001:db8::1"), 500);
+    assert_eq!(count(&plane, Reason::Exempt), 1000);
+    assert!(plane.sources(10).is_empty(), "nobody counts them either");
+}
+
+#[test]
+fn two_cpus_on_one_bucket_get_what_one_would() {
+    needs_bpf!();
+    let _alone = alone();
+    for (rate, burst) in [(1000.0, 20), (100_000.0, 10_000)] {
+        let ratio = attached(&limited(rate, burst), |plane| {
+            let (began, time) = (Instant::now(), Duration::from_secs(3));
+            std::thread::scope(|scope| {
+                for cpu in 0..2 {
+                    scope.spawn(move || {
+                        pin_to(cpu);
+                        let runner = plane.runner("xdp_gateway").unwrap();
+                        while began.elapsed() < time {
+                            runner.run(&udp_from([192, 0, 2, 1]), 5000).unwrap();
+                        }
+                    });
+                }
+            });
+            count(plane, Reason::Ok) as f64 / (burst as f64 + rate * began.elapsed().as_secs_f64())
+        });
+        println!("{rate}/s from two CPUs: {ratio:.4} of what is allowed");
+        assert!((0.97..1.02).contains(&ratio), "{rate}/s: {ratio:.4}");
+    }
+}
+
+#[test]
+fn spoofed_floods_neither_fill_the_table_nor_reset_a_bucket() {
+    needs_bpf!();
+    let _alone = alone();
+    attached(&limited(0.01, 5), |plane| {
+        let greedy = udp_from([192, 0, 2, 1]);
+        send(plane, &greedy, 1000);
+        let runner = plane.runner("xdp_gateway").unwrap();
+        let began = Instant::now();
+        let mut spoofed = 0u32;
+        // Two packets from each address: what makes a plain LRU table forget everybody else.
+        while began.elapsed() < Duration::from_secs(4) {
+            let [a, b, c, d] = spoofed.wrapping_mul(7919).wrapping_add(0x2000_0000).to_be_bytes();
+            runner.run(&udp_from([a, b, c, d]), 2).unwrap();
+            spoofed += 1;
+        }
+        let before = count(plane, Reason::LimitPackets);
+        send(plane, &greedy, 1000);
+        assert!(count(plane, Reason::LimitPackets) >= before + 999, "its bucket is still empty");
+        let buckets = plane.maps().into_iter().find(|map| map.name == "BUCKETS").unwrap().entries;
+        let budget = 16_384.0 * (began.elapsed().as_secs_f64() + 1.0);
+        println!("{spoofed} spoofed sources, {buckets} buckets, a budget of {budget:.0}");
+        assert!(buckets as f64 <= budget);
+        assert!(spoofed > 20_000, "{spoofed} are no flood");
+    });
+}
+
+#[test]
+fn sources_are_listed_by_what_was_refused_and_can_be_reset() {
+    needs_bpf!();
+    let plane = plane(&limited(0.01, 10));
+    for (host, packets) in [(1, 4), (2, 400), (3, 40)] {
+        send(&plane, &udp_from([192, 0, 2, host]), packets);
+    }
+    let rows = plane.sources(2);
+    assert_eq!(rows.iter().map(|row| row.source.as_str()).collect::<Vec<_>>(), ["192.0.2.2", "192.0.2.3"]);
+    assert_eq!((rows[0].dropped, rows[0].packets_left), (390, Some(0)));
+    let quiet = plane.source("192.0.2.1".parse().unwrap()).unwrap();
+    assert_eq!((quiet.dropped, quiet.packets_left), (0, Some(6)));
+    assert!(quiet.idle_seconds < 60.0);
+
+    let source = "192.0.2.2".parse().unwrap();
+    plane.reset(source).unwrap();
+    assert!(plane.source(source).is_none());
+    assert_eq!(verdict(&plane, &udp_from([192, 0, 2, 2])), Reason::Ok);
+    plane.reset("203.0.113.1".parse().unwrap()).unwrap();
+    let buckets = plane.maps().into_iter().find(|map| map.name == "BUCKETS").unwrap();
+    assert_eq!((buckets.entries, buckets.capacity), (3, 131_072));
+}
+
+#[test]
+fn a_reload_changes_the_limit_of_sources_that_were_blocked_by_the_old_one() {
+    needs_bpf!();
+    let plane: KernelPlane = plane(&limited(1.0 / 3600.0, 1000));
+    let frame = udp_from([192, 0, 2, 1]);
+    send(&plane, &frame, 2000);
+    assert_eq!(verdict(&plane, &frame), Reason::LimitPackets);
+    let report = plane.sync(&limited(1000.0, 1000)).unwrap();
+    assert_eq!(report.settings_changed, 1);
+    assert_eq!(verdict(&plane, &frame), Reason::Ok);
+    plane.sync(&config()).unwrap();
+    send(&plane, &frame, 5000);
+    assert_eq!(verdict(&plane, &frame), Reason::Ok, "no limit is left");
+    assert_eq!(plane.plan(&config()).unwrap(), Default::default());
+}
