@@ -27,7 +27,11 @@ pub fn run(hold: bool) -> Result<()> {
         1 => (None, None),
         _ => (Some(MEASURED_CPU), Some(OTHER_CPU)),
     };
-    let gateway = Gateway::start_with(&net, &config(&backends), Options { cpu: ours, ..Options::default() })?;
+    let gateway = Gateway::start_with(
+        &net,
+        &config(&backends),
+        Options { cpu: ours, quiet: true, ..Options::default() },
+    )?;
     picture(&net, &gateway)?;
     let phase = |duration: u64| -> Result<(Outcome, Outcome)> {
         let to = SocketAddr::from((VIP4, 80));
@@ -46,9 +50,17 @@ pub fn run(hold: bool) -> Result<()> {
     let sent = flooding.finish()?;
     let flooded = gateway.metrics()?;
     report("during the flood", during, Some(before));
+    let attacker = net.attacker().v4().to_string();
+    gateway.cli(&["ban", "add", &attacker, "--for", "1m"])?.ok()?;
+    let flooding = flood.start(net.attacker())?;
+    std::thread::sleep(Duration::from_millis(300));
+    report("attacker banned", phase(5)?, Some(before));
+    let sent_banned = flooding.finish()?;
+    let banned = gateway.metrics()?;
     let after = phase(4)?;
     report("after the flood", after, Some(before));
-    kernel(&counted, &flooded, sent);
+    kernel("The flood", &counted, &flooded, sent);
+    kernel("The flood, attacker banned", &flooded, &banned, sent_banned);
     spread(&gateway.metrics()?, &backends);
     if hold {
         hold_up(&net, &gateway)?;
@@ -68,19 +80,16 @@ fn config(backends: &[Backend]) -> String {
 fn picture(net: &Net, gateway: &Gateway) -> Result<()> {
     let mode = gateway.metrics()?.by("kernel_mode", "mode", &[]);
     let mode = mode.keys().cloned().collect::<Vec<_>>().join(", ");
-    println!(
-        "
-  client 1   {}  ─┐                                    ┌─ backend 1  {}
-  client 2   {}  ─┼─ XDP {mode} ─ gateway {VIP4}:80 ─┼─ backend 2  {}
-  attacker   {}  ─┘   limit 50k packets/s,             └─ backend 3  {}
-                            200 new connections/s a source",
-        net.client(1).v4(),
-        net.backend(1).v4(),
-        net.client(2).v4(),
-        net.backend(2).v4(),
-        net.attacker().v4(),
-        net.backend(3).v4(),
-    );
+    let middle = format!("─ XDP {mode} ─ gateway {VIP4}:80 ─");
+    let gap = |text: &str| format!("{text:<width$}", width = middle.chars().count());
+    let row = |left: &str, from: std::net::Ipv4Addr, joint: char, middle: &str, other: char, n: usize| {
+        println!("  {left}  {from}  ─{joint}{middle}{other}─ backend {n}  {}", net.backend(n).v4());
+    };
+    println!();
+    row("client 1", net.client(1).v4(), '┐', &gap(""), '┌', 1);
+    row("client 2", net.client(2).v4(), '┼', &middle, '┼', 2);
+    row("attacker", net.attacker().v4(), '┘', &gap("  limit: 50k packets/s,"), '└', 3);
+    println!("{:27}200 new connections/s, a source", "");
     Ok(())
 }
 
@@ -103,10 +112,10 @@ fn report(when: &str, (one, two): (Outcome, Outcome), before: Option<(Outcome, O
 }
 
 /// What the kernel half made of the flood.
-fn kernel(before: &Metrics, after: &Metrics, sent: Sent) {
+fn kernel(title: &str, before: &Metrics, after: &Metrics, sent: Sent) {
     println!(
         "\n  {}  the attacker sent {} packets, {} a second",
-        show::bold("The flood"),
+        show::bold(title),
         show::grouped(sent.packets as f64),
         show::grouped(sent.rate())
     );

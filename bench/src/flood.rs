@@ -160,7 +160,7 @@ fn start(net: &Net, backend: SocketAddr, front: Front) -> Result<Running> {
     let config = format!(
         "[gateway]\nworkers = 1\n[listener.web]\nbind = \":80\"\n[route.all]\nto = [\"{backend}\"]\n{kernel}"
     );
-    let options = Options { cpu: Some(MEASURED_CPU), ..Options::default() };
+    let options = Options { cpu: Some(MEASURED_CPU), quiet: true, ..Options::default() };
     let _gateway = Gateway::start_with(net, &config, options)?;
     let _bare = match front {
         Front::GatewayBareDrop => Some(attach_bare(&net.gateway, "atk", Bare::Drop)?),

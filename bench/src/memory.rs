@@ -38,8 +38,11 @@ pub fn run() -> Result<Value> {
     let config = format!(
         "[gateway]\nworkers = 1\n[listener.web]\nbind = \":80\"\n[route.all]\nto = [\"{backend}\"]\n"
     );
-    let gateway =
-        Gateway::start_with(&net, &config, Options { cpu: Some(MEASURED_CPU), ..Options::default() })?;
+    let gateway = Gateway::start_with(
+        &net,
+        &config,
+        Options { cpu: Some(MEASURED_CPU), quiet: true, ..Options::default() },
+    )?;
     let nginx = peers::nginx_proxy(&net.gateway, places(8001), MEASURED_CPU, "", "")?;
     let haproxy = peers::haproxy(&net.gateway, places(8002), MEASURED_CPU)?;
     let programs = [

@@ -99,7 +99,7 @@ pub fn haproxy(namespace: &Namespace, places: Places, cpu: usize) -> Result<Peer
     let dir = tempfile::Builder::new().prefix("gateway-bench-").tempdir()?;
     let Places { listen, backend, log_sink } = places;
     let config = format!(
-        "global\n  nbthread 1\n  maxconn 12000\n  log {log_sink} len 1024 local0 info\n\
+        "global\n  nbthread 1\n  maxconn 8000\n  log {log_sink} len 1024 local0 info\n\
          defaults\n  mode http\n  log global\n  option httplog\n  option forwardfor\n  http-reuse always\n  \
          timeout connect 1s\n  timeout client 75s\n  timeout server 60s\n  timeout http-keep-alive 75s\n\
          frontend web\n  bind {listen}\n  unique-id-format %[uuid()]\n  unique-id-header x-request-id\n  \

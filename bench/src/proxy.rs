@@ -47,8 +47,11 @@ pub fn run(effort: Effort) -> Result<Value> {
         "[gateway]\nworkers = 1\n[listener.web]\nbind = \"127.0.0.1:8003\"\n[route.all]\nto = [\"{backend}\"]\n\
          [kernel]\nmode = \"off\"\nsteer = \"off\"\n"
     );
-    let gateway =
-        Gateway::start_with(&net, &config, Options { cpu: Some(MEASURED_CPU), ..Options::default() })?;
+    let gateway = Gateway::start_with(
+        &net,
+        &config,
+        Options { cpu: Some(MEASURED_CPU), quiet: true, ..Options::default() },
+    )?;
     let programs = [
         ("gateway", gateway.pid(), 8003),
         ("nginx", nginx.process.id(), 8001),

@@ -87,8 +87,12 @@ pub fn undo_all() {
     let all = things().clone();
     for thing in &all {
         if let Thing::Process(pid) = thing {
-            // It may have ended by itself.
-            let _ = sys::signal(*pid, libc::SIGKILL);
+            let mut all = crate::process::descendants(*pid);
+            all.push(*pid);
+            for pid in all {
+                // It may have ended by itself.
+                let _ = sys::signal(pid, libc::SIGKILL);
+            }
         }
     }
     let names: Vec<String> = all

@@ -110,7 +110,7 @@ pub fn run_plan(plan: &str) -> Result<()> {
         to_mac: mac(text("to_mac")?)?,
         from: SocketAddr::new(from, 40_000),
         to,
-        inside: Inside::Tcp { flags: SYN },
+        inside: Inside::tcp(SYN),
         vlans: Vec::new(),
         fragment: packet::DONT_FRAGMENT,
         options: Vec::new(),
@@ -204,7 +204,9 @@ fn live(kinds: &[Frame], pace: Pace) -> Result<(u64, f64)> {
     const TIMES: u32 = 1024;
     let program = Program::send_off(interface_index(Node::INTERFACE)?)?;
     // A program that is attached somewhere runs at once, any other only after 15 ms of kernel housekeeping a call.
-    crate::net::ip_batch(None, "link add gen0 type veth peer name gen1\n", true)?;
+    if interface_index("gen0").is_err() {
+        crate::net::ip_batch(None, "link add gen0 type veth peer name gen1\n", false)?;
+    }
     let _attached = program.attach(interface_index("gen0")?)?;
     let port = |kind: &Frame, n: u16| {
         let from = SocketAddr::new(kind.from.ip(), kind.from.port() + n);

@@ -37,6 +37,8 @@ pub struct Options {
     pub arguments: Option<Vec<String>>,
     /// Pinned to this CPU.
     pub cpu: Option<usize>,
+    /// Its log is not shown when it is over.
+    pub quiet: bool,
     /// With these capabilities only (bit numbers).
     pub capabilities: Option<&'static [u32]>,
 }
@@ -338,7 +340,8 @@ impl Drop for Gateway {
     fn drop(&mut self) {
         self.kill();
         // A test harness shows this for a failed test only.
-        for line in self.stderr() {
+        let shown = if self.options.quiet { Vec::new() } else { self.stderr() };
+        for line in shown {
             eprintln!("gateway: {line}");
         }
         cleanup::remove_directory(&self.pin);

@@ -236,11 +236,11 @@ impl Net {
             write!(
                 gateway,
                 "link set {role} addrgenmode none\nlink set {role} up\n\
-                 addr add 10.77.{i}.1/24 dev {role}\naddr add fd77:0:0:{i}::1/64 dev {role} nodad\n\
+                 addr add 10.77.{i}.1/24 dev {role}\naddr add fd77:0:0:{i:x}::1/64 dev {role} nodad\n\
                  neigh add {} lladdr {outer} dev {role} nud permanent\n\
                  neigh add {} lladdr {outer} dev {role} nud permanent\n\
                  neigh add {} lladdr 02:77:00:00:ff:ff dev {role} nud permanent\n\
-                 route add 10.{many}.0.0/16 via {}\nroute add fd78:0:0:{i}::/64 via {}\n",
+                 route add 10.{many}.0.0/16 via {}\nroute add fd78:0:0:{i:x}::/64 via {}\n",
                 node.v4(),
                 node.v6(),
                 node.black_hole(),
@@ -257,9 +257,9 @@ impl Net {
                 "link set lo up\nlink set {eth} addrgenmode none\nlink set {eth} up\n\
                  addr add {}/24 dev {eth}\naddr add {}/64 dev {eth} nodad\n\
                  neigh add 10.77.{i}.1 lladdr {inner} dev {eth} nud permanent\n\
-                 neigh add fd77:0:0:{i}::1 lladdr {inner} dev {eth} nud permanent\n\
-                 route add default via 10.77.{i}.1\nroute add default via fd77:0:0:{i}::1\n\
-                 route add local 10.{many}.0.0/16 dev lo\nroute add local fd78:0:0:{i}::/64 dev lo\n",
+                 neigh add fd77:0:0:{i:x}::1 lladdr {inner} dev {eth} nud permanent\n\
+                 route add default via 10.77.{i}.1\nroute add default via fd77:0:0:{i:x}::1\n\
+                 route add local 10.{many}.0.0/16 dev lo\nroute add local fd78:0:0:{i:x}::/64 dev lo\n",
                 node.v4(),
                 node.v6(),
                 many = 100 + i,
@@ -366,6 +366,9 @@ pub fn ip_batch(namespace: Option<&Namespace>, batch: &str, force: bool) -> Resu
     }
     let output = child.wait_with_output()?;
     let errors = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "ip -batch: {errors}in:\n{batch}");
+    // It says "Command failed -:LINE".
+    let line = errors.rsplit_once("-:").and_then(|(_, line)| line.trim().parse::<usize>().ok());
+    let failed = line.and_then(|line| batch.lines().nth(line.saturating_sub(1))).unwrap_or("");
+    ensure!(output.status.success(), "ip {failed}: {errors}");
     Ok(())
 }

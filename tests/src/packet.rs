@@ -15,12 +15,19 @@ pub const DONT_FRAGMENT: u16 = 0x4000;
 pub enum Inside {
     Tcp {
         flags: u8,
+        payload: Vec<u8>,
     },
     Udp {
         payload: Vec<u8>,
     },
     /// An echo request.
     Icmp,
+}
+
+impl Inside {
+    pub fn tcp(flags: u8) -> Inside {
+        Inside::Tcp { flags, payload: Vec::new() }
+    }
 }
 
 /// A frame to be made.
@@ -58,7 +65,7 @@ impl Frame {
     }
 
     pub fn syn(node: &Node, from: impl Into<SocketAddr>, to: impl Into<SocketAddr>) -> Frame {
-        Frame::new(node, from, to, Inside::Tcp { flags: SYN })
+        Frame::new(node, from, to, Inside::tcp(SYN))
     }
 
     pub fn udp(node: &Node, from: impl Into<SocketAddr>, to: impl Into<SocketAddr>) -> Frame {
@@ -130,10 +137,10 @@ impl Frame {
     fn transport(&self, addresses: &[u8], v6: bool) -> (u8, Vec<u8>) {
         let ports = [self.from.port().to_be_bytes(), self.to.port().to_be_bytes()].concat();
         let (protocol, mut out, at) = match &self.inside {
-            Inside::Tcp { flags } => {
+            Inside::Tcp { flags, payload } => {
                 // Sequence 1, no acknowledgement, 5 words, the flags, a window, checksum and urgent pointer.
                 let rest = [0, 0, 0, 1, 0, 0, 0, 0, 0x50, *flags, 0xff, 0xff, 0, 0, 0, 0];
-                (6, [ports, rest.to_vec()].concat(), 16)
+                (6, [ports, rest.to_vec(), payload.clone()].concat(), 16)
             }
             Inside::Udp { payload } => {
                 let length = (8 + payload.len() as u16).to_be_bytes();
@@ -212,7 +219,7 @@ mod tests {
             to_mac: [4; 6],
             from: "192.0.2.1:1000".parse().unwrap(),
             to: "192.0.2.2:80".parse().unwrap(),
-            inside: Inside::Tcp { flags: SYN },
+            inside: Inside::tcp(SYN),
             vlans: vec![5],
             fragment: DONT_FRAGMENT,
             options: vec![1, 1, 1, 1],

@@ -57,9 +57,14 @@ impl Process {
         bail!("{} has not ended after {limit:?}", self.name)
     }
 
+    /// Ends it and what it has started, such as an nginx's workers, which would live on.
     pub fn kill(&mut self) {
-        // It may have ended by itself.
+        let descendants = if self.ended.is_none() { descendants(self.id()) } else { Vec::new() };
+        // It may have ended by itself, and so may they.
         let _ = self.signal(libc::SIGKILL);
+        for pid in descendants {
+            let _ = sys::signal(pid, libc::SIGKILL);
+        }
         if self.ended.is_none() {
             let status = self.child.wait();
             cleanup::forget_process(self.id());
@@ -130,6 +135,13 @@ fn children(pid: u32) -> Vec<u32> {
     lists
         .flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
         .collect()
+}
+
+/// Children, their children, and so on.
+pub(crate) fn descendants(pid: u32) -> Vec<u32> {
+    let children = children(pid);
+    let further = children.iter().flat_map(|&child| descendants(child)).collect::<Vec<_>>();
+    [children, further].concat()
 }
 
 /// No input, and output that nobody reads.

@@ -92,7 +92,7 @@ fn one_clients_flood_does_not_touch_anothers_bucket() -> Result<()> {
     lab_test!();
     let rig = rig(
         alone()?,
-        "limit = { packets = { rate = \"500/s\", burst = 500 }, new = { rate = \"20/s\", burst = 20 } }",
+        "limit = { packets = { rate = \"500/s\", burst = 500 }, new = { rate = \"1/m\", burst = 20 } }",
     )?;
     let flood = Flood { syn: true, ..rig.flood(rig.net.attacker().v4(), 20_000, 3) };
     let running = flood.start(rig.net.attacker())?;
@@ -299,7 +299,7 @@ fn a_syn_to_a_closed_port_is_refused_as_without_a_gateway() -> Result<()> {
     let client = rig.net.client(1);
     let refused = client.connect((VIP4, CLOSED).into(), None);
     assert_eq!(refused.err().map(|error| error.kind()), Some(std::io::ErrorKind::ConnectionRefused));
-    let odd = Frame::new(client, (client.v4(), 5), (VIP4, 80), Inside::Tcp { flags: SYN | 0x01 });
+    let odd = Frame::new(client, (client.v4(), 5), (VIP4, 80), Inside::tcp(SYN | 0x01));
     Sender::open(client)?.send(&odd)?;
     eventually("SYN with FIN is dropped", || Ok(rig.dropped("bad_tcp_flags")? == 1))
 }

@@ -277,7 +277,8 @@ fn every_reading_command_speaks_json_and_every_table_fits_80_columns() -> Result
             arguments.push(&config);
         }
         let table = rig.gateway.cli(&arguments)?;
-        assert!(table.code <= 1 && !table.stdout.is_empty(), "{words}: {table:?}");
+        // The doctor's is about the machine.
+        assert!((table.code <= 1 || words == "doctor") && !table.stdout.is_empty(), "{words}: {table:?}");
         let wide = table.stdout.lines().find(|line| line.chars().count() > 80);
         assert!(words == "config show" || wide.is_none(), "{words}: {wide:?}");
         arguments.extend(["-o", "json"]);

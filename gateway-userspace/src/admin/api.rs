@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::{bans, problem::Problem, status};
 use crate::{
     config,
-    daemon::{Control, Request},
+    daemon::{Control, Reach, Request},
     kernel,
 };
 
@@ -141,7 +141,7 @@ async fn limits(State(control): Shared) -> Json<Value> {
 }
 
 async fn reload(State(control): Shared) -> Result<Json<Value>, Problem> {
-    Ok(Json(json!(control.ask_reload().await?)))
+    Ok(Json(json!(control.ask_reload(Reach::Everything).await?)))
 }
 
 /// What a reload would change.

@@ -34,6 +34,7 @@ use crate::{
 /// What can be asked of the control thread.
 pub enum Request {
     Reload {
+        reach: Reach,
         reply: oneshot::Sender<Result<Reload, ReloadError>>,
     },
     /// Drain, or (`now`) not even that.
@@ -41,6 +42,14 @@ pub enum Request {
         now: bool,
     },
     ReopenLogs,
+}
+
+/// How much of the config is taken up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    Everything,
+    /// The block lists' files, and nothing else that may have been edited meanwhile.
+    BlockLists,
 }
 
 /// What a reload did.
@@ -145,9 +154,9 @@ impl Control {
     }
 
     /// Asks the control thread to reload and waits for the outcome.
-    pub async fn ask_reload(&self) -> Result<Reload, ReloadError> {
+    pub async fn ask_reload(&self, reach: Reach) -> Result<Reload, ReloadError> {
         let (reply, outcome) = oneshot::channel();
-        self.requests.send(Request::Reload { reply }).map_err(|_| ReloadError::Stopping)?;
+        self.requests.send(Request::Reload { reach, reply }).map_err(|_| ReloadError::Stopping)?;
         outcome.await.map_err(|_| ReloadError::Stopping)?
     }
 
@@ -159,8 +168,15 @@ impl Control {
 
     /// Loads the file again. All or nothing: whatever can fail is done before anything is changed.
     /// On the control thread only.
-    pub fn reload(&self) -> Result<Reload, ReloadError> {
-        let result = self.read_config().and_then(|config| self.apply(config));
+    pub fn reload(&self, reach: Reach) -> Result<Reload, ReloadError> {
+        let result = self.read_config().and_then(|read| match reach {
+            Reach::Everything => self.apply(read),
+            Reach::BlockLists => {
+                let mut config = self.snapshot.load().config.clone();
+                config.kernel.block = read.kernel.block;
+                self.apply(config)
+            }
+        });
         let mut state = lock(&self.state);
         match &result {
             Ok(reload) => {

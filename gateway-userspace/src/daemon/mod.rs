@@ -8,5 +8,5 @@ mod signals;
 mod start;
 mod workers;
 
-pub use control::{Control, Reload, ReloadError, Request};
+pub use control::{Control, Reach, Reload, ReloadError, Request};
 pub use start::{Options, Source, run};

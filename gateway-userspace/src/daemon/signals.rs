@@ -7,7 +7,7 @@ use tokio::{
     sync::mpsc::UnboundedSender,
 };
 
-use super::control::Request;
+use super::control::{Reach, Request};
 
 pub struct Signals {
     terminate: Signal,
@@ -34,7 +34,7 @@ impl Signals {
                 _ = self.terminate.recv() => stop(&mut asked_to_stop),
                 _ = self.interrupt.recv() => stop(&mut asked_to_stop),
                 // The outcome is logged; nobody waits for it.
-                _ = self.hangup.recv() => Request::Reload { reply: tokio::sync::oneshot::channel().0 },
+                _ = self.hangup.recv() => Request::Reload { reach: Reach::Everything, reply: tokio::sync::oneshot::channel().0 },
                 _ = self.user1.recv() => Request::ReopenLogs,
             };
             if requests.send(request).is_err() {

@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
 use super::{
-    control::{Control, ReloadError, Request},
+    control::{Control, Reach, ReloadError, Request},
     signals::Signals,
     workers::Workers,
 };
@@ -142,6 +142,7 @@ async fn serve(
     let registry = Arc::new(Registry::new(count));
     let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::compile(config, 1, None, &registry)));
     let workers = Workers::start(count, &snapshot, &access_log)?;
+    warn_of_idle_settings(&snapshot.load().config);
     let (requests, received) = mpsc::unbounded_channel();
     tokio::task::spawn_local(signals.forward(requests.clone()));
     let control = Arc::new(Control::new(
@@ -162,9 +163,7 @@ async fn serve(
     }
     tokio::task::spawn_local(upkeep(control.clone()));
     tokio::task::spawn_local(crate::kernel_log::forward(control.clone()));
-    if options.watch {
-        tokio::task::spawn_local(watch(control.clone()));
-    }
+    tokio::task::spawn_local(watch(control.clone(), options.watch));
     let config = &control.snapshot.load().config;
     let listening: Vec<String> =
         config.listeners.values().map(|listener| config::show_bind(listener.bind)).collect();
@@ -180,6 +179,16 @@ async fn serve(
     Ok(())
 }
 
+/// Settings that are right and do nothing.
+fn warn_of_idle_settings(config: &Config) {
+    let kernel = &config.kernel;
+    let wanted =
+        kernel.limit.packets.is_some() || kernel.limit.new.is_some() || !kernel.block.prefixes.is_empty();
+    if wanted && kernel.interfaces.is_empty() {
+        tracing::warn!("kernel.limit and kernel.block do nothing: kernel.interfaces names no interface");
+    }
+}
+
 fn worker_count(config: &Config) -> usize {
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     config.gateway.workers.map_or_else(cores, usize::from).max(1)
@@ -190,9 +199,9 @@ async fn attend(control: &Arc<Control>, mut requests: mpsc::UnboundedReceiver<Re
     let mut now = false;
     while let Some(request) = requests.recv().await {
         match request {
-            Request::Reload { reply } => {
+            Request::Reload { reach, reply } => {
                 let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Reloading]);
-                let _ = reply.send(control.reload());
+                let _ = reply.send(control.reload(reach));
                 let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
             }
             Request::ReopenLogs => control.access_log.reopen(),
@@ -229,7 +238,7 @@ async fn drain(control: &Arc<Control>, requests: &mut mpsc::UnboundedReceiver<Re
         loop {
             match requests.recv().await {
                 Some(Request::Stop { .. }) | None => return,
-                Some(Request::Reload { reply }) => drop(reply.send(Err(ReloadError::Stopping))),
+                Some(Request::Reload { reply, .. }) => drop(reply.send(Err(ReloadError::Stopping))),
                 Some(Request::ReopenLogs) => control.access_log.reopen(),
             }
         }
@@ -260,27 +269,31 @@ async fn upkeep(control: Arc<Control>) {
     }
 }
 
-/// Reloads when a file of the config changes and has then been left alone for a moment. Block lists are always watched.
-async fn watch(control: Arc<Control>) {
-    let mut seen = stamps(&control);
+/// Takes up changed files once they have been left alone for a moment: block lists always, the whole config with
+/// `--watch`. The outcomes are logged.
+async fn watch(control: Arc<Control>, whole: bool) {
+    let files = |control: &Control| {
+        let snapshot = control.snapshot.load();
+        let config = &snapshot.config;
+        stamps(if whole { &config.files } else { &config.kernel.block.files })
+    };
+    let mut seen = files(&control);
     loop {
         tokio::time::sleep(Duration::from_millis(500)).await;
-        let now = stamps(&control);
-        if now != seen {
-            tokio::time::sleep(Duration::from_millis(200)).await;
-            // The outcome is logged.
-            let _ = control.ask_reload().await;
-            seen = stamps(&control);
+        if files(&control) == seen {
+            continue;
         }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let _ = control.ask_reload(if whole { Reach::Everything } else { Reach::BlockLists }).await;
+        seen = files(&control);
     }
 }
 
 /// What tells whether a file was written or replaced.
-fn stamps(control: &Control) -> Vec<Option<(std::time::SystemTime, u64)>> {
-    let snapshot = control.snapshot.load();
+fn stamps(files: &[PathBuf]) -> Vec<Option<(std::time::SystemTime, u64)>> {
     let stamp = |path: &PathBuf| {
         let meta = std::fs::metadata(path).ok()?;
         Some((meta.modified().ok()?, meta.len()))
     };
-    snapshot.config.files.iter().map(stamp).collect()
+    files.iter().map(stamp).collect()
 }

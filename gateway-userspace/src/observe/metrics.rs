@@ -260,13 +260,14 @@ fn upstreams(control: &Control, families: &mut Families) {
 
 fn kernel(control: &Control, families: &mut Families) {
     let status = control.kernel.status();
-    let modes = status.interfaces.iter().map(|interface| {
-        gauge(&[("interface", &interface.name), ("mode", &interface.mode.to_string())], 1.0)
-    });
+    let modes = status
+        .interfaces
+        .iter()
+        .map(|interface| gauge(&[("interface", &interface.name), ("mode", interface.mode)], 1.0));
     families.gauges("kernel_mode", "How the XDP program is attached to an interface", modes.collect());
     let (mut packets, mut bytes) = (Vec::new(), Vec::new());
     for row in control.kernel.counters() {
-        let labels = [("interface", &*row.interface), ("action", &*row.action), ("reason", &*row.reason)];
+        let labels = [("interface", &*row.interface), ("action", row.action), ("reason", row.reason)];
         packets.push(counter(&labels, row.packets));
         bytes.push(counter(&labels, row.bytes));
     }
@@ -274,8 +275,8 @@ fn kernel(control: &Control, families: &mut Families) {
     families.counters("kernel_bytes_total", "Bytes seen by XDP, by what became of them and why", bytes);
     let (mut entries, mut capacity) = (Vec::new(), Vec::new());
     for row in control.kernel.maps() {
-        entries.push(gauge(&[("map", &row.name)], row.entries as f64));
-        capacity.push(gauge(&[("map", &row.name)], row.capacity as f64));
+        entries.push(gauge(&[("map", row.name)], row.entries as f64));
+        capacity.push(gauge(&[("map", row.name)], row.capacity as f64));
     }
     families.gauges("kernel_map_entries", "Entries in a BPF map", entries);
     families.gauges("kernel_map_capacity", "Entries that a BPF map can hold", capacity);

@@ -283,12 +283,11 @@ async fn serve_awake(stream: TcpStream, state: &Rc<ClientState>) -> End {
                 return Poll::Ready(Outcome::Expired(Wait::Write));
             }
             ready!(state.timer.poll(cx));
-            match state.timer.expired() {
-                Some(Expired::Wait(wait @ (Wait::Idle | Wait::Header | Wait::Write))) => {
-                    return Poll::Ready(Outcome::Expired(wait));
-                }
-                // The request at hand looks for it.
-                _ => {}
+            // Any other limit is the business of the request at hand, which is polled next.
+            if let Some(Expired::Wait(wait @ (Wait::Idle | Wait::Header | Wait::Write))) =
+                state.timer.expired()
+            {
+                return Poll::Ready(Outcome::Expired(wait));
             }
         }
     })
