@@ -90,6 +90,59 @@ pub fn flood(plane: &KernelPlane, frame: &[u8], time: Duration) -> Flood {
     Flood { passed: passed() - before, took: began.elapsed(), pause }
 }
 
+/// The kernel half on a veth of its own. There its program stays known to the kernel's XDP dispatcher, and test runs
+/// follow each other without a pause; otherwise each begins and ends with some milliseconds in which buckets fill.
+pub fn attached<T: Send>(cfg: &Kernel, test: impl FnOnce(&KernelPlane) -> T + Send) -> T {
+    lab::inside(|lab| {
+        lab.veth("gw0", "gw1");
+        let cfg = Kernel { interfaces: vec!["gw0".into()], pin: lab.pin(), ..cfg.clone() };
+        let plane = KernelPlane::start(&cfg).unwrap();
+        assert_eq!(plane.status().interfaces[0].mode, "native", "{:?}", plane.status());
+        let result = test(&plane);
+        plane.stop();
+        result
+    })
+}
+
+/// What one source gets of its packet bucket when `cpus` CPUs send as fast as they can, 1 being exactly what it
+/// allows. Done again while the scheduler stops the flood for so long that the full bucket overflows, which is not
+/// the bucket's fault; the time is that of the longest stop.
+pub fn accuracy(cfg: &Kernel, cpus: usize, time: Duration) -> (f64, Duration) {
+    let limit = cfg.limit.packets.unwrap();
+    let depth = Duration::from_secs_f64(limit.burst as f64 / limit.rate.per_second);
+    let once = || {
+        attached(cfg, |plane| {
+            let began = std::time::Instant::now();
+            let passed = || count(plane, Reason::Ok) + count(plane, Reason::OkShared);
+            let before = passed();
+            let pause = std::thread::scope(|scope| {
+                let flood = |cpu| {
+                    scope.spawn(move || {
+                        pin_to(cpu);
+                        flood(plane, &frames::udp_from([192, 0, 2, 1]), time).pause
+                    })
+                };
+                let floods: Vec<_> = (0..cpus).map(flood).collect();
+                // While one is stopped another goes on.
+                floods.into_iter().filter_map(|flood| flood.join().ok()).min().unwrap_or(time)
+            });
+            let allowed = limit.burst as f64 + limit.rate.per_second * began.elapsed().as_secs_f64();
+            ((passed() - before) as f64 / allowed, pause)
+        })
+    };
+    let mut best = once();
+    for _ in 0..4 {
+        if best.1 < depth.mul_f64(0.7) {
+            break;
+        }
+        let next = once();
+        if next.1 < best.1 {
+            best = next;
+        }
+    }
+    best
+}
+
 /// Waits until no other test that measures runs, in any process: see `tests/src/lock.rs`.
 #[must_use]
 pub fn alone() -> std::fs::File {
