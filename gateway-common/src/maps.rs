@@ -29,7 +29,6 @@ pub const NEW_SOURCES_PER_SECOND: u64 = BUCKETS_CAPACITY as u64 / 8;
 
 /// Map names, as in the object and as pinned.
 pub mod name {
-    pub const ACTIVE: &str = "ACTIVE";
     pub const SETTINGS: &str = "SETTINGS";
     pub const ACCESS_V4: &str = "ACCESS_V4";
     pub const ACCESS_V6: &str = "ACCESS_V6";
@@ -49,9 +48,18 @@ pub mod name {
     pub const PINNED: &[&str] = &[ACCESS_V4, ACCESS_V6, BANS, BUCKETS, COUNTERS, SLOTS];
 }
 
-/// What the XDP program needs to know. There are two of them: userspace fills the idle one and then switches
-/// `ACTIVE`, so no packet is judged by a half-written one.
+/// The one entry of `SETTINGS`: two settings and which of them counts. Userspace fills the idle one and then
+/// switches; a write that leaves a word as it is does not show, so no packet is judged by half-written settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct Switch {
+    /// 0 or 1.
+    pub active: u64,
+    pub settings: [Settings; 2],
+}
+
+/// What the XDP program needs to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct Settings {
     pub clock: Clock,
@@ -230,6 +238,7 @@ pub struct Workers {
 
 const _: () = {
     assert!(size_of::<Settings>() == 16 + 3 * 24 + 3 * 8 + 4 + 4 * INTERFACES + 4);
+    assert!(size_of::<Switch>() == 8 + 2 * size_of::<Settings>());
     assert!(size_of::<Access>() == 24);
     assert!(size_of::<Ban>() == 24);
     assert!(size_of::<Buckets>() == 32);
@@ -244,10 +253,10 @@ const _: () = {
 #[cfg(feature = "user")]
 #[allow(unsafe_code)]
 mod pod {
-    use super::{Access, Ban, Buckets, Coarse, Counter, Settings, SteerKey, Workers};
+    use super::{Access, Ban, Buckets, Coarse, Counter, SteerKey, Switch, Workers};
 
     // SAFETY: all are `repr(C)`, `Copy`, made of integers only and without padding (sizes asserted above).
-    unsafe impl aya::Pod for Settings {}
+    unsafe impl aya::Pod for Switch {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Access {}
     // SAFETY: as above.

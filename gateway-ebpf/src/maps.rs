@@ -7,12 +7,8 @@ use aya_ebpf::{
 };
 use gateway_common::maps as layout;
 
-/// Which of the two `SETTINGS` counts.
 #[map]
-pub static ACTIVE: Array<u32> = Array::with_max_entries(1, 0);
-
-#[map]
-pub static SETTINGS: Array<layout::Settings> = Array::with_max_entries(2, 0);
+pub static SETTINGS: Array<layout::Switch> = Array::with_max_entries(1, 0);
 
 #[map]
 pub static ACCESS_V4: LpmTrie<[u8; 4], layout::Access> =

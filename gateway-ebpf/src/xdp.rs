@@ -55,8 +55,8 @@ fn judge(ctx: &XdpContext, settings: &Settings) -> Result<Reason, Reason> {
 /// The settings that count.
 #[inline(always)]
 pub fn settings() -> Option<&'static Settings> {
-    let active = *maps::ACTIVE.get(0)?;
-    maps::SETTINGS.get(active & 1)
+    let switch = maps::SETTINGS.get(0)?;
+    Some(&switch.settings[(switch.active & 1) as usize])
 }
 
 /// Nanoseconds of CLOCK_MONOTONIC.

@@ -100,7 +100,7 @@ pub fn map_rows(maps: &Maps, buckets: &mut BucketCount, used: &Used) -> Vec<MapR
         (name::COARSE, "array", coarse, coarse),
         (name::COUNTERS, "percpu_array", counters, counters),
         (name::EVENTS, "ringbuf", 0, u64::from(layout::EVENTS_BYTES)),
-        (name::SETTINGS, "array", 2, 2),
+        (name::SETTINGS, "array", 1, 1),
         (name::STEER, "hash", used.steer, u64::from(layout::SOCKETS_CAPACITY)),
         (name::SOCKETS, "sockmap", used.sockets, u64::from(layout::SOCKETS_CAPACITY)),
     ]

@@ -18,8 +18,7 @@ pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), 
 
 /// Every map that userspace touches.
 pub struct Maps {
-    pub active: Array<MapData, u32>,
-    pub settings: Array<MapData, layout::Settings>,
+    pub settings: Array<MapData, layout::Switch>,
     pub access_v4: LpmTrie<MapData, [u8; 4], layout::Access>,
     pub access_v6: LpmTrie<MapData, [u8; 16], layout::Access>,
     pub bans: HashMap<MapData, u64, layout::Ban>,
@@ -56,7 +55,6 @@ pub fn load(pins: Option<&Pins>) -> Result<(Ebpf, Maps), KernelError> {
     let mut ebpf = loader.load(OBJECT).map_err(|error| refused(&error))?;
     let mut taker = Taker { ebpf: &mut ebpf, fds: Vec::new() };
     let maps = Maps {
-        active: taker.take(name::ACTIVE)?,
         settings: taker.take(name::SETTINGS)?,
         access_v4: taker.take(name::ACCESS_V4)?,
         access_v6: taker.take(name::ACCESS_V6)?,

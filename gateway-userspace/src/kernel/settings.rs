@@ -56,10 +56,13 @@ pub fn table_flags<'a>(access: impl Iterator<Item = &'a Prefix>, bans: bool) -> 
 
 /// Fills the idle settings and switches to them.
 pub fn write(maps: &mut Maps, settings: &Settings) -> Result<(), KernelError> {
-    let active = maps.active.get(&0, 0).map_err(KernelError::map(name::ACTIVE))?;
-    let idle = (active & 1) ^ 1;
-    maps.settings.set(idle, settings, 0).map_err(KernelError::map(name::SETTINGS))?;
-    maps.active.set(0, idle, 0).map_err(KernelError::map(name::ACTIVE))
+    let failed = || KernelError::map(name::SETTINGS);
+    let mut switch = maps.settings.get(&0, 0).map_err(failed())?;
+    let idle = (switch.active & 1) ^ 1;
+    switch.settings[idle as usize] = *settings;
+    maps.settings.set(0, switch, 0).map_err(failed())?;
+    switch.active = idle;
+    maps.settings.set(0, switch, 0).map_err(failed())
 }
 
 /// Gives every interface its slot in the counters: the one it had, if an earlier run left its counts, else one that
