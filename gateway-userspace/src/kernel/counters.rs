@@ -78,33 +78,31 @@ impl BucketCount {
     }
 }
 
+/// Entries that userspace keeps count of.
+pub struct Used {
+    pub access_v4: u64,
+    pub access_v6: u64,
+    pub bans: u64,
+    pub steer: u64,
+    pub sockets: u64,
+}
+
 /// One row a map.
-pub fn map_rows(
-    maps: &Maps,
-    buckets: &mut BucketCount,
-    access: (u64, u64),
-    bans: u64,
-    steer: u64,
-) -> Vec<MapRow> {
+pub fn map_rows(maps: &Maps, buckets: &mut BucketCount, used: &Used) -> Vec<MapRow> {
     let sources = buckets.get(maps);
     let coarse = u64::from(layout::COARSE_SLOTS);
     let counters = u64::from(layout::COUNTERS_CAPACITY);
     [
-        (name::ACCESS_V4, "lpm_trie", access.0, u64::from(layout::ACCESS_CAPACITY)),
-        (name::ACCESS_V6, "lpm_trie", access.1, u64::from(layout::ACCESS_CAPACITY)),
-        (name::BANS, "hash", bans, u64::from(layout::BANS_CAPACITY)),
+        (name::ACCESS_V4, "lpm_trie", used.access_v4, u64::from(layout::ACCESS_CAPACITY)),
+        (name::ACCESS_V6, "lpm_trie", used.access_v6, u64::from(layout::ACCESS_CAPACITY)),
+        (name::BANS, "hash", used.bans, u64::from(layout::BANS_CAPACITY)),
         (name::BUCKETS, "lru_hash", sources, u64::from(layout::BUCKETS_CAPACITY)),
         (name::COARSE, "array", coarse, coarse),
         (name::COUNTERS, "percpu_array", counters, counters),
         (name::EVENTS, "ringbuf", 0, u64::from(layout::EVENTS_BYTES)),
         (name::SETTINGS, "array", 2, 2),
-        (name::STEER, "hash", steer, u64::from(layout::SOCKETS_CAPACITY)),
-        (
-            name::SOCKETS,
-            "sockmap",
-            maps.sockets.indices().count() as u64,
-            u64::from(layout::SOCKETS_CAPACITY),
-        ),
+        (name::STEER, "hash", used.steer, u64::from(layout::SOCKETS_CAPACITY)),
+        (name::SOCKETS, "sockmap", used.sockets, u64::from(layout::SOCKETS_CAPACITY)),
     ]
     .into_iter()
     .map(|(name, kind, entries, capacity)| MapRow {

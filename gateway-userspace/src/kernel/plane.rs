@@ -443,10 +443,14 @@ impl Loaded {
 
     pub fn map_rows(&mut self) -> Vec<MapRow> {
         let v4 = self.current.access.keys().filter(|prefix| prefix.addr.is_ipv4()).count() as u64;
-        let access = (v4, self.current.access.len() as u64 - v4);
-        let bans = self.current.sources.len() as u64;
-        let steer = self.steering.listeners as u64;
-        counters::map_rows(&self.maps, &mut self.bucket_count, access, bans, steer)
+        let used = counters::Used {
+            access_v4: v4,
+            access_v6: self.current.access.len() as u64 - v4,
+            bans: self.current.sources.len() as u64,
+            steer: self.steering.entries() as u64,
+            sockets: self.steering.sockets as u64,
+        };
+        counters::map_rows(&self.maps, &mut self.bucket_count, &used)
     }
 
     pub fn samples(&mut self, most: usize) -> Vec<DropSample> {

@@ -40,6 +40,7 @@ pub struct Steering {
     keys: HashSet<SteerKey>,
     upper_half: bool,
     pub listeners: usize,
+    pub sockets: usize,
 }
 
 const HALF: u32 = SOCKETS_CAPACITY / 2;
@@ -90,10 +91,16 @@ impl Steering {
         self.keys = keys;
         self.upper_half = !self.upper_half;
         self.listeners = listeners.len();
+        self.sockets = (next - base) as usize;
         if self.link.is_none() && !listeners.is_empty() {
             self.link = Some(attach(ebpf, pins)?);
         }
         Ok(())
+    }
+
+    /// Entries of the table of listeners.
+    pub fn entries(&self) -> usize {
+        self.keys.len()
     }
 
     pub fn detach(&mut self, pins: Option<&Pins>) {
@@ -112,8 +119,10 @@ pub fn load(ebpf: &mut Ebpf) -> Result<(), KernelError> {
 /// Attaches beside what an earlier run left and then takes its place: somebody steers all the time.
 fn attach(ebpf: &mut Ebpf, pins: Option<&Pins>) -> Result<FdLink, KernelError> {
     let program = program(ebpf)?;
-    let namespace = File::open("/proc/self/ns/net")
-        .map_err(|error| KernelError::Pin { path: "/proc/self/ns/net".into(), why: error.to_string() })?;
+    let namespace = File::open("/proc/thread-self/ns/net").map_err(|error| KernelError::Pin {
+        path: "/proc/thread-self/ns/net".into(),
+        why: error.to_string(),
+    })?;
     let id = program.attach(namespace).map_err(|error| failed(&error))?;
     let link: FdLink = program.take_link(id).map_err(|error| failed(&error))?.into();
     let Some(pins) = pins else { return Ok(link) };

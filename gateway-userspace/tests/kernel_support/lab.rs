@@ -39,6 +39,15 @@ impl Lab {
         let ids = words.windows(3).filter(|w| w[0].starts_with("prog/xdp") && w[1] == "id");
         ids.map(|w| w[2].to_owned()).collect()
     }
+
+    /// Whether no XDP program is on an interface, or soon will be: a process that another test is just starting
+    /// holds copies of all descriptors, links too, for a moment.
+    pub fn is_free(&self, interface: &str) -> bool {
+        (0..200).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+            self.programs_on(interface).is_empty()
+        })
+    }
 }
 
 /// Runs a test in namespaces of its own.

@@ -67,17 +67,27 @@ pub fn count(plane: &KernelPlane, reason: Reason) -> u64 {
     plane.counters().iter().filter(|row| row.reason == reason.name()).map(|row| row.packets).sum()
 }
 
-/// Sends `frame` as fast as one CPU can for about `time`: how many were sent and how many passed, and over which time.
-pub fn flood(plane: &KernelPlane, frame: &[u8], time: Duration) -> (u64, u64, Duration) {
+/// What a flood met.
+pub struct Flood {
+    pub passed: u64,
+    pub took: Duration,
+    /// The longest time in which nothing was sent.
+    pub pause: Duration,
+}
+
+/// Sends `frame` as fast as one CPU can for about `time`.
+pub fn flood(plane: &KernelPlane, frame: &[u8], time: Duration) -> Flood {
+    let runner = plane.runner("xdp_gateway").unwrap_or_else(|error| panic!("{error}"));
     let passed = || count(plane, Reason::Ok) + count(plane, Reason::OkShared);
     let before = passed();
     let began = std::time::Instant::now();
-    let mut sent = 0;
+    let (mut last, mut pause) = (began, Duration::ZERO);
     while began.elapsed() < time {
-        send(plane, frame, 5000);
-        sent += 5000;
+        runner.run(frame, 5000).unwrap_or_else(|error| panic!("{error}"));
+        pause = pause.max(last.elapsed());
+        last = std::time::Instant::now();
     }
-    (sent, passed() - before, began.elapsed())
+    Flood { passed: passed() - before, took: began.elapsed(), pause }
 }
 
 /// Waits until no other test that measures runs, in any process: see `tests/src/lock.rs`.

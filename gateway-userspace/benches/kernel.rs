@@ -1,0 +1,206 @@
+//! Nanoseconds a packet in the XDP program, by BPF_PROG_TEST_RUN: the minimum of 15 rounds in which all paths take
+//! turns, so that whatever else the machine does hits them alike. And whether two CPUs on one bucket get what one
+//! would.
+//!
+//! `cargo bench -p gateway-userspace --bench kernel -- [--quick] [--json FILE]`
+#![allow(clippy::unwrap_used, reason = "a bench that fails may panic")]
+
+#[path = "../tests/kernel_support/mod.rs"]
+mod kernel_support;
+
+use std::{
+    net::Ipv4Addr,
+    time::{Duration, Instant},
+};
+
+use gateway::{
+    config::{model::Kernel, units::Prefix},
+    kernel::{KernelPlane, Runner},
+};
+use gateway_common::verdict::Reason;
+use kernel_support::{
+    bucket, config, count,
+    frames::{self, SYN, ethernet, ipv4, padded, tcp_from, udp, udp_from},
+    lab, pin_to, plane, prefix, prefixes, send, verdict,
+};
+use serde_json::json;
+
+const ROUNDS: usize = 15;
+const SOURCE: [u8; 4] = [192, 0, 2, 1];
+
+/// The goal for a drop over the limit, above a bare drop.
+const GOAL_NS: f64 = 45.0;
+
+struct Path {
+    name: &'static str,
+    runner: Runner,
+    frame: Vec<u8>,
+    /// What the packet must meet, or the path measured is another.
+    expect: Option<Reason>,
+    plane: usize,
+    best: Duration,
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let quick = arguments.iter().any(|argument| argument == "--quick");
+    let json =
+        arguments.iter().position(|argument| argument == "--json").and_then(|at| arguments.get(at + 1));
+    if let Some(why) = kernel_support::unavailable() {
+        println!("the kernel half cannot be measured here: {why}");
+        return;
+    }
+    pin_to(0);
+    let (planes, mut paths) = paths();
+    let repeat = if quick { 20_000 } else { 200_000 };
+    for path in &paths {
+        // Empties buckets and fills caches.
+        path.runner.run(&path.frame, 20_000).unwrap();
+        if let Some(expect) = path.expect {
+            assert_eq!(verdict(&planes[path.plane], &path.frame), expect, "{}", path.name);
+        }
+    }
+    for _ in 0..ROUNDS {
+        for path in &mut paths {
+            path.best = path.best.min(path.runner.run(&path.frame, repeat).unwrap().1);
+        }
+    }
+    let bare = paths[0].best;
+    let rows: Vec<_> = paths
+        .iter()
+        .map(|path| {
+            let (gross, net) = (path.best.as_nanos() as f64, (path.best.as_nanos() - bare.as_nanos()) as f64);
+            json!({ "path": path.name, "ns": gross, "ns_over_bare_drop": net })
+        })
+        .collect();
+    println!("{:46} {:>8} {:>12}", "64-byte frame unless said otherwise", "ns", "over drop");
+    for row in &rows {
+        println!("{:46} {:>8} {:>12}", row["path"].as_str().unwrap(), row["ns"], row["ns_over_bare_drop"]);
+    }
+    let over =
+        rows.iter().find(|row| row["path"] == OVER_LIMIT).unwrap()["ns_over_bare_drop"].as_f64().unwrap();
+    println!(
+        "goal: over the limit at most {GOAL_NS} ns above a bare drop: {}",
+        if over <= GOAL_NS { "met" } else { "MISSED" }
+    );
+    let accuracy = two_cpus(quick);
+    let report = json!({
+        "kernel": std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap().trim(),
+        "rounds": ROUNDS,
+        "repeat": repeat,
+        "paths": rows,
+        "goal_ns": GOAL_NS,
+        "over_limit_ns": over,
+        "two_cpus": accuracy,
+    });
+    if let Some(file) = json {
+        std::fs::write(file, serde_json::to_string_pretty(&report).unwrap()).unwrap();
+    }
+}
+
+const OVER_LIMIT: &str = "drop, over the limit (jiffies)";
+
+fn limited(per_second: f64, burst: u64) -> Kernel {
+    let mut cfg = config();
+    cfg.limit.packets = bucket(per_second, burst);
+    cfg
+}
+
+fn with_prefixes(mut cfg: Kernel, count: u32) -> Kernel {
+    let network = |i: u32| Prefix { addr: Ipv4Addr::from(0x0b00_0000 + (i << 8)).into(), len: 24 };
+    cfg.block.prefixes = (0..count).map(network).collect();
+    cfg
+}
+
+fn paths() -> (Vec<KernelPlane>, Vec<Path>) {
+    let mut planes: Vec<KernelPlane> = Vec::new();
+    let mut paths: Vec<Path> = Vec::new();
+    let mut add = |name, program, cfg: Option<&Kernel>, frame: Vec<u8>, expect| {
+        if let Some(cfg) = cfg {
+            planes.push(plane(cfg));
+        }
+        let at = planes.len() - 1;
+        let runner = planes[at].runner(program).unwrap();
+        paths.push(Path { name, runner, frame, expect, plane: at, best: Duration::MAX });
+    };
+    let xdp = "xdp_gateway";
+    let datagram = udp_from(SOURCE);
+    let open = config();
+    add("bare drop", "bench_drop", Some(&open), datagram.clone(), None);
+    add("read the packet and drop", "bench_parse", None, datagram.clone(), None);
+    add("pass, nothing configured", xdp, None, datagram.clone(), Some(Reason::Ok));
+    // Exact clocks have bursts below ten ticks, jiffies above.
+    let (by_jiffies, by_clock) = (limited(0.01, 5), limited(1000.0, 5));
+    add(
+        "pass, within the limit (jiffies)",
+        xdp,
+        Some(&limited(1e9, 1_000_000_000)),
+        datagram.clone(),
+        Some(Reason::Ok),
+    );
+    add(OVER_LIMIT, xdp, Some(&by_jiffies), datagram.clone(), Some(Reason::LimitPackets));
+    let vlan = padded(ethernet(&[0x8100], 0x0800, &ipv4(SOURCE, frames::UDP, &[], 0, &udp(b"hi"))));
+    add("drop, over the limit, VLAN (jiffies)", xdp, None, vlan, Some(Reason::LimitPackets));
+    let v6 = padded(frames::udp_from_v6("2001:db8::1"));
+    add("drop, over the limit, IPv6 (jiffies)", xdp, None, v6, Some(Reason::LimitPackets));
+    add("drop, over the limit (exact clock)", xdp, Some(&by_clock), datagram.clone(), None);
+    let mut syn = config();
+    syn.limit.new = bucket(0.01, 5);
+    syn.limit.packets = bucket(1e9, 1_000_000_000);
+    add(
+        "drop, new connections over the limit",
+        xdp,
+        Some(&syn),
+        tcp_from(SOURCE, SYN),
+        Some(Reason::LimitNew),
+    );
+    add("drop, banned", xdp, Some(&by_jiffies), datagram.clone(), None);
+    let mut block = config();
+    block.block.prefixes = prefixes(&["192.0.2.0/24"]);
+    add("drop, blocked (1 prefix)", xdp, Some(&block), datagram.clone(), Some(Reason::Blocked));
+    let many = with_prefixes(by_jiffies, 100_000);
+    add("drop, blocked (100,000 prefixes)", xdp, Some(&many), udp_from([11, 7, 7, 7]), Some(Reason::Blocked));
+    add("drop, over the limit, 100,000 prefixes", xdp, None, datagram.clone(), Some(Reason::LimitPackets));
+    let fin = tcp_from(SOURCE, 0x03);
+    add("drop, malformed", xdp, None, fin, Some(Reason::BadTcpFlags));
+
+    let banned = paths.iter_mut().find(|path| path.name == "drop, banned").unwrap();
+    planes[banned.plane].ban(prefix("192.0.2.1/32"), None, "the bench").unwrap();
+    banned.expect = Some(Reason::Banned);
+    (planes, paths)
+}
+
+/// Passed packets beside what is allowed, with two CPUs on one bucket.
+fn two_cpus(quick: bool) -> Vec<serde_json::Value> {
+    let time = Duration::from_secs(if quick { 1 } else { 4 });
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from).min(2);
+    [(1000.0, 20), (10_000.0, 1000), (100_000.0, 10_000)]
+        .into_iter()
+        .map(|(rate, burst)| {
+            let ratio = lab::inside(|lab| {
+                // On an interface the program is known to the kernel's dispatcher, and test runs have no pauses.
+                lab.veth("gw0", "gw1");
+                let cfg = Kernel { interfaces: vec!["gw0".into()], pin: lab.pin(), ..limited(rate, burst) };
+                let plane = KernelPlane::start(&cfg).unwrap();
+                let began = Instant::now();
+                std::thread::scope(|scope| {
+                    for cpu in 0..cpus {
+                        let plane = &plane;
+                        scope.spawn(move || {
+                            pin_to(cpu);
+                            while began.elapsed() < time {
+                                send(plane, &udp_from(SOURCE), 5000);
+                            }
+                        });
+                    }
+                });
+                let allowed = burst as f64 + rate * began.elapsed().as_secs_f64();
+                let ratio = count(&plane, Reason::Ok) as f64 / allowed;
+                plane.stop();
+                ratio
+            });
+            println!("{cpus} CPUs on one bucket, {rate}/s, burst {burst}: {ratio:.4} of what is allowed");
+            json!({ "rate": rate, "burst": burst, "cpus": cpus, "ratio": ratio })
+        })
+        .collect()
+}
