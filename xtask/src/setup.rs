@@ -10,7 +10,10 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::build::{self, cargo, printed, run, workspace};
+use crate::{
+    bpf_toolchain::{self, Way, way},
+    build::{self, cargo, printed, run, workspace},
+};
 
 const BPF_LINKER: &str = "0.13.0";
 const LLVM: &str = "/usr/lib/llvm-22";
@@ -53,12 +56,6 @@ export DEBIAN_FRONTEND=noninteractive
 apt-get -qq update || echo 'setup: the package lists could not be refreshed; trying with those there are' >&2
 apt-get -y -qq --no-install-recommends install "$@"
 "#;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
-    Debian,
-    Rustup,
-}
 
 /// All that any command needs.
 pub fn everything() -> Result<()> {
@@ -125,35 +122,12 @@ fn install_for(tools: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Which compiler for BPF is there.
-fn way() -> Option<Way> {
-    let core_in = |libdir: String| {
-        let entries = std::fs::read_dir(libdir.trim()).ok()?;
-        entries
-            .flatten()
-            .any(|entry| entry.file_name().to_string_lossy().starts_with("libcore"))
-            .then_some(())
-    };
-    let mut debian = Command::new("/usr/bin/rustc");
-    debian.args(["--print", "target-libdir", "--target", "bpfel-unknown-none"]);
-    if printed(&mut debian).and_then(core_in).is_some() {
-        return Some(Way::Debian);
-    }
-    let mut nightly = Command::new("rustup");
-    let sysroot = printed(nightly.args(["run", "nightly", "rustc", "--print", "sysroot"]))?;
-    let source = Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library/core");
-    source.is_dir().then_some(Way::Rustup)
-}
-
 fn linker_root() -> PathBuf {
     workspace().join("target/bpf-tools")
 }
 
 fn linker() -> Option<PathBuf> {
-    let ours = linker_root().join("bin/bpf-linker");
-    let path = if ours.is_file() { ours } else { find("bpf-linker")? };
-    // One that was linked to an LLVM that is gone does not start.
-    printed(Command::new(&path).arg("--version")).map(|_| path)
+    bpf_toolchain::linker(&workspace())
 }
 
 fn install_linker(way: Way) -> Result<()> {
