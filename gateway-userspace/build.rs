@@ -12,6 +12,9 @@ mod bpf_toolchain;
 
 const OBJECT: &str = "gateway-ebpf";
 
+/// `1`: the programs log.
+const LOG: &str = "GATEWAY_BPF_LOG";
+
 fn main() -> ExitCode {
     match build() {
         Ok(()) => ExitCode::SUCCESS,
@@ -38,8 +41,13 @@ fn build() -> Result<(), String> {
     println!("cargo:rerun-if-changed={}", toolchain.linker.display());
     // Shared by all profiles, apart from the outer build: two cargos in one folder would wait for each other.
     let target = target_folder(&out).join("bpf");
-    let output = toolchain
-        .cargo_build(&cargo)
+    let mut build = toolchain.cargo_build(&cargo);
+    // For whoever debugs the programs: aya-log output, which userspace passes on to its own log.
+    println!("cargo:rerun-if-env-changed={LOG}");
+    if env::var_os(LOG).is_some_and(|value| value == "1") {
+        build.args(["--features", "log"]);
+    }
+    let output = build
         .args(["--package", "gateway-ebpf", "--manifest-path"])
         .arg(workspace.join("gateway-ebpf/Cargo.toml"))
         .arg("--target-dir")

@@ -52,6 +52,16 @@ pub extern "C" fn gateway_sample(ctx: *mut xdp_md, reason: u32) -> u32 {
     let frame = Frame::new(&ctx);
     let mut parsed = Parsed::default();
     let _ = packet::parse(&frame, true, &mut parsed);
+    #[cfg(feature = "log")]
+    aya_log_ebpf::debug!(
+        &ctx,
+        "dropped {} bytes from {:x}:{:x}, protocol {}, reason {}",
+        frame.len(),
+        parsed.source.hi,
+        parsed.source.lo,
+        parsed.protocol,
+        reason
+    );
     let Some(mut entry) = maps::EVENTS.reserve::<Sample>(0) else { return 0 };
     entry.write(Sample {
         // SAFETY: a helper without arguments.

@@ -11,6 +11,7 @@ mod clock;
 mod counters;
 mod doctor;
 mod error;
+mod log;
 pub mod object;
 mod pins;
 mod plane;

@@ -20,6 +20,7 @@ use super::{
     counters::{self, BucketCount},
     doctor,
     error::{KernelError, chain},
+    log::{self, ProgramLog},
     object::{self, KeyV4, KeyV6, Maps},
     pins::Pins,
     report::{
@@ -61,6 +62,7 @@ pub struct Loaded {
     /// What the maps hold.
     pub(super) current: Desired,
     bucket_count: BucketCount,
+    log: Option<ProgramLog>,
     ticks: u32,
 }
 
@@ -83,6 +85,7 @@ pub fn start(cfg: &model::Kernel, bench: bool) -> Result<Option<Loaded>, KernelE
     };
     let adopted = pins.as_ref().is_some_and(Pins::adoptable);
     let (mut ebpf, maps) = object::load(pins.as_ref())?;
+    let log = log::open(&mut ebpf);
     let steer_reason =
         if steer { loaded_or_why(cfg, steer::load(&mut ebpf))? } else { Some("kernel.steer is off".into()) };
     let mut loaded = Loaded {
@@ -104,6 +107,7 @@ pub fn start(cfg: &model::Kernel, bench: bool) -> Result<Option<Loaded>, KernelE
         ipv6_prefix: cfg.limit.ipv6_prefix,
         current: Desired::default(),
         bucket_count: BucketCount::default(),
+        log,
         ticks: 0,
     };
     if !steer && let Some(pins) = &loaded.pins {
@@ -381,6 +385,9 @@ impl Loaded {
 
     pub fn tick(&mut self) {
         self.sweep();
+        if let Some(log) = &mut self.log {
+            log.flush();
+        }
         self.ticks = self.ticks.wrapping_add(1);
         if !self.ticks.is_multiple_of(CLOCK_EVERY) {
             return;
