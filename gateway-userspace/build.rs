@@ -35,7 +35,6 @@ fn build() -> Result<(), String> {
     {
         println!("cargo:rerun-if-changed={}", workspace.join(input).display());
     }
-    println!("cargo:rerun-if-env-changed=PATH");
 
     let toolchain = bpf_toolchain::Toolchain::find(workspace)?;
     println!("cargo:rerun-if-changed={}", toolchain.linker.display());

@@ -18,9 +18,11 @@ mod plane;
 mod report;
 mod settings;
 mod sources;
+mod start;
 mod steer;
 pub mod sys;
 mod table;
+mod tell;
 
 use std::{
     net::IpAddr,
@@ -81,11 +83,11 @@ impl KernelPlane {
     /// # Errors
     /// What the config insists on and cannot be had: exit code 3. Anything else gives a plane that is off.
     pub fn start(cfg: &model::Kernel) -> Result<Self, KernelError> {
-        let state = match plane::start(cfg, false) {
+        let state = match start::start(cfg, false) {
             Ok(Some(loaded)) => State::On(Box::new(loaded)),
-            Ok(None) => State::Off(plane::status_off(cfg, None)),
+            Ok(None) => State::Off(tell::status_off(cfg, None)),
             Err(error) if cfg.required || error.is_insisted() => return Err(error),
-            Err(error) => State::Off(plane::status_off(cfg, Some(&error))),
+            Err(error) => State::Off(tell::status_off(cfg, Some(&error))),
         };
         let plane = Self { state: Mutex::new(state) };
         let status = plane.status();
@@ -102,7 +104,7 @@ impl KernelPlane {
     #[doc(hidden)]
     pub fn start_detached(cfg: &model::Kernel) -> Result<Self, KernelError> {
         let off = || KernelError::Off { why: "the config asks for no part of it".into() };
-        let loaded = plane::start(cfg, true)?.ok_or_else(off)?;
+        let loaded = start::start(cfg, true)?.ok_or_else(off)?;
         Ok(Self { state: Mutex::new(State::On(Box::new(loaded))) })
     }
 

@@ -1,7 +1,6 @@
 //! The kernel half while it runs: what is loaded, what its maps hold, and keeping both as the config says.
 
 use std::{
-    fs,
     net::IpAddr,
     os::fd::{AsFd as _, OwnedFd},
 };
@@ -10,30 +9,24 @@ use aya::{
     Ebpf,
     programs::{ProgramError, Xdp},
 };
-use gateway_common::maps::{
-    ACCESS_CAPACITY, INTERFACES, LAYOUT_VERSION, Settings, access, ban_code, flag, name,
-};
+use gateway_common::maps::{ACCESS_CAPACITY, Settings, ban_code, flag, name};
 
 use super::{
     attach::{self, Attached},
     clock::{self, Jiffies},
-    counters::{self, BucketCount},
-    doctor,
+    counters::BucketCount,
     error::{KernelError, chain},
-    log::{self, ProgramLog},
-    object::{self, KeyV4, KeyV6, Maps},
+    log::ProgramLog,
+    object::{KeyV4, KeyV6, Maps},
     pins::Pins,
-    report::{
-        ClockStatus, CounterRow, DropSample, InterfaceStatus, KernelStatus, MapRow, SourceRow,
-        SteeringStatus, SyncReport,
-    },
-    settings, sources,
-    steer::{self, SteerListener, Steering},
+    report::SyncReport,
+    settings,
+    steer::{SteerListener, Steering},
     sys,
-    table::{self, Bans, Desired, Record, Rules},
+    table::{self, Bans, Desired, Rules},
 };
 use crate::config::{
-    model::{self, KernelMode, Steer},
+    model::{self, KernelMode},
     units::Prefix,
 };
 
@@ -44,144 +37,26 @@ pub struct Loaded {
     pub(super) ebpf: Ebpf,
     pub(super) maps: Maps,
     pub(super) pins: Option<Pins>,
-    pin_reason: Option<String>,
-    adopted: bool,
-    bench: bool,
-    mode: KernelMode,
-    attached: Vec<Attached>,
-    steering: Steering,
+    pub(super) pin_reason: Option<String>,
+    pub(super) adopted: bool,
+    pub(super) bench: bool,
+    pub(super) mode: KernelMode,
+    pub(super) attached: Vec<Attached>,
+    pub(super) steering: Steering,
     /// None: steering is wanted and can be had.
-    steer_reason: Option<String>,
+    pub(super) steer_reason: Option<String>,
     /// Random a start.
-    seed: u64,
-    jiffies: Option<Jiffies>,
+    pub(super) seed: u64,
+    pub(super) jiffies: Option<Jiffies>,
     pub(super) settings: Settings,
     pub(super) rules: Rules,
     pub(super) bans: Bans,
     pub(super) ipv6_prefix: u8,
     /// What the maps hold.
     pub(super) current: Desired,
-    bucket_count: BucketCount,
-    log: Option<ProgramLog>,
-    ticks: u32,
-}
-
-/// `None`: the config asks for no part of the kernel half. `bench`: attach to nothing, packets are run by hand.
-pub fn start(cfg: &model::Kernel, bench: bool) -> Result<Option<Loaded>, KernelError> {
-    let xdp = bench || (cfg.mode != KernelMode::Off && !cfg.interfaces.is_empty());
-    let steer = cfg.steer == Steer::IpHash;
-    if !xdp && !steer {
-        remove_leftovers(cfg);
-        return Ok(None);
-    }
-    let missing = doctor::missing_capabilities();
-    if !missing.is_empty() {
-        let why = format!("{} missing", missing.join(", "));
-        return Err(if cfg.required { KernelError::Required { why } } else { KernelError::Off { why } });
-    }
-    let (pins, pin_reason) = match Pins::open(&cfg.pin) {
-        Ok(pins) => (Some(pins), None),
-        Err(why) => (None, Some(why)),
-    };
-    let adopted = pins.as_ref().is_some_and(Pins::adoptable);
-    let (mut ebpf, maps) = object::load(pins.as_ref())?;
-    let log = log::open(&mut ebpf);
-    let steer_reason =
-        if steer { loaded_or_why(cfg, steer::load(&mut ebpf))? } else { Some("kernel.steer is off".into()) };
-    let mut loaded = Loaded {
-        ebpf,
-        maps,
-        pins,
-        pin_reason,
-        adopted,
-        bench,
-        mode: if bench { KernelMode::Off } else { cfg.mode },
-        attached: Vec::new(),
-        steering: Steering::default(),
-        steer_reason,
-        seed: random(),
-        jiffies: None,
-        settings: settings::compile(cfg, 0, None),
-        rules: Rules::default(),
-        bans: Bans::new(),
-        ipv6_prefix: cfg.limit.ipv6_prefix,
-        current: Desired::default(),
-        bucket_count: BucketCount::default(),
-        log,
-        ticks: 0,
-    };
-    if !steer && let Some(pins) = &loaded.pins {
-        let _ = fs::remove_file(pins.steer_link());
-    }
-    if xdp {
-        loaded
-            .xdp()?
-            .load()
-            .map_err(|error| KernelError::Load { program: "xdp_gateway", why: chain(&error) })?;
-        loaded.jiffies = clock::measure(&mut loaded.ebpf, &loaded.maps.probe);
-        if adopted {
-            loaded.adopt();
-        }
-    }
-    loaded.sync(cfg)?;
-    loaded.tidy();
-    if cfg.required
-        && let Some(off) = loaded.attached.iter().find(|attached| attached.mode.is_none())
-    {
-        let why = format!("{}: {}", off.name, off.reason.as_deref().unwrap_or("off"));
-        loaded.detach();
-        return Err(KernelError::Required { why });
-    }
-    Ok(Some(loaded))
-}
-
-/// A refused steering program is only an error where the config requires the kernel half.
-fn loaded_or_why(
-    cfg: &model::Kernel,
-    result: Result<(), KernelError>,
-) -> Result<Option<String>, KernelError> {
-    match result {
-        Ok(()) => Ok(None),
-        Err(error) if cfg.required => Err(error),
-        Err(error) => Ok(Some(error.to_string())),
-    }
-}
-
-/// Programs of an earlier run that the config no longer wants.
-fn remove_leftovers(cfg: &model::Kernel) {
-    if cfg.pin.exists()
-        && let Ok(pins) = Pins::open(&cfg.pin)
-    {
-        pins.left_xdp_links().iter().for_each(|link| drop(fs::remove_file(&link.path)));
-        let _ = fs::remove_file(pins.steer_link());
-    }
-}
-
-/// What a plane that is off says of itself.
-pub fn status_off(cfg: &model::Kernel, error: Option<&KernelError>) -> KernelStatus {
-    let why = error.map_or_else(|| "the config asks for no part of it".to_owned(), ToString::to_string);
-    let interfaces = cfg.interfaces.iter().map(|name| InterfaceStatus {
-        name: name.clone(),
-        ifindex: sys::ifindex(name).unwrap_or(0),
-        mode: "off",
-        reason: Some(why.clone()),
-    });
-    KernelStatus {
-        interfaces: interfaces.collect(),
-        steering: SteeringStatus { on: false, reason: Some(why.clone()), listeners: 0 },
-        pin: None,
-        pin_reason: None,
-        clock: ClockStatus { source: "monotonic", hz: None },
-        layout_version: LAYOUT_VERSION,
-        adopted: false,
-        bans: 0,
-        warnings: error.map(|_| why).into_iter().collect(),
-    }
-}
-
-fn random() -> u64 {
-    use std::hash::{BuildHasher as _, RandomState};
-    RandomState::new().hash_one(sys::monotonic_ns())
+    pub(super) bucket_count: BucketCount,
+    pub(super) log: Option<ProgramLog>,
+    pub(super) ticks: u32,
 }
 
 impl Loaded {
@@ -208,53 +83,8 @@ impl Loaded {
         self.maps.probe.get(&0, 0).unwrap_or_default()
     }
 
-    fn xdp(&mut self) -> Result<&mut Xdp, KernelError> {
+    pub(super) fn xdp(&mut self) -> Result<&mut Xdp, KernelError> {
         xdp_of(&mut self.ebpf)
-    }
-
-    /// Reads bans and entries that an earlier run left.
-    fn adopt(&mut self) {
-        let why = || "before the last restart".to_owned();
-        let now = sys::monotonic_ns();
-        for (key, ban) in self.maps.bans.iter().flatten() {
-            self.current.sources.insert(key, ban);
-            let addr: IpAddr = match gateway_common::source::key_v4(key) {
-                Some(v4) => std::net::Ipv4Addr::from(v4).into(),
-                None => std::net::Ipv6Addr::from(u128::from(key) << 64).into(),
-            };
-            let record =
-                Record { until_ns: ban.until_ns, since_ns: ban.since_ns, code: ban.code, why: why() };
-            self.bans.insert(Prefix { addr, len: ban.len }, record);
-        }
-        let v4 = self.maps.access_v4.iter().flatten().map(|(key, entry)| {
-            (Prefix { addr: IpAddr::from(key.data()), len: key.prefix_len() as u8 }, entry)
-        });
-        let v6 = self.maps.access_v6.iter().flatten().map(|(key, entry)| {
-            (Prefix { addr: IpAddr::from(key.data()), len: key.prefix_len() as u8 }, entry)
-        });
-        for (prefix, entry) in v4.chain(v6) {
-            self.current.access.insert(prefix, entry);
-            if entry.action == access::BAN && entry.derived == 0 {
-                let record = Record {
-                    until_ns: entry.until_ns,
-                    since_ns: entry.since_ns,
-                    code: entry.code,
-                    why: why(),
-                };
-                self.bans.insert(prefix, record);
-            }
-        }
-        self.bans.retain(|_, ban| !gateway_common::maps::is_over(ban.until_ns, now));
-    }
-
-    /// Removes links on interfaces that are no longer in the config, and what older layouts left.
-    fn tidy(&self) {
-        let Some(pins) = &self.pins else { return };
-        let ours = |name: &str| self.attached.iter().any(|a| a.name == name && a.mode.is_some());
-        for link in pins.left_xdp_links().iter().filter(|link| !ours(&link.interface)) {
-            let _ = fs::remove_file(&link.path);
-        }
-        pins.remove_others();
     }
 
     pub fn steer(&mut self, listeners: &[SteerListener<'_>]) -> Result<(), KernelError> {
@@ -402,84 +232,6 @@ impl Loaded {
         }
     }
 
-    pub fn status(&self) -> KernelStatus {
-        let interfaces: Vec<_> = self.attached.iter().map(Attached::status).collect();
-        let mut warnings: Vec<String> = interfaces
-            .iter()
-            .filter_map(|interface| {
-                let reason = interface.reason.as_ref()?;
-                Some(format!("XDP is {} on {}: {reason}", interface.mode, interface.name))
-            })
-            .collect();
-        if let Some(why) = &self.pin_reason {
-            warnings.push(format!("nothing outlives the daemon: {why}"));
-        }
-        let jiffies = self.settings.clock.tick_ns != 0;
-        KernelStatus {
-            interfaces,
-            steering: SteeringStatus {
-                on: self.steering.is_on(),
-                reason: self.steer_reason.clone(),
-                listeners: self.steering.listeners,
-            },
-            pin: self.pins.as_ref().map(|pins| pins.folder().display().to_string()),
-            pin_reason: self.pin_reason.clone(),
-            clock: ClockStatus {
-                source: if jiffies { "jiffies" } else { "monotonic" },
-                hz: self.jiffies.map(|jiffies| jiffies.hz),
-            },
-            layout_version: LAYOUT_VERSION,
-            adopted: self.adopted,
-            bans: self.bans.len(),
-            warnings,
-        }
-    }
-
-    pub fn counters(&self) -> Vec<CounterRow> {
-        let mut interfaces = [0; INTERFACES];
-        if self.bench {
-            interfaces = self.settings.interfaces;
-        }
-        for (slot, ifindex) in self.settings.interfaces.iter().enumerate() {
-            if self.attached.iter().any(|attached| attached.ifindex == *ifindex) {
-                interfaces[slot] = *ifindex;
-            }
-        }
-        counters::rows(&self.maps, &interfaces, |ifindex| name_of(&self.attached, ifindex))
-    }
-
-    pub fn map_rows(&mut self) -> Vec<MapRow> {
-        let v4 = self.current.access.keys().filter(|prefix| prefix.addr.is_ipv4()).count() as u64;
-        let used = counters::Used {
-            access_v4: v4,
-            access_v6: self.current.access.len() as u64 - v4,
-            bans: self.current.sources.len() as u64,
-            steer: self.steering.entries() as u64,
-            sockets: self.steering.sockets as u64,
-        };
-        counters::map_rows(&self.maps, &mut self.bucket_count, &used)
-    }
-
-    pub fn samples(&mut self, most: usize) -> Vec<DropSample> {
-        let Self { maps, attached, .. } = self;
-        counters::samples(maps, most, |ifindex| name_of(attached, ifindex))
-    }
-
-    pub fn sources(&self, top: usize) -> Vec<SourceRow> {
-        sources::top(&self.maps, &self.settings, top).unwrap_or_else(|error| {
-            tracing::warn!(%error, "kernel: buckets cannot be read");
-            Vec::new()
-        })
-    }
-
-    pub fn source(&self, source: IpAddr) -> Option<SourceRow> {
-        sources::one(&self.maps, &self.settings, source)
-    }
-
-    pub fn reset(&mut self, source: IpAddr) -> Result<(), KernelError> {
-        sources::reset(&mut self.maps, &self.settings, source)
-    }
-
     pub fn detach(&mut self) {
         self.steering.detach(self.pins.as_ref());
         for attached in std::mem::take(&mut self.attached) {
@@ -495,14 +247,6 @@ fn xdp_of(ebpf: &mut Ebpf) -> Result<&mut Xdp, KernelError> {
     let failed = |why: String| KernelError::Load { program: "xdp_gateway", why };
     let program = ebpf.program_mut("xdp_gateway").ok_or_else(|| failed("it is not in the object".into()))?;
     program.try_into().map_err(|error: ProgramError| failed(chain(&error)))
-}
-
-fn name_of(attached: &[Attached], ifindex: u32) -> String {
-    let known = attached.iter().find(|attached| attached.ifindex == ifindex);
-    known
-        .map(|attached| attached.name.clone())
-        .or_else(|| sys::ifname(ifindex))
-        .unwrap_or_else(|| format!("#{ifindex}"))
 }
 
 /// Writes or removes an entry of the access list.

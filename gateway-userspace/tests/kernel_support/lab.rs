@@ -3,10 +3,13 @@
 
 use std::{
     io,
+    net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::Command,
     sync::mpsc,
 };
+
+use socket2::{Domain, Socket, Type};
 
 /// The namespaces of the current thread.
 pub struct Lab {
@@ -160,4 +163,23 @@ fn mount(source: Option<&std::ffi::CStr>, at: &Path, kind: Option<&std::ffi::CSt
 fn path(path: &Path) -> std::ffi::CString {
     use std::os::unix::ffi::OsStrExt as _;
     std::ffi::CString::new(path.as_os_str().as_bytes()).unwrap()
+}
+
+/// Listening sockets of several workers on one address.
+pub fn listeners(addr: SocketAddr, workers: usize) -> Vec<TcpListener> {
+    let first = listen(addr);
+    let addr = first.local_addr().unwrap();
+    std::iter::once(first).chain((1..workers).map(|_| listen(addr))).collect()
+}
+
+fn listen(addr: SocketAddr) -> TcpListener {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None).unwrap();
+    if addr.is_ipv6() {
+        socket.set_only_v6(false).unwrap();
+    }
+    socket.set_reuse_port(true).unwrap();
+    socket.bind(&addr.into()).unwrap();
+    socket.listen(256).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    socket.into()
 }
