@@ -1,4 +1,5 @@
-//! The programs that gateway is measured beside, each set up for speed and with its access log and metrics on.
+//! The programs that gateway is measured beside, each set up for speed and to do the same job: the same header fields
+//! added both ways, the same facts logged, metrics on.
 
 use std::{net::SocketAddr, path::Path, time::Duration};
 
@@ -38,6 +39,13 @@ pub fn nginx_backend(namespace: &Namespace, listen: SocketAddr, cpu: usize) -> R
     nginx(namespace, &config, listen, cpu)
 }
 
+/// The same facts as in gateway's log line.
+const LOG_FORMAT: &str = "'{\"ts\":\"$time_iso8601\",\"id\":\"$request_id\",\"listener\":\"web\",\"client\":\"$remote_addr\",\
+    \"peer\":\"$remote_addr:$remote_port\",\"proto\":\"$server_protocol\",\"host\":\"$host\",\"method\":\"$request_method\",\
+    \"path\":\"$uri\",\"status\":$status,\"upstream\":\"pool\",\"target\":\"$upstream_addr\",\
+    \"bytes_in\":$request_length,\"bytes_out\":$body_bytes_sent,\"us\":$request_time,\
+    \"us_first_byte\":\"$upstream_header_time\",\"ua\":\"$http_user_agent\",\"ref\":\"$http_referer\"}'";
+
 /// An nginx that proxies; `guards` are directives of the server, such as `limit_req`, and `zones` of http.
 pub fn nginx_proxy(
     namespace: &Namespace,
@@ -50,7 +58,7 @@ pub fn nginx_proxy(
     let config = nginx_config(
         "",
         &format!(
-            "access_log access.log combined buffer=32k flush=1s; {zones}
+            "log_format same escape=json {LOG_FORMAT}; access_log access.log same buffer=32k flush=1s; {zones}
              upstream pool {{ server {backend}; keepalive 256; keepalive_requests 1000000000; }}
              server {{
                  listen {listen};
@@ -63,7 +71,12 @@ pub fn nginx_proxy(
                      proxy_set_header Host $host;
                      proxy_set_header X-Forwarded-For $remote_addr;
                      proxy_set_header X-Forwarded-Proto $scheme;
+                     proxy_set_header X-Forwarded-Host $host;
+                     proxy_set_header Forwarded 'for=$remote_addr;proto=$scheme;host=$host';
+                     proxy_set_header Via '1.1 nginx';
                      proxy_set_header X-Request-Id $request_id;
+                     add_header Via '1.1 nginx';
+                     add_header X-Request-Id $request_id;
                  }}
              }}"
         ),
@@ -95,6 +108,12 @@ fn nginx(namespace: &Namespace, config: &str, listen: SocketAddr, cpu: usize) ->
     start(namespace, "nginx", &arguments, dir, listen, cpu)
 }
 
+const HAPROXY_HEADERS: &str = "http-request set-header X-Forwarded-Proto http\n  \
+    http-request set-header X-Forwarded-Host %[req.hdr(host)]\n  \
+    http-request set-header Forwarded for=%[src];proto=http;host=%[req.hdr(host)]\n  \
+    http-request set-header Via \"1.1 haproxy\"\n  http-response set-header Via \"1.1 haproxy\"\n  \
+    http-response set-header X-Request-Id %[unique-id]";
+
 pub fn haproxy(namespace: &Namespace, places: Places, cpu: usize) -> Result<Peer> {
     let dir = tempfile::Builder::new().prefix("gateway-bench-").tempdir()?;
     let Places { listen, backend, log_sink } = places;
@@ -103,7 +122,7 @@ pub fn haproxy(namespace: &Namespace, places: Places, cpu: usize) -> Result<Peer
          defaults\n  mode http\n  log global\n  option httplog\n  option forwardfor\n  http-reuse always\n  \
          timeout connect 1s\n  timeout client 75s\n  timeout server 60s\n  timeout http-keep-alive 75s\n\
          frontend web\n  bind {listen}\n  unique-id-format %[uuid()]\n  unique-id-header x-request-id\n  \
-         http-request use-service prometheus-exporter if {{ path /metrics }}\n  default_backend pool\n\
+         http-request use-service prometheus-exporter if {{ path /metrics }}\n  {HAPROXY_HEADERS}\n  default_backend pool\n\
          backend pool\n  server b1 {backend} pool-max-conn -1\n"
     );
     let path = dir.path().join("haproxy.cfg");

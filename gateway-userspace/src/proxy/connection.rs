@@ -34,7 +34,7 @@ use crate::{
 };
 
 /// After this long without a request a connection gives its buffers back and sleeps.
-const SLEEP_AFTER: Duration = Duration::from_secs(2);
+const SLEEP_AFTER: Duration = Duration::from_millis(250);
 
 /// What the parts of one client connection share. All of them run in the connection's task.
 pub struct ClientState {
@@ -216,6 +216,8 @@ pub async fn serve(mut stream: TcpStream, peer: SocketAddr, listener: Arc<Listen
         match serve_awake(stream, state).await {
             End::Sleep(idle) => {
                 stream = idle;
+                state.raw.take();
+                state.record.take();
                 let left = state.listener.config.timeout.idle.saturating_sub(state.first_idle());
                 state.timer.start(Wait::Idle, Instant::now() + left);
             }
