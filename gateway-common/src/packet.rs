@@ -61,8 +61,6 @@ pub const ICMPV6: u8 = 58;
 const ETHERNET: usize = 14;
 const VLAN: usize = 4;
 const IPV6: usize = 40;
-/// RFC 8200 knows six kinds of extension headers; more in one packet serve only those who look for bugs.
-const MAX_EXTENSIONS: usize = 6;
 
 const FIN: u32 = 0x01;
 const SYN: u32 = 0x02;
@@ -140,7 +138,7 @@ fn ipv6<P: Packet + ?Sized>(packet: &P, at: usize, loopback: bool, out: &mut Par
     if first >> 60 != 6 {
         return Err(Reason::BadIpHeader);
     }
-    let mut next = (first >> 8) as u8;
+    let next = (first >> 8) as u8;
     let mut payload = ((first >> 16) & 0xffff) as usize;
     if payload == 0 && next == 0 {
         // A jumbogram (RFC 2675): its length does not fit the field, so the frame says it.
@@ -148,44 +146,67 @@ fn ipv6<P: Packet + ?Sized>(packet: &P, at: usize, loopback: bool, out: &mut Par
     }
     within(packet, at, payload + IPV6)?;
 
-    let mut at = at + IPV6;
-    let mut more = false;
-    let mut extensions = 0;
-    while is_extension(next) {
-        if extensions == MAX_EXTENSIONS {
-            out.protocol = next;
-            return Err(Reason::TooManyHeaders);
+    let mut chain = Chain { at: at + IPV6, payload, next, more: false };
+    // RFC 8200 knows six kinds of extension headers; more in one packet serve only those who look for bugs. Written
+    // out, because kernels before 6.3 refuse some layouts of a loop.
+    chain.step(packet, out)?;
+    chain.step(packet, out)?;
+    chain.step(packet, out)?;
+    chain.step(packet, out)?;
+    chain.step(packet, out)?;
+    chain.step(packet, out)?;
+    out.protocol = chain.next;
+    if chain.goes_on(out) {
+        return Err(Reason::TooManyHeaders);
+    }
+    transport(packet, chain.at, chain.payload, chain.more, out)?;
+    if is_martian_v6(loopback, out) { Err(Reason::MartianSource) } else { Ok(()) }
+}
+
+/// Where reading an IPv6 packet's extension headers has come to.
+struct Chain {
+    at: usize,
+    payload: usize,
+    next: u8,
+    /// A first fragment: what is missing may be in another.
+    more: bool,
+}
+
+impl Chain {
+    #[inline(always)]
+    fn goes_on(&self, out: &Parsed) -> bool {
+        is_extension(self.next) && out.bits & bit::LATER_FRAGMENT == 0
+    }
+
+    /// Steps over one extension header, if there is one.
+    #[inline(always)]
+    fn step<P: Packet + ?Sized>(&mut self, packet: &P, out: &mut Parsed) -> Result<(), Reason> {
+        if !self.goes_on(out) {
+            return Ok(());
         }
-        extensions += 1;
-        let word = packet.u32(at).ok_or(Reason::Truncated)?;
-        let kind = next;
-        next = (word >> 24) as u8;
+        let kind = self.next;
+        let word = packet.u32(self.at).ok_or(Reason::Truncated)?;
+        self.next = (word >> 24) as u8;
         let units = ((word >> 16) & 0xff) as usize;
         let size = match kind {
             44 => 8,
             51 => (units + 2) * 4,
             _ => (units + 1) * 8,
         };
-        if payload < size {
+        if self.payload < size {
             out.protocol = kind;
-            return Err(if more { Reason::BadFragment } else { Reason::BadIpLength });
+            return Err(if self.more { Reason::BadFragment } else { Reason::BadIpLength });
         }
-        payload = packet.forget(payload - size);
-        at = packet.forget(at + size);
+        self.payload = packet.forget(self.payload - size);
+        self.at = packet.forget(self.at + size);
         if kind == 44 {
-            let offset = (word & 0xfff8) as usize;
             let continues = word & 1 != 0;
-            out.protocol = next;
-            fragment(offset, continues, payload, 0, out)?;
-            more |= continues;
-            if offset != 0 {
-                break;
-            }
+            out.protocol = self.next;
+            fragment((word & 0xfff8) as usize, continues, self.payload, 0, out)?;
+            self.more |= continues;
         }
+        Ok(())
     }
-    out.protocol = next;
-    transport(packet, at, payload, more, out)?;
-    if is_martian_v6(loopback, out) { Err(Reason::MartianSource) } else { Ok(()) }
 }
 
 /// Hop-by-hop, routing, fragment, authentication, destination options, mobility, HIP, Shim6.

@@ -117,18 +117,21 @@ impl Loaded {
 
     pub fn plan(&self, cfg: &model::Kernel) -> Result<SyncReport, KernelError> {
         let (_, desired, settings) = self.compile(cfg)?;
+        Ok(self.report(&desired, &settings, &self.wanted(cfg)))
+    }
+
+    fn report(&self, desired: &Desired, settings: &Settings, wanted: &[&str]) -> SyncReport {
         let (write, remove) = table::changes(&self.current.access, &desired.access);
         let changed = write.iter().filter(|(prefix, _)| self.current.access.contains_key(prefix)).count();
-        let wanted = self.wanted(cfg);
         let gone = self.attached.iter().filter(|attached| !wanted.contains(&attached.name.as_str())).count();
         let new = wanted.iter().filter(|name| !self.attached.iter().any(|a| a.name == **name)).count();
-        Ok(SyncReport {
+        SyncReport {
             prefixes_added: write.len() - changed,
             prefixes_removed: remove.len(),
             prefixes_changed: changed,
             interfaces_changed: gone + new,
-            settings_changed: usize::from(settings != self.settings),
-        })
+            settings_changed: usize::from(*settings != self.settings),
+        }
     }
 
     fn wanted<'a>(&self, cfg: &'a model::Kernel) -> Vec<&'a str> {
@@ -137,9 +140,9 @@ impl Loaded {
     }
 
     pub fn sync(&mut self, cfg: &model::Kernel) -> Result<SyncReport, KernelError> {
-        let report = self.plan(cfg)?;
         let (rules, desired, mut settings) = self.compile(cfg)?;
         let wanted = self.wanted(cfg);
+        let report = self.report(&desired, &settings, &wanted);
         let indexes: Vec<u32> = wanted.iter().filter_map(|name| sys::ifindex(name)).collect();
         settings.interfaces = settings::assign_slots(&mut self.maps, &indexes)?;
         settings.flags &= !flag::LOOPBACK;
