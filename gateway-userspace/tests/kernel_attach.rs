@@ -194,6 +194,22 @@ fn interfaces_come_and_go_by_reload_and_counters_follow_them() {
 }
 
 #[test]
+fn a_reload_that_cannot_attach_changes_nothing() {
+    needs_bpf!();
+    lab::inside(|lab| {
+        lab.veth("gw0", "gw1");
+        let cfg = Kernel { mode: KernelMode::Native, ..on(lab, "gw0") };
+        let plane = start(&cfg);
+        let mut next = Kernel { interfaces: vec!["gw1".into(), "lo".into()], ..cfg.clone() };
+        next.block.prefixes = vec![prefix("10.0.0.0/8")];
+        assert!(matches!(plane.sync(&next), Err(KernelError::Mode { .. })));
+        assert!(lab.is_free("gw1") && lab.programs_on("gw0").len() == 1);
+        assert_eq!(plane.plan(&cfg).unwrap(), Default::default());
+        plane.stop();
+    });
+}
+
+#[test]
 fn without_a_bpffs_it_runs_unpinned_and_says_so() {
     needs_bpf!();
     lab::inside(|lab| {

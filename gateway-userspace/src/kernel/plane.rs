@@ -146,37 +146,46 @@ impl Loaded {
         if wanted.contains(&"lo") {
             settings.flags |= flag::LOOPBACK;
         }
-        self.apply(desired, settings)?;
+        // What has no settings yet must not be attached; what has them must not lose them to an interface that fails.
+        let running = self.filters();
+        let new = if running { self.attach_new(&wanted)? } else { Vec::new() };
+        if let Err(error) = self.apply(desired, settings) {
+            new.into_iter().for_each(|attached| attached.detach(self.pins.as_ref()));
+            return Err(error);
+        }
         self.rules = rules;
         self.ipv6_prefix = cfg.limit.ipv6_prefix;
-        self.reattach(&wanted)?;
-        Ok(report)
-    }
-
-    /// Attaches to what is new in the list and detaches from what is gone. What was off is tried again.
-    fn reattach(&mut self, wanted: &[&str]) -> Result<(), KernelError> {
-        let left = self.pins.as_ref().map(Pins::left_xdp_links).unwrap_or_default();
+        let new = if running { new } else { self.attach_new(&wanted)? };
         let (keep, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut self.attached)
             .into_iter()
             .partition(|attached| wanted.contains(&attached.name.as_str()) && attached.mode.is_some());
+        gone.into_iter().for_each(|attached| attached.detach(self.pins.as_ref()));
         self.attached = keep;
-        for attached in gone {
-            attached.detach(self.pins.as_ref());
-        }
+        self.attached.extend(new);
+        Ok(report)
+    }
+
+    /// Attaches to those of `wanted` that are not attached yet, all or none. What was off is tried again.
+    fn attach_new(&mut self, wanted: &[&str]) -> Result<Vec<Attached>, KernelError> {
+        let left = self.pins.as_ref().map(Pins::left_xdp_links).unwrap_or_default();
+        let mut new: Vec<Attached> = Vec::new();
         for name in wanted {
-            if self.attached.iter().any(|attached| attached.name == *name) {
+            if self.attached.iter().any(|attached| attached.name == *name && attached.mode.is_some()) {
                 continue;
             }
             let xdp = xdp_of(&mut self.ebpf)?;
-            let attached = match attach::attach(xdp, name, self.mode, self.pins.as_ref(), &left) {
+            match attach::attach(xdp, name, self.mode, self.pins.as_ref(), &left) {
+                Ok(attached) => new.push(attached),
                 Err(KernelError::NoInterface { name }) if self.mode == KernelMode::Auto => {
-                    Attached::off(&name, "there is no such interface")
+                    new.push(Attached::off(&name, "there is no such interface"));
                 }
-                result => result?,
-            };
-            self.attached.push(attached);
+                Err(error) => {
+                    new.into_iter().for_each(|attached| attached.detach(self.pins.as_ref()));
+                    return Err(error);
+                }
+            }
         }
-        Ok(())
+        Ok(new)
     }
 
     /// Makes the maps hold `desired` and the program run by `settings`; on an error puts back what was there.
