@@ -93,7 +93,7 @@ fn nginx_config(top: &str, http: &str) -> String {
 }
 
 fn nginx(namespace: &Namespace, config: &str, listen: SocketAddr, cpu: usize) -> Result<Peer> {
-    let dir = tempfile::Builder::new().prefix("gateway-bench-").tempdir()?;
+    let dir = lab::cleanup::scratch()?;
     // The worker gives root up and still has to write its log.
     std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777))?;
     std::fs::write(dir.path().join("nginx.conf"), config)?;
@@ -115,7 +115,7 @@ const HAPROXY_HEADERS: &str = "http-request set-header X-Forwarded-Proto http\n 
     http-response set-header X-Request-Id %[unique-id]";
 
 pub fn haproxy(namespace: &Namespace, places: Places, cpu: usize) -> Result<Peer> {
-    let dir = tempfile::Builder::new().prefix("gateway-bench-").tempdir()?;
+    let dir = lab::cleanup::scratch()?;
     let Places { listen, backend, log_sink } = places;
     let config = format!(
         "global\n  nbthread 1\n  maxconn 8000\n  log {log_sink} len 1024 local0 info\n\

@@ -2,6 +2,7 @@
 //! killed run left behind is recognised by its name and removed.
 
 use std::{
+    io,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::{
@@ -10,9 +11,11 @@ use std::{
     },
 };
 
+use tempfile::TempDir;
+
 use crate::sys;
 
-/// Every namespace and pin directory of the lab starts with this, then the maker's process id.
+/// Every namespace, pin directory and scratch directory of the lab starts with this, then the maker's process id.
 const PREFIX: &str = "gwlab-";
 pub const NAMESPACES: &str = "/run/netns";
 pub const BPFFS: &str = "/sys/fs/bpf";
@@ -67,6 +70,13 @@ pub fn note_directory(path: &Path) {
     note(Thing::Directory(path.to_owned()));
 }
 
+/// A directory for files of a run. It goes with the value, on Ctrl-C, or with the next run's sweep.
+pub fn scratch() -> io::Result<TempDir> {
+    let dir = tempfile::Builder::new().prefix(&format!("{}-", unique_name())).tempdir()?;
+    note_directory(dir.path());
+    Ok(dir)
+}
+
 /// Removes namespaces made by [`note_namespace`]. Processes in them must be gone, or they live on.
 pub fn remove_namespaces(names: &[String]) {
     let batch: String = names.iter().map(|name| format!("netns del {name}\n")).collect();
@@ -75,7 +85,6 @@ pub fn remove_namespaces(names: &[String]) {
     names.iter().for_each(|name| forget(&Thing::Namespace(name.clone())));
 }
 
-/// Removes a pin directory. bpffs knows no recursive removal of its own, so this descends one level.
 pub fn remove_directory(path: &Path) {
     // What is gone already is as it should be.
     let _ = std::fs::remove_dir_all(path);
@@ -121,8 +130,10 @@ pub fn sweep() {
         if !stale.is_empty() {
             remove_namespaces(&stale);
         }
-        for name in stale_names(Path::new(BPFFS)) {
-            remove_directory(&Path::new(BPFFS).join(name));
+        for place in [PathBuf::from(BPFFS), std::env::temp_dir()] {
+            for name in stale_names(&place) {
+                remove_directory(&place.join(name));
+            }
         }
     });
 }

@@ -101,7 +101,7 @@ impl Gateway {
         let gateway = Gateway {
             namespace: net.gateway.clone(),
             front: net.front_interfaces(),
-            dir: tempfile::Builder::new().prefix("gateway-lab-").tempdir()?,
+            dir: cleanup::scratch()?,
             pin,
             options,
             process: None,

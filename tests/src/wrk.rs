@@ -61,23 +61,24 @@ impl Outcome {
 pub struct Wrk {
     process: Process,
     limit: Duration,
-    _script: tempfile::NamedTempFile,
+    _scratch: tempfile::TempDir,
 }
 
 impl Wrk {
     pub fn start(node: &Node, to: impl Into<SocketAddr>, load: &Load) -> Result<Wrk> {
         let program = tools::find("wrk").context("wrk is not installed; `cargo xtask setup` installs it")?;
-        let script = tempfile::Builder::new().suffix(".lua").tempfile()?;
-        std::fs::write(script.path(), REPORT)?;
+        let scratch = crate::cleanup::scratch()?;
+        let script = scratch.path().join("report.lua");
+        std::fs::write(&script, REPORT)?;
         let seconds = load.duration.as_secs().max(1);
         let mut command: Command = node.namespace.command(program)?;
         command.args(["-t1", &format!("-c{}", load.connections), &format!("-d{seconds}s"), "--latency"]);
-        command.arg("-s").arg(script.path()).arg(format!("http://{}{}", to.into(), load.path));
+        command.arg("-s").arg(&script).arg(format!("http://{}{}", to.into(), load.path));
         command.on_cpu(load.cpu).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         Ok(Wrk {
             process: Process::start(command)?,
             limit: Duration::from_secs(seconds + 15),
-            _script: script,
+            _scratch: scratch,
         })
     }
 
