@@ -16,12 +16,22 @@ const OBJECT: &str = "gateway-ebpf";
 const LOG: &str = "GATEWAY_BPF_LOG";
 
 fn main() -> ExitCode {
+    name_commit();
     match build() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("the kernel half cannot be built: {error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// What `gateway version` calls the commit; built without git it stays "unknown".
+fn name_commit() {
+    let mut git = std::process::Command::new("git");
+    let told = git.args(["rev-parse", "--short=12", "HEAD"]).output();
+    if let Some(told) = told.ok().filter(|told| told.status.success()) {
+        println!("cargo::rustc-env=GATEWAY_COMMIT={}", String::from_utf8_lossy(&told.stdout).trim());
     }
 }
 
