@@ -141,7 +141,6 @@ pub const fn is_over(until_ns: u64, now: u64) -> bool {
 /// Who asked for a ban.
 pub mod ban_code {
     pub const OPERATOR: u8 = 0;
-    pub const POLICY: u8 = 1;
 }
 
 /// A banned source of `BANS`.

@@ -75,10 +75,28 @@ impl Problem {
         Problem { hint: error.hint, ..problem }
     }
 
+    /// Without characters that would do something to the terminal that shows them: a problem quotes what the file says.
+    fn printable(mut self) -> Self {
+        let texts = [Some(&mut self.file), Some(&mut self.message), self.hint.as_mut()];
+        for text in texts.into_iter().flatten().filter(|text| text.contains(is_unprintable)) {
+            let shown = |c: char| match is_unprintable(c) {
+                true => c.escape_default().to_string(),
+                false => c.to_string(),
+            };
+            *text = text.chars().map(shown).collect();
+        }
+        self
+    }
+
     pub(crate) fn hint(mut self, hint: impl Into<Option<String>>) -> Self {
         self.hint = hint.into();
         self
     }
+}
+
+/// Controls but for the newlines of longer hints, and what turns the direction of text around (Unicode UAX #9).
+fn is_unprintable(c: char) -> bool {
+    (c.is_control() && c != '\n') || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 impl fmt::Display for Problem {
@@ -121,7 +139,7 @@ pub(crate) struct Problems {
 impl Problems {
     pub fn push(&mut self, problem: Problem) {
         if self.list.len() < MOST {
-            self.list.push(problem);
+            self.list.push(problem.printable());
         } else {
             self.more += 1;
         }

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     io,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -14,7 +14,10 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{start::Source, workers::Workers};
+use super::{
+    start::{Options, Source},
+    workers::Workers,
+};
 use crate::{
     config::{
         self, ConfigErrors,
@@ -88,7 +91,7 @@ pub struct State {
 }
 
 pub struct Control {
-    pub source: Source,
+    pub options: Options,
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     pub registry: Arc<Registry>,
     pub access_log: AccessLog,
@@ -108,7 +111,7 @@ pub struct Control {
 impl Control {
     #[allow(clippy::too_many_arguments)]
     pub fn new(
-        source: Source,
+        options: Options,
         snapshot: Arc<ArcSwap<Snapshot>>,
         registry: Arc<Registry>,
         access_log: AccessLog,
@@ -120,7 +123,7 @@ impl Control {
         let state =
             State { reloads_ok: 0, reloads_failed: 0, last_success: SystemTime::now(), last_error: None };
         Control {
-            source,
+            options,
             snapshot,
             registry,
             access_log,
@@ -147,7 +150,7 @@ impl Control {
 
     /// The config file, if there is one.
     pub fn config_path(&self) -> Option<&Path> {
-        match &self.source {
+        match &self.options.source {
             Source::File(path) => Some(path),
             Source::Flags { .. } => None,
         }
@@ -162,8 +165,8 @@ impl Control {
 
     /// The config as it is in the file now.
     pub fn read_config(&self) -> Result<Config, ReloadError> {
-        let path: PathBuf = self.config_path().ok_or(ReloadError::NoFile)?.to_owned();
-        Ok(config::load(&path)?)
+        self.config_path().ok_or(ReloadError::NoFile)?;
+        Ok(self.options.load()?)
     }
 
     /// Loads the file again. All or nothing: whatever can fail is done before anything is changed.

@@ -31,15 +31,6 @@ pub enum Source {
     Flags { listen: Vec<String>, to: Vec<String> },
 }
 
-impl Source {
-    pub fn load(&self) -> Result<Config, ConfigErrors> {
-        match self {
-            Source::File(path) => config::load(path),
-            Source::Flags { listen, to } => config::from_flags(listen, to),
-        }
-    }
-}
-
 #[derive(Debug)]
 pub struct Options {
     pub source: Source,
@@ -51,24 +42,36 @@ pub struct Options {
     pub verbose: u8,
 }
 
+impl Options {
+    /// The config with what the command line says above it. A reload reads it by the same way, so the command line
+    /// keeps its say.
+    pub fn load(&self) -> Result<Config, ConfigErrors> {
+        let mut config = match &self.source {
+            Source::File(path) => config::load(path)?,
+            Source::Flags { listen, to } => config::from_flags(listen, to)?,
+        };
+        if let Some(socket) = &self.socket {
+            config.admin.socket = socket.clone();
+        }
+        match self.verbose {
+            0 => {}
+            1 => config.gateway.log.level = "debug".into(),
+            _ => config.gateway.log.level = "trace".into(),
+        }
+        Ok(config)
+    }
+}
+
 /// Runs until told to stop.
 pub fn run(options: Options) -> Exit {
     let began = Instant::now();
-    let mut config = match options.source.load() {
+    let config = match options.load() {
         Ok(config) => config,
         Err(errors) => {
             eprintln!("{errors}");
             return exit::USAGE;
         }
     };
-    if let Some(socket) = &options.socket {
-        config.admin.socket = socket.clone();
-    }
-    match options.verbose {
-        0 => {}
-        1 => config.gateway.log.level = "debug".into(),
-        _ => config.gateway.log.level = "trace".into(),
-    }
     let log_control = process_log::init(&config.gateway.log);
     let kernel = match KernelPlane::start(&config.kernel) {
         Ok(kernel) => kernel,
@@ -146,7 +149,7 @@ async fn serve(
     let (requests, received) = mpsc::unbounded_channel();
     tokio::task::spawn_local(signals.forward(requests.clone()));
     let control = Arc::new(Control::new(
-        options.source,
+        options,
         snapshot,
         registry,
         access_log,
@@ -163,7 +166,7 @@ async fn serve(
     }
     tokio::task::spawn_local(upkeep(control.clone()));
     tokio::task::spawn_local(crate::kernel_log::forward(control.clone()));
-    tokio::task::spawn_local(watch(control.clone(), options.watch));
+    tokio::task::spawn_local(watch(control.clone(), control.options.watch));
     let config = &control.snapshot.load().config;
     let listening: Vec<String> =
         config.listeners.values().map(|listener| config::show_bind(listener.bind)).collect();
@@ -296,4 +299,23 @@ fn stamps(files: &[PathBuf]) -> Vec<Option<(std::time::SystemTime, u64)>> {
         Some((meta.modified().ok()?, meta.len()))
     };
     files.iter().map(stamp).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_command_line_says_holds_however_often_the_config_is_loaded() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("gateway.toml");
+        std::fs::write(&file, "[listener.web]\nbind = \":8080\"\n[route.all]\nto = [\"127.0.0.1:3000\"]\n")
+            .unwrap();
+        let socket = dir.path().join("other.sock");
+        let options =
+            Options { source: Source::File(file), socket: Some(socket.clone()), watch: false, verbose: 1 };
+        let (first, again) = (options.load().unwrap(), options.load().unwrap());
+        assert_eq!((&first.admin.socket, first.gateway.log.level.as_str()), (&socket, "debug"));
+        assert!(config::diff(&first, &again).is_empty());
+    }
 }

@@ -145,9 +145,8 @@ async fn work(worker: Rc<Worker>, mut commands: UnboundedReceiver<Command>) {
                     old.end().await;
                 }
                 worker.drain();
-                if drained(&worker, &mut commands).await {
-                    return;
-                }
+                drained(&worker, &mut commands).await;
+                return;
             }
             Command::Stop => return,
         }
@@ -161,8 +160,8 @@ impl Accepting {
     }
 }
 
-/// Waits for the last connection to end, or for the command to stop at once. True in both cases.
-async fn drained(worker: &Rc<Worker>, commands: &mut UnboundedReceiver<Command>) -> bool {
+/// Waits for the last connection to end, or for the command to stop at once.
+async fn drained(worker: &Rc<Worker>, commands: &mut UnboundedReceiver<Command>) {
     let all_ended = async {
         while worker.clients() > 0 {
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -170,8 +169,8 @@ async fn drained(worker: &Rc<Worker>, commands: &mut UnboundedReceiver<Command>)
     };
     let stop = async { while !matches!(commands.recv().await, Some(Command::Stop) | None) {} };
     tokio::select! {
-        () = all_ended => true,
-        () = stop => true,
+        () = all_ended => {}
+        () = stop => {}
     }
 }
 
