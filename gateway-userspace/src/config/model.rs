@@ -15,6 +15,7 @@ pub struct Config {
     pub listeners: BTreeMap<String, Listener>,
     pub upstreams: BTreeMap<String, Upstream>,
     pub routes: BTreeMap<String, Route>,
+    pub services: BTreeMap<String, Service>,
     pub access_log: AccessLog,
     pub metrics: Metrics,
     pub admin: Admin,
@@ -64,7 +65,15 @@ pub struct Kernel {
     /// Where maps and links are pinned. Default /sys/fs/bpf/gateway. Restart needed.
     pub pin: PathBuf,
     pub limit: KernelLimit,
+    /// `[kernel.class.NAME]`: other limits for the sources of some prefixes. The longest prefix wins.
+    pub classes: BTreeMap<String, KernelClass>,
     pub block: KernelBlock,
+    /// Connections that L4 services can have at once. Default 262 144; 1024..=16 M, rounded up to a power of two.
+    /// Restart needed.
+    pub flows: u32,
+    /// `syn_cookies = { above = "10k/s" }`: from so many SYNs a second on, clients must prove that they are where they
+    /// say. `None` (written as "off"): never. Default off.
+    pub syn_cookies: Option<Rate>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,10 +101,36 @@ pub struct KernelLimit {
     pub packets: Option<Bucket>,
     /// TCP SYNs.
     pub new: Option<Bucket>,
+    /// Bytes of frames.
+    pub bytes: Option<Bucket>,
+    /// What happens to packets over the limit. Default hard.
+    pub mode: LimitMode,
     /// Never limited, never banned.
     pub exempt: Vec<Prefix>,
     /// Bits of an IPv6 source that share one bucket, 32..=64. Default 64.
     pub ipv6_prefix: u8,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LimitMode {
+    /// Dropped.
+    Hard,
+    /// Passed and counted while there is no overload, dropped while there is.
+    Soft,
+}
+
+/// `[kernel.class.NAME]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct KernelClass {
+    pub at: Place,
+    /// At least one. No prefix is in two classes.
+    pub from: Vec<Prefix>,
+    /// What is left out is not limited for this class.
+    pub packets: Option<Bucket>,
+    pub new: Option<Bucket>,
+    pub bytes: Option<Bucket>,
+    /// Default hard.
+    pub mode: LimitMode,
 }
 
 /// A token bucket.
@@ -207,6 +242,13 @@ pub struct Health {
 #[derive(Debug, Clone, PartialEq)]
 pub enum HealthCheck {
     Tcp,
+    /// `udp = true`, only for services.
+    Udp {
+        /// The datagram. Default: empty.
+        send: Vec<u8>,
+        /// Whether an answer must come; otherwise only an ICMP error is a failure. Default: true if `send` is set.
+        answer: bool,
+    },
     Http {
         /// Starts with `/`.
         path: String,
@@ -242,6 +284,75 @@ pub struct Pool {
     pub idle: usize,
     /// How long one may idle. Default 60 s.
     pub idle_for: Duration,
+}
+
+/// `[service.NAME]`: an L4 service that the kernel half forwards, without userspace.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Service {
+    pub at: Place,
+    /// The virtual addresses (VIPs), at least one. `Bind::Any`: that port of every address of `kernel.interfaces`.
+    pub binds: Vec<Bind>,
+    /// Default tcp.
+    pub protocol: L4Protocol,
+    /// At least one, all of the family of `binds` (both families are allowed where all binds are `Bind::Any`). With a
+    /// mode other than nat every target has the port of `binds`.
+    pub targets: Vec<ServiceTarget>,
+    /// Default nat.
+    pub forward: Forward,
+    /// Default maglev.
+    pub balance: L4Balance,
+    /// Remember which target a connection has, so that it stays there when targets change. Default true; always with
+    /// nat.
+    pub flows: bool,
+    /// Packets of QUIC go by the server id in their connection id, where a target has one. Only UDP. Default false.
+    pub quic: bool,
+    /// Default: none, every target is taken to be healthy.
+    pub health: Option<Health>,
+    /// Per source and service, beside `[kernel.limit]`.
+    pub limit: ServiceLimit,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum L4Protocol {
+    Tcp,
+    Udp,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct ServiceTarget {
+    pub addr: SocketAddr,
+    /// 1..=1000. Default 1.
+    pub weight: u32,
+    /// With `quic`: the server id in connection ids of this target, 0..=65535. Default: none.
+    pub server_id: Option<u16>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forward {
+    /// Both addresses are rewritten, replies come back through the gateway.
+    Nat,
+    /// Only the MAC addresses are rewritten; targets have the VIP on their loopback and answer the client directly.
+    Dsr,
+    /// The packet is put into another IP packet (RFC 2003, RFC 2473); targets take it out and answer directly.
+    Ipip,
+    /// As `Ipip`, in a UDP packet of Generic UDP Encapsulation, variant 1, to port 6080.
+    Gue,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum L4Balance {
+    /// Maglev on addresses and ports: the connections of one client spread.
+    Maglev,
+    /// Maglev on the client's address, with the table and the hash of an upstream's ip-hash.
+    IpHash,
+}
+
+/// `limit = { packets, new, bytes }` of a service.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct ServiceLimit {
+    pub packets: Option<Bucket>,
+    pub new: Option<Bucket>,
+    pub bytes: Option<Bucket>,
 }
 
 /// `[route.NAME]`

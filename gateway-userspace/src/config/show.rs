@@ -143,7 +143,7 @@ fn target(target: &Target) -> Value {
 
 fn health(health: &Health) -> Value {
     let (path, expect) = match &health.check {
-        HealthCheck::Tcp => (None, None),
+        HealthCheck::Tcp | HealthCheck::Udp { .. } => (None, None),
         HealthCheck::Http { path, expect } => (Some(json!(path)), Some(json!(expect))),
     };
     let tcp = path.is_none().then_some(json!(true));

@@ -16,6 +16,7 @@ pub mod object;
 mod pins;
 mod plane;
 mod report;
+mod services;
 mod settings;
 mod sources;
 mod start;
@@ -40,6 +41,7 @@ pub use report::{
     Ban, CheckState, ClockStatus, CounterRow, DetachReport, DoctorCheck, DropSample, InterfaceStatus,
     KernelStatus, MapRow, SourceRow, SteeringStatus, SyncReport,
 };
+pub use services::{ServiceRow, ServiceSpec, TargetSpec, TargetState};
 pub use steer::SteerListener;
 
 use crate::config::{model, units::Prefix};
@@ -147,6 +149,28 @@ impl KernelPlane {
     /// Those that `sync` would give before it changes anything.
     pub fn plan(&self, cfg: &model::Kernel) -> Result<SyncReport, KernelError> {
         self.on(Ok(SyncReport::default()), |loaded| loaded.plan(cfg))
+    }
+
+    /// Makes the L4 services these and no others, and their targets as said. All or nothing; a service's table is
+    /// replaced whole, and connections that its flow table knows stay where they are.
+    ///
+    /// # Errors
+    /// The maps are as they were.
+    pub fn set_services(&self, services: &[ServiceSpec<'_>]) -> Result<(), KernelError> {
+        self.on(Ok(()), |loaded| loaded.set_services(services))
+    }
+
+    /// What each service's targets were sent.
+    pub fn service_rows(&self) -> Vec<ServiceRow> {
+        self.on(Vec::new(), |loaded| loaded.service_rows())
+    }
+
+    /// Multiplies the rates of all kernel limits by `factor` (0.01 to 1, 1 at start), in one write.
+    ///
+    /// # Errors
+    /// The map could not be written.
+    pub fn set_load_factor(&self, factor: f64) -> Result<(), KernelError> {
+        self.on(Ok(()), |loaded| loaded.set_load_factor(factor))
     }
 
     /// Drops everything from `prefix`, for `duration` or until it is lifted. The ban ends by itself, daemon or not.

@@ -89,6 +89,7 @@ async fn check(addr: std::net::SocketAddr, host: &str, check: &HealthCheck) -> R
     let stream = TcpStream::connect(addr).await.map_err(|error| format!("cannot connect: {error}"))?;
     match check {
         HealthCheck::Tcp => Ok(()),
+        HealthCheck::Udp { .. } => Err("a UDP check of an upstream".into()),
         HealthCheck::Http { path, expect } => {
             let status = get(stream, host, path).await.map_err(|error| format!("bad answer: {error}"))?;
             let fine =

@@ -4,11 +4,11 @@
 pub mod frames;
 pub mod lab;
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use gateway::{
     config::{
-        model::{Bucket, Kernel, KernelBlock, KernelLimit, KernelMode, Steer},
+        model::{Bucket, Kernel, KernelBlock, KernelLimit, KernelMode, LimitMode, Steer},
         units::{Prefix, Rate},
     },
     kernel::{self, CheckState, KernelPlane},
@@ -23,7 +23,17 @@ pub fn config() -> Kernel {
         steer: Steer::Off,
         required: false,
         pin: PathBuf::from("/proc/nowhere"),
-        limit: KernelLimit { packets: None, new: None, exempt: Vec::new(), ipv6_prefix: 64 },
+        limit: KernelLimit {
+            packets: None,
+            new: None,
+            bytes: None,
+            mode: LimitMode::Hard,
+            exempt: Vec::new(),
+            ipv6_prefix: 64,
+        },
+        classes: BTreeMap::new(),
+        flows: 16_384,
+        syn_cookies: None,
         block: KernelBlock { cidrs: Vec::new(), prefixes: Vec::new(), except: Vec::new(), files: Vec::new() },
     }
 }

@@ -46,6 +46,7 @@ pub(crate) fn config(root: &Fields, mut files: Vec<PathBuf>, problems: &mut Prob
         listeners,
         upstreams,
         routes,
+        services: BTreeMap::new(),
         access_log: system::access_log(&root.table("access_log")),
         metrics: system::metrics(&root.table("metrics")),
         admin: system::admin(&root.table("admin")),

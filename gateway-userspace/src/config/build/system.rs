@@ -1,7 +1,7 @@
 //! `[gateway]`, `[kernel]`, `[access_log]`, `[metrics]`, `[admin]`.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::{Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
@@ -12,8 +12,8 @@ use crate::config::{
     error::{Problem, ProblemKind, Problems},
     include::{absolute, beside},
     model::{
-        AccessLog, Admin, Bind, Bucket, Gateway, Kernel, KernelBlock, KernelLimit, KernelMode, Log,
-        LogFormat, LogTarget, Metrics, Steer,
+        AccessLog, Admin, Bind, Bucket, Gateway, Kernel, KernelBlock, KernelLimit, KernelMode, LimitMode,
+        Log, LogFormat, LogTarget, Metrics, Steer,
     },
     node::{Fields, Value},
     source::{read_text, unreadable},
@@ -67,9 +67,14 @@ pub(super) fn kernel(fields: &Fields, problems: &mut Problems) -> Kernel {
         limit: KernelLimit {
             packets: bucket(&limit, "packets"),
             new: bucket(&limit, "new"),
+            bytes: None,
+            mode: LimitMode::Hard,
             exempt: prefixes(&limit, "exempt"),
             ipv6_prefix: limit.or_default("ipv6_prefix"),
         },
+        classes: BTreeMap::new(),
+        flows: 262_144,
+        syn_cookies: None,
         block: block(&fields.table("block"), problems),
     }
 }
