@@ -44,6 +44,8 @@ pub enum KernelError {
         "steering needs {wanted} sockets, its map has room for {capacity}; use fewer workers or listeners"
     )]
     TooManySockets { wanted: usize, capacity: u32 },
+    #[error("there are more {what} than the kernel's tables have room for ({capacity}); use fewer")]
+    TooManyServices { what: &'static str, capacity: u32 },
     #[error("{path}: {why}")]
     Pin { path: PathBuf, why: String },
 }

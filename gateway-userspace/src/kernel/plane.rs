@@ -20,6 +20,7 @@ use super::{
     object::{KeyV4, KeyV6, Maps},
     pins::Pins,
     report::SyncReport,
+    services::Services,
     settings,
     steer::{SteerListener, Steering},
     sys,
@@ -56,6 +57,7 @@ pub struct Loaded {
     pub(super) current: Desired,
     pub(super) bucket_count: BucketCount,
     pub(super) log: Option<ProgramLog>,
+    pub(super) services: Services,
     pub(super) ticks: u32,
 }
 
@@ -112,6 +114,7 @@ impl Loaded {
         settings.interfaces = self.settings.interfaces;
         settings.flags |= settings::table_flags(desired.access.keys(), !desired.sources.is_empty());
         settings.flags |= self.settings.flags & flag::LOOPBACK;
+        self.services.settle(&mut settings);
         Ok((rules, desired, settings))
     }
 
@@ -231,6 +234,7 @@ impl Loaded {
             log.flush();
         }
         self.ticks = self.ticks.wrapping_add(1);
+        self.tend_services();
         if !self.ticks.is_multiple_of(CLOCK_EVERY) {
             return;
         }
@@ -246,6 +250,7 @@ impl Loaded {
 
     pub fn detach(&mut self) {
         self.steering.detach(self.pins.as_ref());
+        self.services.leave();
         for attached in std::mem::take(&mut self.attached) {
             attached.detach(self.pins.as_ref());
         }
