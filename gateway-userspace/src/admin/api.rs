@@ -7,12 +7,12 @@ use axum::{
     extract::{Path, Query, State},
     http::StatusCode,
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{get, patch, post},
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{bans, problem::Problem, status};
+use super::{bans, problem::Problem, services, status, targets};
 use crate::{
     config,
     daemon::{Control, Reach, Request},
@@ -35,6 +35,10 @@ pub fn routes() -> Router<Arc<Control>> {
         .route("/v1/routes", get(routes_list))
         .route("/v1/upstreams", get(upstreams))
         .route("/v1/upstreams/{name}", get(upstream))
+        .route("/v1/upstreams/{name}/targets/{addr}", patch(targets::patch_upstream))
+        .route("/v1/services", get(services::list))
+        .route("/v1/services/{name}", get(services::show))
+        .route("/v1/services/{name}/targets/{addr}", patch(targets::patch_service))
         .route("/v1/kernel", get(kernel_status))
         .route("/v1/kernel/maps", get(|State(control): Shared| async move { Json(control.kernel.maps()) }))
         .route("/v1/kernel/sources", get(sources))

@@ -76,6 +76,13 @@ pub fn error(global: &Global, error: &Error) {
     }
 }
 
+/// Prints a warning on standard error.
+pub fn warn(global: &Global, warning: &str) {
+    let mut stderr = std::io::stderr();
+    let head = if global.colors(stderr.is_terminal()) { "\x1b[33mwarning:\x1b[0m" } else { "warning:" };
+    let _ = writeln!(stderr, "{head} {warning}");
+}
+
 /// A table without frills, at most 80 columns wide.
 pub fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();

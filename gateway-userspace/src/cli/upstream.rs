@@ -6,7 +6,8 @@ use clap::Subcommand;
 
 use super::{
     Error, Global, Outcome, client, exit,
-    output::{self, GREEN, RED, table},
+    output::{self, GREEN, RED, YELLOW, table},
+    target,
 };
 use crate::admin::UpstreamStatus;
 
@@ -40,17 +41,22 @@ impl Upstream {
 pub fn describe(global: &Global, upstreams: &BTreeMap<String, UpstreamStatus>) -> String {
     let rows = upstreams.iter().flat_map(|(name, upstream)| {
         upstream.targets.iter().map(move |target| {
-            let state = if target.healthy { global.paint(GREEN, "up") } else { global.paint(RED, "down") };
+            let color = match target.state.as_str() {
+                "up" => GREEN,
+                "draining" => YELLOW,
+                _ => RED,
+            };
             vec![
                 name.clone(),
                 target.addr.clone(),
-                state,
                 target.weight.to_string(),
+                target::overrides(target.overrides.as_ref()),
+                global.paint(color, &target.state),
                 target.active.to_string(),
                 output::short(target.requests),
                 target.check.clone().unwrap_or_default(),
             ]
         })
     });
-    table(&["UPSTREAM", "TARGET", "STATE", "WEIGHT", "ACTIVE", "REQUESTS", "LAST CHECK"], rows)
+    table(&["UPSTREAM", "TARGET", "WEIGHT", "OVERRIDE", "STATE", "ACTIVE", "REQUESTS", "CHECK"], rows)
 }
