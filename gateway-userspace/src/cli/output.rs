@@ -97,6 +97,21 @@ pub fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> St
     table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
 }
 
+/// A table with the states in it ("up", "draining", "down") in colour: after the layout, which counts every character.
+pub fn color_states(global: &Global, table: &str) -> String {
+    let word = |word: &str| {
+        let color = match word.trim_end() {
+            "up" => GREEN,
+            "draining" => YELLOW,
+            "down" => RED,
+            _ => return word.to_owned(),
+        };
+        let state = word.trim_end();
+        global.paint(color, state) + &word[state.len()..]
+    };
+    table.split_inclusive([' ', '\n']).map(word).collect()
+}
+
 /// `12.3k`, `4.5M`: for counts of packets and bytes.
 pub fn short(n: u64) -> String {
     const UNITS: [(u64, &str); 4] =

@@ -6,7 +6,7 @@ use clap::Subcommand;
 
 use super::{
     Error, Global, Outcome, client, exit,
-    output::{self, GREEN, RED, YELLOW, table},
+    output::{self, table},
     target,
 };
 use crate::admin::ServiceStatus;
@@ -47,7 +47,6 @@ impl Service {
 pub fn list(global: &Global, services: &BTreeMap<String, ServiceStatus>) -> String {
     let row = |(name, service): (&String, &ServiceStatus)| {
         let up = service.targets.iter().filter(|target| target.state == "up").count();
-        let color = if up == 0 { RED } else { GREEN };
         let sum = |of: fn(&crate::admin::ServiceTargetStatus) -> u64| {
             output::short(service.targets.iter().map(of).sum())
         };
@@ -55,7 +54,8 @@ pub fn list(global: &Global, services: &BTreeMap<String, ServiceStatus>) -> Stri
             name.clone(),
             service.bind.join(" "),
             format!("{} {}", service.protocol, service.forward),
-            global.paint(color, &format!("{up}/{} up", service.targets.len())),
+            format!("{up}/{}", service.targets.len()),
+            if up > 0 { "up" } else { "down" }.into(),
             sum(|target| target.packets),
             sum(|target| target.bytes),
             sum(|target| target.connections),
@@ -63,38 +63,42 @@ pub fn list(global: &Global, services: &BTreeMap<String, ServiceStatus>) -> Stri
     };
     match services.is_empty() {
         true => "no services".into(),
-        false => table(
-            &["SERVICE", "BIND", "HOW", "TARGETS", "PACKETS", "BYTES", "CONNS"],
-            services.iter().map(row),
-        ),
+        false => {
+            let header = ["SERVICE", "BIND", "HOW", "TARGETS", "STATE", "PACKETS", "BYTES", "CONNS"];
+            output::color_states(global, &table(&header, services.iter().map(row)))
+        }
     }
 }
 
 fn show(global: &Global, name: &str, service: &ServiceStatus) -> String {
     let rows = service.targets.iter().map(|target| {
-        let color = match target.state.as_str() {
-            "up" => GREEN,
-            "draining" => YELLOW,
-            _ => RED,
-        };
-        let observed = if target.healthy { "healthy" } else { "failing" };
+        let [said, check, state] =
+            target::columns(target.overrides.as_ref(), target.check.as_deref(), &target.state);
         vec![
             target.addr.clone(),
             target.weight.to_string(),
-            target::overrides(target.overrides.as_ref()),
-            target.check.clone().unwrap_or_else(|| observed.into()),
-            global.paint(color, &target.state),
+            said,
+            check,
+            state,
             output::short(target.packets),
             output::short(target.bytes),
             output::short(target.connections),
         ]
     });
+    let notes: String = service
+        .targets
+        .iter()
+        .map(|target| target::notes(&target.addr, target.overrides.as_ref(), target.check.as_deref()))
+        .collect();
     format!(
-        "{name}: {} {}, {}, {}\n\n{}",
+        "{name}: {} {}, {}, {}\n\n{}\n{notes}",
         service.protocol,
         service.bind.join(" "),
         service.forward,
         service.balance,
-        table(&["TARGET", "WEIGHT", "OVERRIDE", "CHECK", "STATE", "PACKETS", "BYTES", "CONNS"], rows)
+        output::color_states(
+            global,
+            &table(&["TARGET", "WEIGHT", "OVERRIDE", "CHECK", "STATE", "PACKETS", "BYTES", "CONNS"], rows)
+        )
     )
 }

@@ -112,8 +112,29 @@ fn find(global: &Global, target: &str) -> Result<String, Error> {
     }
 }
 
+/// What a table of targets shows of one in the columns for overrides, checks and state.
+pub fn columns(said: Option<&OverrideStatus>, check: Option<&str>, state: &str) -> [String; 3] {
+    let word = said.and_then(|said| said.state.as_ref()).map(|row| row.value.clone());
+    let weight = said.and_then(|said| said.weight.as_ref()).map(|row| format!("weight {}", row.value));
+    let said: Vec<String> = word.into_iter().chain(weight).collect();
+    let said = if said.is_empty() { "-".into() } else { said.join(" ") };
+    let check = match check {
+        None => "-",
+        Some("ok") => "ok",
+        Some(_) => "failed",
+    };
+    [said, check.into(), state.to_owned()]
+}
+
+/// Lines below a table: who said what of a target and for how long, and why its last check failed.
+pub fn notes(target: &str, said: Option<&OverrideStatus>, check: Option<&str>) -> String {
+    let said = said.map(|said| format!("\n{target}: {}", overrides(Some(said))));
+    let failed = check.filter(|check| *check != "ok").map(|why| format!("\n{target}: check: {why}"));
+    said.into_iter().chain(failed).collect()
+}
+
 /// "drain by ann for 29m 59s; weight 5 by bob"
-pub fn overrides(said: Option<&OverrideStatus>) -> String {
+fn overrides(said: Option<&OverrideStatus>) -> String {
     let Some(said) = said else { return "-".into() };
     let tail = |by: &str, left: Option<u64>| {
         format!(" by {by}{}", left.map_or(String::new(), |left| format!(" for {}", output::seconds(left))))

@@ -6,7 +6,7 @@ use clap::Subcommand;
 
 use super::{
     Error, Global, Outcome, client, exit,
-    output::{self, GREEN, RED, YELLOW, table},
+    output::{self, table},
     target,
 };
 use crate::admin::UpstreamStatus;
@@ -41,22 +41,28 @@ impl Upstream {
 pub fn describe(global: &Global, upstreams: &BTreeMap<String, UpstreamStatus>) -> String {
     let rows = upstreams.iter().flat_map(|(name, upstream)| {
         upstream.targets.iter().map(move |target| {
-            let color = match target.state.as_str() {
-                "up" => GREEN,
-                "draining" => YELLOW,
-                _ => RED,
-            };
+            let [said, check, state] =
+                target::columns(target.overrides.as_ref(), target.check.as_deref(), &target.state);
             vec![
                 name.clone(),
                 target.addr.clone(),
                 target.weight.to_string(),
-                target::overrides(target.overrides.as_ref()),
-                global.paint(color, &target.state),
+                said,
+                check,
+                state,
                 target.active.to_string(),
                 output::short(target.requests),
-                target.check.clone().unwrap_or_default(),
             ]
         })
     });
-    table(&["UPSTREAM", "TARGET", "WEIGHT", "OVERRIDE", "STATE", "ACTIVE", "REQUESTS", "CHECK"], rows)
+    let notes = upstreams.iter().flat_map(|(name, upstream)| {
+        upstream.targets.iter().map(move |target| {
+            let target_name = format!("{name}/{}", target.addr);
+            target::notes(&target_name, target.overrides.as_ref(), target.check.as_deref())
+        })
+    });
+    let header = ["UPSTREAM", "TARGET", "WEIGHT", "OVERRIDE", "CHECK", "STATE", "ACTIVE", "REQUESTS"];
+    let notes: String = notes.collect();
+    let gap = if notes.is_empty() { "" } else { "\n" };
+    format!("{}{gap}{notes}", output::color_states(global, &table(&header, rows)))
 }

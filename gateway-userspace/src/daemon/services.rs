@@ -24,13 +24,9 @@ impl Control {
         if config.services.is_empty() || status.interfaces.iter().any(|interface| interface.mode != "off") {
             return None;
         }
-        let reason = status.interfaces.into_iter().find_map(|interface| interface.reason);
-        let asked = config.kernel.interfaces.is_empty();
-        Some(match reason.or_else(|| status.warnings.into_iter().next()) {
-            _ if asked => "kernel.interfaces names no interface".into(),
-            Some(reason) => reason,
-            None => "XDP is off".into(),
-        })
+        let told = status.interfaces.into_iter().find_map(|interface| interface.reason);
+        let why = service::lacking(config).map(str::to_owned);
+        Some(why.or(told).or_else(|| status.warnings.into_iter().next()).unwrap_or("XDP is off".into()))
     }
 
     /// Gives the kernel half the services of a config.

@@ -14,7 +14,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-pub use warnings::{not_forwarded, unreachable};
+pub use warnings::{lacking, not_forwarded, unreachable};
 
 use crate::{
     config::model::{self, Health},

@@ -7,15 +7,20 @@ use std::{
 
 use crate::config::model::{Config, KernelMode};
 
-/// What the config itself leaves services without, with its place.
+/// Why the config itself leaves services without anything that forwards them.
+pub fn lacking(config: &Config) -> Option<&'static str> {
+    match (config.kernel.mode, config.kernel.interfaces.is_empty()) {
+        (KernelMode::Off, _) => Some("kernel.mode is \"off\""),
+        (_, true) => Some("kernel.interfaces names no interface"),
+        _ => None,
+    }
+}
+
+/// [`lacking`] as a warning with a place, where there are services.
 pub fn not_forwarded(config: &Config) -> Option<String> {
     let first = config.services.values().next()?;
-    let missing = match (config.kernel.mode, config.kernel.interfaces.is_empty()) {
-        (KernelMode::Off, _) => "kernel.mode is \"off\"",
-        (_, true) => "kernel.interfaces names no interface",
-        _ => return None,
-    };
-    Some(format!("{}: services are forwarded by XDP only, and {missing}", first.at))
+    let why = lacking(config)?;
+    Some(format!("{}: services are forwarded by XDP only, and {why}", first.at))
 }
 
 /// Targets that this host has no route to just now, each with its service's place. Nothing is sent.
