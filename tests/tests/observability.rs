@@ -264,6 +264,8 @@ fn every_reading_command_speaks_json_and_every_table_fits_80_columns() -> Result
         "status",
         "ban list",
         "limit show",
+        "service list",
+        "upstream list",
         "limit top",
         "kernel status",
         "kernel maps",

@@ -141,7 +141,16 @@ async fn reset_source(State(control): Shared, Path(source): Path<IpAddr>) -> Res
 }
 
 async fn limits(State(control): Shared) -> Json<Value> {
-    Json(json!({ "kernel": config::to_json(&control.snapshot.load().config)["kernel"]["limit"] }))
+    let mut config = config::to_json(&control.snapshot.load().config);
+    let services: serde_json::Map<String, Value> = config["service"]
+        .as_object_mut()
+        .into_iter()
+        .flatten()
+        .filter(|(_, service)| service["limit"] != json!({}))
+        .map(|(name, service)| (name.clone(), service["limit"].take()))
+        .collect();
+    let kernel = &mut config["kernel"];
+    Json(json!({ "kernel": kernel["limit"].take(), "classes": kernel["class"].take(), "services": services }))
 }
 
 async fn reload(State(control): Shared) -> Result<Json<Value>, Problem> {

@@ -3,7 +3,7 @@
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     pin::pin,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -47,6 +47,38 @@ impl Checks {
     }
 }
 
+/// How a target that takes part showed it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    Came,
+    /// Nothing came, and nothing had to.
+    Silence,
+}
+
+/// Hosts send "port unreachable" about once a second and destination (Linux: net.ipv4.icmp_ratelimit), however often
+/// they are asked: for so long after one, silence is no good sign.
+const QUIET: Duration = Duration::from_secs(3);
+
+/// When a check last failed by more than silence.
+#[derive(Default)]
+struct Refused(Option<Instant>);
+
+impl Refused {
+    /// Whether this is a success, knowing those before.
+    fn judge(&mut self, result: Result<Answer, String>, now: Instant) -> Result<(), String> {
+        match result {
+            Ok(Answer::Silence) if self.0.is_some_and(|at| now.duration_since(at) < QUIET) => {
+                Err("silent, and unreachable a moment ago".into())
+            }
+            Ok(_) => Ok(()),
+            Err(why) => {
+                self.0 = Some(now);
+                Err(why)
+            }
+        }
+    }
+}
+
 /// A target that was up is taken out after `fall` failures in a row and comes back after `rise` successes.
 struct Streak {
     healthy: bool,
@@ -75,10 +107,11 @@ async fn watch(target: Box<dyn Checked>) {
     let health = target.health();
     let (addr, name) = target.target();
     let mut streak = Streak { healthy: target.healthy(), against: 0 };
+    let mut refused = Refused::default();
     // Not all targets of all gateways at the same moment.
     tokio::time::sleep(health.every.min(Duration::from_millis(200)).mul_f64(fastrand::f64())).await;
     loop {
-        let result = check(addr, name, health).await;
+        let result = refused.judge(check(addr, name, health).await, Instant::now());
         let changed = streak.note(result.is_ok(), health);
         target.found(result.as_ref().err().cloned().unwrap_or_else(|| "ok".into()));
         if changed {
@@ -89,18 +122,22 @@ async fn watch(target: Box<dyn Checked>) {
 }
 
 /// One check; `Err` says why it failed.
-async fn check(addr: SocketAddr, host: &str, health: &Health) -> Result<(), String> {
+async fn check(addr: SocketAddr, host: &str, health: &Health) -> Result<Answer, String> {
     let silent = || format!("no answer within {:?}", health.timeout);
     match &health.check {
-        HealthCheck::Tcp => timeout(health.timeout, connect(addr)).await.map_err(|_| silent())?.map(drop),
+        HealthCheck::Tcp => {
+            timeout(health.timeout, connect(addr)).await.map_err(|_| silent())?.map(|_| Answer::Came)
+        }
         HealthCheck::Http { path, expect } => {
-            timeout(health.timeout, ask(addr, host, path, expect)).await.map_err(|_| silent())?
+            let asked = timeout(health.timeout, ask(addr, host, path, expect)).await;
+            asked.map_err(|_| silent())?.map(|()| Answer::Came)
         }
         HealthCheck::Udp { send, answer } => match timeout(health.timeout, exchange(addr, send)).await {
-            Ok(result) => result.map_err(|error| format!("cannot reach it: {error}")),
+            Ok(Ok(())) => Ok(Answer::Came),
+            Ok(Err(error)) => Err(format!("cannot reach it: {error}")),
             // Nothing came, not even "port unreachable".
             Err(_) if *answer => Err(silent()),
-            Err(_) => Ok(()),
+            Err(_) => Ok(Answer::Silence),
         },
     }
 }
@@ -164,7 +201,7 @@ mod tests {
     async fn a_udp_check_tells_silence_from_refusal() {
         let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let addr = server.local_addr().unwrap();
-        assert_eq!(check(addr, "", &udp(b"", false)).await, Ok(()), "silence");
+        assert_eq!(check(addr, "", &udp(b"", false)).await, Ok(Answer::Silence));
         assert!(
             check(addr, "", &udp(b"ping", true)).await.is_err_and(|why| why.contains("no answer within"))
         );
@@ -178,13 +215,26 @@ mod tests {
                 }
             }
         });
-        assert_eq!(check(addr, "", &udp(b"hello", true)).await, Ok(()));
+        assert_eq!(check(addr, "", &udp(b"hello", true)).await, Ok(Answer::Came));
         answering.abort();
         let _ = answering.await;
         for answer in [false, true] {
             let refused = check(addr, "", &udp(b"hello", answer)).await;
             assert!(refused.is_err_and(|why| why.contains("cannot reach it")), "nobody listens any more");
         }
+    }
+
+    #[test]
+    fn silence_soon_after_a_refusal_is_one_too() {
+        let mut refused = Refused::default();
+        let start = Instant::now();
+        let mut judge = |result, ms| refused.judge(result, start + Duration::from_millis(ms)).is_ok();
+        assert!(judge(Ok(Answer::Silence), 0));
+        assert!(!judge(Err("refused".into()), 100));
+        assert!(!judge(Ok(Answer::Silence), 1000));
+        assert!(judge(Ok(Answer::Came), 1100), "an answer always counts");
+        assert!(!judge(Ok(Answer::Silence), 3000));
+        assert!(judge(Ok(Answer::Silence), 3100), "a silence does not prolong it");
     }
 
     #[test]
