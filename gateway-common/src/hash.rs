@@ -28,6 +28,19 @@ pub const fn of_address(seed: u64, address: Address) -> u64 {
     mix(address.lo ^ mix(address.hi ^ seed))
 }
 
+/// The hash of a connection: which target it goes to.
+#[inline(always)]
+pub const fn of_connection(
+    seed: u64,
+    source: Address,
+    source_port: u16,
+    destination: Address,
+    destination_port: u16,
+) -> u64 {
+    let ports = (source_port as u64) << 16 | destination_port as u64;
+    of_address(of_address(seed, source) ^ ports, destination)
+}
+
 /// Spreads a hash over `0..n` without a division, using its upper half. `n` must not be zero.
 #[inline(always)]
 pub const fn bucket_of(hash: u64, n: u32) -> u32 {

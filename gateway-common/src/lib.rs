@@ -7,10 +7,14 @@
 #![deny(unsafe_code)]
 
 pub mod bucket;
+pub mod checksum;
 pub mod clock;
+pub mod flow;
+pub mod forward;
 pub mod hash;
 pub mod maglev;
 pub mod maps;
 pub mod packet;
+pub mod service;
 pub mod source;
 pub mod verdict;

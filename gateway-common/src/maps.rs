@@ -17,7 +17,7 @@ pub const BANS_CAPACITY: u32 = 65_536;
 /// Prefixes of each family that can be blocked, exempt or banned.
 pub const ACCESS_CAPACITY: u32 = 1 << 20;
 /// Reasons an interface has room for in the counters.
-pub const REASONS: u32 = 32;
+pub const REASONS: u32 = 64;
 /// Interfaces with counters of their own; packets of others are counted together in one more slot.
 pub const INTERFACES: usize = 8;
 /// Listening sockets: listeners times workers.
@@ -73,6 +73,11 @@ pub struct Settings {
     pub ipv6_mask: u64,
     /// A drop is sampled when its number, by CPU and reason, has none of these bits set.
     pub sample_mask: u64,
+    /// For the keys of connections; random, pinned with their tables.
+    pub flow_seed: u64,
+    /// Sets of the tables of connections and of replies, less one.
+    pub flows_mask: u64,
+    pub replies_mask: u64,
     /// Bits of [`flag`].
     pub flags: u32,
     /// Zero: unused. An interface's position here is its slot in the counters.
@@ -89,6 +94,8 @@ pub mod flag {
     pub const LIMITS: u32 = 1 << 3;
     /// An attached interface is the loopback: its sources are no martians.
     pub const LOOPBACK: u32 = 1 << 4;
+    /// There are L4 services.
+    pub const SERVICES: u32 = 1 << 5;
 }
 
 /// What a prefix of `ACCESS_V4` or `ACCESS_V6` means.
@@ -236,7 +243,7 @@ pub struct Workers {
 }
 
 const _: () = {
-    assert!(size_of::<Settings>() == 16 + 3 * 24 + 3 * 8 + 4 + 4 * INTERFACES + 4);
+    assert!(size_of::<Settings>() == 16 + 3 * 24 + 6 * 8 + 4 + 4 * INTERFACES + 4);
     assert!(size_of::<Switch>() == 8 + 2 * size_of::<Settings>());
     assert!(size_of::<Access>() == 24);
     assert!(size_of::<Ban>() == 24);

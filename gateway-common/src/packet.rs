@@ -27,6 +27,18 @@ pub trait Packet {
     }
 }
 
+/// A frame that can be rewritten. What is out of its bounds is not written.
+pub trait PacketMut: Packet {
+    fn set_u8(&mut self, at: usize, value: u8);
+    fn set_u16(&mut self, at: usize, value: u16);
+    fn set_u32(&mut self, at: usize, value: u32);
+    fn set_u64(&mut self, at: usize, value: u64);
+    /// Adds bytes in front. False: there is no room, and the packet may be unusable.
+    fn grow(&mut self, bytes: usize) -> bool;
+    /// Cuts the end off: so many bytes are left.
+    fn truncate(&mut self, bytes: usize) -> bool;
+}
+
 /// What is known of a packet. Filled as far as parsing came, so that a drop can be reported with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
@@ -38,6 +50,14 @@ pub struct Parsed {
     pub protocol: u8,
     /// Bits of [`bit`].
     pub bits: u8,
+    /// Where the IP header begins.
+    pub l3: u16,
+    /// Where the header of `protocol` begins.
+    pub l4: u16,
+    /// Bytes of the IP packet, its header included.
+    pub length: u32,
+    /// Of a fragment: what it has in common with the other fragments of its packet.
+    pub fragment: u32,
 }
 
 /// Bits of [`Parsed::bits`].
@@ -50,6 +70,10 @@ pub mod bit {
     pub const LATER_FRAGMENT: u8 = 1 << 2;
     /// The ports were read.
     pub const PORTS: u8 = 1 << 3;
+    /// TCP with FIN or RST: the connection ends.
+    pub const END: u8 = 1 << 4;
+    /// TCP with SYN and ACK.
+    pub const ACCEPT: u8 = 1 << 5;
 }
 
 pub const ICMP: u8 = 1;
@@ -116,10 +140,12 @@ fn ipv4<P: Packet + ?Sized>(packet: &P, at: usize, loopback: bool, out: &mut Par
         return Err(Reason::BadIpLength);
     }
     within(packet, at, length)?;
+    (out.l3, out.length) = (at as u16, length as u32);
 
     let offset = (first & 0x1fff) as usize * 8;
     let more = first & 0x2000 != 0;
     let payload = length - header;
+    out.fragment = (first >> 16) as u16 as u32;
     fragment(offset, more, payload, header, out)?;
     transport(packet, at + header, payload, more, out)?;
     if is_martian_v4(source, loopback, out) { Err(Reason::MartianSource) } else { Ok(()) }
@@ -145,6 +171,7 @@ fn ipv6<P: Packet + ?Sized>(packet: &P, at: usize, loopback: bool, out: &mut Par
         payload = packet.whole_len().saturating_sub(at + IPV6);
     }
     within(packet, at, payload + IPV6)?;
+    (out.l3, out.length) = (at as u16, (payload + IPV6) as u32);
 
     let mut chain = Chain { at: at + IPV6, payload, next, more: false };
     // RFC 8200 knows six kinds of extension headers; more in one packet serve only those who look for bugs. Written
@@ -196,6 +223,9 @@ impl Chain {
         if self.payload < size {
             out.protocol = kind;
             return Err(if self.more { Reason::BadFragment } else { Reason::BadIpLength });
+        }
+        if kind == 44 {
+            out.fragment = packet.u32(self.at + 4).ok_or(Reason::Truncated)?;
         }
         self.payload = packet.forget(self.payload - size);
         self.at = packet.forget(self.at + size);
@@ -256,6 +286,7 @@ fn transport<P: Packet + ?Sized>(
     first_fragment: bool,
     out: &mut Parsed,
 ) -> Result<(), Reason> {
+    out.l4 = at as u16;
     if out.bits & bit::LATER_FRAGMENT != 0 {
         return Ok(());
     }
@@ -280,8 +311,11 @@ fn transport<P: Packet + ?Sized>(
             if flags == 0 || (flags & SYN != 0 && flags & (FIN | RST) != 0) {
                 return Err(Reason::BadTcpFlags);
             }
-            if flags & (SYN | ACK) == SYN {
-                out.bits |= bit::NEW;
+            if flags & SYN != 0 {
+                out.bits |= if flags & ACK == 0 { bit::NEW } else { bit::ACCEPT };
+            }
+            if flags & (FIN | RST) != 0 {
+                out.bits |= bit::END;
             }
             Ok(())
         }
@@ -340,6 +374,59 @@ fn is_martian_v6(loopback: bool, out: &Parsed) -> bool {
         0 => out.protocol != ICMPV6,
         1 => !loopback,
         lo => lo >> 32 == 0xffff,
+    }
+}
+
+#[cfg(any(test, feature = "user"))]
+mod vec {
+    use super::{Packet, PacketMut};
+
+    impl Packet for Vec<u8> {
+        fn u8(&self, at: usize) -> Option<u8> {
+            self.as_slice().u8(at)
+        }
+        fn u16(&self, at: usize) -> Option<u16> {
+            self.as_slice().u16(at)
+        }
+        fn u32(&self, at: usize) -> Option<u32> {
+            self.as_slice().u32(at)
+        }
+        fn u64(&self, at: usize) -> Option<u64> {
+            self.as_slice().u64(at)
+        }
+        fn len(&self) -> usize {
+            Vec::len(self)
+        }
+    }
+
+    fn set<const N: usize>(packet: &mut [u8], at: usize, bytes: [u8; N]) {
+        if let Some(place) = packet.get_mut(at..).and_then(|rest| rest.first_chunk_mut()) {
+            *place = bytes;
+        }
+    }
+
+    impl PacketMut for Vec<u8> {
+        fn set_u8(&mut self, at: usize, value: u8) {
+            set(self, at, [value]);
+        }
+        fn set_u16(&mut self, at: usize, value: u16) {
+            set(self, at, value.to_be_bytes());
+        }
+        fn set_u32(&mut self, at: usize, value: u32) {
+            set(self, at, value.to_be_bytes());
+        }
+        fn set_u64(&mut self, at: usize, value: u64) {
+            set(self, at, value.to_be_bytes());
+        }
+        fn grow(&mut self, bytes: usize) -> bool {
+            self.splice(..0, std::iter::repeat_n(0, bytes));
+            true
+        }
+        fn truncate(&mut self, bytes: usize) -> bool {
+            let fits = bytes <= Vec::len(self);
+            Vec::truncate(self, bytes);
+            fits
+        }
     }
 }
 

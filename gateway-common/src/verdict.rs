@@ -8,6 +8,10 @@
 pub enum Action {
     Pass,
     Drop,
+    /// Answered: what was made of the packet goes back where it came from.
+    Tx,
+    /// Sent on to another host.
+    Forward,
 }
 
 impl Action {
@@ -16,6 +20,8 @@ impl Action {
         match self {
             Self::Pass => "pass",
             Self::Drop => "drop",
+            Self::Tx => "tx",
+            Self::Forward => "forward",
         }
     }
 }
@@ -91,6 +97,34 @@ reasons! {
     LimitNew = 17, "limit_new", Drop;
     /// A source without a bucket of its own, over the bucket it shares with others of the same hash.
     LimitShared = 18, "limit_shared", Drop;
+    /// To a target of an L4 service.
+    Service = 19, "service", Forward;
+    /// To the target that the table says: the table of connections had no room to remember it.
+    ServiceUnpinned = 20, "service_unpinned", Forward;
+    /// From a target, back to the client (NAT).
+    Reply = 21, "reply", Forward;
+    /// An ICMP error, to where the packet went that it is about.
+    IcmpError = 22, "icmp_error", Forward;
+    /// A ping of a virtual address, answered.
+    Echo = 23, "echo", Tx;
+    /// Too big for the way to its target: the sender is told (RFC 1191, RFC 8201).
+    TooBig = 24, "too_big", Tx;
+    /// On its way to or from a target, but the kernel has to find the neighbour first or to cut the packet.
+    Unresolved = 25, "unresolved", Pass;
+    /// A service without a usable target.
+    NoTarget = 26, "no_target", Drop;
+    /// There is no route to the target, or back to the client.
+    NoRoute = 27, "no_route", Drop;
+    /// The next hop's MAC address is not known, and the packet cannot be left to the kernel (DSR).
+    NoNeighbour = 28, "no_neighbour", Drop;
+    /// Its time to live has run out.
+    TtlExpired = 29, "ttl_expired", Drop;
+    /// Part of a connection, or of a fragmented packet, that nothing is known of (NAT).
+    NoFlow = 30, "no_flow", Drop;
+    /// The table of connections or the ports towards the target are used up (NAT).
+    FlowsFull = 31, "flows_full", Drop;
+    /// There was no room to rewrite the packet.
+    NoRoom = 32, "no_room", Drop;
 }
 
 impl Reason {

@@ -7,7 +7,7 @@ use core::arch::asm;
 /// # Safety
 /// `word` points to an aligned `u64` in a map's value.
 #[inline(always)]
-unsafe fn compare_exchange(word: *mut u64, old: u64, new: u64) -> u64 {
+pub unsafe fn compare_exchange(word: *mut u64, old: u64, new: u64) -> u64 {
     let found;
     // SAFETY: the caller's promise; cmpxchg_64 (BPF ISA v3, Linux 5.12) takes and returns the old word in r0.
     unsafe {

@@ -44,7 +44,7 @@ fn exact(settings: &Settings, buckets: *mut Buckets, new: bool, now: u64) -> Res
 }
 
 /// Judges a source that has no buckets, and gives it some while the budget lasts.
-#[inline(always)]
+#[inline(never)]
 fn unknown(settings: &Settings, key: u64, new: bool, now: u64) -> Result<Reason, Reason> {
     let slot = hash::of_key(settings.seed, key) as u32 & (COARSE_SLOTS - 1);
     let Some(shared) = maps::COARSE.get_ptr_mut(slot) else { return Ok(Reason::OkShared) };

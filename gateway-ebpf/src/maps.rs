@@ -2,10 +2,11 @@
 
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
-    macros::map,
+    btf_maps,
+    macros::{btf_map, map},
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SockMap},
 };
-use gateway_common::maps as layout;
+use gateway_common::{maps as layout, packet::Parsed, service};
 
 #[map]
 pub static SETTINGS: Array<layout::Switch> = Array::with_max_entries(1, 0);
@@ -51,6 +52,46 @@ pub static STEER: HashMap<layout::SteerKey, layout::Workers> =
 
 #[map]
 pub static SOCKETS: SockMap = SockMap::with_max_entries(layout::SOCKETS_CAPACITY, 0);
+
+/// What is known of the packet at hand: what functions share, the stack has no room for.
+#[map]
+pub static PARSED: PerCpuArray<Parsed> = PerCpuArray::with_max_entries(1, 0);
+
+#[map]
+pub static SERVICES: HashMap<service::ServiceKey, service::Service> =
+    HashMap::with_max_entries(service::SERVICES_CAPACITY, BPF_F_NO_PREALLOC);
+
+#[map]
+pub static VIPS: Array<service::Vip> = Array::with_max_entries(service::SERVICES_CAPACITY, 0);
+
+/// A Maglev table a service, made by userspace and replaced whole: indexes of targets, four in a word.
+#[btf_map]
+pub static RINGS: btf_maps::ArrayOfMaps<
+    btf_maps::Array<u64, { service::RING_WORDS as usize }>,
+    { service::RINGS_CAPACITY as usize },
+> = btf_maps::ArrayOfMaps::new();
+
+#[map]
+pub static TARGETS: Array<service::Target> = Array::with_max_entries(service::TARGETS_CAPACITY, 0);
+
+#[map]
+pub static SERVER_IDS: HashMap<u32, u32> =
+    HashMap::with_max_entries(service::TARGETS_CAPACITY, BPF_F_NO_PREALLOC);
+
+/// Sets of connections. Userspace sets how many.
+#[map]
+pub static FLOWS: Array<[u64; 8]> = Array::with_max_entries(1, 0);
+
+/// Sets of NAT's ways back. Userspace sets how many.
+#[map]
+pub static REPLIES: Array<[u64; 8]> = Array::with_max_entries(1, 0);
+
+#[map]
+pub static TARGET_COUNTERS: PerCpuArray<service::TargetCounter> =
+    PerCpuArray::with_max_entries(service::TARGETS_CAPACITY, 0);
+
+#[map]
+pub static HOPS: PerCpuArray<service::Hop> = PerCpuArray::with_max_entries(service::HOPS, 0);
 
 /// Where the programs of `probe.rs` leave their results.
 #[map]

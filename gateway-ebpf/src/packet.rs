@@ -2,8 +2,12 @@
 
 use core::arch::asm;
 
-use aya_ebpf::{EbpfContext as _, helpers::generated::bpf_xdp_get_buff_len, programs::XdpContext};
-use gateway_common::packet::Packet;
+use aya_ebpf::{
+    EbpfContext as _,
+    helpers::generated::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len},
+    programs::XdpContext,
+};
+use gateway_common::packet::{Packet, PacketMut};
 
 /// The first buffer of a frame, between `data` and `data_end`.
 pub struct Frame<'a> {
@@ -29,6 +33,61 @@ impl<'a> Frame<'a> {
         // which would have no instruction of its own: the kernel refuses that.
         unsafe { asm!("{0} = {0}", inout(reg) address, options(nomem, nostack, preserves_flags)) };
         if address + size_of::<T>() > self.end { None } else { Some(address as *const T) }
+    }
+}
+
+impl Frame<'_> {
+    /// After the kernel moved the buffer's ends.
+    #[inline(always)]
+    fn look_again(&mut self) {
+        self.start = self.ctx.data();
+        self.end = self.ctx.data_end();
+    }
+}
+
+impl PacketMut for Frame<'_> {
+    #[inline(always)]
+    fn set_u8(&mut self, at: usize, value: u8) {
+        if let Some(place) = self.at::<u8>(at) {
+            // SAFETY: `at` checked that the buffer holds it, and it is ours to write.
+            unsafe { *place.cast_mut() = value };
+        }
+    }
+    #[inline(always)]
+    fn set_u16(&mut self, at: usize, value: u16) {
+        if let Some(place) = self.at::<u16>(at) {
+            // SAFETY: as above.
+            unsafe { *place.cast_mut() = value.to_be() };
+        }
+    }
+    #[inline(always)]
+    fn set_u32(&mut self, at: usize, value: u32) {
+        if let Some(place) = self.at::<u32>(at) {
+            // SAFETY: as above.
+            unsafe { *place.cast_mut() = value.to_be() };
+        }
+    }
+    #[inline(always)]
+    fn set_u64(&mut self, at: usize, value: u64) {
+        if let Some(place) = self.at::<u64>(at) {
+            // SAFETY: as above.
+            unsafe { *place.cast_mut() = value.to_be() };
+        }
+    }
+    #[inline(always)]
+    fn grow(&mut self, bytes: usize) -> bool {
+        // SAFETY: the context is the one the kernel gave us.
+        let done = unsafe { bpf_xdp_adjust_head(self.ctx.ctx, -(bytes as i32)) } == 0;
+        self.look_again();
+        done
+    }
+    #[inline(always)]
+    fn truncate(&mut self, bytes: usize) -> bool {
+        let by = bytes as i32 - self.whole_len() as i32;
+        // SAFETY: as above.
+        let done = by <= 0 && unsafe { bpf_xdp_adjust_tail(self.ctx.ctx, by) } == 0;
+        self.look_again();
+        done
     }
 }
 

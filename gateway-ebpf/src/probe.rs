@@ -26,7 +26,7 @@ pub fn probe_clock(_: TcContext) -> i32 {
 /// Returns the reason's id where `xdp_gateway` returns the action.
 #[xdp(frags)]
 pub fn probe_verdict(ctx: XdpContext) -> u32 {
-    u32::from(xdp::handle(&ctx).id())
+    u32::from(xdp::handle(&ctx).reason.id())
 }
 
 /// Returns the parser's reason and leaves what it read in `PROBE`.
@@ -39,7 +39,9 @@ pub fn probe_parse(ctx: XdpContext) -> u32 {
         | u64::from(parsed.protocol) << 8
         | u64::from(parsed.bits);
     let (source, destination) = (parsed.source, parsed.destination);
-    let words = [source.hi, source.lo, destination.hi, destination.lo, rest, 0, 0, 0];
+    let places = u64::from(parsed.l3) << 48 | u64::from(parsed.l4) << 32 | u64::from(parsed.length);
+    let fragment = u64::from(parsed.fragment);
+    let words = [source.hi, source.lo, destination.hi, destination.lo, rest, places, fragment, 0];
     let _ = maps::PROBE.set(0, words, 0);
     u32::from(reason.id())
 }

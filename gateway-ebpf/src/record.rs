@@ -10,9 +10,8 @@ use gateway_common::{
 use crate::{maps, packet::Frame};
 
 #[inline(always)]
-pub fn count(ctx: &XdpContext, settings: Option<&Settings>, reason: Reason) {
+pub fn count(ctx: &XdpContext, settings: Option<&Settings>, reason: Reason, length: u64) {
     let ifindex = ctx.ingress_ifindex() as u32;
-    let length = Frame::new(ctx).len() as u64;
     let slot = settings.map_or(INTERFACES as u32, |settings| slot_of(settings, ifindex));
     let Some(counter) = maps::COUNTERS.get_ptr_mut(counter_index(slot, reason.id())) else { return };
     // SAFETY: this CPU's own value; XDP runs with bottom halves off, so nobody else writes it.

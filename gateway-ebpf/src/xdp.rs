@@ -1,55 +1,86 @@
 //! `xdp_gateway`: malformed → access list → bans → buckets, one reason a packet.
 
 use aya_ebpf::{
-    bindings::xdp_action::{XDP_DROP, XDP_PASS},
-    helpers::generated::{bpf_jiffies64, bpf_ktime_get_ns},
+    bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX},
+    helpers::generated::{bpf_jiffies64, bpf_ktime_get_ns, bpf_redirect},
     macros::xdp,
     programs::XdpContext,
 };
 use gateway_common::{
     clock::Clock,
+    forward::Outcome,
     maps::{Settings, flag},
-    packet::{self, Parsed},
+    packet::{self, Packet as _, Parsed, bit},
     verdict::{Action, Reason},
 };
 
-use crate::{access, limit, maps, packet::Frame, record};
+use crate::{access, forward, limit, maps, packet::Frame, record};
 
 #[xdp(frags)]
 pub fn xdp_gateway(ctx: XdpContext) -> u32 {
-    match handle(&ctx).action() {
+    let outcome = handle(&ctx);
+    match outcome.reason.action() {
         Action::Pass => XDP_PASS,
         Action::Drop => XDP_DROP,
+        Action::Tx => XDP_TX,
+        Action::Forward if outcome.ifindex == 0 => XDP_TX,
+        // SAFETY: a helper on a number.
+        Action::Forward => unsafe { bpf_redirect(outcome.ifindex, 0) as u32 },
     }
 }
 
 /// Judges and counts a packet.
 #[inline(always)]
-pub fn handle(ctx: &XdpContext) -> Reason {
+pub fn handle(ctx: &XdpContext) -> Outcome {
     let settings = settings();
-    let reason = match settings {
-        Some(settings) => judge(ctx, settings).unwrap_or_else(|reason| reason),
-        None => Reason::NoSettings,
+    let length = Frame::new(ctx).len() as u64;
+    let outcome = match settings {
+        Some(settings) => judge(ctx, settings).unwrap_or_else(Outcome::from),
+        None => Reason::NoSettings.into(),
     };
-    record::count(ctx, settings, reason);
-    reason
+    record::count(ctx, settings, outcome.reason, length);
+    outcome
 }
 
 #[inline(always)]
-fn judge(ctx: &XdpContext, settings: &Settings) -> Result<Reason, Reason> {
-    let parsed = &mut Parsed::default();
+fn judge(ctx: &XdpContext, settings: &Settings) -> Result<Outcome, Reason> {
+    let Some(parsed) = maps::PARSED.get_ptr_mut(0) else { return Err(Reason::NoSettings) };
+    // SAFETY: this CPU's own value; XDP runs with bottom halves off, so no other packet comes between.
+    let parsed = unsafe { &mut *parsed };
+    *parsed = Parsed::default();
     packet::parse(&Frame::new(ctx), settings.flags & flag::LOOPBACK != 0, parsed)?;
-    if settings.flags & (flag::ACCESS_V4 | flag::ACCESS_V6 | flag::BANS | flag::LIMITS) == 0 {
-        return Ok(Reason::Ok);
+    if settings.flags & (flag::ACCESS_V4 | flag::ACCESS_V6 | flag::BANS | flag::LIMITS | flag::SERVICES) == 0
+    {
+        return Ok(Reason::Ok.into());
     }
     let now = now(&settings.clock);
     access::judge(settings, parsed, now)?;
     let key = parsed.source.key(settings.ipv6_mask);
     access::banned(settings, key, now)?;
-    if settings.flags & flag::LIMITS == 0 {
-        return Ok(Reason::Ok);
+    let mut service = None;
+    if settings.flags & flag::SERVICES != 0 && parsed.bits & bit::PORTS != 0 {
+        service = forward::service(parsed);
+        // What a target sends back is the client's to answer for, and has been.
+        if service.is_none()
+            && let Some(outcome) = forward::reply(ctx, parsed, now)
+        {
+            return Ok(outcome);
+        }
     }
-    limit::judge(settings, key, parsed, now)
+    let mut reason = Reason::Ok;
+    if settings.flags & flag::LIMITS != 0 {
+        reason = limit::judge(settings, key, parsed, now)?;
+    }
+    if let Some(service) = service {
+        return Ok(forward::to_target(ctx, parsed, service, now));
+    }
+    if settings.flags & flag::SERVICES != 0
+        && parsed.bits & bit::PORTS == 0
+        && let Some(outcome) = forward::without_ports(ctx, parsed, now)
+    {
+        return Ok(outcome);
+    }
+    Ok(reason.into())
 }
 
 /// The settings that count.

@@ -1,0 +1,187 @@
+//! The maps of L4 services: which virtual addresses there are, their tables of targets, and what the tables point to.
+
+use crate::source::Address;
+
+/// Virtual addresses with a port, all services together.
+pub const SERVICES_CAPACITY: u32 = 8192;
+/// Services.
+pub const RINGS_CAPACITY: u32 = 4096;
+/// Targets of all services, those that drain included; index 0 is never used.
+pub const TARGETS_CAPACITY: u32 = 16_384;
+/// Slots of a Maglev table in a word of its map.
+pub const SLOTS_PER_WORD: u32 = 4;
+/// Words of a Maglev table's map.
+pub const RING_WORDS: u32 = (crate::maglev::DEFAULT_SIZE as u32).div_ceil(SLOTS_PER_WORD);
+/// Ports of ours towards targets (NAT): clear of those that Linux gives to its own connections.
+pub const NAT_PORTS: core::ops::Range<u16> = 1024..32_768;
+/// Next hops that each CPU remembers; a power of two.
+pub const HOPS: u32 = 4096;
+/// How long it does, in nanoseconds: how late a change of routes is seen.
+pub const HOP_NS: u64 = 250_000_000;
+/// Where Generic UDP Encapsulation goes.
+pub const GUE_PORT: u16 = 6080;
+
+/// Map names, as in the object and as pinned.
+pub mod name {
+    pub const SERVICES: &str = "SERVICES";
+    pub const VIPS: &str = "VIPS";
+    pub const RINGS: &str = "RINGS";
+    pub const TARGETS: &str = "TARGETS";
+    pub const SERVER_IDS: &str = "SERVER_IDS";
+    pub const FLOWS: &str = "FLOWS";
+    pub const REPLIES: &str = "REPLIES";
+    pub const TARGET_COUNTERS: &str = "TARGET_COUNTERS";
+    pub const HOPS: &str = "HOPS";
+}
+
+/// Where clients connect to: the key of `SERVICES`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(C)]
+pub struct ServiceKey {
+    pub hi: u64,
+    pub lo: u64,
+    /// Host order; zero for the pings of the address.
+    pub port: u16,
+    pub protocol: u8,
+    pub _pad: [u8; 5],
+}
+
+impl ServiceKey {
+    #[inline(always)]
+    pub const fn new(address: Address, port: u16, protocol: u8) -> Self {
+        Self { hi: address.hi, lo: address.lo, port, protocol, _pad: [0; 5] }
+    }
+}
+
+/// What to do with a virtual address's packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Service {
+    /// Its table, in `RINGS`.
+    pub ring: u32,
+    /// This address, in `VIPS`; part of its connections' keys.
+    pub vip: u16,
+    /// The service, for its limits and server ids.
+    pub service: u16,
+    /// One of [`mode`].
+    pub mode: u8,
+    /// Bits of [`option`].
+    pub options: u8,
+    pub _pad: [u8; 6],
+}
+
+/// How packets get to targets.
+pub mod mode {
+    pub const NAT: u8 = 1;
+    pub const DSR: u8 = 2;
+    pub const IPIP: u8 = 3;
+    pub const GUE: u8 = 4;
+    /// Nowhere: pings are answered.
+    pub const ECHO: u8 = 5;
+}
+
+/// Bits of [`Service::options`].
+pub mod option {
+    /// Connections are remembered.
+    pub const FLOWS: u8 = 1;
+    /// The target depends on the client's address alone.
+    pub const IP_HASH: u8 = 1 << 1;
+    /// Connection ids of QUIC say the target.
+    pub const QUIC: u8 = 1 << 2;
+    /// It has limits of its own.
+    pub const LIMITS: u8 = 1 << 3;
+}
+
+/// A virtual address, for replies and errors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Vip {
+    pub address: Address,
+    /// Host order.
+    pub port: u32,
+    pub _pad: u32,
+}
+
+/// A target of one service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Target {
+    pub address: Address,
+    /// Our own address towards it.
+    pub local: Address,
+    /// Host order.
+    pub port: u16,
+    /// One of [`target_state`].
+    pub state: u8,
+    pub _pad: [u8; 5],
+}
+
+/// States of a [`Target`].
+pub mod target_state {
+    /// Nobody's index.
+    pub const UNUSED: u8 = 0;
+    pub const UP: u8 = 1;
+    /// Keeps its connections, gets no new ones.
+    pub const DRAINING: u8 = 2;
+    /// Its connections go elsewhere.
+    pub const DOWN: u8 = 3;
+}
+
+/// One CPU's count of what a target was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct TargetCounter {
+    pub packets: u64,
+    pub bytes: u64,
+    pub connections: u64,
+}
+
+/// A next hop as one CPU remembers it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Hop {
+    pub destination: Address,
+    /// Nanoseconds of CLOCK_MONOTONIC.
+    pub until_ns: u64,
+    /// In the lower 48 bits.
+    pub target_mac: u64,
+    pub source_mac: u64,
+    pub ifindex: u32,
+    pub mtu: u32,
+}
+
+/// The key of `SERVER_IDS`, whose values are indexes of targets.
+#[inline(always)]
+pub const fn server_key(service: u16, id: u16) -> u32 {
+    (service as u32) << 16 | id as u32
+}
+
+const _: () = {
+    assert!(size_of::<ServiceKey>() == 24);
+    assert!(size_of::<Service>() == 16);
+    assert!(size_of::<Vip>() == 24);
+    assert!(size_of::<Target>() == 40);
+    assert!(size_of::<TargetCounter>() == 24);
+    assert!(size_of::<Hop>() == 48);
+    assert!(HOPS.is_power_of_two());
+    assert!(SERVICES_CAPACITY <= 1 << 16 && TARGETS_CAPACITY <= 1 << 16 && RINGS_CAPACITY <= 1 << 16);
+};
+
+#[cfg(feature = "user")]
+#[allow(unsafe_code)]
+mod pod {
+    use super::{Hop, Service, ServiceKey, Target, TargetCounter, Vip};
+
+    // SAFETY: all are `repr(C)`, `Copy`, made of integers only and without padding (sizes asserted above).
+    unsafe impl aya::Pod for ServiceKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Service {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Vip {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Target {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for TargetCounter {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Hop {}
+}
