@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration, time::Instant, time::Syste
 
 use axum::{
     Json,
-    extract::{ConnectInfo, Path, State},
+    extract::{ConnectInfo, Path, State, rejection::JsonRejection},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -91,9 +91,9 @@ pub async fn patch_upstream(
     State(control): Shared,
     ConnectInfo(peer): ConnectInfo<Peer>,
     Path((name, addr)): Path<(String, String)>,
-    Json(patch): Json<Patch>,
+    patch: Result<Json<Patch>, JsonRejection>,
 ) -> Result<Json<status::TargetStatus>, Problem> {
-    let change = patch.check()?;
+    let change = change(patch)?;
     let snapshot = control.snapshot.load();
     let upstream = snapshot.upstreams.get(&name).ok_or_else(|| Problem::not_found("upstream", &name))?;
     let addr = address(&addr)?;
@@ -108,9 +108,9 @@ pub async fn patch_service(
     State(control): Shared,
     ConnectInfo(peer): ConnectInfo<Peer>,
     Path((name, addr)): Path<(String, String)>,
-    Json(patch): Json<Patch>,
+    patch: Result<Json<Patch>, JsonRejection>,
 ) -> Result<Json<services::TargetStatus>, Problem> {
-    let change = patch.check()?;
+    let change = change(patch)?;
     let snapshot = control.snapshot.load();
     let service = snapshot.services.get(&name).ok_or_else(|| Problem::not_found("service", &name))?;
     let addr = address(&addr)?;
@@ -120,6 +120,10 @@ pub async fn patch_service(
     change.apply(&target.operator, &peer.name(), &name, addr);
     control.services_changed.notify_one();
     Ok(Json(services::describe(service, &control.kernel.service_rows()).targets.swap_remove(index)))
+}
+
+fn change(patch: Result<Json<Patch>, JsonRejection>) -> Result<Change, Problem> {
+    patch.map_err(|rejection| Problem::bad_request(rejection.body_text()))?.0.check()
 }
 
 fn address(text: &str) -> Result<SocketAddr, Problem> {
