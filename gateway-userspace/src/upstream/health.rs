@@ -60,7 +60,6 @@ enum Answer {
 const QUIET: Duration = Duration::from_secs(3);
 
 /// When a check last failed by more than silence.
-#[derive(Default)]
 struct Refused(Option<Instant>);
 
 impl Refused {
@@ -107,7 +106,8 @@ async fn watch(target: Box<dyn Checked>) {
     let health = target.health();
     let (addr, name) = target.target();
     let mut streak = Streak { healthy: target.healthy(), against: 0 };
-    let mut refused = Refused::default();
+    // What made it unhealthy may have been a moment before a reload.
+    let mut refused = Refused((!streak.healthy).then(Instant::now));
     // Not all targets of all gateways at the same moment.
     tokio::time::sleep(health.every.min(Duration::from_millis(200)).mul_f64(fastrand::f64())).await;
     loop {
@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn silence_soon_after_a_refusal_is_one_too() {
-        let mut refused = Refused::default();
+        let mut refused = Refused(None);
         let start = Instant::now();
         let mut judge = |result, ms| refused.judge(result, start + Duration::from_millis(ms)).is_ok();
         assert!(judge(Ok(Answer::Silence), 0));

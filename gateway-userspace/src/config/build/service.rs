@@ -10,27 +10,33 @@ use crate::config::{
     error::{Problem, ProblemKind, Problems},
     model::{Bind, Forward, L4Balance, L4Protocol, Service, ServiceLimit, ServiceTarget},
     node::{Fields, Node, Value},
-    table::{MOST_SERVICES, MOST_TARGETS, MOST_TARGETS_IN_ALL},
+    table::{MOST_ADDRESSES, MOST_SERVICES, MOST_TARGETS, MOST_TARGETS_IN_ALL},
     units::Place,
 };
 
 pub(super) fn services(root: &Fields, problems: &mut Problems) -> BTreeMap<String, Service> {
     let tables = root.named("service");
     let mut services = BTreeMap::new();
-    let mut targets = 0;
+    let (mut addresses, mut targets) = (0, 0);
     for (index, (name, fields)) in tables.iter().enumerate() {
         if index == MOST_SERVICES {
             let message = format!("there are {} services, at most {MOST_SERVICES} are allowed", tables.len());
             problems.push(Problem::new(ProblemKind::Conflict, &fields.at, message));
         }
         let Some(service) = service(name, fields, problems) else { continue };
-        let before = targets;
-        targets += service.targets.len();
-        if before <= MOST_TARGETS_IN_ALL && targets > MOST_TARGETS_IN_ALL {
-            let message = format!(
-                "with service `{name}` there are {targets} targets in all, at most {MOST_TARGETS_IN_ALL} are allowed"
-            );
-            problems.push(Problem::new(ProblemKind::Conflict, &fields.place("to"), message));
+        for (what, key, more, all, most) in [
+            ("addresses", "bind", service.binds.len(), &mut addresses, MOST_ADDRESSES),
+            ("targets", "to", service.targets.len(), &mut targets, MOST_TARGETS_IN_ALL),
+        ] {
+            let before = *all;
+            *all += more;
+            // Told once, at the one that is too many.
+            if before <= most && *all > most {
+                let message = format!(
+                    "with service `{name}` there are {all} {what} in all, at most {most} are allowed"
+                );
+                problems.push(Problem::new(ProblemKind::Conflict, &fields.place(key), message));
+            }
         }
         services.insert(name.clone(), service);
     }

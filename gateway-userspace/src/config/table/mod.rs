@@ -14,7 +14,7 @@ use std::time::Duration;
 use super::{node::Value, units::UnitError};
 
 pub(crate) use self::core::ROOT;
-pub(crate) use service::{MOST_SERVICES, MOST_TARGETS, MOST_TARGETS_IN_ALL};
+pub(crate) use service::{MOST_ADDRESSES, MOST_SERVICES, MOST_TARGETS, MOST_TARGETS_IN_ALL};
 pub(crate) use text::{NAME_PATTERN, is_name, payload};
 
 /// A table with known keys.

@@ -7,8 +7,9 @@ use super::{
     text::{L4_TARGET, PAYLOAD, PROBE_PATH, VIP},
 };
 
-/// The most services, targets of a service, and targets of all services.
+/// The most services, addresses of all services, targets of a service, and targets of all services.
 pub(crate) const MOST_SERVICES: usize = 4096;
+pub(crate) const MOST_ADDRESSES: usize = 8192;
 pub(crate) const MOST_TARGETS: usize = 1024;
 pub(crate) const MOST_TARGETS_IN_ALL: usize = 4096;
 
