@@ -45,7 +45,16 @@ impl Backend {
 
     /// Under another name, on another port, and pinned to a CPU if given.
     pub fn start_as(node: &Node, name: &str, port: u16, cpu: Option<usize>) -> Result<Backend> {
-        let (addr, addr6) = (node.at(port), SocketAddr::from((node.v6(), port)));
+        Backend::start_at(node, name, (node.at(port), SocketAddr::from((node.v6(), port))), cpu)
+    }
+
+    /// At addresses that the node has besides its own.
+    pub fn start_at(
+        node: &Node,
+        name: &str,
+        (addr, addr6): (SocketAddr, SocketAddr),
+        cpu: Option<usize>,
+    ) -> Result<Backend> {
         let mut command = node.namespace.command(tools::lab()?)?;
         command.args(["backend", name, &addr.to_string(), &addr6.to_string()]);
         command.on_cpu(cpu).stdin(Stdio::piped()).stdout(Stdio::piped());

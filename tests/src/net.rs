@@ -270,6 +270,22 @@ impl Net {
         self.gateway.set_sysctl("net/ipv4/ip_local_port_range", "1024 65535")
     }
 
+    /// Makes the links fit for XDP programs that send: a veth takes frames of a program only with GRO on (or a program of
+    /// its own) at its end, and programs need checksums that are there.
+    pub fn for_forwarding(&self) -> Result<()> {
+        for node in &self.nodes {
+            node.namespace.output("ethtool", &["-K", Node::INTERFACE, "gro", "on", "tx", "off"])?;
+            self.gateway.output("ethtool", &["-K", &node.role, "gro", "on", "tx", "off"])?;
+        }
+        Ok(())
+    }
+
+    /// The gateway's interfaces towards all nodes, as a TOML list.
+    pub fn all_interfaces(&self) -> String {
+        let names: Vec<String> = self.nodes.iter().map(|node| format!("{:?}", node.role)).collect();
+        format!("[{}]", names.join(", "))
+    }
+
     /// Unique to this network; also a good name for its pin directory.
     pub fn id(&self) -> &str {
         &self.id

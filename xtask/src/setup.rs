@@ -31,8 +31,9 @@ const TOOLCHAIN: [&str; 8] = [
 ];
 
 /// Programs that the tests, the demo and the benches run, and the packages they are in.
-const TOOLS: [(&str, &str); 8] = [
+const TOOLS: [(&str, &str); 9] = [
     ("ip", "iproute2"),
+    ("ethtool", "ethtool"),
     ("wrk", "wrk"),
     ("nginx", "nginx-light"),
     ("haproxy", "haproxy"),
