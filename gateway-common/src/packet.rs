@@ -35,6 +35,8 @@ pub trait PacketMut: Packet {
     fn set_u64(&mut self, at: usize, value: u64);
     /// Adds bytes in front. False: there is no room, and the packet may be unusable.
     fn grow(&mut self, bytes: usize) -> bool;
+    /// Takes bytes off the front.
+    fn shrink(&mut self, bytes: usize) -> bool;
     /// Cuts the end off: so many bytes are left.
     fn truncate(&mut self, bytes: usize) -> bool;
 }
@@ -421,6 +423,11 @@ mod vec {
         fn grow(&mut self, bytes: usize) -> bool {
             self.splice(..0, std::iter::repeat_n(0, bytes));
             true
+        }
+        fn shrink(&mut self, bytes: usize) -> bool {
+            let fits = bytes <= Vec::len(self);
+            self.drain(..bytes.min(Vec::len(self)));
+            fits
         }
         fn truncate(&mut self, bytes: usize) -> bool {
             let fits = bytes <= Vec::len(self);

@@ -18,6 +18,8 @@ pub const NAT_PORTS: core::ops::Range<u16> = 1024..32_768;
 pub const HOPS: u32 = 4096;
 /// How long it does, in nanoseconds: how late a change of routes is seen.
 pub const HOP_NS: u64 = 250_000_000;
+/// Prefixes that a target takes packets in packets from.
+pub const DECAP_CAPACITY: u32 = 1024;
 /// Where Generic UDP Encapsulation goes.
 pub const GUE_PORT: u16 = 6080;
 
@@ -33,6 +35,7 @@ pub mod name {
     pub const TARGET_COUNTERS: &str = "TARGET_COUNTERS";
     pub const HOPS: &str = "HOPS";
     pub const FLOW_SEED: &str = "FLOW_SEED";
+    pub const DECAP_FROM: &str = "DECAP_FROM";
 
     /// Those that outlive the daemon: services, and every connection's way.
     pub const PINNED: &[&str] =

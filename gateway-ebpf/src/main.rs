@@ -1,4 +1,5 @@
-//! The kernel half: `xdp_gateway` judges every packet, `steer` gives every new connection its worker.
+//! The kernel half: `xdp_gateway` judges every packet, `steer` gives every new connection its worker;
+//! `xdp_decap` is for targets of L4 services.
 //!
 //! No policy of its own: it decides by the tables userspace wrote, with the arithmetic of `gateway-common`.
 //! One file a program; `probe.rs` holds what is loaded to calibrate, test and measure, never attached.
@@ -8,6 +9,7 @@
 
 mod access;
 mod atomic;
+mod decap;
 mod forward;
 mod limit;
 mod maps;

@@ -97,6 +97,10 @@ pub static TARGET_COUNTERS: PerCpuArray<service::TargetCounter> =
 #[map]
 pub static HOPS: PerCpuArray<service::Hop> = PerCpuArray::with_max_entries(service::HOPS, 0);
 
+/// Whose packets in packets `xdp_decap` takes out; IPv4 as mapped addresses.
+#[map]
+pub static DECAP_FROM: LpmTrie<[u8; 16], u32> = LpmTrie::with_max_entries(service::DECAP_CAPACITY, 0);
+
 /// Where the programs of `probe.rs` leave their results.
 #[map]
 pub static PROBE: Array<[u64; 8]> = Array::with_max_entries(1, 0);

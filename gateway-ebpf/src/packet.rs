@@ -82,6 +82,13 @@ impl PacketMut for Frame<'_> {
         done
     }
     #[inline(always)]
+    fn shrink(&mut self, bytes: usize) -> bool {
+        // SAFETY: as above.
+        let done = unsafe { bpf_xdp_adjust_head(self.ctx.ctx, bytes as i32) } == 0;
+        self.look_again();
+        done
+    }
+    #[inline(always)]
     fn truncate(&mut self, bytes: usize) -> bool {
         let by = bytes as i32 - self.whole_len() as i32;
         // SAFETY: as above.

@@ -1,8 +1,12 @@
 //! L4 services through the kernel: real connections by every way of forwarding.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    io::{BufRead as _, BufReader},
+    net::{IpAddr, SocketAddr},
+    process::Stdio,
+};
 
-use lab::{backend::start_all, prelude::*};
+use lab::{backend::start_all, prelude::*, process::Process};
 
 /// A virtual address that is nobody's own.
 const SERVICE4: &str = "10.98.0.5";
@@ -12,6 +16,7 @@ const PORT: u16 = 8080;
 struct Rig {
     gateway: Gateway,
     backends: Vec<Backend>,
+    decaps: Vec<Process>,
     net: Net,
     _turn: lab::lock::Turn,
 }
@@ -21,8 +26,10 @@ fn rig(backends: usize, forward: &str, more: &str) -> Result<Rig> {
     let turn = shared()?;
     let net = Net::simple(backends)?;
     net.for_forwarding()?;
-    let mut running = start_all(&net)?;
+    let (mut running, mut decaps) = (start_all(&net)?, Vec::new());
     if forward != "nat" {
+        // Replies of targets have no other way here than through the gateway's stack.
+        net.gateway.set_sysctl("net/ipv6/conf/all/forwarding", "1")?;
         for n in 1..=backends {
             let node = net.backend(n);
             lab::net::ip_batch(
@@ -32,6 +39,9 @@ fn rig(backends: usize, forward: &str, more: &str) -> Result<Rig> {
             )?;
             let at = (at(SERVICE4), at(SERVICE6));
             running.push(Backend::start_at(node, &node.role, at, None)?);
+            if forward != "dsr" {
+                decaps.push(decap(node)?);
+            }
         }
     }
     let list = |v6: bool| {
@@ -46,7 +56,19 @@ fn rig(backends: usize, forward: &str, more: &str) -> Result<Rig> {
         list(true),
     );
     let gateway = Gateway::start(&net, &config)?;
-    Ok(Rig { gateway, backends: running, net, _turn: turn })
+    Ok(Rig { gateway, backends: running, decaps, net, _turn: turn })
+}
+
+/// `gateway decap` on a target, ready.
+fn decap(node: &Node) -> Result<Process> {
+    let mut command = node.namespace.command(lab::tools::gateway()?)?;
+    command.args(["decap", Node::INTERFACE, "--from", "10.77.0.0/16", "--from", "fd77::/16"]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut process = Process::start(command)?;
+    let mut said = String::new();
+    BufReader::new(process.child.stdout.take().context("no stdout")?).read_line(&mut said)?;
+    ensure!(said.contains("native"), "{said}");
+    Ok(process)
 }
 
 fn at(address: &str) -> SocketAddr {
@@ -77,5 +99,30 @@ fn nat_takes_connections_to_targets_and_back() -> Result<()> {
     assert!(rig.packets("service")? > 100 && rig.packets("reply")? > 100);
     let peers = rig.backends[0].stats()?.peers;
     assert!(peers.iter().all(|peer| peer.ip() != IpAddr::from(rig.net.client(1).v4())), "{peers:?}");
+    Ok(())
+}
+
+#[test]
+fn other_ways_of_forwarding_leave_the_clients_address_and_the_reply_to_the_target() -> Result<()> {
+    lab_test!();
+    for forward in ["ipip", "gue", "dsr"] {
+        let rig = rig(2, forward, "")?;
+        for (service, client) in
+            [(SERVICE4, IpAddr::from(rig.net.client(1).v4())), (SERVICE6, rig.net.client(1).v6().into())]
+        {
+            let mut by: BTreeMap<String, u32> = BTreeMap::new();
+            for _ in 0..40 {
+                let answer = rig.ask(service).with_context(|| format!("{forward} {service}"))?;
+                *by.entry(answer.backend().to_owned()).or_default() += 1;
+            }
+            assert_eq!(by.len(), 2, "{forward} {service}: {by:?}");
+            let mut peers = rig.backends[2].stats()?.peers;
+            peers.extend(rig.backends[3].stats()?.peers);
+            assert!(peers.iter().any(|peer| peer.ip() == client), "{forward}: {peers:?}");
+        }
+        assert!(rig.packets("service")? > 200);
+        assert_eq!(rig.packets("reply")?, 0);
+        assert_eq!(rig.decaps.len(), if forward == "dsr" { 0 } else { 2 });
+    }
     Ok(())
 }

@@ -1,9 +1,10 @@
 //! A packet in a packet: IPIP (RFC 2003, RFC 2473) and Generic UDP Encapsulation, variant 1, in which the inner
-//! packet follows the UDP header at once (draft-ietf-intarea-gue).
+//! packet follows the UDP header at once (draft-ietf-intarea-gue). And back, for targets.
 
+use super::rewrite;
 use crate::{
     checksum, hash,
-    packet::{PacketMut, Parsed, UDP},
+    packet::{PacketMut, Parsed, UDP, bit},
     service::{GUE_PORT, Target, mode},
 };
 
@@ -112,4 +113,33 @@ pub fn ipv4<P: PacketMut>(packet: &mut P, l3: usize, words: [u16; 4], next: u8, 
     packet.set_u32(l3 + 8, u32::from(ttl) << 16 | u32::from(!checksum::fold(sum)));
     packet.set_u32(l3 + 12, source);
     packet.set_u32(l3 + 16, destination);
+}
+
+/// Takes a packet out of the one around it; false: there is none in it.
+#[inline(always)]
+pub fn unwrap<P: PacketMut>(packet: &mut P, parsed: &Parsed) -> bool {
+    if parsed.bits & bit::FRAGMENT != 0 {
+        return false;
+    }
+    let (l3, l4) = (usize::from(parsed.l3), usize::from(parsed.l4));
+    let gue = parsed.protocol == UDP && parsed.destination_port == GUE_PORT;
+    if !gue && parsed.protocol != IPV4_IN_IP && parsed.protocol != IPV6_IN_IP {
+        return false;
+    }
+    let outer = packet.forget(l4 - l3) + if gue { UDP_HEADER as usize } else { 0 };
+    let Some(first) = packet.u8(l3 + outer) else { return false };
+    let v4 = first >> 4 == 4;
+    // What IPIP calls it and what it is must agree; in GUE's first byte 01 in front is variant 1, the packet itself.
+    let agrees = gue || v4 == (parsed.protocol == IPV4_IN_IP);
+    if !(v4 || first >> 4 == 6) || !agrees || outer > 128 {
+        return false;
+    }
+    let tags = packet.u64(12).unwrap_or(0);
+    let (Some(high), Some(low)) = (packet.u64(0), packet.u32(8)) else { return false };
+    if !packet.shrink(outer) {
+        return false;
+    }
+    rewrite::set_macs(packet, high >> 16, (high & 0xffff) << 32 | u64::from(low));
+    tags_and_type(packet, l3, tags, v4);
+    true
 }

@@ -3,6 +3,7 @@
 mod ban;
 mod client;
 mod config;
+mod decap;
 mod doctor;
 pub mod exit;
 mod kernel;
@@ -95,6 +96,8 @@ enum Command {
     /// Show or detach the kernel half
     #[command(subcommand)]
     Kernel(kernel::Kernel),
+    /// On a target of an L4 service: take packets out of the packets that a gateway put them in
+    Decap(decap::Decap),
     /// Check what this host offers: kernel, privileges, BPF
     Doctor(doctor::Doctor),
     /// Show a config with its defaults, or the config's schema
@@ -177,6 +180,7 @@ fn dispatch(global: &Global, command: Command) -> Outcome {
         Command::Ban(command) => command.run(global),
         Command::Limit(command) => command.run(global),
         Command::Kernel(command) => command.run(global),
+        Command::Decap(command) => command.run(global),
         Command::Doctor(command) => command.run(global),
         Command::Config(command) => command.run(global),
         Command::Completions { shell } => {

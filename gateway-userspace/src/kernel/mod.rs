@@ -9,6 +9,7 @@ mod attach;
 mod bans;
 mod clock;
 mod counters;
+mod decap;
 mod doctor;
 mod error;
 mod log;
@@ -35,6 +36,7 @@ use std::{
 
 use plane::Loaded;
 
+pub use decap::Decap;
 pub use doctor::doctor;
 pub use error::KernelError;
 pub use report::{
