@@ -31,7 +31,7 @@ const TOOLCHAIN: [&str; 8] = [
 ];
 
 /// Programs that the tests, the demo and the benches run, and the packages they are in.
-const TOOLS: [(&str, &str); 8] = [
+const TOOLS: [(&str, &str); 11] = [
     ("ip", "iproute2"),
     ("wrk", "wrk"),
     ("nginx", "nginx-light"),
@@ -40,6 +40,9 @@ const TOOLS: [(&str, &str); 8] = [
     ("hping3", "hping3"),
     ("bpftool", "bpftool"),
     ("curl", "curl"),
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("busybox", "busybox-static"),
+    ("tcpdump", "tcpdump"),
 ];
 
 /// Runs as root. Packages must not start services here, and what keeps them from it must not stay.

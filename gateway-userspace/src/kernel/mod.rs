@@ -11,6 +11,9 @@ mod clock;
 mod counters;
 mod doctor;
 mod error;
+mod follow;
+mod interfaces;
+mod load_check;
 mod log;
 pub mod object;
 mod pins;
@@ -37,6 +40,7 @@ use plane::Loaded;
 
 pub use doctor::doctor;
 pub use error::KernelError;
+pub use load_check::load_check;
 pub use report::{
     Ban, CheckState, ClockStatus, CounterRow, DetachReport, DoctorCheck, DropSample, InterfaceStatus,
     KernelStatus, MapRow, SourceRow, SteeringStatus, SyncReport,

@@ -180,7 +180,7 @@ impl Loaded {
             match attach::attach(xdp, name, self.mode, self.pins.as_ref(), &left) {
                 Ok(attached) => new.push(attached),
                 Err(KernelError::NoInterface { name }) if self.mode == KernelMode::Auto => {
-                    new.push(Attached::off(&name, "there is no such interface"));
+                    new.push(Attached::off(&name, attach::NOT_THERE));
                 }
                 Err(error) => {
                     new.into_iter().for_each(|attached| attached.detach(self.pins.as_ref()));
@@ -227,6 +227,7 @@ impl Loaded {
 
     pub fn tick(&mut self) {
         self.sweep();
+        self.follow();
         if let Some(log) = &mut self.log {
             log.flush();
         }
@@ -255,7 +256,7 @@ impl Loaded {
     pub(super) const CODE: u8 = ban_code::OPERATOR;
 }
 
-fn xdp_of(ebpf: &mut Ebpf) -> Result<&mut Xdp, KernelError> {
+pub(super) fn xdp_of(ebpf: &mut Ebpf) -> Result<&mut Xdp, KernelError> {
     let failed = |why: String| KernelError::Load { program: "xdp_gateway", why };
     let program = ebpf.program_mut("xdp_gateway").ok_or_else(|| failed("it is not in the object".into()))?;
     program.try_into().map_err(|error: ProgramError| failed(chain(&error)))

@@ -39,7 +39,13 @@ pub fn start(cfg: &model::Kernel, bench: bool) -> Result<Option<Loaded>, KernelE
         return Err(if cfg.required { KernelError::Required { why } } else { KernelError::Off { why } });
     }
     let (pins, pin_reason) = match Pins::open(&cfg.pin) {
-        Ok(pins) => (Some(pins), None),
+        Ok(mut pins) => {
+            // Packets run by hand disturb nobody.
+            if !bench {
+                pins.lock()?;
+            }
+            (Some(pins), None)
+        }
         Err(why) => (None, Some(why)),
     };
     let adopted = pins.as_ref().is_some_and(Pins::adoptable);
@@ -109,7 +115,8 @@ fn loaded_or_why(
 /// Programs of an earlier run that the config no longer wants.
 fn remove_leftovers(cfg: &model::Kernel) {
     if cfg.pin.exists()
-        && let Ok(pins) = Pins::open(&cfg.pin)
+        && let Ok(mut pins) = Pins::open(&cfg.pin)
+        && pins.lock().is_ok()
     {
         pins.left_xdp_links().iter().for_each(|link| drop(fs::remove_file(&link.path)));
         let _ = fs::remove_file(pins.steer_link());
