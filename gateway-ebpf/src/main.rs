@@ -8,6 +8,7 @@
 
 mod access;
 mod atomic;
+mod capture;
 mod forward;
 mod limit;
 mod maps;

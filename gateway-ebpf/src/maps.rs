@@ -6,7 +6,7 @@ use aya_ebpf::{
     macros::{btf_map, map},
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SockMap},
 };
-use gateway_common::{maps as layout, packet::Parsed, service};
+use gateway_common::{capture, maps as layout, packet::Parsed, service};
 
 #[map]
 pub static SETTINGS: Array<layout::Switch> = Array::with_max_entries(1, 0);
@@ -92,6 +92,12 @@ pub static TARGET_COUNTERS: PerCpuArray<service::TargetCounter> =
 
 #[map]
 pub static HOPS: PerCpuArray<service::Hop> = PerCpuArray::with_max_entries(service::HOPS, 0);
+
+#[map]
+pub static CAPTURE: Array<capture::Wanted> = Array::with_max_entries(1, 0);
+
+#[map]
+pub static CAPTURED: RingBuf = RingBuf::with_byte_size(capture::RING_BYTES, 0);
 
 /// Where the programs of `probe.rs` leave their results.
 #[map]

@@ -4,6 +4,8 @@
 
 mod api;
 mod bans;
+mod capture;
+mod events;
 mod problem;
 mod socket;
 mod status;

@@ -7,6 +7,7 @@
 
 mod attach;
 mod bans;
+mod capture;
 mod clock;
 mod counters;
 mod doctor;
@@ -38,11 +39,12 @@ use std::{
 
 use plane::Loaded;
 
+pub use capture::CaptureSpec;
 pub use doctor::doctor;
 pub use error::KernelError;
 pub use load_check::load_check;
 pub use report::{
-    Ban, CheckState, ClockStatus, CounterRow, DetachReport, DoctorCheck, DropSample, InterfaceStatus,
+    Ban, CapturedPacket, CheckState, ClockStatus, CounterRow, DetachReport, DoctorCheck, DropSample, InterfaceStatus,
     KernelStatus, MapRow, SourceRow, SteeringStatus, SyncReport,
 };
 pub use services::{ServiceRow, ServiceSpec, TargetSpec, TargetState};
@@ -247,9 +249,29 @@ impl KernelPlane {
         self.on(Vec::new(), |loaded| loaded.samples(SAMPLES))
     }
 
-    /// To be called every second: sweeps bans that are over, keeps the clock right.
-    pub fn tick(&self) {
-        self.on((), Loaded::tick);
+    /// Begins a capture; one at a time.
+    ///
+    /// # Errors
+    /// Another one runs, or there is nothing to capture from.
+    pub fn start_capture(&self, spec: &CaptureSpec) -> Result<(), KernelError> {
+        let off = Err(KernelError::Off { why: "XDP is attached to no interface".into() });
+        self.on(off, |loaded| loaded.start_capture(spec))
+    }
+
+    /// What was captured since the last call.
+    pub fn captured(&self) -> Vec<CapturedPacket> {
+        self.on(Vec::new(), Loaded::captured)
+    }
+
+    /// Ends a capture: how many packets were wanted and not had.
+    pub fn stop_capture(&self) -> u64 {
+        self.on(0, Loaded::stop_capture)
+    }
+
+    /// To be called every second: sweeps bans that are over, follows interfaces that come and go, keeps the clock
+    /// right. Returns the bans that have run out.
+    pub fn tick(&self) -> Vec<Prefix> {
+        self.on(Vec::new(), Loaded::tick)
     }
 
     /// Detaches the programs. Maps stay pinned, so bans and buckets outlive a restart.

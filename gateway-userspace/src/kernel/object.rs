@@ -6,7 +6,10 @@ use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuArray, RingBuf, SockMap, lpm_trie::Key},
 };
-use gateway_common::maps::{self as layout, name};
+use gateway_common::{
+    capture,
+    maps::{self as layout, name},
+};
 
 use super::{
     error::{KernelError, chain},
@@ -30,6 +33,8 @@ pub struct Maps {
     pub steer: HashMap<MapData, layout::SteerKey, layout::Workers>,
     pub sockets: SockMap<MapData>,
     pub probe: Array<MapData, [u64; 8]>,
+    pub capture: Array<MapData, capture::Wanted>,
+    pub captured: RingBuf<MapData>,
     /// Of all maps, for what the typed ones do not offer.
     pub fds: Vec<(&'static str, OwnedFd)>,
 }
@@ -67,6 +72,8 @@ pub fn load(pins: Option<&Pins>) -> Result<(Ebpf, Maps), KernelError> {
         steer: taker.take(name::STEER)?,
         sockets: taker.take(name::SOCKETS)?,
         probe: taker.take(name::PROBE)?,
+        capture: taker.take(capture::name::WANTED)?,
+        captured: taker.take(capture::name::RING)?,
         fds: std::mem::take(&mut taker.fds),
     };
     Ok((ebpf, maps))

@@ -91,6 +91,11 @@ impl Pins {
         Ok(())
     }
 
+    /// Lets another daemon have them.
+    pub fn unlock(&mut self) {
+        self.lock = None;
+    }
+
     pub fn folder(&self) -> &Path {
         &self.folder
     }

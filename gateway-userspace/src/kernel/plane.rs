@@ -51,6 +51,8 @@ pub struct Loaded {
     pub(super) settings: Settings,
     pub(super) rules: Rules,
     pub(super) bans: Bans,
+    /// Bans that have run out since somebody asked.
+    pub(super) ended: Vec<Prefix>,
     pub(super) ipv6_prefix: u8,
     /// What the maps hold.
     pub(super) current: Desired,
@@ -111,7 +113,7 @@ impl Loaded {
         let mut settings = settings::compile(cfg, self.seed, self.jiffies);
         settings.interfaces = self.settings.interfaces;
         settings.flags |= settings::table_flags(desired.access.keys(), !desired.sources.is_empty());
-        settings.flags |= self.settings.flags & flag::LOOPBACK;
+        settings.flags |= self.settings.flags & (flag::LOOPBACK | flag::CAPTURE);
         Ok((rules, desired, settings))
     }
 
@@ -225,16 +227,21 @@ impl Loaded {
         Ok(())
     }
 
-    pub fn tick(&mut self) {
+    /// The bans that have run out since the last call.
+    pub fn tick(&mut self) -> Vec<Prefix> {
         self.sweep();
         self.follow();
         if let Some(log) = &mut self.log {
             log.flush();
         }
         self.ticks = self.ticks.wrapping_add(1);
-        if !self.ticks.is_multiple_of(CLOCK_EVERY) {
-            return;
+        if self.ticks.is_multiple_of(CLOCK_EVERY) {
+            self.correct_clock();
         }
+        std::mem::take(&mut self.ended)
+    }
+
+    fn correct_clock(&mut self) {
         if let Some(jiffies) = &mut self.jiffies
             && let Some(clock) = clock::corrected(&self.ebpf, &self.maps.probe, jiffies.clock)
         {
@@ -249,6 +256,9 @@ impl Loaded {
         self.steering.detach(self.pins.as_ref());
         for attached in std::mem::take(&mut self.attached) {
             attached.detach(self.pins.as_ref());
+        }
+        if let Some(pins) = &mut self.pins {
+            pins.unlock();
         }
     }
 

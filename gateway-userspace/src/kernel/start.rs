@@ -69,6 +69,7 @@ pub fn start(cfg: &model::Kernel, bench: bool) -> Result<Option<Loaded>, KernelE
         settings: settings::compile(cfg, 0, None),
         rules: Rules::default(),
         bans: Bans::new(),
+        ended: Vec::new(),
         ipv6_prefix: cfg.limit.ipv6_prefix,
         current: Desired::default(),
         bucket_count: BucketCount::default(),

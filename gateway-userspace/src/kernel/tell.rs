@@ -118,7 +118,7 @@ impl Loaded {
     }
 }
 
-fn name_of(attached: &[Attached], ifindex: u32) -> String {
+pub(super) fn name_of(attached: &[Attached], ifindex: u32) -> String {
     let known = attached.iter().find(|attached| attached.ifindex == ifindex);
     known
         .map(|attached| attached.name.clone())

@@ -9,7 +9,10 @@ use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, task::JoinHandle, time::timeout};
 
 use super::Upstream;
-use crate::config::model::{Health, HealthCheck};
+use crate::{
+    config::model::{Health, HealthCheck},
+    observe::events,
+};
 
 /// The running checks of a snapshot; dropping them stops them.
 #[derive(Default)]
@@ -74,6 +77,15 @@ async fn watch(upstream: Arc<Upstream>, member: usize, health: Health) {
         upstream.note_check(member, result.as_ref().err().cloned().unwrap_or_else(|| "ok".into()));
         if changed {
             upstream.set_healthy(member, streak.healthy);
+            events::tell(
+                "target",
+                serde_json::json!({
+                    "upstream": upstream.name.to_string(),
+                    "target": target.name.to_string(),
+                    "state": if streak.healthy { "up" } else { "down" },
+                    "why": result.as_ref().err().map_or("ok", String::as_str),
+                }),
+            );
             match result {
                 Ok(()) => tracing::info!(upstream = %upstream.name, target = %target.name, "target is up"),
                 Err(why) => {
