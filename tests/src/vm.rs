@@ -32,7 +32,8 @@ impl Kernel {
     /// Debian's newest cloud kernel of a series such as "6.1", fetched once into `target/kernels`. `Err(why)`: it
     /// cannot be had here.
     pub fn fetch(series: &str) -> Result<Result<Kernel, String>> {
-        if let Some(program) = ["qemu-system-x86_64", "busybox"].into_iter().find(|name| tools::missing(name)) {
+        if let Some(program) = ["qemu-system-x86_64", "busybox"].into_iter().find(|name| tools::missing(name))
+        {
             return Ok(Err(format!("{program} is not installed; `cargo xtask setup` installs it")));
         }
         if std::env::consts::ARCH != "x86_64" {
@@ -54,7 +55,8 @@ impl Kernel {
         if !run(&mut download).is_ok_and(|output| output.is_some()) {
             return Ok(Err(format!("{package} cannot be fetched")));
         }
-        let script = "dpkg --fsys-tarfile ./*.deb | tar -x --wildcards './boot/vmlinuz*' '*/drivers/net/veth.ko*'
+        let script =
+            "dpkg --fsys-tarfile ./*.deb | tar -x --wildcards './boot/vmlinuz*' '*/drivers/net/veth.ko*'
             mv boot/vmlinuz* vmlinuz && find lib usr -name 'veth.ko*' -exec mv {} . ';' 2>/dev/null
             [ ! -e veth.ko.xz ] || busybox xz -d veth.ko.xz
             rm -rf boot lib usr ./*.deb; test -s vmlinuz && test -s veth.ko";
@@ -90,7 +92,11 @@ impl Kernel {
         ensure!(status.success(), "qemu: {status}: {}", told(&errors.all()));
         let said: Vec<String> =
             lines.iter().filter_map(|line| Some(line.trim().split_once(MARK)?.1.to_owned())).collect();
-        ensure!(said.last().is_some_and(|line| line == "end"), "it did not get to the end:\n{}", told(&lines));
+        ensure!(
+            said.last().is_some_and(|line| line == "end"),
+            "it did not get to the end:\n{}",
+            told(&lines)
+        );
         Ok(said)
     }
 

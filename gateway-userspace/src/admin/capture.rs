@@ -59,7 +59,8 @@ pub async fn capture(
     let guard = Off(control);
     let (sender, body) = Channel::<Bytes, Infallible>::new(64);
     let most = asked.count.unwrap_or(u64::MAX);
-    let end = asked.seconds.and_then(|s| Duration::try_from_secs_f64(s).ok()).map(|limit| Instant::now() + limit);
+    let end =
+        asked.seconds.and_then(|s| Duration::try_from_secs_f64(s).ok()).map(|limit| Instant::now() + limit);
     tokio::spawn(forward(guard, sender, most, end));
     Ok(([(header::CONTENT_TYPE, "application/x-pcapng")], Body::new(body)).into_response())
 }
@@ -87,7 +88,13 @@ async fn forward(running: Off, mut to: Sender<Bytes>, most: u64, end: Option<Ins
         let mut bytes = Vec::new();
         for packet in running.0.kernel.captured().into_iter().take((most - sent).min(1 << 20) as usize) {
             let comment = format!("{}: {}", packet.action, packet.reason);
-            bytes.extend(writer.packet(&packet.interface, packet.time_ns, packet.length, &packet.data, &comment));
+            bytes.extend(writer.packet(
+                &packet.interface,
+                packet.time_ns,
+                packet.length,
+                &packet.data,
+                &comment,
+            ));
             sent += 1;
         }
         // An empty one tells whether anybody still reads.

@@ -52,7 +52,8 @@ impl Capture {
         let rate = self.rate.strip_suffix("/s").unwrap_or(&self.rate);
         let rate: u32 =
             rate.parse().map_err(|_| usage(format!("--rate {}: expected for example 1000/s", self.rate)))?;
-        let mut path = format!("/v1/capture?rate={rate}&snaplen={}&reason={}", self.snaplen, self.reason.join(","));
+        let mut path =
+            format!("/v1/capture?rate={rate}&snaplen={}&reason={}", self.snaplen, self.reason.join(","));
         // A reason says its verdict.
         match self.verdict {
             Verdict::Drop if self.reason.is_empty() => path += "&verdict=drop",
@@ -70,7 +71,9 @@ impl Capture {
         let mut out: Box<dyn Write> = match &self.write {
             Some(file) => Box::new(std::fs::File::create(file).map_err(cannot)?),
             None if std::io::stdout().is_terminal() => {
-                return Err(usage("packets are not for a terminal: --write FILE, or `| tcpdump -n -r -`".into()));
+                return Err(usage(
+                    "packets are not for a terminal: --write FILE, or `| tcpdump -n -r -`".into(),
+                ));
             }
             None => Box::new(std::io::stdout()),
         };

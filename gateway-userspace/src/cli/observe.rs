@@ -12,10 +12,12 @@ use crate::config::units::Prefix;
 const WIDTH: usize = 100;
 
 #[derive(Debug, Args)]
-#[command(after_help = "A filter is an event's name (drop, ban, unban, ban_over, target, reload, lost) or FIELD=VALUE, \
+#[command(
+    after_help = "A filter is an event's name (drop, ban, unban, ban_over, target, reload, lost) or FIELD=VALUE, \
                         where VALUE may be a prefix of addresses:\n  gateway observe -f drop reason=limit_packets\n  \
                         gateway observe -f drop source=192.0.2.0/24 --not reason=blocked\n\nDrops are samples: the \
-                        first of a kind and CPU, then every 1024th. `-o json` prints an object a line.")]
+                        first of a kind and CPU, then every 1024th. `-o json` prints an object a line."
+)]
 pub struct Observe {
     /// Only events that match all of these
     filter: Vec<String>,
@@ -109,11 +111,15 @@ fn describe(event: &Value) -> String {
             of("interface"),
         ),
         "ban" => match event["left_seconds"].as_u64() {
-            Some(seconds) => format!("{} for {} ({})", of("cidr"), super::output::seconds(seconds), of("why")),
+            Some(seconds) => {
+                format!("{} for {} ({})", of("cidr"), super::output::seconds(seconds), of("why"))
+            }
             None => format!("{} until lifted ({})", of("cidr"), of("why")),
         },
         "target" => format!("{} of {} is {}: {}", of("target"), of("upstream"), of("state"), of("why")),
-        "reload" if event["ok"] == true => format!("generation {}, {} changes", of("generation"), of("changes")),
+        "reload" if event["ok"] == true => {
+            format!("generation {}, {} changes", of("generation"), of("changes"))
+        }
         "reload" => format!("failed: {}", of("error")),
         "lost" => format!("{} events: too slow a reader", of("count")),
         _ => of("cidr"),

@@ -63,8 +63,8 @@ impl Loaded {
     fn attach_again(&mut self, at: usize) {
         let name = self.attached[at].name.clone();
         let (mode, pins) = (self.mode, self.pins.as_ref());
-        let result = super::plane::xdp_of(&mut self.ebpf)
-            .and_then(|xdp| attach::attach(xdp, &name, mode, pins, &[]));
+        let result =
+            super::plane::xdp_of(&mut self.ebpf).and_then(|xdp| attach::attach(xdp, &name, mode, pins, &[]));
         let new = match result {
             Ok(attached) => attached,
             // What insists on a mode at start must go on serving when it is refused later.

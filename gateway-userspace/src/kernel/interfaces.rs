@@ -86,7 +86,8 @@ impl OnInterface {
                  takes its programs off"
             ),
             "xdp_gateway" => {
-                "it is another gateway's: stop that one, or `gateway kernel detach --pin` its folder".to_owned()
+                "it is another gateway's: stop that one, or `gateway kernel detach --pin` its folder"
+                    .to_owned()
             }
             _ => format!("`ip link set dev {interface} xdp off`, or end the program that attached it"),
         }

@@ -44,8 +44,8 @@ pub use doctor::doctor;
 pub use error::KernelError;
 pub use load_check::load_check;
 pub use report::{
-    Ban, CapturedPacket, CheckState, ClockStatus, CounterRow, DetachReport, DoctorCheck, DropSample, InterfaceStatus,
-    KernelStatus, MapRow, SourceRow, SteeringStatus, SyncReport,
+    Ban, CapturedPacket, CheckState, ClockStatus, CounterRow, DetachReport, DoctorCheck, DropSample,
+    InterfaceStatus, KernelStatus, MapRow, SourceRow, SteeringStatus, SyncReport,
 };
 pub use services::{ServiceRow, ServiceSpec, TargetSpec, TargetState};
 pub use steer::SteerListener;

@@ -142,11 +142,20 @@ impl Pins {
         left
     }
 
-    /// Removes what other layouts left, links included.
-    pub fn remove_others(&self) {
-        for folder in versions(&self.root).into_iter().filter(|folder| *folder != self.folder) {
-            remove(&folder, &mut DetachReport::default());
-        }
+    /// Removes what other layouts left, links included. What was there, for people.
+    pub fn remove_others(&self) -> Option<String> {
+        let others: Vec<PathBuf> =
+            versions(&self.root).into_iter().filter(|folder| *folder != self.folder).collect();
+        let names = others.iter().filter_map(|folder| folder.file_name()?.to_str()).collect::<Vec<_>>();
+        let told = (!others.is_empty()).then(|| {
+            format!(
+                "what was pinned has another layout ({}, ours is v{LAYOUT_VERSION}): bans, buckets and counters \
+                 begin anew",
+                names.join(", ")
+            )
+        });
+        others.iter().for_each(|folder| remove(folder, &mut DetachReport::default()));
+        told
     }
 }
 

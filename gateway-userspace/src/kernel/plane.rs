@@ -53,6 +53,8 @@ pub struct Loaded {
     pub(super) bans: Bans,
     /// Bans that have run out since somebody asked.
     pub(super) ended: Vec<Prefix>,
+    /// Why nothing could be taken over, though something was there.
+    pub(super) rebuilt: Option<String>,
     pub(super) ipv6_prefix: u8,
     /// What the maps hold.
     pub(super) current: Desired,

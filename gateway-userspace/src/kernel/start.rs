@@ -70,6 +70,7 @@ pub fn start(cfg: &model::Kernel, bench: bool) -> Result<Option<Loaded>, KernelE
         rules: Rules::default(),
         bans: Bans::new(),
         ended: Vec::new(),
+        rebuilt: None,
         ipv6_prefix: cfg.limit.ipv6_prefix,
         current: Desired::default(),
         bucket_count: BucketCount::default(),
@@ -166,12 +167,12 @@ impl Loaded {
     }
 
     /// Removes links on interfaces that are no longer in the config, and what older layouts left.
-    fn tidy(&self) {
+    fn tidy(&mut self) {
         let Some(pins) = &self.pins else { return };
         let ours = |name: &str| self.attached.iter().any(|a| a.name == name && a.mode.is_some());
         for link in pins.left_xdp_links().iter().filter(|link| !ours(&link.interface)) {
             let _ = fs::remove_file(&link.path);
         }
-        pins.remove_others();
+        self.rebuilt = pins.remove_others();
     }
 }

@@ -51,6 +51,7 @@ impl Loaded {
         if let Some(why) = &self.pin_reason {
             warnings.push(format!("nothing outlives the daemon: {why}"));
         }
+        warnings.extend(self.rebuilt.clone());
         let jiffies = self.settings.clock.tick_ns != 0;
         KernelStatus {
             interfaces,

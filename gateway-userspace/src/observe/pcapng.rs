@@ -25,7 +25,14 @@ impl Writer {
     }
 
     /// A packet; `length` is that of the whole frame, `time_ns` since 1970.
-    pub fn packet(&mut self, interface: &str, time_ns: u64, length: u32, data: &[u8], comment: &str) -> Vec<u8> {
+    pub fn packet(
+        &mut self,
+        interface: &str,
+        time_ns: u64,
+        length: u32,
+        data: &[u8],
+        comment: &str,
+    ) -> Vec<u8> {
         let mut out = Vec::new();
         let id = self.interfaces.iter().position(|known| known == interface).unwrap_or_else(|| {
             self.interfaces.push(interface.to_owned());
