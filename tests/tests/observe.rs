@@ -16,7 +16,7 @@ use lab::{
 
 struct Rig {
     gateway: Gateway,
-    backends: Vec<Backend>,
+    _backends: Vec<Backend>,
     net: Net,
     _turn: lab::lock::Turn,
 }
@@ -28,7 +28,7 @@ fn rig() -> Result<Rig> {
     let kernel = "block = { cidrs = [\"10.102.9.0/24\"] }";
     let config = simple_config(&backends);
     let gateway = Gateway::start(&net, &format!("{config}[kernel]\n{kernel}\n"))?;
-    Ok(Rig { gateway, backends, net, _turn: turn })
+    Ok(Rig { gateway, _backends: backends, net, _turn: turn })
 }
 
 impl Rig {
@@ -71,7 +71,6 @@ fn observe_shows_drops_bans_reloads_and_targets_as_they_happen() -> Result<()> {
     assert_eq!((&event["event"], &event["reason"]), (&json!("drop"), &json!("blocked")));
     let shown = rig.gateway.cli(&["observe", "--not", "drop", "--not", "ban"])?.ok()?;
     assert!(shown.stdout.contains("reload") && !shown.stdout.contains("blocked"), "{shown:?}");
-    ensure!(rig.backends.len() == 1);
     Ok(())
 }
 
