@@ -32,6 +32,11 @@ pub mod name {
     pub const REPLIES: &str = "REPLIES";
     pub const TARGET_COUNTERS: &str = "TARGET_COUNTERS";
     pub const HOPS: &str = "HOPS";
+    pub const FLOW_SEED: &str = "FLOW_SEED";
+
+    /// Those that outlive the daemon: services, and every connection's way.
+    pub const PINNED: &[&str] =
+        &[SERVICES, VIPS, RINGS, TARGETS, SERVER_IDS, FLOWS, REPLIES, TARGET_COUNTERS, FLOW_SEED];
 }
 
 /// Where clients connect to: the key of `SERVICES`.
@@ -111,9 +116,11 @@ pub struct Target {
     pub local: Address,
     /// Host order.
     pub port: u16,
+    /// Whose it is.
+    pub service: u16,
     /// One of [`target_state`].
     pub state: u8,
-    pub _pad: [u8; 5],
+    pub _pad: [u8; 3],
 }
 
 /// States of a [`Target`].

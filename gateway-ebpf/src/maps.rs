@@ -86,6 +86,10 @@ pub static FLOWS: Array<[u64; 8]> = Array::with_max_entries(1, 0);
 #[map]
 pub static REPLIES: Array<[u64; 8]> = Array::with_max_entries(1, 0);
 
+/// The seed of keys, for whoever comes after the daemon that chose it.
+#[map]
+pub static FLOW_SEED: Array<u64> = Array::with_max_entries(1, 0);
+
 #[map]
 pub static TARGET_COUNTERS: PerCpuArray<service::TargetCounter> =
     PerCpuArray::with_max_entries(service::TARGETS_CAPACITY, 0);

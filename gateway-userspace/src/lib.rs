@@ -12,6 +12,7 @@ pub mod observe;
 pub mod proxy;
 pub mod route;
 pub mod runtime;
+pub mod service;
 pub mod upstream;
 
 /// The commit this was built from, or "unknown".

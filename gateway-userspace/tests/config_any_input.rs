@@ -31,6 +31,15 @@ path = "/items/{id}/*"
 to = "items"
 [route.rest]
 to = ["127.0.0.1:3000"]
+[kernel.class.office]
+from = ["10.1.0.0/16"]
+bytes = "10MiB/s"
+[service.dns]
+bind = ["192.0.2.1:53", "192.0.2.2:53"]
+protocol = "udp"
+to = [{ addr = "10.0.0.1:53", weight = 3 }, "10.0.0.2:53"]
+health = { udp = true, send = "hex:00ff", answer = true }
+limit = { packets = "1k/s" }
 "#;
 
 static WORDS: LazyLock<Vec<String>> = LazyLock::new(|| {

@@ -97,6 +97,14 @@ fn a_config_in_effect_fits_the_schema() {
         to = "a"
         [route.rest]
         to = ["127.0.0.1:1"]
+        [kernel.class.office]
+        from = "10.0.0.0/8"
+        bytes = { rate = "1MiB/s", burst = "1MiB" }
+        [service.dns]
+        bind = ":53"
+        protocol = "udp"
+        to = ["10.0.0.1:53", { addr = "10.0.0.2:53", weight = 2 }]
+        health = { udp = true, send = "hex:00" }
     "#;
     let config = config::parse(text, Path::new("gateway.toml")).unwrap_or_else(|errors| panic!("{errors}"));
     assert_eq!(fits(&config::schema(), &config::to_json(&config)), Ok(()));

@@ -47,8 +47,6 @@ const NOT_YET: &str = r#"
 154:7 `auth.api-key` is not supported yet
 158:7 `auth.jwt` is not supported yet
 166:11 `consumer.acme-corp` is not supported yet
-172:10 `service.postgres` is not supported yet
-179:10 `service.dns` is not supported yet
 188:1 `access_log.keep` is not supported yet
 189:1 `access_log.redact` is not supported yet
 190:1 `access_log.rotate` is not supported yet

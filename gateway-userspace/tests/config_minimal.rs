@@ -4,7 +4,10 @@ use std::{fs, path::Path, time::Duration};
 
 use gateway::config::{
     self,
-    model::{Balance, Bind, Config, HealthCheck, HostPattern, KernelMode, LogTarget, Steer},
+    model::{
+        Balance, Bind, Config, Forward, HealthCheck, HostPattern, KernelMode, L4Balance, L4Protocol,
+        LimitMode, LogTarget, ServiceLimit, Steer,
+    },
     units::Place,
 };
 
@@ -40,6 +43,12 @@ limit.exempt = ["10.0.0.0/8", "2001:db8:aa::/48", "192.0.2.1"]
 limit.ipv6_prefix = 56
 block.cidrs = ["198.51.100.0/24"]
 block.except = "198.51.100.7"
+limit.bytes = { rate = "125MB/s", burst = "1MiB" }
+limit.mode = "soft"
+flows = 3000
+syn_cookies = { above = "10k/s" }
+class.office = { from = ["10.2.0.0/16", "10.1.0.0/16"], packets = "100k/s", bytes = "1KB/s" }
+class."odd.name" = { from = "2001:db8::/32", new = "5/m", mode = "soft" }
 
 [listener.web]
 bind = ":80"
@@ -82,6 +91,30 @@ to = "carts"
 [route.rest]
 to = ["10.0.0.1:1"]
 
+[service.dns]
+bind = ["192.0.2.53:53", "192.0.2.54:53"]
+protocol = "udp"
+to = [{ addr = "10.0.0.1:5353", weight = 3 }, "10.0.0.2:53"]
+balance = "ip-hash"
+path = "kernel"
+health = { udp = true, send = "hex:00ff", answer = false, every = "1s", timeout = "500ms", rise = 3, fall = 4 }
+limit = { packets = "1k/s", new = { rate = "5/s", burst = 9 }, bytes = "1MiB/s" }
+
+[service.quic]
+bind = ":443"
+protocol = "udp"
+to = [{ addr = "10.0.0.1:443", server_id = 0 }, { addr = "[2001:db8::1]:443", weight = 2, server_id = 65535 }]
+forward = "gue"
+flows = false
+quic = true
+health = { udp = true, send = "ping" }
+
+[service."odd.name"]
+bind = "[2001:db8::5]:25"
+to = "[2001:db8::1]:25"
+forward = "ipip"
+health = { path = "/ready", expect = 204 }
+
 [access_log]
 to = "access.log"
 format = "json"
@@ -117,6 +150,9 @@ fn what_is_left_out_has_the_defaults_that_the_model_names() {
     assert_eq!(config.kernel.pin, Path::new("/sys/fs/bpf/gateway"));
     assert_eq!(config.kernel.limit.ipv6_prefix, 64);
     assert!(config.kernel.limit.packets.is_none() && config.kernel.limit.new.is_none());
+    assert!(config.kernel.limit.bytes.is_none() && config.kernel.limit.mode == LimitMode::Hard);
+    assert_eq!((config.kernel.flows, config.kernel.syn_cookies), (262_144, None));
+    assert!(config.kernel.classes.is_empty() && config.services.is_empty());
     let web = &config.listeners["web"];
     assert_eq!((web.max.connections, web.max.header, web.max.body), (100_000, 32 << 10, Some(10 << 20)));
     assert_eq!(
@@ -134,6 +170,47 @@ fn what_is_left_out_has_the_defaults_that_the_model_names() {
     assert_eq!(config.access_log.to, LogTarget::Stdout);
     assert_eq!(config.metrics.bind, "127.0.0.1:9180".parse().ok());
     assert_eq!(config.admin.socket, Path::new("/run/gateway/admin.sock"));
+}
+
+#[test]
+fn a_service_has_the_defaults_that_the_model_names() {
+    let config = parse("[service.a]\nbind = \":53\"\nto = [\"10.0.0.1:53\", \"[::1]:54\"]\n");
+    let service = &config.services["a"];
+    assert_eq!((service.protocol, service.forward), (L4Protocol::Tcp, Forward::Nat));
+    assert_eq!((service.balance, service.flows, service.quic), (L4Balance::Maglev, true, false));
+    assert_eq!(service.binds, [Bind::Any(53)]);
+    assert_eq!((service.targets[1].weight, service.targets[1].server_id), (1, None));
+    assert!(service.health.is_none() && service.limit == ServiceLimit::default());
+}
+
+#[test]
+fn every_key_of_services_and_classes_is_read() {
+    let config = parse(FULL);
+    let kernel = &config.kernel;
+    let bytes = kernel.limit.bytes.expect("written");
+    assert_eq!((bytes.rate.per_second, bytes.burst), (125e6, 1 << 20));
+    assert_eq!((kernel.limit.mode, kernel.flows), (LimitMode::Soft, 4096));
+    assert_eq!(kernel.syn_cookies.map(|rate| rate.per_second), Some(10_000.0));
+    let office = &kernel.classes["office"];
+    assert_eq!(
+        office.from.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["10.1.0.0/16", "10.2.0.0/16"]
+    );
+    assert_eq!(office.bytes.map(|bucket| bucket.burst), Some(64 << 10), "room for any frame");
+    assert_eq!(kernel.classes["odd.name"].mode, LimitMode::Soft);
+
+    let dns = &config.services["dns"];
+    assert_eq!((dns.binds.len(), dns.protocol, dns.balance), (2, L4Protocol::Udp, L4Balance::IpHash));
+    assert_eq!(dns.targets.iter().map(|target| target.weight).collect::<Vec<_>>(), [3, 1]);
+    let check = |name: &str| config.services[name].health.as_ref().map(|health| health.check.clone());
+    assert_eq!(check("dns"), Some(HealthCheck::Udp { send: vec![0, 255], answer: false }));
+    assert_eq!(check("quic"), Some(HealthCheck::Udp { send: b"ping".to_vec(), answer: true }));
+    assert_eq!(check("odd.name"), Some(HealthCheck::Http { path: "/ready".into(), expect: vec![204] }));
+    assert_eq!(dns.limit.new.map(|bucket| bucket.burst), Some(9));
+    assert_eq!(dns.limit.bytes.map(|bucket| bucket.burst), Some(1 << 20));
+    let quic = &config.services["quic"];
+    assert_eq!((quic.forward, quic.flows, quic.quic), (Forward::Gue, false, true));
+    assert_eq!(quic.targets[1].server_id, Some(65_535));
 }
 
 #[test]
@@ -180,6 +257,8 @@ fn placeless(mut config: Config) -> Config {
     let at = Place { file: Default::default(), line: 0, column: 0 };
     config.listeners.values_mut().for_each(|listener| listener.at = at.clone());
     config.upstreams.values_mut().for_each(|upstream| upstream.at = at.clone());
+    config.services.values_mut().for_each(|service| service.at = at.clone());
+    config.kernel.classes.values_mut().for_each(|class| class.at = at.clone());
     config.routes.values_mut().for_each(|route| route.at = at.clone());
     config
 }

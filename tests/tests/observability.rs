@@ -215,6 +215,7 @@ fn the_admin_api_answers_on_its_socket_and_explains_its_errors() -> Result<()> {
         "/v1/routes",
         "/v1/upstreams",
         "/v1/upstreams/all",
+        "/v1/services",
         "/v1/limits",
         "/v1/bans",
     ] {
@@ -222,9 +223,12 @@ fn the_admin_api_answers_on_its_socket_and_explains_its_errors() -> Result<()> {
         assert_eq!(answer.status, 200, "{path}: {}", answer.text());
         answer.json().with_context(|| path.to_owned())?;
     }
-    for (method, path) in
-        [("GET", "/v1/nothing"), ("GET", "/v1/upstreams/nobody"), ("DELETE", "/v1/bans/192.0.2.1")]
-    {
+    for (method, path) in [
+        ("GET", "/v1/nothing"),
+        ("GET", "/v1/upstreams/nobody"),
+        ("GET", "/v1/services/nobody"),
+        ("DELETE", "/v1/bans/192.0.2.1"),
+    ] {
         let answer = rig.admin(method, path, "")?;
         assert_eq!(answer.status, 404, "{path}");
         assert_eq!(answer.header("content-type"), Some("application/problem+json"), "{path}");
@@ -232,6 +236,37 @@ fn the_admin_api_answers_on_its_socket_and_explains_its_errors() -> Result<()> {
     let mode =
         std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(rig.gateway.socket())?.permissions());
     assert_eq!(mode & 0o777, 0o660);
+    Ok(())
+}
+
+// O6
+#[test]
+fn the_admin_api_takes_overrides_of_targets_and_explains_its_refusals() -> Result<()> {
+    lab_test!();
+    let rig = rig()?;
+    let target = format!("/v1/upstreams/all/targets/{}", rig.backends[0].addr);
+    let patched = rig.admin("PATCH", &target, r#"{"state": "drain", "weight": 5, "for": "30m"}"#)?;
+    let row = patched.json()?;
+    assert_eq!((patched.status, &row["state"], &row["healthy"]), (200, &json!("draining"), &json!(true)));
+    assert_eq!((&row["weight"], &row["overrides"]["weight"]["value"]), (&json!(1), &json!(5)));
+    assert_eq!(row["overrides"]["state"]["by"], "root");
+    let back = rig.admin("PATCH", &target, r#"{"state": "up", "weight": "config"}"#)?.json()?;
+    assert_eq!((&back["state"], &back["overrides"]), (&json!("up"), &Value::Null));
+    for (path, body, status) in [
+        (target.as_str(), "{}", 400),
+        (&target, "not json", 400),
+        (&target, r#"{"state": "gone"}"#, 400),
+        (&target, r#"{"weight": 0}"#, 400),
+        (&target, r#"{"state": "up", "for": "1m"}"#, 400),
+        ("/v1/upstreams/all/targets/b1", r#"{"state": "up"}"#, 400),
+        ("/v1/upstreams/all/targets/10.0.0.1:1", r#"{"state": "up"}"#, 404),
+        ("/v1/upstreams/nobody/targets/10.0.0.1:1", r#"{"state": "up"}"#, 404),
+        ("/v1/services/nobody/targets/10.0.0.1:1", r#"{"state": "up"}"#, 404),
+    ] {
+        let refused = rig.admin("PATCH", path, body)?;
+        assert_eq!(refused.status, status, "{path} {body}: {}", refused.text());
+        assert_eq!(refused.header("content-type"), Some("application/problem+json"), "{path} {body}");
+    }
     Ok(())
 }
 
@@ -264,6 +299,8 @@ fn every_reading_command_speaks_json_and_every_table_fits_80_columns() -> Result
         "status",
         "ban list",
         "limit show",
+        "service list",
+        "upstream list",
         "limit top",
         "kernel status",
         "kernel maps",

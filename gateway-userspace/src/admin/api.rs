@@ -7,12 +7,12 @@ use axum::{
     extract::{Path, Query, State},
     http::StatusCode,
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{get, patch, post},
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{bans, capture, events, problem::Problem, status};
+use super::{bans, capture, events, problem::Problem, services, status, targets};
 use crate::{
     config,
     daemon::{Control, Reach, Request},
@@ -35,6 +35,10 @@ pub fn routes() -> Router<Arc<Control>> {
         .route("/v1/routes", get(routes_list))
         .route("/v1/upstreams", get(upstreams))
         .route("/v1/upstreams/{name}", get(upstream))
+        .route("/v1/upstreams/{name}/targets/{addr}", patch(targets::patch_upstream))
+        .route("/v1/services", get(services::list))
+        .route("/v1/services/{name}", get(services::show))
+        .route("/v1/services/{name}/targets/{addr}", patch(targets::patch_service))
         .route("/v1/kernel", get(kernel_status))
         .route("/v1/kernel/maps", get(|State(control): Shared| async move { Json(control.kernel.maps()) }))
         .route("/v1/kernel/sources", get(sources))
@@ -139,7 +143,16 @@ async fn reset_source(State(control): Shared, Path(source): Path<IpAddr>) -> Res
 }
 
 async fn limits(State(control): Shared) -> Json<Value> {
-    Json(json!({ "kernel": config::to_json(&control.snapshot.load().config)["kernel"]["limit"] }))
+    let mut config = config::to_json(&control.snapshot.load().config);
+    let services: serde_json::Map<String, Value> = config["service"]
+        .as_object_mut()
+        .into_iter()
+        .flatten()
+        .filter(|(_, service)| service["limit"] != json!({}))
+        .map(|(name, service)| (name.clone(), service["limit"].take()))
+        .collect();
+    let kernel = &mut config["kernel"];
+    Json(json!({ "kernel": kernel["limit"].take(), "classes": kernel["class"].take(), "services": services }))
 }
 
 async fn reload(State(control): Shared) -> Result<Json<Value>, Problem> {

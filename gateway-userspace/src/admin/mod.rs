@@ -6,12 +6,17 @@ mod api;
 mod bans;
 mod capture;
 mod events;
+mod peer;
 mod problem;
+mod services;
 mod socket;
 mod status;
+mod targets;
 
+pub use services::{ServiceStatus, TargetStatus as ServiceTargetStatus};
 pub use socket::{SocketError, bind};
 pub use status::{Status, TargetStatus, UpstreamStatus};
+pub use targets::{OverrideRow, OverrideStatus};
 
 use std::sync::Arc;
 
@@ -26,6 +31,7 @@ use crate::{daemon::Control, observe::metrics};
 /// Serves the admin API until the returned task is aborted or the runtime ends.
 pub fn serve(listener: UnixListener, control: Arc<Control>) -> JoinHandle<()> {
     let app = api::routes().merge(health()).with_state(control);
+    let app = app.into_make_service_with_connect_info::<peer::Peer>();
     tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, app).await {
             tracing::error!(%error, "the admin API ended");

@@ -4,10 +4,14 @@ use std::{collections::BTreeMap, sync::PoisonError, sync::atomic::Ordering::Rela
 
 use serde::{Deserialize, Serialize};
 
+use super::{
+    services::{self, ServiceStatus},
+    targets::OverrideStatus,
+};
 use crate::{
     config::{self, model::Balance},
     daemon::Control,
-    upstream::Upstream,
+    upstream::{Target, Upstream, operator::Taken},
 };
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -26,6 +30,9 @@ pub struct Status {
     pub kernel: serde_json::Value,
     pub kernel_summary: String,
     pub upstreams: BTreeMap<String, UpstreamStatus>,
+    pub services: BTreeMap<String, ServiceStatus>,
+    /// Why the services are not served.
+    pub services_off: Option<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -45,8 +52,13 @@ pub struct UpstreamStatus {
 #[derive(Debug, Serialize, Deserialize)]
 pub struct TargetStatus {
     pub addr: String,
+    /// The config's.
     pub weight: u32,
+    pub overrides: Option<OverrideStatus>,
+    /// What the checks say.
     pub healthy: bool,
+    /// "up", "draining" or "down": checks and overrides together.
+    pub state: String,
     /// What the last active check found; absent without checks.
     pub check: Option<String>,
     pub active: u32,
@@ -56,7 +68,12 @@ pub struct TargetStatus {
 /// Whether it does all that its config says; `gateway status` exits 1 otherwise.
 pub fn healthy(status: &Status) -> bool {
     status.last_error.is_none()
-        && status.upstreams.values().all(|upstream| upstream.targets.iter().any(|target| target.healthy))
+        && status.services_off.is_none()
+        && status
+            .upstreams
+            .values()
+            .all(|upstream| upstream.targets.iter().any(|target| target.state == "up"))
+        && status.services.values().all(|service| service.targets.iter().any(|target| target.state == "up"))
 }
 
 pub fn status(control: &Control) -> Status {
@@ -81,6 +98,8 @@ pub fn status(control: &Control) -> Status {
             .iter()
             .map(|(name, upstream)| (name.clone(), describe(upstream)))
             .collect(),
+        services: services::all(control),
+        services_off: control.services_off(&snapshot.config),
     }
 }
 
@@ -100,12 +119,22 @@ pub fn describe(upstream: &Upstream) -> UpstreamStatus {
     let targets = upstream.members.iter().zip(checks.iter()).map(|(member, check)| TargetStatus {
         addr: member.target.name.to_string(),
         weight: member.weight,
+        overrides: OverrideStatus::of(&member.target.operator),
         healthy: member.target.healthy(),
+        state: state(&member.target).into(),
         check: upstream.config.health.is_some().then(|| check.clone()).filter(|check| !check.is_empty()),
         active: member.target.active(),
         requests: member.target.stats.requests().values().sum(),
     });
     UpstreamStatus { balance: balance_name(upstream.config.balance).into(), targets: targets.collect() }
+}
+
+fn state(target: &Target) -> &'static str {
+    match (target.healthy(), target.operator.taken()) {
+        (false, _) | (_, Some(Taken::Down)) => "down",
+        (true, Some(Taken::Drain)) => "draining",
+        (true, None) => "up",
+    }
 }
 
 fn balance_name(balance: Balance) -> &'static str {

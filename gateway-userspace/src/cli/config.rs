@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::{Global, Outcome, client, exit, output};
-use crate::config;
+use crate::{config, service};
 
 #[derive(Debug, Args)]
 pub struct Check {
@@ -19,19 +19,32 @@ impl Check {
         let path = self.config.unwrap_or_else(|| super::places::CONFIG.into());
         let began = Instant::now();
         let checked = config::load(&path)?;
+        let warnings: Vec<String> =
+            service::not_forwarded(&checked).into_iter().chain(service::unreachable(&checked)).collect();
+        if !global.json() {
+            warnings.iter().for_each(|warning| output::warn(global, warning));
+        }
         let summary = json!({
             "ok": true,
             "config": path.display().to_string(),
             "listeners": checked.listeners.len(),
             "routes": checked.routes.len(),
             "upstreams": checked.upstreams.len(),
+            "services": checked.services.len(),
+            "warnings": warnings,
         });
         output::print(global, &summary, || {
             let (listeners, routes, upstreams) =
                 (checked.listeners.len(), checked.routes.len(), checked.upstreams.len());
+            let services = match checked.services.len() {
+                0 => String::new(),
+                n => format!(", {n} services"),
+            };
             let path = path.display();
             let took = began.elapsed();
-            format!("{path}: ok ({listeners} listeners, {routes} routes, {upstreams} upstreams; {took:.1?})")
+            format!(
+                "{path}: ok ({listeners} listeners, {routes} routes, {upstreams} upstreams{services}; {took:.1?})"
+            )
         });
         Ok(exit::OK)
     }

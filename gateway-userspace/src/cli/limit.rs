@@ -37,7 +37,7 @@ impl Limit {
         match self {
             Limit::Show { source: None } => {
                 let limits = client::get(global, "/v1/limits")?;
-                output::print(global, &limits, || describe(&limits["kernel"]));
+                output::print(global, &limits, || describe(&limits));
             }
             Limit::Show { source: Some(source) } => {
                 let row = client::get(global, &format!("/v1/kernel/sources/{source}"))?;
@@ -56,15 +56,32 @@ impl Limit {
     }
 }
 
-fn describe(limit: &Value) -> String {
-    let rows = ["packets", "new"].iter().map(|name| {
-        let bucket = &limit[*name];
-        vec![(*name).into(), text(&bucket["rate"]), text(&bucket["burst"])]
+fn describe(limits: &Value) -> String {
+    let limit = &limits["kernel"];
+    let classes = named(&limits["classes"], "class");
+    let services = named(&limits["services"], "service");
+    let all = std::iter::once(("every source".to_owned(), limit)).chain(classes).chain(services);
+    let rows = all.flat_map(|(whose, limit)| {
+        ["packets", "new", "bytes"].map(|name| {
+            let bucket = &limit[name];
+            vec![
+                whose.clone(),
+                name.into(),
+                text(&bucket["rate"]),
+                text(&bucket["burst"]),
+                text(&limit["mode"]),
+            ]
+        })
     });
     let exempt: Vec<String> = limit["exempt"].as_array().into_iter().flatten().map(text).collect();
-    let mut out = table(&["KERNEL LIMIT", "RATE", "BURST"], rows);
+    let mut out = table(&["KERNEL LIMIT", "OF", "RATE", "BURST", "MODE"], rows);
     out += &format!("\nper source: IPv4 /32, IPv6 /{}\n", text(&limit["ipv6_prefix"]));
     out + &format!("exempt: {}", if exempt.is_empty() { "none".into() } else { exempt.join(" ") })
+}
+
+/// Limits by name, each with what it is a limit of.
+fn named<'a>(limits: &'a Value, kind: &'a str) -> impl Iterator<Item = (String, &'a Value)> {
+    limits.as_object().into_iter().flatten().map(move |(name, limit)| (format!("{kind} {name}"), limit))
 }
 
 /// Also used by `gateway kernel sources`.

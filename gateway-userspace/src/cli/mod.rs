@@ -13,7 +13,9 @@ mod observe;
 mod output;
 mod places;
 mod run;
+mod service;
 mod status;
+mod target;
 mod upstream;
 
 use std::path::PathBuf;
@@ -80,6 +82,12 @@ enum Command {
     /// Show upstreams and their targets
     #[command(subcommand)]
     Upstream(upstream::Upstream),
+    /// Show L4 services and their targets
+    #[command(subcommand)]
+    Service(service::Service),
+    /// Drain a target, take it down or up, or change its weight, while the gateway runs
+    #[command(subcommand)]
+    Target(target::Target),
     /// Drop everything from an address or prefix, in the kernel
     #[command(subcommand)]
     Ban(ban::Ban),
@@ -170,6 +178,8 @@ fn dispatch(global: &Global, command: Command) -> Outcome {
         Command::Stop(command) => command.run(global),
         Command::Status(command) => command.run(global),
         Command::Upstream(command) => command.run(global),
+        Command::Service(command) => command.run(global),
+        Command::Target(command) => command.run(global),
         Command::Ban(command) => command.run(global),
         Command::Limit(command) => command.run(global),
         Command::Observe(command) => command.run(global),

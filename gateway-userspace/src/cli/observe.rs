@@ -116,7 +116,10 @@ fn describe(event: &Value) -> String {
             }
             None => format!("{} until lifted ({})", of("cidr"), of("why")),
         },
-        "target" => format!("{} of {} is {}: {}", of("target"), of("upstream"), of("state"), of("why")),
+        "target" => {
+            let owner = if event["service"].is_null() { of("upstream") } else { of("service") };
+            format!("{} of {owner} is {}: {}", of("target"), of("state"), of("why"))
+        }
         "reload" if event["ok"] == true => {
             format!("generation {}, {} changes", of("generation"), of("changes"))
         }

@@ -76,6 +76,13 @@ pub fn error(global: &Global, error: &Error) {
     }
 }
 
+/// Prints a warning on standard error.
+pub fn warn(global: &Global, warning: &str) {
+    let mut stderr = std::io::stderr();
+    let head = if global.colors(stderr.is_terminal()) { "\x1b[33mwarning:\x1b[0m" } else { "warning:" };
+    let _ = writeln!(stderr, "{head} {warning}");
+}
+
 /// A table without frills, at most 80 columns wide.
 pub fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
@@ -88,6 +95,21 @@ pub fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> St
         column.set_padding((0, 2));
     }
     table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+}
+
+/// A table with the states in it ("up", "draining", "down") in colour: after the layout, which counts every character.
+pub fn color_states(global: &Global, table: &str) -> String {
+    let word = |word: &str| {
+        let color = match word.trim_end() {
+            "up" => GREEN,
+            "draining" => YELLOW,
+            "down" => RED,
+            _ => return word.to_owned(),
+        };
+        let state = word.trim_end();
+        global.paint(color, state) + &word[state.len()..]
+    };
+    table.split_inclusive([' ', '\n']).map(word).collect()
 }
 
 /// `12.3k`, `4.5M`: for counts of packets and bytes.

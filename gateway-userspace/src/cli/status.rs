@@ -5,7 +5,7 @@ use clap::Args;
 use super::{
     Error, Global, Outcome, client, exit,
     output::{self, BOLD, GREEN, RED, YELLOW, table},
-    upstream,
+    service, upstream,
 };
 use crate::admin;
 
@@ -44,6 +44,9 @@ fn describe(global: &Global, status: &admin::Status) -> String {
     for warning in status.kernel["warnings"].as_array().into_iter().flatten() {
         out += &format!("{} {}\n", global.paint(YELLOW, "!"), warning.as_str().unwrap_or_default());
     }
+    if let Some(why) = &status.services_off {
+        out += &format!("{} services are not served: {why}\n", global.paint(RED, "!"));
+    }
     let listeners = status.listeners.iter().map(|(name, listener)| {
         vec![
             name.clone(),
@@ -53,6 +56,15 @@ fn describe(global: &Global, status: &admin::Status) -> String {
             listener.active_requests.to_string(),
         ]
     });
-    out += &format!("\n{}\n", table(&["LISTENER", "BIND", "OPEN", "ACCEPTED", "REQUESTS NOW"], listeners));
-    out + "\n" + &upstream::describe(global, &status.upstreams)
+    if !status.listeners.is_empty() {
+        let header = ["LISTENER", "BIND", "OPEN", "ACCEPTED", "REQUESTS NOW"];
+        out += &format!("\n{}\n", table(&header, listeners));
+    }
+    if !status.upstreams.is_empty() {
+        out += &format!("\n{}\n", upstream::describe(global, &status.upstreams));
+    }
+    if !status.services.is_empty() {
+        out += &format!("\n{}\n", service::list(global, &status.services));
+    }
+    out
 }

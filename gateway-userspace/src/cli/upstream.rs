@@ -6,7 +6,8 @@ use clap::Subcommand;
 
 use super::{
     Error, Global, Outcome, client, exit,
-    output::{self, GREEN, RED, table},
+    output::{self, table},
+    target,
 };
 use crate::admin::UpstreamStatus;
 
@@ -40,17 +41,28 @@ impl Upstream {
 pub fn describe(global: &Global, upstreams: &BTreeMap<String, UpstreamStatus>) -> String {
     let rows = upstreams.iter().flat_map(|(name, upstream)| {
         upstream.targets.iter().map(move |target| {
-            let state = if target.healthy { global.paint(GREEN, "up") } else { global.paint(RED, "down") };
+            let [said, check, state] =
+                target::columns(target.overrides.as_ref(), target.check.as_deref(), &target.state);
             vec![
                 name.clone(),
                 target.addr.clone(),
-                state,
                 target.weight.to_string(),
+                said,
+                check,
+                state,
                 target.active.to_string(),
                 output::short(target.requests),
-                target.check.clone().unwrap_or_default(),
             ]
         })
     });
-    table(&["UPSTREAM", "TARGET", "STATE", "WEIGHT", "ACTIVE", "REQUESTS", "LAST CHECK"], rows)
+    let notes = upstreams.iter().flat_map(|(name, upstream)| {
+        upstream.targets.iter().map(move |target| {
+            let target_name = format!("{name}/{}", target.addr);
+            target::notes(&target_name, target.overrides.as_ref(), target.check.as_deref())
+        })
+    });
+    let header = ["UPSTREAM", "TARGET", "WEIGHT", "OVERRIDE", "CHECK", "STATE", "ACTIVE", "REQUESTS"];
+    let notes: String = notes.collect();
+    let gap = if notes.is_empty() { "" } else { "\n" };
+    format!("{}{gap}{notes}", output::color_states(global, &table(&header, rows)))
 }

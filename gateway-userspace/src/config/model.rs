@@ -137,7 +137,7 @@ pub struct KernelClass {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Bucket {
     pub rate: Rate,
-    /// Tokens, at least 1. Default: one second of `rate`, at least 1.
+    /// Tokens, at least 1. Default: one second of `rate`, at least 1, of bytes at least 64 KiB.
     pub burst: u64,
 }
 
@@ -318,6 +318,16 @@ pub enum L4Protocol {
     Udp,
 }
 
+impl L4Protocol {
+    /// As the config writes it.
+    pub fn word(self) -> &'static str {
+        match self {
+            L4Protocol::Tcp => "tcp",
+            L4Protocol::Udp => "udp",
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub struct ServiceTarget {
     pub addr: SocketAddr,
@@ -339,12 +349,34 @@ pub enum Forward {
     Gue,
 }
 
+impl Forward {
+    /// As the config writes it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Forward::Nat => "nat",
+            Forward::Dsr => "dsr",
+            Forward::Ipip => "ipip",
+            Forward::Gue => "gue",
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum L4Balance {
     /// Maglev on addresses and ports: the connections of one client spread.
     Maglev,
     /// Maglev on the client's address, with the table and the hash of an upstream's ip-hash.
     IpHash,
+}
+
+impl L4Balance {
+    /// As the config writes it.
+    pub fn word(self) -> &'static str {
+        match self {
+            L4Balance::Maglev => "maglev",
+            L4Balance::IpHash => "ip-hash",
+        }
+    }
 }
 
 /// `limit = { packets, new, bytes }` of a service.

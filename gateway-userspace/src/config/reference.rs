@@ -27,51 +27,61 @@ Values that people write by hand:
 | duration | `\"250ms\"` `\"1s\"` `\"1m30s\"` `\"1d\"` | d, h, m, s, ms, us; the largest first |
 | size | `\"512MiB\"` `\"10KB\"` `4096` | KiB, MiB, GiB, TiB are powers of 1024; KB, MB, GB, TB of 1000 |
 | rate | `\"100/s\"` `\"20k/s\"` `\"5/m\"` `\"200k/h\"` | per s, m, h or d; k, M, G |
+| rate of bytes | `\"10MiB/s\"` `\"125MB/s\"` `\"1GB/h\"` | a size per s, m, h or d |
 | prefix | `\"10.0.0.0/8\"` `\"2001:db8::/32\"` `\"192.0.2.1\"` | an address alone is that one address |
 | address | `\":80\"` `\"127.0.0.1:80\"` `\"[::1]:80\"` | without an address: every one of the host |
 
-Relative paths are relative to the file that they stand in. Names (of listeners, upstreams, routes) are letters, digits,
-`-`, `_` and `.`. A list of one may be written without brackets. *Restart* marks what a reload does not change.
+Relative paths are relative to the file that they stand in. Names (of listeners, upstreams, routes, services) are letters,
+digits, `-`, `_` and `.`. A list of one may be written without brackets. *Restart* marks what a reload does not change.
 A config is refused as a whole, with all its problems, and the old one keeps running.
 ";
 
 /// The reference of every key, as Markdown.
 pub fn reference() -> String {
-    let mut out = HEAD.to_owned();
-    section(&mut out, "", &ROOT);
-    out
+    let mut reference = Reference { out: HEAD.to_owned(), told: Vec::new() };
+    reference.section("", &ROOT);
+    reference.out
 }
 
-fn section(out: &mut String, path: &str, section: &'static Section) {
-    let title = if path.is_empty() { "The file".to_owned() } else { format!("`{path}`") };
-    out.push_str(&format!("\n## {title}\n\n{}\n\n", section.doc));
-    out.push_str("| key | value | default | |\n|---|---|---|---|\n");
-    for key in section.keys.iter().filter(|key| !key.is_later()) {
-        out.push_str(&row(key));
-    }
-    let later: Vec<String> =
-        section.keys.iter().filter(|key| key.is_later()).map(|key| format!("`{}`", key.name)).collect();
-    if !later.is_empty() {
-        out.push_str(&format!("\nKnown, but not supported yet: {}.\n", later.join(", ")));
-    }
-    for key in section.keys {
-        below(out, path, key.name, &key.kind);
-    }
+struct Reference {
+    out: String,
+    /// A bucket or a target is told where it is first used.
+    told: Vec<&'static Section>,
 }
 
-/// The sections of the tables that `kind` can hold.
-fn below(out: &mut String, path: &str, name: &str, kind: &'static Kind) {
-    let inner = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
-    match kind {
-        Kind::Table(table) => section(out, &inner, table),
-        Kind::Named(table) => section(out, &format!("{inner}.NAME"), table),
-        // A bucket or a target is told where it is first used.
-        Kind::List { of, .. } => below(out, path, &format!("{name}[]"), of),
-        Kind::Either(kinds) => {
-            let told = path.starts_with("route.") || name == "new";
-            kinds.iter().filter(|_| !told).for_each(|kind| below(out, path, name, kind));
+impl Reference {
+    fn section(&mut self, path: &str, section: &'static Section) {
+        if self.told.iter().any(|told| std::ptr::eq(*told, section)) {
+            return;
         }
-        _ => {}
+        self.told.push(section);
+        let out = &mut self.out;
+        let title = if path.is_empty() { "The file".to_owned() } else { format!("`{path}`") };
+        out.push_str(&format!("\n## {title}\n\n{}\n\n", section.doc));
+        out.push_str("| key | value | default | |\n|---|---|---|---|\n");
+        for key in section.keys.iter().filter(|key| !key.is_later()) {
+            out.push_str(&row(key));
+        }
+        let later: Vec<String> =
+            section.keys.iter().filter(|key| key.is_later()).map(|key| format!("`{}`", key.name)).collect();
+        if !later.is_empty() {
+            out.push_str(&format!("\nKnown, but not supported yet: {}.\n", later.join(", ")));
+        }
+        for key in section.keys {
+            self.below(path, key.name, &key.kind);
+        }
+    }
+
+    /// The sections of the tables that `kind` can hold.
+    fn below(&mut self, path: &str, name: &str, kind: &'static Kind) {
+        let inner = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+        match kind {
+            Kind::Table(table) => self.section(&inner, table),
+            Kind::Named(table) => self.section(&format!("{inner}.NAME"), table),
+            Kind::List { of, .. } => self.below(path, &format!("{name}[]"), of),
+            Kind::Either(kinds) => kinds.iter().for_each(|kind| self.below(path, name, kind)),
+            _ => {}
+        }
     }
 }
 

@@ -5,11 +5,11 @@ use serde_json::{Map, Value, json};
 use super::{
     flags::toml_string,
     model::{
-        Balance, Bucket, Config, Health, HealthCheck, Kernel, KernelMode, Listener, LogFormat, LogTarget,
-        Route, Steer, Target, Upstream,
+        Balance, Bucket, Config, Health, HealthCheck, Kernel, KernelClass, KernelMode, LimitMode, Listener,
+        LogFormat, LogTarget, Route, Service, ServiceTarget, Steer, Target, Upstream,
     },
     table::{Kind, ROOT, Section},
-    units::{ByteSize, show_duration},
+    units::{ByteSize, show_byte_rate, show_duration},
 };
 
 /// The config in effect, with the names and forms of the file.
@@ -32,6 +32,7 @@ pub fn to_json(config: &Config) -> Value {
         "listener": by_name(&config.listeners, listener),
         "upstream": by_name(&config.upstreams, upstream),
         "route": by_name(&config.routes, route),
+        "service": by_name(&config.services, service),
         "access_log": {
             "to": match &config.access_log.to {
                 LogTarget::Off => "off".into(),
@@ -67,6 +68,8 @@ fn kernel(kernel: &Kernel) -> Value {
         "limit": some([
             ("packets", kernel.limit.packets.map(bucket)),
             ("new", kernel.limit.new.map(bucket)),
+            ("bytes", kernel.limit.bytes.map(byte_bucket)),
+            ("mode", Some(json!(mode(kernel.limit.mode)))),
             ("exempt", Some(json!(kernel.limit.exempt))),
             ("ipv6_prefix", Some(json!(kernel.limit.ipv6_prefix))),
         ]),
@@ -75,11 +78,35 @@ fn kernel(kernel: &Kernel) -> Value {
             "except": kernel.block.except,
             "files": kernel.block.files.iter().map(|file| file.to_string_lossy()).collect::<Vec<_>>(),
         },
+        "class": by_name(&kernel.classes, class),
+        "flows": kernel.flows,
+        "syn_cookies": kernel.syn_cookies.map_or(json!("off"), |above| json!({ "above": above })),
     })
+}
+
+fn mode(mode: LimitMode) -> &'static str {
+    match mode {
+        LimitMode::Hard => "hard",
+        LimitMode::Soft => "soft",
+    }
+}
+
+fn class(class: &KernelClass) -> Value {
+    some([
+        ("from", Some(json!(class.from))),
+        ("packets", class.packets.map(bucket)),
+        ("new", class.new.map(bucket)),
+        ("bytes", class.bytes.map(byte_bucket)),
+        ("mode", Some(json!(mode(class.mode)))),
+    ])
 }
 
 fn bucket(bucket: Bucket) -> Value {
     json!({ "rate": bucket.rate, "burst": bucket.burst })
+}
+
+fn byte_bucket(bucket: Bucket) -> Value {
+    json!({ "rate": show_byte_rate(bucket.rate), "burst": ByteSize(bucket.burst) })
 }
 
 fn listener(listener: &Listener) -> Value {
@@ -142,19 +169,70 @@ fn target(target: &Target) -> Value {
 }
 
 fn health(health: &Health) -> Value {
-    let (path, expect) = match &health.check {
-        HealthCheck::Tcp | HealthCheck::Udp { .. } => (None, None),
-        HealthCheck::Http { path, expect } => (Some(json!(path)), Some(json!(expect))),
-    };
-    let tcp = path.is_none().then_some(json!(true));
+    let (mut path, mut expect, mut tcp, mut udp, mut sent, mut answered) =
+        (None, None, None, None, None, None);
+    match &health.check {
+        HealthCheck::Tcp => tcp = Some(json!(true)),
+        HealthCheck::Udp { send, answer } => {
+            udp = Some(json!(true));
+            sent = Some(json!(datagram(send)));
+            answered = Some(json!(answer));
+        }
+        HealthCheck::Http { path: asked, expect: codes } => {
+            path = Some(json!(asked));
+            expect = Some(json!(codes));
+        }
+    }
     some([
         ("path", path),
         ("tcp", tcp),
+        ("udp", udp),
+        ("send", sent),
+        ("answer", answered),
         ("every", Some(json!(show_duration(health.every)))),
         ("timeout", Some(json!(show_duration(health.timeout)))),
         ("rise", Some(json!(health.rise))),
         ("fall", Some(json!(health.fall))),
         ("expect", expect),
+    ])
+}
+
+/// As text where it is text.
+fn datagram(bytes: &[u8]) -> String {
+    match std::str::from_utf8(bytes) {
+        Ok(text) if !text.starts_with("hex:") => text.to_owned(),
+        _ => format!("hex:{}", bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()),
+    }
+}
+
+fn service(service: &Service) -> Value {
+    let binds: Vec<String> = service.binds.iter().map(ToString::to_string).collect();
+    let limit = some([
+        ("packets", service.limit.packets.map(bucket)),
+        ("new", service.limit.new.map(bucket)),
+        ("bytes", service.limit.bytes.map(byte_bucket)),
+    ]);
+    some([
+        ("bind", Some(json!(binds))),
+        ("protocol", Some(json!(service.protocol.word()))),
+        ("to", Some(service.targets.iter().map(service_target).collect())),
+        ("forward", Some(json!(service.forward.word()))),
+        ("balance", Some(json!(service.balance.word()))),
+        ("flows", Some(json!(service.flows))),
+        ("quic", Some(json!(service.quic))),
+        ("health", service.health.as_ref().map(health)),
+        ("limit", Some(limit)),
+    ])
+}
+
+fn service_target(target: &ServiceTarget) -> Value {
+    if target.weight == 1 && target.server_id.is_none() {
+        return json!(target.addr);
+    }
+    some([
+        ("addr", Some(json!(target.addr))),
+        ("weight", Some(json!(target.weight))),
+        ("server_id", target.server_id.map(|id| json!(id))),
     ])
 }
 

@@ -13,7 +13,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use serde_json::json;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::{
     start::{Options, Source},
@@ -33,7 +33,8 @@ use crate::{
         stats::Registry,
     },
     runtime::Snapshot,
-    upstream::health::Checks,
+    service,
+    upstream::{Upstream, health::Checks},
 };
 
 /// What can be asked of the control thread.
@@ -76,6 +77,8 @@ pub enum ReloadError {
     AccessLog(io::Error),
     #[error(transparent)]
     Kernel(#[from] KernelError),
+    #[error("services are not served: {0}; kernel.required is true")]
+    ServicesOff(String),
     #[error("this gateway was started with --listen and --to: there is no file to load again")]
     NoFile,
     #[error("the gateway is stopping")]
@@ -103,6 +106,8 @@ pub struct Control {
     pub started_at: SystemTime,
     pub draining: AtomicBool,
     pub requests: mpsc::UnboundedSender<Request>,
+    /// Told when checks or operators change a service's target.
+    pub services_changed: Arc<Notify>,
     state: Mutex<State>,
     log_control: LogControl,
     /// The sockets in use, kept for steering: the kernel's map wants all of them anew when listeners change.
@@ -135,6 +140,7 @@ impl Control {
             started_at: SystemTime::now(),
             draining: AtomicBool::new(false),
             requests,
+            services_changed: Arc::default(),
             state: Mutex::new(state),
             log_control,
             sockets: Mutex::default(),
@@ -220,6 +226,13 @@ impl Control {
         }
         let opened = self.open_new_listeners(&config)?;
         self.kernel.sync(&config.kernel)?;
+        let services = service::compile(&config.services, Some(&old.services));
+        if let Err(error) = self.set_services(&config, &services) {
+            if let Err(error) = self.kernel.sync(&old.config.kernel) {
+                tracing::error!("the kernel half has settings of the config that was refused: {error}");
+            }
+            return Err(error);
+        }
 
         // Nothing below can fail.
         if let Some(target) = new_log {
@@ -227,11 +240,14 @@ impl Control {
         }
         self.log_control.set_level(&config.gateway.log.level);
         let generation = old.generation + 1;
-        let snapshot = Arc::new(Snapshot::compile(config, generation, Some(&old), &self.registry));
+        let snapshot = Arc::new(Snapshot::compile(config, services, generation, Some(&old), &self.registry));
         self.snapshot.store(snapshot.clone());
         old.retire_targets(&snapshot);
         self.start_checks(&snapshot);
         self.switch_listeners(&snapshot.config, opened);
+        if snapshot.config.services != old.config.services {
+            service::unreachable(&snapshot.config).iter().for_each(|warning| tracing::warn!("{warning}"));
+        }
         Ok(Reload { generation, changes, needs_restart })
     }
 
@@ -307,7 +323,9 @@ impl Control {
 
     /// On the control thread only.
     pub fn start_checks(&self, snapshot: &Snapshot) {
-        *lock(&self.checks) = Checks::start(snapshot.upstreams.values());
+        let upstreams = snapshot.upstreams.values().flat_map(Upstream::checked);
+        let services = snapshot.services.values().flat_map(|service| service.checked(&self.services_changed));
+        *lock(&self.checks) = Checks::start(upstreams.chain(services));
     }
 
     pub fn stop_checks(&self) {

@@ -4,6 +4,7 @@
 //! worker is a thread of its own that only ever serves traffic.
 
 mod control;
+mod services;
 mod signals;
 mod start;
 mod workers;

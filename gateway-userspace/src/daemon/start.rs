@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 
 use super::{
     control::{Control, Reach, ReloadError, Request},
+    services,
     signals::Signals,
     workers::Workers,
 };
@@ -22,6 +23,7 @@ use crate::{
     kernel::KernelPlane,
     observe::{access_log::AccessLog, events, process_log, stats::Registry},
     runtime::Snapshot,
+    service,
 };
 
 /// Where the config comes from.
@@ -114,6 +116,9 @@ enum StartError {
 
 impl StartError {
     fn exit_code(&self) -> Exit {
+        if let StartError::Listener(ReloadError::Kernel(_) | ReloadError::ServicesOff(_)) = self {
+            return exit::PRIVILEGE;
+        }
         let denied = match self {
             StartError::Listener(ReloadError::Bind { error, .. }) | StartError::Metrics { error, .. } => {
                 error.kind() == io::ErrorKind::PermissionDenied
@@ -143,9 +148,10 @@ async fn serve(
         .map_err(|error| StartError::AccessLog { target: format!("{:?}", config.access_log.to), error })?;
     let count = worker_count(&config);
     let registry = Arc::new(Registry::new(count));
-    let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::compile(config, 1, None, &registry)));
+    let services = service::compile(&config.services, None);
+    let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::compile(config, services, 1, None, &registry)));
     let workers = Workers::start(count, &snapshot, &access_log)?;
-    warn_of_idle_settings(&snapshot.load().config);
+    warn(&snapshot.load().config);
     let (requests, received) = mpsc::unbounded_channel();
     tokio::task::spawn_local(signals.forward(requests.clone()));
     let control = Arc::new(Control::new(
@@ -158,13 +164,17 @@ async fn serve(
         log_control,
         requests,
     ));
+    let first = control.snapshot.load_full();
+    control.set_services(&first.config, &first.services)?;
     control.open_listeners()?;
-    control.start_checks(&control.snapshot.load());
+    control.start_checks(&first);
+    drop(first);
     let _admin = admin::serve(admin_listener, control.clone());
     if let Some(listener) = metrics_listener {
         tokio::spawn(admin::serve_metrics(listener, control.clone()));
     }
     tokio::task::spawn_local(upkeep(control.clone()));
+    tokio::task::spawn_local(services::follow(control.clone()));
     tokio::task::spawn_local(crate::kernel_log::forward(control.clone()));
     tokio::task::spawn_local(watch(control.clone(), control.options.watch));
     let config = &control.snapshot.load().config;
@@ -182,14 +192,21 @@ async fn serve(
     Ok(())
 }
 
-/// Settings that are right and do nothing.
-fn warn_of_idle_settings(config: &Config) {
+/// Settings that are right and do nothing, or cannot work on this host.
+fn warn(config: &Config) {
     let kernel = &config.kernel;
-    let wanted =
-        kernel.limit.packets.is_some() || kernel.limit.new.is_some() || !kernel.block.prefixes.is_empty();
+    let limit = &kernel.limit;
+    let wanted = limit.packets.is_some()
+        || limit.new.is_some()
+        || limit.bytes.is_some()
+        || !kernel.classes.is_empty()
+        || !kernel.block.prefixes.is_empty();
     if wanted && kernel.interfaces.is_empty() {
-        tracing::warn!("kernel.limit and kernel.block do nothing: kernel.interfaces names no interface");
+        tracing::warn!(
+            "kernel.limit, kernel.class and kernel.block do nothing: kernel.interfaces names no interface"
+        );
     }
+    service::unreachable(config).iter().for_each(|warning| tracing::warn!("{warning}"));
 }
 
 fn worker_count(config: &Config) -> usize {
@@ -261,7 +278,7 @@ async fn drain(control: &Arc<Control>, requests: &mut mpsc::UnboundedReceiver<Re
     }
 }
 
-/// Once a second: expired bans, and a sign of life for a watching service manager.
+/// Once a second: expired bans and overrides, and a sign of life for a watching service manager.
 async fn upkeep(control: Arc<Control>) {
     let mut every = tokio::time::interval(Duration::from_secs(1));
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -270,6 +287,7 @@ async fn upkeep(control: Arc<Control>) {
         for cidr in control.kernel.tick() {
             events::tell("ban_over", serde_json::json!({ "cidr": cidr }));
         }
+        control.expire_overrides();
         let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Watchdog]);
     }
 }

@@ -47,6 +47,8 @@ pub enum KernelError {
     CaptureRunning,
     #[error("another gateway runs with the pins in {path}; stop it, or set another kernel.pin")]
     PinsInUse { path: PathBuf },
+    #[error("there are more {what} than the kernel's tables have room for ({capacity}); use fewer")]
+    TooManyServices { what: &'static str, capacity: u32 },
     #[error("{path}: {why}")]
     Pin { path: PathBuf, why: String },
 }

@@ -10,8 +10,8 @@ use super::{
 
 /// One check a program, whatever programs the object has.
 pub fn load_check() -> Vec<DoctorCheck> {
-    // Programs name maps by descriptor: those must stay open.
-    let (mut ebpf, _maps) = match object::load(None) {
+    // Programs name maps by descriptor: those must stay open. Their size is all the same to the verifier.
+    let (mut ebpf, _maps) = match object::load(None, 1024) {
         Ok(loaded) => loaded,
         Err(error) => return vec![check("maps", Err(error.to_string()))],
     };

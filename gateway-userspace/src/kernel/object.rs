@@ -4,11 +4,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuArray, RingBuf, SockMap, lpm_trie::Key},
+    maps::{
+        Array, ArrayOfMaps, HashMap, LpmTrie, Map, MapData, PerCpuArray, RingBuf, SockMap, lpm_trie::Key,
+    },
 };
 use gateway_common::{
     capture,
     maps::{self as layout, name},
+    service,
 };
 
 use super::{
@@ -18,6 +21,11 @@ use super::{
 
 /// The object, aligned as ELF wants it. Public for tests and benches, which run its probes.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/gateway-ebpf"));
+
+/// Names of all maps that are pinned.
+pub fn pinned() -> impl Iterator<Item = &'static str> {
+    name::PINNED.iter().chain(service::name::PINNED).copied()
+}
 
 /// Every map that userspace touches.
 pub struct Maps {
@@ -35,6 +43,15 @@ pub struct Maps {
     pub probe: Array<MapData, [u64; 8]>,
     pub capture: Array<MapData, capture::Wanted>,
     pub captured: RingBuf<MapData>,
+    pub services: HashMap<MapData, service::ServiceKey, service::Service>,
+    pub vips: Array<MapData, service::Vip>,
+    pub rings: ArrayOfMaps<MapData, MapData>,
+    pub targets: Array<MapData, service::Target>,
+    pub server_ids: HashMap<MapData, u32, u32>,
+    pub flows: Array<MapData, [u64; 8]>,
+    pub replies: Array<MapData, [u64; 8]>,
+    pub flow_seed: Array<MapData, u64>,
+    pub target_counters: PerCpuArray<MapData, service::TargetCounter>,
     /// Of all maps, for what the typed ones do not offer.
     pub fds: Vec<(&'static str, OwnedFd)>,
 }
@@ -48,15 +65,25 @@ impl Maps {
     }
 }
 
+/// Sets of the tables of connections and of replies for so many connections: half full, the first refuses hardly any;
+/// of a reply's four tries for a place one is enough.
+pub fn flow_sets(flows: u32) -> (u32, u32) {
+    let flows = flows.next_power_of_two();
+    (flows / 2, flows)
+}
+
 /// Loads the object's maps, taking over those that are pinned.
-pub fn load(pins: Option<&Pins>) -> Result<(Ebpf, Maps), KernelError> {
+pub fn load(pins: Option<&Pins>, flows: u32) -> Result<(Ebpf, Maps), KernelError> {
     let refused = |error: &dyn std::error::Error| KernelError::Load { program: "maps", why: chain(error) };
     let mut loader = EbpfLoader::new();
     if let Some(pins) = pins {
-        for map in name::PINNED {
+        for map in pinned() {
             loader.map_pin_path(map, pins.map(map));
         }
     }
+    let (flows, replies) = flow_sets(flows);
+    loader.map_max_entries(service::name::FLOWS, flows);
+    loader.map_max_entries(service::name::REPLIES, replies);
     let mut ebpf = loader.load(OBJECT).map_err(|error| refused(&error))?;
     let mut taker = Taker { ebpf: &mut ebpf, fds: Vec::new() };
     let maps = Maps {
@@ -74,6 +101,15 @@ pub fn load(pins: Option<&Pins>) -> Result<(Ebpf, Maps), KernelError> {
         probe: taker.take(name::PROBE)?,
         capture: taker.take(capture::name::WANTED)?,
         captured: taker.take(capture::name::RING)?,
+        services: taker.take(service::name::SERVICES)?,
+        vips: taker.take(service::name::VIPS)?,
+        rings: taker.take(service::name::RINGS)?,
+        targets: taker.take(service::name::TARGETS)?,
+        server_ids: taker.take(service::name::SERVER_IDS)?,
+        flows: taker.take(service::name::FLOWS)?,
+        replies: taker.take(service::name::REPLIES)?,
+        flow_seed: taker.take(service::name::FLOW_SEED)?,
+        target_counters: taker.take(service::name::TARGET_COUNTERS)?,
         fds: std::mem::take(&mut taker.fds),
     };
     Ok((ebpf, maps))
@@ -107,6 +143,7 @@ fn data(map: &Map) -> Option<&MapData> {
         | Map::LpmTrie(data)
         | Map::PerCpuArray(data)
         | Map::RingBuf(data)
+        | Map::ArrayOfMaps(data)
         | Map::SockMap(data) => Some(data),
         _ => None,
     }
@@ -114,7 +151,7 @@ fn data(map: &Map) -> Option<&MapData> {
 
 /// A pinned map that is not of this layout, though the folder's version says so: whoever made it was a build
 /// between two versions.
-pub fn fits(pins: &Pins, map: &str) -> bool {
+pub fn fits(pins: &Pins, map: &str, flows: u32) -> bool {
     let Ok(info) = aya::maps::MapInfo::from_pin(pins.map(map)) else { return true };
     let (key, value, entries) = match map {
         name::ACCESS_V4 => (8, size_of::<layout::Access>(), layout::ACCESS_CAPACITY),
@@ -123,7 +160,18 @@ pub fn fits(pins: &Pins, map: &str) -> bool {
         name::BUCKETS => (8, size_of::<layout::Buckets>(), layout::BUCKETS_CAPACITY),
         name::COUNTERS => (4, size_of::<layout::Counter>(), layout::COUNTERS_CAPACITY),
         name::SLOTS => (4, 4, layout::INTERFACES as u32),
+        service::name::SERVICES => {
+            (size_of::<service::ServiceKey>(), size_of::<service::Service>(), service::SERVICES_CAPACITY)
+        }
+        service::name::VIPS => (4, size_of::<service::Vip>(), service::SERVICES_CAPACITY),
+        service::name::RINGS => (4, 4, service::RINGS_CAPACITY),
+        service::name::TARGETS => (4, size_of::<service::Target>(), service::TARGETS_CAPACITY),
+        service::name::SERVER_IDS => (4, 4, service::TARGETS_CAPACITY),
+        service::name::FLOWS => (4, 64, flow_sets(flows).0),
+        service::name::REPLIES => (4, 64, flow_sets(flows).1),
+        service::name::FLOW_SEED => (4, 8, 1),
+        service::name::TARGET_COUNTERS => (4, size_of::<service::TargetCounter>(), service::TARGETS_CAPACITY),
         _ => return true,
     };
-    (info.key_size(), info.value_size(), info.max_entries()) == (key, value as u32, entries)
+    (info.key_size(), info.value_size(), info.max_entries()) == (key as u32, value as u32, entries)
 }

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use gateway_common::maps::{LAYOUT_VERSION, name};
+use gateway_common::maps::LAYOUT_VERSION;
 
 use super::{error::KernelError, object, report::DetachReport, sys};
 
@@ -105,13 +105,13 @@ impl Pins {
     }
 
     /// Whether all maps of an earlier run are there and fit; those that do not are removed.
-    pub fn adoptable(&self) -> bool {
-        if name::PINNED.iter().any(|map| !object::fits(self, map)) {
-            for map in name::PINNED {
+    pub fn adoptable(&self, flows: u32) -> bool {
+        if object::pinned().any(|map| !object::fits(self, map, flows)) {
+            for map in object::pinned() {
                 let _ = fs::remove_file(self.map(map));
             }
         }
-        name::PINNED.iter().all(|map| self.map(map).exists())
+        object::pinned().all(|map| self.map(map).exists())
     }
 
     pub fn xdp_link(&self, interface: &str, mode: LinkMode) -> PathBuf {

@@ -20,6 +20,7 @@ use super::{
     object::{KeyV4, KeyV6, Maps},
     pins::Pins,
     report::SyncReport,
+    services::Services,
     settings,
     steer::{SteerListener, Steering},
     sys,
@@ -60,6 +61,7 @@ pub struct Loaded {
     pub(super) current: Desired,
     pub(super) bucket_count: BucketCount,
     pub(super) log: Option<ProgramLog>,
+    pub(super) services: Services,
     pub(super) ticks: u32,
 }
 
@@ -116,6 +118,7 @@ impl Loaded {
         settings.interfaces = self.settings.interfaces;
         settings.flags |= settings::table_flags(desired.access.keys(), !desired.sources.is_empty());
         settings.flags |= self.settings.flags & (flag::LOOPBACK | flag::CAPTURE);
+        self.services.settle(&mut settings);
         Ok((rules, desired, settings))
     }
 
@@ -237,6 +240,7 @@ impl Loaded {
             log.flush();
         }
         self.ticks = self.ticks.wrapping_add(1);
+        self.tend_services();
         if self.ticks.is_multiple_of(CLOCK_EVERY) {
             self.correct_clock();
         }
@@ -256,6 +260,7 @@ impl Loaded {
 
     pub fn detach(&mut self) {
         self.steering.detach(self.pins.as_ref());
+        self.services.leave();
         for attached in std::mem::take(&mut self.attached) {
             attached.detach(self.pins.as_ref());
         }

@@ -15,6 +15,7 @@ use super::{
     log, object,
     pins::Pins,
     plane::Loaded,
+    services::Services,
     settings, steer,
     steer::Steering,
     sys,
@@ -48,8 +49,8 @@ pub fn start(cfg: &model::Kernel, bench: bool) -> Result<Option<Loaded>, KernelE
         }
         Err(why) => (None, Some(why)),
     };
-    let adopted = pins.as_ref().is_some_and(Pins::adoptable);
-    let (mut ebpf, maps) = object::load(pins.as_ref())?;
+    let adopted = pins.as_ref().is_some_and(|pins| pins.adoptable(cfg.flows));
+    let (mut ebpf, maps) = object::load(pins.as_ref(), cfg.flows)?;
     let log = log::open(&mut ebpf);
     let steer_reason =
         if steer { loaded_or_why(cfg, steer::load(&mut ebpf))? } else { Some("kernel.steer is off".into()) };
@@ -75,6 +76,7 @@ pub fn start(cfg: &model::Kernel, bench: bool) -> Result<Option<Loaded>, KernelE
         current: Desired::default(),
         bucket_count: BucketCount::default(),
         log,
+        services: Services::default(),
         ticks: 0,
     };
     if !steer && let Some(pins) = &loaded.pins {
@@ -90,6 +92,7 @@ pub fn start(cfg: &model::Kernel, bench: bool) -> Result<Option<Loaded>, KernelE
             loaded.adopt();
         }
     }
+    loaded.services.prepare(&mut loaded.maps, cfg.flows, loaded.seed)?;
     loaded.sync(cfg)?;
     loaded.tidy();
     if cfg.required

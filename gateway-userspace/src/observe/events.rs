@@ -46,6 +46,13 @@ pub fn tell(event: &str, fields: Value) {
     recent.push_back(event);
 }
 
+/// Tells that the checks of a target have a new verdict; `of` is "upstream" or "service".
+pub fn tell_of_target(of: &str, name: &str, target: &str, result: &Result<(), String>) {
+    let state = if result.is_ok() { "up" } else { "down" };
+    let why = result.as_ref().err().map_or("ok", String::as_str);
+    tell("target", json!({ of: name, "target": target, "state": state, "why": why }));
+}
+
 /// What is remembered, and what comes from now on.
 pub fn listen() -> (Vec<Event>, broadcast::Receiver<Event>) {
     let recent = HUB.recent.lock().unwrap_or_else(PoisonError::into_inner);

@@ -11,7 +11,10 @@ use super::{
     Why,
     stats::{BOUNDS_US, Connect, HistogramTotal, Retry, Sharded},
 };
-use crate::daemon::Control;
+use crate::{
+    daemon::Control,
+    kernel::{ServiceRow, TargetState},
+};
 
 /// The text format, version 0.0.4.
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
@@ -22,6 +25,7 @@ pub fn render(control: &Control) -> Vec<u8> {
     connections(control, &mut families);
     upstreams(control, &mut families);
     kernel(control, &mut families);
+    services(control, &mut families);
     own(control, &mut families);
     let mut out = Vec::with_capacity(16 * 1024);
     // A Vec takes every write, and every family has metrics.
@@ -200,7 +204,7 @@ fn upstreams(control: &Control, families: &mut Families) {
     for (name, upstream) in &snapshot.upstreams {
         for member in &upstream.members {
             let labels = [("upstream", &**name), ("target", &*member.target.name)];
-            up.push(gauge(&labels, f64::from(u8::from(member.target.healthy()))));
+            up.push(gauge(&labels, f64::from(u8::from(member.target.usable()))));
             active.push(gauge(&labels, f64::from(member.target.active())));
         }
     }
@@ -281,6 +285,30 @@ fn kernel(control: &Control, families: &mut Families) {
     families.gauges("kernel_map_entries", "Entries in a BPF map", entries);
     families.gauges("kernel_map_capacity", "Entries that a BPF map can hold", capacity);
     families.gauges("kernel_bans", "Bans in force", vec![gauge(&[], control.kernel.bans().len() as f64)]);
+}
+
+/// Only of services and targets that the config has: what is gone leaves no series behind.
+fn services(control: &Control, families: &mut Families) {
+    let rows = control.kernel.service_rows();
+    let by_target: std::collections::BTreeMap<(&str, &str), &ServiceRow> =
+        rows.iter().map(|row| ((row.service.as_str(), row.target.as_str()), row)).collect();
+    let snapshot = control.snapshot.load();
+    let (mut up, mut packets, mut bytes, mut connections) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for (name, service) in &snapshot.services {
+        for (target, _) in service.targets() {
+            let labels = [("service", &**name), ("target", &*target.name)];
+            up.push(gauge(&labels, f64::from(u8::from(service.state(target) == TargetState::Up))));
+            if let Some(row) = by_target.get(&(name.as_str(), &*target.name)) {
+                packets.push(counter(&labels, row.packets));
+                bytes.push(counter(&labels, row.bytes));
+                connections.push(counter(&labels, row.connections));
+            }
+        }
+    }
+    families.gauges("kernel_service_target_up", "1 while a target gets new connections", up);
+    families.counters("kernel_service_packets_total", "Packets forwarded to a target", packets);
+    families.counters("kernel_service_bytes_total", "Bytes forwarded to a target", bytes);
+    families.counters("kernel_service_connections_total", "Connections given to a target", connections);
 }
 
 fn own(control: &Control, families: &mut Families) {

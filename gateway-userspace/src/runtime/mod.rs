@@ -15,6 +15,7 @@ use crate::{
     config::model::{self, Config},
     observe::stats::{ListenerStats, NO_ROUTE, Registry, RouteStats},
     route::Router,
+    service::Services,
     upstream::Upstream,
 };
 
@@ -27,6 +28,7 @@ pub struct Snapshot {
     pub router: Router<Arc<Route>>,
     pub listeners: BTreeMap<String, Arc<Listener>>,
     pub upstreams: BTreeMap<String, Arc<Upstream>>,
+    pub services: Services,
     /// `Via` of what passes through (RFC 9110 section 7.6.3).
     pub via: HeaderValue,
 }
@@ -61,8 +63,14 @@ impl Route {
 }
 
 impl Snapshot {
-    /// `old`: the snapshot before, whose targets live on where they are still named.
-    pub fn compile(config: Config, generation: u64, old: Option<&Snapshot>, registry: &Registry) -> Snapshot {
+    /// `services`: those of the config. `old`: the snapshot before, whose targets live on where they are still named.
+    pub fn compile(
+        config: Config,
+        services: Services,
+        generation: u64,
+        old: Option<&Snapshot>,
+        registry: &Registry,
+    ) -> Snapshot {
         let listeners: BTreeMap<String, Arc<Listener>> = config
             .listeners
             .iter()
@@ -90,7 +98,7 @@ impl Snapshot {
         );
         let via = HeaderValue::from_str(&format!("1.1 {}", pseudonym(&config.gateway.name)))
             .unwrap_or(HeaderValue::from_static("1.1 gateway"));
-        Snapshot { generation, router, listeners, upstreams, via, config }
+        Snapshot { generation, router, listeners, upstreams, services, via, config }
     }
 
     /// Marks the targets that `new` no longer has.

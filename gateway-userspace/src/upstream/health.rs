@@ -1,18 +1,34 @@
 //! Active health checks: one task a target, on the control thread.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    pin::pin,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use http::{Request, header};
 use http_body_util::Empty;
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, task::JoinHandle, time::timeout};
-
-use super::Upstream;
-use crate::{
-    config::model::{Health, HealthCheck},
-    observe::events,
+use tokio::{
+    net::{TcpStream, UdpSocket},
+    task::JoinHandle,
+    time::timeout,
 };
+
+use crate::config::model::{Health, HealthCheck};
+
+/// A target of an upstream or a service, as the checks see it.
+pub trait Checked {
+    fn health(&self) -> &Health;
+    /// Its address, and that as text.
+    fn target(&self) -> (SocketAddr, &str);
+    fn healthy(&self) -> bool;
+    /// Keeps what a check found, for `status`.
+    fn found(&self, what: String);
+    /// Enough checks in a row say that it is healthy, or why it is not.
+    fn change(&self, result: Result<(), String>);
+}
 
 /// The running checks of a snapshot; dropping them stops them.
 #[derive(Default)]
@@ -26,16 +42,39 @@ impl Drop for Checks {
 
 impl Checks {
     /// Must be called inside the control thread's runtime.
-    pub fn start<'a>(upstreams: impl Iterator<Item = &'a Arc<Upstream>>) -> Self {
-        let mut tasks = Vec::new();
-        for upstream in upstreams {
-            if let Some(health) = &upstream.config.health {
-                for member in 0..upstream.members.len() {
-                    tasks.push(tokio::task::spawn_local(watch(upstream.clone(), member, health.clone())));
-                }
+    pub fn start(targets: impl Iterator<Item = Box<dyn Checked>>) -> Self {
+        Checks(targets.map(|target| tokio::task::spawn_local(watch(target))).collect())
+    }
+}
+
+/// How a target that takes part showed it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    Came,
+    /// Nothing came, and nothing had to.
+    Silence,
+}
+
+/// Hosts send "port unreachable" about once a second and destination (Linux: net.ipv4.icmp_ratelimit), however often
+/// they are asked: for so long after one, silence is no good sign.
+const QUIET: Duration = Duration::from_secs(3);
+
+/// When a check last failed by more than silence.
+struct Refused(Option<Instant>);
+
+impl Refused {
+    /// Whether this is a success, knowing those before.
+    fn judge(&mut self, result: Result<Answer, String>, now: Instant) -> Result<(), String> {
+        match result {
+            Ok(Answer::Silence) if self.0.is_some_and(|at| now.duration_since(at) < QUIET) => {
+                Err("silent, and unreachable a moment ago".into())
+            }
+            Ok(_) => Ok(()),
+            Err(why) => {
+                self.0 = Some(now);
+                Err(why)
             }
         }
-        Checks(tasks)
     }
 }
 
@@ -63,52 +102,65 @@ impl Streak {
     }
 }
 
-async fn watch(upstream: Arc<Upstream>, member: usize, health: Health) {
-    let target = upstream.members[member].target.clone();
+async fn watch(target: Box<dyn Checked>) {
+    let health = target.health();
+    let (addr, name) = target.target();
     let mut streak = Streak { healthy: target.healthy(), against: 0 };
+    // What made it unhealthy may have been a moment before a reload.
+    let mut refused = Refused((!streak.healthy).then(Instant::now));
     // Not all targets of all gateways at the same moment.
     tokio::time::sleep(health.every.min(Duration::from_millis(200)).mul_f64(fastrand::f64())).await;
     loop {
-        let result = match timeout(health.timeout, check(target.addr, &target.name, &health.check)).await {
-            Ok(result) => result,
-            Err(_) => Err(format!("no answer within {:?}", health.timeout)),
-        };
-        let changed = streak.note(result.is_ok(), &health);
-        upstream.note_check(member, result.as_ref().err().cloned().unwrap_or_else(|| "ok".into()));
+        let result = refused.judge(check(addr, name, health).await, Instant::now());
+        let changed = streak.note(result.is_ok(), health);
+        target.found(result.as_ref().err().cloned().unwrap_or_else(|| "ok".into()));
         if changed {
-            upstream.set_healthy(member, streak.healthy);
-            events::tell(
-                "target",
-                serde_json::json!({
-                    "upstream": upstream.name.to_string(),
-                    "target": target.name.to_string(),
-                    "state": if streak.healthy { "up" } else { "down" },
-                    "why": result.as_ref().err().map_or("ok", String::as_str),
-                }),
-            );
-            match result {
-                Ok(()) => tracing::info!(upstream = %upstream.name, target = %target.name, "target is up"),
-                Err(why) => {
-                    tracing::warn!(upstream = %upstream.name, target = %target.name, %why, "target is down")
-                }
-            }
+            target.change(result);
         }
         tokio::time::sleep(health.every.mul_f64(0.95 + 0.1 * fastrand::f64())).await;
     }
 }
 
-async fn check(addr: std::net::SocketAddr, host: &str, check: &HealthCheck) -> Result<(), String> {
-    let stream = TcpStream::connect(addr).await.map_err(|error| format!("cannot connect: {error}"))?;
-    match check {
-        HealthCheck::Tcp => Ok(()),
-        HealthCheck::Udp { .. } => Err("a UDP check of an upstream".into()),
-        HealthCheck::Http { path, expect } => {
-            let status = get(stream, host, path).await.map_err(|error| format!("bad answer: {error}"))?;
-            let fine =
-                if expect.is_empty() { (200..300).contains(&status) } else { expect.contains(&status) };
-            if fine { Ok(()) } else { Err(format!("status {status}")) }
+/// One check; `Err` says why it failed.
+async fn check(addr: SocketAddr, host: &str, health: &Health) -> Result<Answer, String> {
+    let silent = || format!("no answer within {:?}", health.timeout);
+    match &health.check {
+        HealthCheck::Tcp => {
+            timeout(health.timeout, connect(addr)).await.map_err(|_| silent())?.map(|_| Answer::Came)
         }
+        HealthCheck::Http { path, expect } => {
+            let asked = timeout(health.timeout, ask(addr, host, path, expect)).await;
+            asked.map_err(|_| silent())?.map(|()| Answer::Came)
+        }
+        HealthCheck::Udp { send, answer } => match timeout(health.timeout, exchange(addr, send)).await {
+            Ok(Ok(())) => Ok(Answer::Came),
+            Ok(Err(error)) => Err(format!("cannot reach it: {error}")),
+            // Nothing came, not even "port unreachable".
+            Err(_) if *answer => Err(silent()),
+            Err(_) => Ok(Answer::Silence),
+        },
     }
+}
+
+async fn connect(addr: SocketAddr) -> Result<TcpStream, String> {
+    TcpStream::connect(addr).await.map_err(|error| format!("cannot connect: {error}"))
+}
+
+async fn ask(addr: SocketAddr, host: &str, path: &str, expect: &[u16]) -> Result<(), String> {
+    let stream = connect(addr).await?;
+    let status = get(stream, host, path).await.map_err(|error| format!("bad answer: {error}"))?;
+    let fine = if expect.is_empty() { (200..300).contains(&status) } else { expect.contains(&status) };
+    if fine { Ok(()) } else { Err(format!("status {status}")) }
+}
+
+/// Sends a datagram and waits for one. The socket is connected, so that ICMP errors come back as its errors.
+async fn exchange(addr: SocketAddr, send: &[u8]) -> std::io::Result<()> {
+    let any: IpAddr =
+        if addr.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, 0)).await?;
+    socket.connect(addr).await?;
+    socket.send(send).await?;
+    socket.recv(&mut [0; 1]).await.map(drop)
 }
 
 async fn get(stream: TcpStream, host: &str, path: &str) -> Result<u16, Box<dyn std::error::Error>> {
@@ -134,6 +186,56 @@ async fn get(stream: TcpStream, host: &str, path: &str) -> Result<u16, Box<dyn s
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn udp(send: &[u8], answer: bool) -> Health {
+        Health {
+            check: HealthCheck::Udp { send: send.to_vec(), answer },
+            every: Duration::from_secs(1),
+            timeout: Duration::from_millis(100),
+            rise: 1,
+            fall: 1,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_udp_check_tells_silence_from_refusal() {
+        let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let addr = server.local_addr().unwrap();
+        assert_eq!(check(addr, "", &udp(b"", false)).await, Ok(Answer::Silence));
+        assert!(
+            check(addr, "", &udp(b"ping", true)).await.is_err_and(|why| why.contains("no answer within"))
+        );
+
+        let answering = tokio::spawn(async move {
+            let mut buffer = [0; 64];
+            loop {
+                let (n, from) = server.recv_from(&mut buffer).await.unwrap();
+                if &buffer[..n] == b"hello" {
+                    server.send_to(b"hi", from).await.unwrap();
+                }
+            }
+        });
+        assert_eq!(check(addr, "", &udp(b"hello", true)).await, Ok(Answer::Came));
+        answering.abort();
+        let _ = answering.await;
+        for answer in [false, true] {
+            let refused = check(addr, "", &udp(b"hello", answer)).await;
+            assert!(refused.is_err_and(|why| why.contains("cannot reach it")), "nobody listens any more");
+        }
+    }
+
+    #[test]
+    fn silence_soon_after_a_refusal_is_one_too() {
+        let mut refused = Refused(None);
+        let start = Instant::now();
+        let mut judge = |result, ms| refused.judge(result, start + Duration::from_millis(ms)).is_ok();
+        assert!(judge(Ok(Answer::Silence), 0));
+        assert!(!judge(Err("refused".into()), 100));
+        assert!(!judge(Ok(Answer::Silence), 1000));
+        assert!(judge(Ok(Answer::Came), 1100), "an answer always counts");
+        assert!(!judge(Ok(Answer::Silence), 3000));
+        assert!(judge(Ok(Answer::Silence), 3100), "a silence does not prolong it");
+    }
 
     #[test]
     fn it_takes_fall_failures_in_a_row_to_go_and_rise_successes_to_return() {

@@ -6,6 +6,7 @@ pub mod connection;
 pub mod health;
 mod inline_waker;
 pub mod io;
+pub mod operator;
 pub mod pool;
 
 use std::{
@@ -18,10 +19,14 @@ use std::{
 
 use gateway_common::hash;
 
+use self::{health::Checked, operator::Operator};
 use crate::{
     balance::{Balancer, Endpoint, SEED, Tried},
     config::model,
-    observe::stats::{Registry, TargetStats, UpstreamStats},
+    observe::{
+        events,
+        stats::{Registry, TargetStats, UpstreamStats},
+    },
 };
 
 /// One address of an upstream. Outlives snapshots: a reload that keeps the address keeps its health and its counts.
@@ -34,6 +39,7 @@ pub struct Target {
     /// Unique among all targets ever made, and small: where pools keep its connections.
     slot: usize,
     pub stats: Arc<TargetStats>,
+    pub operator: Operator,
     retired: AtomicBool,
     shared: Shared,
 }
@@ -59,6 +65,7 @@ impl Target {
             identity,
             slot,
             stats,
+            operator: Operator::default(),
             retired: AtomicBool::new(false),
             shared: Shared { active: AtomicU32::new(0), healthy: AtomicBool::new(true) },
         }
@@ -68,8 +75,14 @@ impl Target {
         self.shared.active.load(Relaxed)
     }
 
+    /// What the checks say.
     pub fn healthy(&self) -> bool {
         self.shared.healthy.load(Relaxed)
+    }
+
+    /// Healthy, and not taken out by an operator: it gets requests.
+    pub fn usable(&self) -> bool {
+        self.healthy() && self.operator.taken().is_none()
     }
 
     /// It is no longer in any config: connections to it are not kept.
@@ -106,12 +119,13 @@ impl Drop for Active {
 #[derive(Debug, Clone)]
 pub struct Member {
     pub target: Arc<Target>,
+    /// As the config says.
     pub weight: u32,
 }
 
 impl Endpoint for Member {
     fn weight(&self) -> u32 {
-        self.weight
+        self.target.operator.weight(self.weight)
     }
     fn identity(&self) -> u64 {
         self.target.identity
@@ -120,7 +134,7 @@ impl Endpoint for Member {
         self.target.active()
     }
     fn usable(&self) -> bool {
-        self.target.healthy()
+        self.target.usable()
     }
 }
 
@@ -172,12 +186,66 @@ impl Upstream {
     /// Marks a target and takes it out of (or back into) the balancer's table.
     pub fn set_healthy(&self, member: usize, healthy: bool) {
         self.members[member].target.set_healthy(healthy);
+        self.rebuild();
+    }
+
+    /// To be called after an operator said something of a target.
+    pub fn rebuild(&self) {
         self.balancer.rebuild(&self.members);
+    }
+
+    /// Its targets for the health checks.
+    pub fn checked(self: &Arc<Self>) -> Vec<Box<dyn Checked>> {
+        let Some(health) = &self.config.health else { return Vec::new() };
+        let check = |member| -> Box<dyn Checked> {
+            Box::new(CheckedMember { upstream: self.clone(), member, health: health.clone() })
+        };
+        (0..self.members.len()).map(check).collect()
     }
 
     fn note_check(&self, member: usize, found: String) {
         if let Some(slot) = self.last_check.lock().unwrap_or_else(PoisonError::into_inner).get_mut(member) {
             *slot = found;
+        }
+    }
+}
+
+struct CheckedMember {
+    upstream: Arc<Upstream>,
+    member: usize,
+    health: model::Health,
+}
+
+impl CheckedMember {
+    fn shared(&self) -> &Target {
+        &self.upstream.members[self.member].target
+    }
+}
+
+impl Checked for CheckedMember {
+    fn health(&self) -> &model::Health {
+        &self.health
+    }
+
+    fn target(&self) -> (SocketAddr, &str) {
+        (self.shared().addr, &self.shared().name)
+    }
+
+    fn healthy(&self) -> bool {
+        self.shared().healthy()
+    }
+
+    fn found(&self, what: String) {
+        self.upstream.note_check(self.member, what);
+    }
+
+    fn change(&self, result: Result<(), String>) {
+        self.upstream.set_healthy(self.member, result.is_ok());
+        let (upstream, target) = (&self.upstream.name, &self.shared().name);
+        events::tell_of_target("upstream", upstream, target, &result);
+        match result {
+            Ok(()) => tracing::info!(%upstream, %target, "target is up"),
+            Err(why) => tracing::warn!(%upstream, %target, %why, "target is down"),
         }
     }
 }

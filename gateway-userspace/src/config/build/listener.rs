@@ -3,19 +3,16 @@
 use std::collections::BTreeMap;
 
 use crate::config::{
-    error::{Problem, ProblemKind, Problems},
-    model::{Bind, Listener, ListenerMax, ListenerTimeout},
+    model::{Listener, ListenerMax, ListenerTimeout},
     node::Fields,
-    units::{ByteSize, Place},
+    units::ByteSize,
 };
 
-pub(super) fn listeners(root: &Fields, problems: &mut Problems) -> BTreeMap<String, Listener> {
-    let tables = root.named("listener");
-    let binds = tables
+pub(super) fn listeners(root: &Fields) -> BTreeMap<String, Listener> {
+    root.named("listener")
         .iter()
-        .filter_map(|(name, fields)| Some((name.as_str(), fields.place("bind"), fields.get("bind")?)));
-    overlaps(binds.collect(), problems);
-    tables.iter().filter_map(|(name, fields)| Some((name.clone(), listener(fields)?))).collect()
+        .filter_map(|(name, fields)| Some((name.clone(), listener(fields)?)))
+        .collect()
 }
 
 fn listener(fields: &Fields) -> Option<Listener> {
@@ -35,20 +32,4 @@ fn listener(fields: &Fields) -> Option<Listener> {
             body: timeout.or_default("body"),
         },
     })
-}
-
-/// Two listeners that would take the same connections: each is told once, at the later of the two places.
-fn overlaps(mut binds: Vec<(&str, Place, Bind)>, problems: &mut Problems) {
-    binds.sort_by(|(_, a, _), (_, b, _)| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
-    let mut by_port: BTreeMap<u16, Vec<(&str, Place, Bind)>> = BTreeMap::new();
-    for (name, at, bind) in binds {
-        let same_port = by_port.entry(bind.port()).or_default();
-        if let Some((other, first, taken)) = same_port.iter().find(|(_, _, taken)| taken.overlaps(bind)) {
-            let message = format!(
-                "listener `{name}` binds {bind}, which listener `{other}` ({taken}) has already, at {first}"
-            );
-            problems.push(Problem::new(ProblemKind::Conflict, &at, message));
-        }
-        same_port.push((name, at, bind));
-    }
 }

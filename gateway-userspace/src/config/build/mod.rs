@@ -1,7 +1,11 @@
 //! From checked values to the [model](super::model), and the checks that take more than one value.
 
+mod health;
+mod kernel;
 mod listener;
+mod overlap;
 mod route;
+mod service;
 mod system;
 mod upstream;
 
@@ -10,25 +14,30 @@ use std::{collections::BTreeMap, path::PathBuf};
 use super::{
     error::{Problem, ProblemKind, Problems},
     include::{absolute, beside},
-    model::{Config, Upstream},
-    node::Fields,
-    units::Place,
+    model::{Bucket, Config, Upstream},
+    node::{Fields, FromValue, Value},
+    units::{ByteSize, Place, Rate},
 };
 
 /// Each part is built for itself, so that a problem in one does not hide those of another. What cannot be built at
 /// all is left out: its problem has been told, so the result is not used.
 pub(crate) fn config(root: &Fields, mut files: Vec<PathBuf>, problems: &mut Problems) -> Option<Config> {
-    let listeners = listener::listeners(root, problems);
+    overlap::overlaps(root, problems);
+    let listeners = listener::listeners(root);
+    let services = service::services(root, problems);
     let declared = root.named("upstream");
     let mut upstreams: BTreeMap<String, Upstream> = declared
         .iter()
         .filter_map(|(name, fields)| Some((name.clone(), upstream::upstream(name, fields, problems)?)))
         .collect();
     let routes = route::routes(root, &declared, &mut upstreams, problems);
-    let kernel = system::kernel(&root.table("kernel"), problems);
+    let kernel = kernel::kernel(&root.table("kernel"), problems);
     files.extend(kernel.block.files.iter().cloned());
     // A part of the file that could not be read as such may well hold the listeners or the routes.
-    if !root.broken {
+    let only_services = !root.named("service").is_empty()
+        && root.named("listener").is_empty()
+        && root.named("route").is_empty();
+    if !root.broken && !only_services {
         for (what, none, example) in [
             ("listener", listeners.is_empty(), "[listener.web] with bind = \":80\""),
             ("route", routes.is_empty(), "[route.all] with to = [\"127.0.0.1:3000\"]"),
@@ -46,12 +55,35 @@ pub(crate) fn config(root: &Fields, mut files: Vec<PathBuf>, problems: &mut Prob
         listeners,
         upstreams,
         routes,
-        services: BTreeMap::new(),
+        services,
         access_log: system::access_log(&root.table("access_log")),
         metrics: system::metrics(&root.table("metrics")),
         admin: system::admin(&root.table("admin")),
         files,
     })
+}
+
+/// A token bucket at `key`: a rate, or a table of a rate and a burst.
+fn bucket(fields: &Fields, key: &str) -> Option<Bucket> {
+    let (rate, burst): (Rate, Option<u64>) = rate_and_burst(fields, key)?;
+    // Float to integer saturates, and a rate is positive and finite.
+    let burst = burst.unwrap_or((rate.per_second.ceil() as u64).clamp(1, 1_000_000_000));
+    Some(Bucket { rate, burst })
+}
+
+/// As [`bucket`], of bytes: a full one has room for any frame, unless told otherwise.
+fn bytes(fields: &Fields, key: &str) -> Option<Bucket> {
+    let (rate, burst): (Rate, Option<ByteSize>) = rate_and_burst(fields, key)?;
+    let burst = burst.map_or((rate.per_second.ceil() as u64).clamp(64 << 10, 1 << 40), |size| size.0);
+    Some(Bucket { rate, burst })
+}
+
+fn rate_and_burst<T: FromValue>(fields: &Fields, key: &str) -> Option<(Rate, Option<T>)> {
+    match &fields.node(key)?.value {
+        Value::Table(bucket) => Some((bucket.get("rate")?, bucket.get("burst"))),
+        Value::Rate(rate) => Some((*rate, None)),
+        _ => None,
+    }
 }
 
 /// A file that the table at `fields` names, as an absolute path.
@@ -69,7 +101,7 @@ fn distinct<T: PartialEq + Clone + Ord>(
 ) -> Vec<T> {
     let mut seen = std::collections::BTreeMap::new();
     let places: Vec<Place> = match fields.node(key).map(|node| &node.value) {
-        Some(super::node::Value::List(nodes)) => nodes.iter().map(|node| node.at.clone()).collect(),
+        Some(Value::List(nodes)) => nodes.iter().map(|node| node.at.clone()).collect(),
         _ => Vec::new(),
     };
     let mut kept = Vec::with_capacity(list.len());

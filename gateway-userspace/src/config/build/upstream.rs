@@ -2,9 +2,10 @@
 
 use std::net::SocketAddr;
 
+use super::health::health;
 use crate::config::{
     error::{Problem, ProblemKind, Problems},
-    model::{Balance, Health, HealthCheck, Pool, Retry, Target, Upstream, UpstreamTimeout},
+    model::{Balance, Pool, Retry, Target, Upstream, UpstreamTimeout},
     node::{Fields, Node, Value},
     units::{Percent, Place},
 };
@@ -14,14 +15,14 @@ pub(super) fn upstream(name: &str, fields: &Fields, problems: &mut Problems) -> 
     let retry = fields.table("retry");
     let timeout = fields.table("timeout");
     let pool = fields.table("pool");
-    let health = fields.node("health").map(|_| health(name, &fields.table("health"), problems));
+    let health = health(&format!("upstream.{name}"), fields, problems);
     let bounded_load = bounded_load(name, fields, balance, problems);
     Some(Upstream {
         at: fields.at.clone(),
         targets: targets(fields.node("to")?, problems),
         balance,
         bounded_load,
-        health: health.flatten(),
+        health,
         retry: Retry {
             tries: match retry.or_default::<Vec<&'static str>>("on").is_empty() {
                 true => 0,
@@ -94,40 +95,4 @@ fn bounded_load(name: &str, fields: &Fields, balance: Balance, problems: &mut Pr
         problems.push(Problem::new(ProblemKind::Conflict, &at, message));
     }
     Some(factor)
-}
-
-fn health(name: &str, fields: &Fields, problems: &mut Problems) -> Option<Health> {
-    let path: Option<String> = fields.get("path");
-    let tcp = fields.or_default("tcp");
-    let expect: Vec<u16> = fields.or_default("expect");
-    let at = &fields.at;
-    let mut conflict = |message: &str, hint: &str| {
-        // `path` may be there, but wrong.
-        if !fields.broken {
-            let message = format!("`upstream.{name}.health`: {message}");
-            problems.push(Problem::new(ProblemKind::Conflict, at, message).hint(hint.to_owned()));
-        }
-        None
-    };
-    let check = match (path, tcp) {
-        (Some(_), true) => return conflict("`path` and `tcp` are two kinds of checks", "keep one of them"),
-        (None, false) => {
-            return conflict("it does not say what to check", "add path = \"/healthz\" or tcp = true");
-        }
-        (None, true) if !expect.is_empty() => {
-            return conflict(
-                "`expect` lists status codes, and a tcp check has none",
-                "add a `path`, or drop `expect`",
-            );
-        }
-        (None, true) => HealthCheck::Tcp,
-        (Some(path), false) => HealthCheck::Http { path, expect },
-    };
-    Some(Health {
-        check,
-        every: fields.or_default("every"),
-        timeout: fields.or_default("timeout"),
-        rise: fields.or_default("rise"),
-        fall: fields.or_default("fall"),
-    })
 }

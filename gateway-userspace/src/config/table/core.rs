@@ -1,13 +1,14 @@
 //! The root, the process itself, the kernel half and what is seen from outside.
 
 use super::{
-    Key, Kind, OFF, Section, seconds,
-    text::{ADDRESS, FILE, FILES, INTERFACE, LOG_FILE, NAME, PREFIX, RATE},
+    BUCKET_OR_RATE, BYTE_BUCKET_OR_RATE, Key, Kind, OFF, Section, seconds,
+    service::SERVICE,
+    text::{ADDRESS, BYTE_RATE, FILE, FILES, INTERFACE, LOG_FILE, NAME, PREFIX, RATE},
     traffic::{LISTENER, ROUTE, UPSTREAM},
 };
 
 pub(crate) static ROOT: Section = Section {
-    doc: "A config is one TOML file, and the files it includes. At least one listener and one route must be there.",
+    doc: "A config is one TOML file, and the files it includes. At least one listener and one route, or one service, must be there.",
     keys: &[
         Key::new(
             "include",
@@ -21,13 +22,13 @@ pub(crate) static ROOT: Section = Section {
         Key::new("listener", Kind::Named(&LISTENER), "Where clients connect."),
         Key::new("upstream", Kind::Named(&UPSTREAM), "Groups of targets that serve the same."),
         Key::new("route", Kind::Named(&ROUTE), "Which requests go to which upstream: the most specific match wins."),
+        Key::new("service", Kind::Named(&SERVICE), "L4 services: TCP and UDP, forwarded by the kernel half."),
         Key::new("access_log", Kind::Table(&ACCESS_LOG), "One line a request."),
         Key::new("metrics", Kind::Table(&METRICS), "Prometheus metrics, `/livez` and `/readyz`."),
         Key::new("admin", Kind::Table(&ADMIN), "The admin API."),
         Key::not_yet("acme", "Certificates by ACME."),
         Key::not_yet("tracing", "OpenTelemetry traces."),
         Key::new("cert", Kind::NotYetNamed, "Certificates."),
-        Key::new("service", Kind::NotYetNamed, "L4 services."),
         Key::new("limit", Kind::NotYetNamed, "L7 limits."),
         Key::new("cache", Kind::NotYetNamed, "Caches."),
         Key::new("auth", Kind::NotYetNamed, "Ways to tell who calls."),
@@ -138,8 +139,31 @@ static KERNEL: Section = Section {
             Kind::Table(&KERNEL_LIMIT),
             "Limits a source address, before the TCP stack sees the packet.",
         ),
+        Key::new(
+            "class",
+            Kind::Named(&KERNEL_CLASS),
+            "Other limits than `limit` for the sources of some prefixes; at most 15 classes.",
+        ),
         Key::new("block", Kind::Table(&KERNEL_BLOCK), "Sources whose packets are dropped."),
+        Key::new(
+            "flows",
+            Kind::Int { min: 1024, max: 1 << 24 },
+            "Connections that L4 services can have at once, rounded up to a power of two.",
+        )
+        .default("262_144")
+        .restart(),
+        Key::new(
+            "syn_cookies",
+            Kind::Either(&[OFF, Kind::Table(&SYN_COOKIES)]),
+            "Make clients prove their address before a connection costs anything; \"off\": never.",
+        )
+        .default("\"off\""),
     ],
+};
+
+static SYN_COOKIES: Section = Section {
+    doc: "When new TCP connections must be confirmed by a SYN cookie.",
+    keys: &[Key::new("above", Kind::Text(&RATE), "From so many SYNs on, of all sources together.").required()],
 };
 
 static KERNEL_LIMIT: Section = Section {
@@ -147,6 +171,8 @@ static KERNEL_LIMIT: Section = Section {
     keys: &[
         Key::new("packets", BUCKET_OR_RATE, "Packets of any kind."),
         Key::new("new", BUCKET_OR_RATE, "New TCP connections (SYNs)."),
+        Key::new("bytes", BYTE_BUCKET_OR_RATE, "Bytes of frames."),
+        LIMIT_MODE,
         Key::new("exempt", PREFIXES, "Sources that are never limited and never banned.").default("[]"),
         Key::new(
             "ipv6_prefix",
@@ -157,10 +183,44 @@ static KERNEL_LIMIT: Section = Section {
     ],
 };
 
-const BUCKET_OR_RATE: Kind = Kind::Either(&[Kind::Text(&RATE), Kind::Table(&BUCKET)]);
+const LIMIT_MODE: Key = Key::new(
+    "mode",
+    Kind::Choice {
+        now: &[("hard", "dropped"), ("soft", "passed and counted while there is no overload")],
+        later: &[],
+    },
+    "What becomes of packets over the limit.",
+)
+.default("\"hard\"");
+
+static KERNEL_CLASS: Section = Section {
+    doc: "Limits for the sources of some prefixes, in place of those of `kernel.limit`; the longest prefix wins. What is \
+          left out is not limited for them.",
+    keys: &[
+        Key::new("from", Kind::List { of: &Kind::Text(&PREFIX), min: 1, one: true }, "Whom it is for.")
+            .required(),
+        Key::new("packets", BUCKET_OR_RATE, "Packets of any kind."),
+        Key::new("new", BUCKET_OR_RATE, "New TCP connections (SYNs)."),
+        Key::new("bytes", BYTE_BUCKET_OR_RATE, "Bytes of frames."),
+        LIMIT_MODE,
+    ],
+};
+
 const PREFIXES: Kind = Kind::List { of: &Kind::Text(&PREFIX), min: 0, one: true };
 
-static BUCKET: Section = Section {
+pub(super) static BYTE_BUCKET: Section = Section {
+    doc: "A token bucket of bytes; `bytes = \"10MiB/s\"` is short for `{ rate = \"10MiB/s\" }`.",
+    keys: &[
+        Key::new("rate", Kind::Text(&BYTE_RATE), "Bytes that come back.").required(),
+        Key::new(
+            "burst",
+            Kind::Size { min: 2 << 10, max: 1 << 40 },
+            "Bytes of a full bucket; a larger frame never passes. Default: one second of `rate`, at least 64KiB.",
+        ),
+    ],
+};
+
+pub(super) static BUCKET: Section = Section {
     doc: "A token bucket; `packets = \"20k/s\"` is short for `{ rate = \"20k/s\" }`.",
     keys: &[
         Key::new("rate", Kind::Text(&RATE), "Tokens that come back.").required(),

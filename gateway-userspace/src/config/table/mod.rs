@@ -5,6 +5,7 @@
 //! support one that was only named, replace [`Kind::NotYet`] by its type and use it in [`super::build`].
 
 mod core;
+mod service;
 mod text;
 mod traffic;
 
@@ -13,7 +14,8 @@ use std::time::Duration;
 use super::{node::Value, units::UnitError};
 
 pub(crate) use self::core::ROOT;
-pub(crate) use text::{NAME_PATTERN, is_name};
+pub(crate) use service::{MOST_ADDRESSES, MOST_SERVICES, MOST_TARGETS, MOST_TARGETS_IN_ALL};
+pub(crate) use text::{NAME_PATTERN, is_name, payload};
 
 /// A table with known keys.
 #[derive(Debug)]
@@ -192,6 +194,10 @@ const fn seconds(n: u64) -> Duration {
 
 /// A time-out: neither zero, which nothing meets, nor longer than a day.
 const TIMEOUT: Kind = Kind::Duration { min: Duration::from_millis(1), max: seconds(86_400) };
+/// A token bucket, and one of bytes.
+const BUCKET_OR_RATE: Kind = Kind::Either(&[Kind::Text(&text::RATE), Kind::Table(&core::BUCKET)]);
+const BYTE_BUCKET_OR_RATE: Kind =
+    Kind::Either(&[Kind::Text(&text::BYTE_RATE), Kind::Table(&core::BYTE_BUCKET)]);
 /// The word for "none", where a limit can be lifted.
 const OFF: Kind = Kind::Choice { now: &[("off", "none")], later: &[] };
 

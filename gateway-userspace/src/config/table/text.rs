@@ -1,11 +1,13 @@
 //! Texts with a form of their own: names, hosts, paths, files.
 
+use std::net::{Ipv4Addr, SocketAddr};
+
 use super::Text;
 use crate::config::{
     error::did_you_mean,
-    model::{HostPattern, PathPattern, Segment},
+    model::{Bind, HostPattern, PathPattern, Segment},
     node::Value,
-    units::{UnitError, parse_target, quote},
+    units::{UnitError, parse_byte_rate, parse_target, quote},
 };
 
 /// Names become label values and parts of URLs and commands (`gateway target drain NAME/ADDR`).
@@ -48,6 +50,88 @@ pub(super) static TARGET: Text = Text {
     parse: |text| parse_target(text).map(Value::Target),
 };
 
+/// A service's address: one that packets are sent to.
+pub(super) static VIP: Text = Text {
+    what: "an address",
+    example: ":53",
+    pattern: Some("^(\\[[0-9A-Fa-f:.]+\\]|[0-9.]+|localhost)?:[0-9]{1,5}$"),
+    parse: |text| {
+        let bind: Bind = match text.parse::<std::net::Ipv6Addr>() {
+            Ok(v6) => {
+                let error =
+                    UnitError::new(format!("expected an address such as \":53\", found {}", quote(text)));
+                return Err(error.hint(format!("add the port: \"[{v6}]:53\"")));
+            }
+            Err(_) => text.parse()?,
+        };
+        let port = bind.port();
+        let wrong = |what: &str| Err(UnitError::new(format!("{} {what}", quote(text))));
+        match bind {
+            _ if port == 0 => {
+                wrong("has port 0").map_err(|error| error.hint("give the port that clients use"))
+            }
+            Bind::Addr(addr) if addr.ip().is_unspecified() => {
+                wrong("is no host's address").map_err(|error| {
+                    error.hint(format!("for every address of kernel.interfaces write \":{port}\""))
+                })
+            }
+            Bind::Addr(addr) if addr.ip().is_multicast() || addr.ip() == Ipv4Addr::BROADCAST => {
+                wrong("is an address of many hosts")
+            }
+            Bind::Addr(SocketAddr::V6(v6)) if v6.scope_id() != 0 => wrong("names an interface"),
+            bind => Ok(Value::Bind(bind)),
+        }
+    },
+};
+
+/// A service's target.
+pub(super) static L4_TARGET: Text = Text {
+    what: "a target",
+    example: "10.0.0.1:5432",
+    pattern: Some("^(\\[[0-9A-Fa-f:.]+\\]|[0-9.]+|localhost):[0-9]{1,5}$"),
+    parse: |text| {
+        let target = parse_target(text)?;
+        let wrong =
+            UnitError::new(format!("expected a target such as \"10.0.0.1:5432\", found {}", quote(text)));
+        match target {
+            _ if text.contains("://") => Err(wrong.hint(format!("leave the scheme out: \"{target}\""))),
+            SocketAddr::V6(v6) if v6.scope_id() != 0 => {
+                Err(wrong.hint("link-local targets are not forwarded to"))
+            }
+            _ => Ok(Value::Target(target)),
+        }
+    },
+};
+
+/// The datagram of a UDP check.
+pub(super) static PAYLOAD: Text = Text {
+    what: "a datagram",
+    example: "hex:0a0b",
+    pattern: None,
+    parse: |text| payload(text).map(|_| Value::Text(text.into())),
+};
+
+/// Text as it is, or "hex:" and pairs of hexadecimal digits; 1200 bytes at most.
+pub(crate) fn payload(text: &str) -> Result<Vec<u8>, UnitError> {
+    let bytes = match text.strip_prefix("hex:") {
+        None => Some(text.as_bytes().to_vec()),
+        Some(digits) => digits.as_bytes().chunks(2).map(byte).collect(),
+    };
+    let wrong = || UnitError::new(format!("expected a datagram such as \"hex:0a0b\", found {}", quote(text)));
+    let bytes = bytes.ok_or_else(|| wrong().hint("after \"hex:\" come pairs of hexadecimal digits"))?;
+    if bytes.len() > 1200 {
+        return Err(UnitError::new(format!("a datagram has at most 1200 bytes, this one {}", bytes.len())));
+    }
+    Ok(bytes)
+}
+
+/// A pair of hexadecimal digits.
+fn byte(pair: &[u8]) -> Option<u8> {
+    let digit = |c: &u8| char::from(*c).to_digit(16);
+    let [high, low] = pair else { return None };
+    u8::try_from(digit(high)? << 4 | digit(low)?).ok()
+}
+
 pub(super) static PREFIX: Text = Text {
     what: "a prefix",
     example: "10.0.0.0/8",
@@ -60,6 +144,13 @@ pub(super) static RATE: Text = Text {
     example: "20k/s",
     pattern: Some("^[0-9]+(\\.[0-9]+)?[kMG]?/[smhd]$"),
     parse: |text| text.parse().map(Value::Rate),
+};
+
+pub(super) static BYTE_RATE: Text = Text {
+    what: "a rate of bytes",
+    example: "10MiB/s",
+    pattern: Some("^[0-9]+([KMGT]i?B|B)?/[smhd]$"),
+    parse: |text| parse_byte_rate(text).map(Value::Rate),
 };
 
 pub(super) static PERCENT: Text = Text {
@@ -277,7 +368,7 @@ fn check_path(text: &str) -> Result<(), UnitError> {
     Ok(())
 }
 
-/// Whether it can name a listener, upstream or route.
+/// Whether it can name a listener, upstream, route or service.
 pub(crate) fn is_name(text: &str) -> bool {
     let rest = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
     (1..=63).contains(&text.len()) && text.bytes().all(rest) && !text.starts_with(['.', '-'])

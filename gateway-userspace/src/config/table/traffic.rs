@@ -1,9 +1,8 @@
 //! Listeners, upstreams and routes.
 
-use std::time::Duration;
-
 use super::{
-    Key, Kind, OFF, Section, TIMEOUT, seconds,
+    Key, Kind, OFF, Section, TIMEOUT,
+    service::{CHECK_TIMEOUT, EVERY, EXPECT, FALL, RISE},
     text::{ADDRESS, HOST, PATH, PERCENT, PROBE_PATH, PROTOCOL, TARGET, UPSTREAM_NAME},
 };
 
@@ -121,22 +120,11 @@ static HEALTH: Section = Section {
     keys: &[
         Key::new("path", Kind::Text(&PROBE_PATH), "GET this path."),
         Key::new("tcp", Kind::Bool, "Only connect.").default("false"),
-        Key::new(
-            "every",
-            Kind::Duration { min: Duration::from_millis(10), max: seconds(86_400) },
-            "How often.",
-        )
-        .default("\"5s\""),
-        Key::new("timeout", TIMEOUT, "For one check.").default("\"1s\""),
-        Key::new("rise", Kind::Int { min: 1, max: 1000 }, "Successes in a row that bring a target back.")
-            .default("2"),
-        Key::new("fall", Kind::Int { min: 1, max: 1000 }, "Failures in a row that take it out.").default("3"),
-        Key::new(
-            "expect",
-            Kind::List { of: &Kind::Int { min: 100, max: 599 }, min: 0, one: true },
-            "Status codes that count as healthy; none: any 2xx.",
-        )
-        .default("[]"),
+        EVERY,
+        CHECK_TIMEOUT,
+        RISE,
+        FALL,
+        EXPECT,
     ],
 };
 

@@ -15,7 +15,7 @@ use thiserror::Error;
 pub use address::parse_target;
 pub use duration::{HumanDuration, parse_duration, show_duration};
 pub use prefix::Prefix;
-pub use quantity::{ByteSize, Percent, Rate};
+pub use quantity::{ByteSize, Percent, Rate, parse_byte_rate, show_byte_rate};
 
 /// Where something stands in a config file; lines and columns start at 1, columns count characters.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -114,6 +114,41 @@ impl fmt::Display for Rate {
     }
 }
 
+/// Bytes a second: "10MiB/s", "125MB/s", "1GB/h".
+///
+/// # Errors
+/// It is written otherwise, or zero.
+pub fn parse_byte_rate(text: &str) -> Result<Rate, UnitError> {
+    let wrong =
+        || UnitError::new(format!("expected a rate of bytes such as \"10MiB/s\", found {}", quote(text)));
+    let Some((size, per)) = text.split_once('/') else {
+        return Err(wrong().hint("write what it is per: \"10MiB/s\" or \"1GB/h\""));
+    };
+    let seconds = PER.iter().find(|(name, _)| *name == per).map(|(_, seconds)| *seconds);
+    let seconds = seconds.ok_or_else(|| wrong().hint("it is per s, m, h or d: \"10MiB/s\""))?;
+    let size: ByteSize =
+        size.parse().map_err(|error: UnitError| UnitError { hint: error.hint, ..wrong() })?;
+    match size.0 {
+        0 => Err(UnitError::new("a rate is never zero").hint("leave the limit out to have none")),
+        // 1 TB/s; no network card is faster, and the arithmetic behind it stays exact.
+        bytes if bytes as f64 / seconds > 1e12 => {
+            Err(UnitError::new(format!("the rate {} is out of range", quote(text))))
+        }
+        bytes => Ok(Rate { per_second: bytes as f64 / seconds }),
+    }
+}
+
+/// As [`parse_byte_rate`] reads it.
+pub fn show_byte_rate(rate: Rate) -> String {
+    let whole = PER.iter().find_map(|(per, seconds)| {
+        let bytes = (rate.per_second * seconds).round();
+        (bytes >= 1.0 && bytes / seconds == rate.per_second).then_some((bytes, per))
+    });
+    // One that was read is always whole in the unit it was written in.
+    let (bytes, per) = whole.unwrap_or((rate.per_second.round().max(1.0), &"s"));
+    format!("{}/{per}", ByteSize(bytes as u64))
+}
+
 /// A share, as a fraction: "5%" is 0.05.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
 pub struct Percent(pub f64);

@@ -141,6 +141,21 @@ fn addresses_teach_the_right_form() {
     }
 }
 
+#[test]
+fn byte_rates_are_sizes_per_time() {
+    let rate = |text| parse_byte_rate(text).map(|rate| rate.per_second);
+    assert_eq!(rate("10MiB/s"), Ok(10_485_760.0));
+    assert_eq!(rate("125MB/s"), Ok(125e6));
+    assert_eq!(rate("60KB/m"), Ok(1000.0));
+    assert_eq!(parse_byte_rate("125MB/s").map(show_byte_rate), Ok("125MB/s".into()));
+    assert!(error(rate("10M/s")).contains("did you mean \"10MiB\"?"));
+    assert!(error(rate("10MiB")).contains("write what it is per"));
+    assert!(error(rate("10MiB/w")).contains("per s, m, h or d"));
+    for wrong in ["", "/s", "0B/s", "-1B/s", "2TB/s", "1.5MB/s"] {
+        assert!(parse_byte_rate(wrong).is_err(), "{wrong}");
+    }
+}
+
 proptest! {
     #[test]
     fn durations_round_trip(micros in 0..315_360_000_000_000u64) {
@@ -162,6 +177,13 @@ proptest! {
         prop_assert_eq!(rate.to_string().parse(), Ok(rate));
         let odd = Rate { per_second: odd };
         prop_assert_eq!(odd.to_string().parse(), Ok(odd));
+    }
+
+    #[test]
+    fn byte_rates_round_trip(count in 1..900_000u32, unit in prop::sample::select(vec!["B", "KB", "KiB", "MB", "MiB"]),
+                             per in prop::sample::select(vec!["s", "m", "h", "d"])) {
+        let rate = parse_byte_rate(&format!("{count}{unit}/{per}")).expect("valid");
+        prop_assert_eq!(parse_byte_rate(&show_byte_rate(rate)), Ok(rate));
     }
 
     #[test]

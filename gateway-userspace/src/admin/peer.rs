@@ -1,0 +1,47 @@
+//! Who is on the other end of the admin socket.
+
+use axum::{extract::connect_info::Connected, serve::IncomingStream};
+use tokio::net::UnixListener;
+
+/// The user that connected, as the kernel knows it.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(Option<u32>);
+
+impl Connected<IncomingStream<'_, UnixListener>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
+        Peer(stream.io().peer_cred().ok().map(|cred| cred.uid()))
+    }
+}
+
+impl Peer {
+    /// The user's name, or "uid 1000" where /etc/passwd has none.
+    pub fn name(self) -> String {
+        let Some(uid) = self.0 else { return "unknown".into() };
+        let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+        user(&users, uid).unwrap_or_else(|| format!("uid {uid}"))
+    }
+}
+
+/// The name of a user in what passwd(5) describes.
+fn user(passwd: &str, uid: u32) -> Option<String> {
+    let uid = uid.to_string();
+    let named = |line: &str| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)? == uid).then(|| name.to_owned())
+    };
+    passwd.lines().find_map(named)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_are_found_by_their_number() {
+        let passwd = "root:x:0:0:root:/root:/bin/sh\nodd\nann:x:1000:100::/home/ann:/bin/sh\n";
+        assert_eq!(user(passwd, 0), Some("root".into()));
+        assert_eq!(user(passwd, 1000), Some("ann".into()));
+        assert_eq!(user(passwd, 100), None);
+    }
+}

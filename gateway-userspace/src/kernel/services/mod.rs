@@ -1,0 +1,271 @@
+//! L4 services: the config's services and their targets' states as the XDP program reads them.
+//!
+//! `plan` says what the maps should hold; this module makes them hold it by what differs, in an order in which no packet
+//! finds a service that points to what is not there yet. `host` is what the network around needs.
+
+mod host;
+mod plan;
+
+use std::{collections::BTreeMap, net::SocketAddr};
+
+use std::os::fd::AsFd as _;
+
+use aya::maps::{MapData, PerCpuValues};
+use gateway_common::{
+    maps::{Settings, flag},
+    service::{self, TargetCounter, name},
+};
+use serde::Serialize;
+
+use super::{error::KernelError, object, object::Maps, plane::Loaded, sys};
+use crate::config::model;
+
+pub use plan::{Plan, ring};
+
+/// A service as it should be.
+#[derive(Debug, Clone)]
+pub struct ServiceSpec<'a> {
+    pub name: &'a str,
+    pub config: &'a model::Service,
+    /// Those of the config, with what health checks and operators say of them.
+    pub targets: Vec<TargetSpec>,
+}
+
+/// A target as it should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TargetSpec {
+    pub addr: SocketAddr,
+    pub weight: u32,
+    pub server_id: Option<u16>,
+    pub state: TargetState,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TargetState {
+    Up,
+    /// Keeps the connections it has and gets no new ones.
+    Draining,
+    /// Its connections go elsewhere.
+    Down,
+}
+
+/// What a target of a service was sent, since the service was first configured.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct ServiceRow {
+    pub service: String,
+    pub target: String,
+    pub packets: u64,
+    pub bytes: u64,
+    /// Connections given to it.
+    pub connections: u64,
+}
+
+/// A service of the last call, to be planned again when the host's addresses or routes change.
+#[derive(Debug, Clone)]
+struct Owned {
+    name: String,
+    config: model::Service,
+    targets: Vec<TargetSpec>,
+}
+
+/// Seconds between looks at the host's addresses and routes.
+const LOOK_EVERY: u32 = 5;
+/// Seconds between checks whether a target that is gone from the config still has connections.
+const SWEEP_EVERY: u32 = 60;
+
+/// Services as they are.
+#[derive(Debug, Default)]
+pub struct Services {
+    wanted: Vec<Owned>,
+    indexes: plan::Indexes,
+    /// What the maps hold.
+    current: Plan,
+    seed: u64,
+    sets: (u32, u32),
+    sysctls: host::Sysctls,
+    ticks: u32,
+}
+
+impl Services {
+    /// Takes over what an earlier run left, if the maps are its.
+    pub fn prepare(&mut self, maps: &mut Maps, flows: u32, seed: u64) -> Result<(), KernelError> {
+        self.sets = object::flow_sets(flows);
+        let failed = || KernelError::map(name::FLOW_SEED);
+        self.seed = maps.flow_seed.get(&0, 0).map_err(failed())?;
+        if self.seed == 0 {
+            self.seed = seed | 1;
+            maps.flow_seed.set(0, self.seed, 0).map_err(failed())?;
+        }
+        (self.current, self.indexes) = plan::adopt(maps)?;
+        Ok(())
+    }
+
+    /// What the program has to know of the services.
+    pub fn settle(&self, settings: &mut Settings) {
+        settings.flow_seed = self.seed;
+        settings.flows_mask = u64::from(self.sets.0) - 1;
+        settings.replies_mask = u64::from(self.sets.1) - 1;
+        settings.flags &= !flag::SERVICES;
+        if self.is_on() {
+            settings.flags |= flag::SERVICES;
+        }
+    }
+
+    fn is_on(&self) -> bool {
+        !self.current.services.is_empty()
+    }
+
+    /// Puts back what was changed of the host.
+    pub fn leave(&mut self) {
+        self.sysctls.restore();
+    }
+}
+
+impl Loaded {
+    pub fn set_services(&mut self, services: &[ServiceSpec<'_>]) -> Result<(), KernelError> {
+        let wanted: Vec<Owned> = services
+            .iter()
+            .map(|spec| Owned {
+                name: spec.name.to_owned(),
+                config: spec.config.clone(),
+                targets: spec.targets.clone(),
+            })
+            .collect();
+        self.apply_services(&wanted)?;
+        self.services.wanted = wanted;
+        Ok(())
+    }
+
+    fn apply_services(&mut self, wanted: &[Owned]) -> Result<(), KernelError> {
+        let interfaces: Vec<&str> = self.attached.iter().map(|attached| attached.name.as_str()).collect();
+        let addresses = sys::addresses(&interfaces);
+        let mut indexes = self.services.indexes.clone();
+        let next = plan::plan(wanted, &addresses, host::local_for, &mut indexes)?;
+        if next != self.services.current {
+            if !next.services.is_empty() {
+                self.services.sysctls.forward(&interfaces, next.has_ipv6());
+            }
+            host::wake_neighbours(next.targets_new_since(&self.services.current));
+            self.write_services(&next)?;
+            self.services.current = next;
+        }
+        self.services.indexes = indexes;
+        let mut settings = self.settings;
+        self.services.settle(&mut settings);
+        if settings != self.settings {
+            self.switch(settings)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the maps hold `next`: targets, then tables that point to them, then services that point to tables.
+    fn write_services(&mut self, next: &Plan) -> Result<(), KernelError> {
+        let (old, maps) = (&self.services.current, &mut self.maps);
+        for (index, target) in next.targets.iter().filter(|(index, t)| old.targets.get(*index) != Some(*t)) {
+            if !old.targets.contains_key(index) {
+                reset_counter(maps, *index)?;
+            }
+            maps.targets.set(u32::from(*index), target, 0).map_err(KernelError::map(name::TARGETS))?;
+        }
+        for (index, vip) in next.vips.iter().filter(|(index, vip)| old.vips.get(*index) != Some(*vip)) {
+            maps.vips.set(u32::from(*index), vip, 0).map_err(KernelError::map(name::VIPS))?;
+        }
+        for (key, target) in next.server_ids.iter().filter(|(k, t)| old.server_ids.get(*k) != Some(*t)) {
+            maps.server_ids.insert(key, target, 0).map_err(KernelError::map(name::SERVER_IDS))?;
+        }
+        for (ring, members) in next.rings.iter().filter(|(ring, m)| old.rings.get(*ring) != Some(*m)) {
+            let table = new_ring(members)?;
+            maps.rings.set(*ring, &table, 0).map_err(KernelError::map(name::RINGS))?;
+        }
+        for (key, service) in next.services.iter().filter(|(key, s)| old.services.get(*key) != Some(*s)) {
+            maps.services.insert(key, service, 0).map_err(KernelError::map(name::SERVICES))?;
+        }
+        for key in old.services.keys().filter(|key| !next.services.contains_key(*key)) {
+            let _ = maps.services.remove(key);
+        }
+        for key in old.server_ids.keys().filter(|key| !next.server_ids.contains_key(*key)) {
+            let _ = maps.server_ids.remove(key);
+        }
+        for index in old.targets.keys().filter(|index| !next.targets.contains_key(*index)) {
+            let unused = service::Target::default();
+            maps.targets.set(u32::from(*index), unused, 0).map_err(KernelError::map(name::TARGETS))?;
+        }
+        Ok(())
+    }
+
+    pub fn service_rows(&self) -> Vec<ServiceRow> {
+        let mut rows = Vec::new();
+        for owned in &self.services.wanted {
+            for target in &owned.targets {
+                let Some(index) = self.services.indexes.target(&owned.name, target.addr) else { continue };
+                let count = self.target_count(index);
+                rows.push(ServiceRow {
+                    service: owned.name.clone(),
+                    target: target.addr.to_string(),
+                    packets: count.packets,
+                    bytes: count.bytes,
+                    connections: count.connections,
+                });
+            }
+        }
+        rows
+    }
+
+    fn target_count(&self, index: u16) -> TargetCounter {
+        let Ok(cpus) = self.maps.target_counters.get(&u32::from(index), 0) else {
+            return TargetCounter::default();
+        };
+        cpus.iter().fold(TargetCounter::default(), |sum, cpu| TargetCounter {
+            packets: sum.packets + cpu.packets,
+            bytes: sum.bytes + cpu.bytes,
+            connections: sum.connections + cpu.connections,
+        })
+    }
+
+    /// Every second: addresses and routes of the host may have changed, and connections of targets that are gone end.
+    pub(super) fn tend_services(&mut self) {
+        if !self.services.is_on() {
+            return;
+        }
+        self.services.ticks = self.services.ticks.wrapping_add(1);
+        if self.services.ticks.is_multiple_of(LOOK_EVERY) {
+            let wanted = std::mem::take(&mut self.services.wanted);
+            if let Err(error) = self.apply_services(&wanted) {
+                tracing::warn!("kernel: services: {error}");
+            }
+            self.services.wanted = wanted;
+            host::wake_neighbours(self.services.current.targets.values());
+        }
+        if self.services.ticks.is_multiple_of(SWEEP_EVERY) {
+            let counts: BTreeMap<u16, u64> = self
+                .services
+                .indexes
+                .retired()
+                .map(|index| (index, self.target_count(index).packets))
+                .collect();
+            self.services.indexes.forget_idle(&counts, sys::monotonic_ns());
+        }
+    }
+
+    pub fn set_load_factor(&mut self, _factor: f64) -> Result<(), KernelError> {
+        Ok(())
+    }
+}
+
+fn reset_counter(maps: &mut Maps, index: u16) -> Result<(), KernelError> {
+    let failed = |why: String| KernelError::Map { map: name::TARGET_COUNTERS, why };
+    let cpus = aya::util::nr_cpus().map_err(|(path, error)| failed(format!("{path}: {error}")))?;
+    let zero = PerCpuValues::try_from(vec![TargetCounter::default(); cpus])
+        .map_err(|error| failed(error.to_string()))?;
+    maps.target_counters.set(u32::from(index), zero, 0).map_err(KernelError::map(name::TARGET_COUNTERS))
+}
+
+/// A Maglev table as a map of its own.
+fn new_ring(members: &[plan::Member]) -> Result<MapData, KernelError> {
+    let filled = sys::new_array(service::RING_WORDS).and_then(|map| {
+        sys::fill_array(map.as_fd(), &ring(members))?;
+        Ok(map)
+    });
+    let map = filled.map_err(|error| KernelError::Map { map: name::RINGS, why: error.to_string() })?;
+    MapData::from_fd(map).map_err(KernelError::map(name::RINGS))
+}

@@ -1,0 +1,343 @@
+//! From services to what the maps should hold: a pure function, but for the indexes that it gives out.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+};
+
+use gateway_common::{
+    hash, maglev,
+    packet::{ICMP, ICMPV6, TCP, UDP},
+    service::{self, Service, ServiceKey, Target, Vip, mode, option, server_key, target_state},
+    source::Address,
+};
+
+use super::{Owned, TargetState};
+use crate::{
+    balance::SEED,
+    config::model::{Bind, Forward, L4Balance, L4Protocol},
+    kernel::{error::KernelError, object::Maps},
+};
+
+/// What the maps hold.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Plan {
+    pub services: BTreeMap<ServiceKey, Service>,
+    pub vips: BTreeMap<u16, Vip>,
+    pub targets: BTreeMap<u16, Target>,
+    pub rings: BTreeMap<u32, Vec<Member>>,
+    pub server_ids: BTreeMap<u32, u32>,
+}
+
+/// A target in a Maglev table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Member {
+    pub index: u16,
+    pub weight: u32,
+    /// Of its address: the same as in the balancers of userspace.
+    pub identity: u64,
+}
+
+impl Plan {
+    pub fn has_ipv6(&self) -> bool {
+        self.targets.values().any(|target| !target.address.is_v4())
+    }
+
+    pub fn targets_new_since<'a>(&'a self, old: &'a Plan) -> impl Iterator<Item = &'a Target> {
+        let known = |target: &Target| old.targets.values().any(|other| other.address == target.address);
+        self.targets.values().filter(move |target| !known(target))
+    }
+}
+
+/// The words of a Maglev table's map.
+pub fn ring(members: &[Member]) -> Vec<u64> {
+    let endpoints: Vec<(u64, u32)> = members.iter().map(|member| (member.identity, member.weight)).collect();
+    let mut slots = vec![maglev::NONE; maglev::DEFAULT_SIZE];
+    maglev::build(&endpoints, &mut slots);
+    let index = |slot: &u16| members.get(usize::from(*slot)).map_or(0, |member| u64::from(member.index));
+    slots
+        .chunks(service::SLOTS_PER_WORD as usize)
+        .map(|four| four.iter().enumerate().fold(0, |word, (at, slot)| word | index(slot) << (16 * at)))
+        .collect()
+}
+
+/// Which index in the maps is whose. They stay with what they stand for, over reloads and restarts.
+#[derive(Debug, Default, Clone)]
+pub struct Indexes {
+    services: BTreeMap<String, u16>,
+    vips: BTreeMap<ServiceKey, u16>,
+    targets: BTreeMap<(u16, SocketAddr), u16>,
+    /// Targets that are gone from the config: their connections stay for as long as they last.
+    retired: BTreeMap<u16, Retired>,
+    /// Services of an earlier run, by their addresses.
+    adopted: BTreeMap<ServiceKey, u16>,
+    next_target: u16,
+}
+
+#[derive(Debug, Clone)]
+struct Retired {
+    target: Target,
+    packets: u64,
+    /// Nanoseconds of CLOCK_MONOTONIC: when its count was last seen to change.
+    since: u64,
+}
+
+/// Longer than the longest time a connection may be silent.
+const IDLE_NS: u64 = 8000 << 30;
+
+impl Indexes {
+    pub fn target(&self, service: &str, addr: SocketAddr) -> Option<u16> {
+        self.targets.get(&(*self.services.get(service)?, addr)).copied()
+    }
+
+    pub fn retired(&self) -> impl Iterator<Item = u16> {
+        self.retired.keys().copied()
+    }
+
+    /// Gives up targets that are gone and have had no packets for longer than a connection lives.
+    pub fn forget_idle(&mut self, packets: &BTreeMap<u16, u64>, now: u64) {
+        for (index, retired) in &mut self.retired {
+            let count = packets.get(index).copied().unwrap_or_default();
+            if count != retired.packets || retired.since == 0 {
+                (retired.packets, retired.since) = (count, now);
+            }
+        }
+        self.retired.retain(|_, retired| now.saturating_sub(retired.since) < IDLE_NS);
+    }
+
+    fn service(&mut self, name: &str, keys: &[ServiceKey]) -> Result<u16, KernelError> {
+        if let Some(index) = self.services.get(name) {
+            return Ok(*index);
+        }
+        let used: BTreeSet<u16> = self.services.values().copied().collect();
+        let adopted = keys.iter().find_map(|key| self.adopted.get(key)).copied();
+        let index = adopted
+            .filter(|index| !used.contains(index))
+            .or_else(|| {
+                let kept: BTreeSet<u16> = self.adopted.values().copied().collect();
+                (1..service::RINGS_CAPACITY as u16).find(|i| !used.contains(i) && !kept.contains(i))
+            })
+            .ok_or(KernelError::TooManyServices {
+                what: "services",
+                capacity: service::RINGS_CAPACITY - 1,
+            })?;
+        self.services.insert(name.to_owned(), index);
+        Ok(index)
+    }
+
+    fn vip(&mut self, key: ServiceKey) -> Result<u16, KernelError> {
+        if let Some(index) = self.vips.get(&key) {
+            return Ok(*index);
+        }
+        let used: BTreeSet<u16> = self.vips.values().copied().collect();
+        let index = (1..service::SERVICES_CAPACITY as u16).find(|index| !used.contains(index)).ok_or(
+            KernelError::TooManyServices {
+                what: "virtual addresses",
+                capacity: service::SERVICES_CAPACITY - 1,
+            },
+        )?;
+        self.vips.insert(key, index);
+        Ok(index)
+    }
+
+    fn target_of(&mut self, service: u16, addr: SocketAddr) -> Result<u16, KernelError> {
+        if let Some(index) = self.targets.get(&(service, addr)) {
+            self.retired.remove(index);
+            return Ok(*index);
+        }
+        let used: BTreeSet<u16> = self.targets.values().chain(self.retired.keys()).copied().collect();
+        let capacity = service::TARGETS_CAPACITY as u16;
+        // Onwards from the last one: an index that was just given up rests for as long as possible.
+        let index = (0..capacity)
+            .map(|step| (self.next_target + step) % capacity)
+            .find(|index| *index != 0 && !used.contains(index))
+            .ok_or(KernelError::TooManyServices {
+                what: "targets",
+                capacity: service::TARGETS_CAPACITY - 1,
+            })?;
+        self.next_target = (index + 1) % capacity;
+        self.targets.insert((service, addr), index);
+        Ok(index)
+    }
+}
+
+/// What the maps should hold. `local`: our own address towards another.
+pub fn plan(
+    wanted: &[Owned],
+    addresses: &[IpAddr],
+    local: impl Fn(IpAddr) -> Option<IpAddr>,
+    indexes: &mut Indexes,
+) -> Result<Plan, KernelError> {
+    let mut plan = Plan::default();
+    let mut locals: BTreeMap<IpAddr, Option<IpAddr>> = BTreeMap::new();
+    let names: BTreeSet<&str> = wanted.iter().map(|owned| owned.name.as_str()).collect();
+    indexes.services.retain(|name, _| names.contains(name.as_str()));
+    for owned in wanted {
+        let keys = keys(owned, addresses);
+        let index = indexes.service(&owned.name, &keys)?;
+        let mut members = Vec::new();
+        for spec in &owned.targets {
+            let target = indexes.target_of(index, spec.addr)?;
+            let ours = *locals.entry(spec.addr.ip()).or_insert_with(|| local(spec.addr.ip()));
+            let state = match spec.state {
+                // What has no route cannot be reached either.
+                _ if ours.is_none() => target_state::DOWN,
+                TargetState::Up => target_state::UP,
+                TargetState::Draining => target_state::DRAINING,
+                TargetState::Down => target_state::DOWN,
+            };
+            plan.targets.insert(
+                target,
+                Target {
+                    address: spec.addr.ip().into(),
+                    local: ours.map(Address::from).unwrap_or_default(),
+                    port: spec.addr.port(),
+                    service: index,
+                    state,
+                    _pad: [0; 3],
+                },
+            );
+            if state == target_state::UP {
+                let identity = hash::of_bytes(SEED, spec.addr.to_string().as_bytes());
+                members.push(Member { index: target, weight: spec.weight, identity });
+            }
+            if let Some(id) = spec.server_id {
+                plan.server_ids.insert(server_key(index, id), u32::from(target));
+            }
+        }
+        plan.rings.insert(u32::from(index), members);
+        for key in keys {
+            let vip = indexes.vip(key)?;
+            plan.vips.insert(
+                vip,
+                Vip { address: Address { hi: key.hi, lo: key.lo }, port: u32::from(key.port), _pad: 0 },
+            );
+            plan.services.insert(key, entry(owned, index, vip));
+        }
+        for address in owned.config.binds.iter().filter_map(|bind| match bind {
+            Bind::Addr(addr) => Some(addr.ip()),
+            Bind::Any(_) => None,
+        }) {
+            // An address of the host's own is answered for by its stack.
+            if !addresses.contains(&address) {
+                let protocol = if address.is_ipv4() { ICMP } else { ICMPV6 };
+                let echo = Service { mode: mode::ECHO, ..Service::default() };
+                plan.services.insert(ServiceKey::new(address.into(), 0, protocol), echo);
+            }
+        }
+    }
+    retire(&plan, indexes);
+    for (index, retired) in &indexes.retired {
+        plan.targets.insert(*index, retired.target);
+    }
+    indexes.adopted.clear();
+    Ok(plan)
+}
+
+/// Keeps the targets that are in no service any more, for the connections that they have.
+fn retire(plan: &Plan, indexes: &mut Indexes) {
+    let gone: Vec<((u16, SocketAddr), u16)> = indexes
+        .targets
+        .iter()
+        .filter(|(_, index)| !plan.targets.contains_key(index))
+        .map(|(key, index)| (*key, *index))
+        .collect();
+    for ((service, addr), index) in gone {
+        indexes.targets.remove(&(service, addr));
+        let local = super::host::local_for(addr.ip()).map(Address::from).unwrap_or_default();
+        let target = Target {
+            address: addr.ip().into(),
+            local,
+            port: addr.port(),
+            service,
+            state: target_state::DRAINING,
+            _pad: [0; 3],
+        };
+        indexes.retired.insert(index, Retired { target, packets: 0, since: 0 });
+    }
+    let kept: BTreeSet<ServiceKey> = plan.services.keys().copied().collect();
+    indexes.vips.retain(|key, _| kept.contains(key));
+}
+
+fn entry(owned: &Owned, index: u16, vip: u16) -> Service {
+    let config = &owned.config;
+    let forward = match config.forward {
+        Forward::Nat => mode::NAT,
+        Forward::Dsr => mode::DSR,
+        Forward::Ipip => mode::IPIP,
+        Forward::Gue => mode::GUE,
+    };
+    let mut options = 0;
+    for (on, bit) in [
+        (config.flows || config.forward == Forward::Nat, option::FLOWS),
+        (config.balance == L4Balance::IpHash, option::IP_HASH),
+        (config.quic, option::QUIC),
+        (config.limit != Default::default(), option::LIMITS),
+    ] {
+        options |= if on { bit } else { 0 };
+    }
+    Service { ring: u32::from(index), vip, service: index, mode: forward, options, _pad: [0; 6] }
+}
+
+/// The addresses that a service is at.
+fn keys(owned: &Owned, addresses: &[IpAddr]) -> Vec<ServiceKey> {
+    let protocol = match owned.config.protocol {
+        L4Protocol::Tcp => TCP,
+        L4Protocol::Udp => UDP,
+    };
+    let served = |address: &IpAddr| owned.targets.iter().any(|t| t.addr.is_ipv4() == address.is_ipv4());
+    let mut keys = Vec::new();
+    for bind in &owned.config.binds {
+        match bind {
+            Bind::Addr(addr) => keys.push(ServiceKey::new(addr.ip().into(), addr.port(), protocol)),
+            Bind::Any(port) => keys.extend(
+                addresses
+                    .iter()
+                    .filter(|address| served(address))
+                    .map(|address| ServiceKey::new((*address).into(), *port, protocol)),
+            ),
+        }
+    }
+    keys.sort_unstable();
+    keys.dedup();
+    keys
+}
+
+/// What an earlier run left in the maps.
+pub fn adopt(maps: &Maps) -> Result<(Plan, Indexes), KernelError> {
+    let mut plan = Plan::default();
+    let mut indexes = Indexes { next_target: 1, ..Indexes::default() };
+    for (key, service) in maps.services.iter().flatten() {
+        plan.services.insert(key, service);
+        if service.mode != mode::ECHO {
+            indexes.vips.insert(key, service.vip);
+            indexes.adopted.insert(key, service.service);
+        }
+    }
+    if plan.services.is_empty() {
+        return Ok((plan, indexes));
+    }
+    for index in 1..service::TARGETS_CAPACITY as u16 {
+        let target =
+            maps.targets.get(&u32::from(index), 0).map_err(KernelError::map(service::name::TARGETS))?;
+        if target.state != target_state::UNUSED {
+            plan.targets.insert(index, target);
+            let addr = SocketAddr::new(target.address.into(), target.port);
+            indexes.targets.insert((target.service, addr), index);
+            indexes.next_target = index + 1;
+        }
+    }
+    for (key, vip) in &indexes.vips {
+        plan.vips.insert(
+            *vip,
+            Vip { address: Address { hi: key.hi, lo: key.lo }, port: u32::from(key.port), _pad: 0 },
+        );
+    }
+    plan.server_ids = maps.server_ids.iter().flatten().collect();
+    // Tables are made anew: what is in them does not say weights.
+    Ok((plan, indexes))
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;
