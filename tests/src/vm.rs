@@ -20,7 +20,7 @@ use crate::{
 /// Written by the machine before what a test is to read.
 const MARK: &str = "VM: ";
 /// Boot, debug build and two cores that others use too.
-const LIMIT: Duration = Duration::from_secs(240);
+const LIMIT: Duration = Duration::from_secs(170);
 
 /// A kernel to boot and the modules it needs for the lab.
 #[derive(Debug)]
