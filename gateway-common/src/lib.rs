@@ -7,6 +7,7 @@
 #![deny(unsafe_code)]
 
 pub mod bucket;
+pub mod capture;
 pub mod checksum;
 pub mod clock;
 pub mod flow;

@@ -96,6 +96,8 @@ pub mod flag {
     pub const LOOPBACK: u32 = 1 << 4;
     /// There are L4 services.
     pub const SERVICES: u32 = 1 << 5;
+    /// Somebody captures packets.
+    pub const CAPTURE: u32 = 1 << 6;
 }
 
 /// What a prefix of `ACCESS_V4` or `ACCESS_V6` means.

@@ -281,8 +281,18 @@ pub extern "C" fn gateway_too_big(ctx: *mut xdp_md, parsed: *mut Parsed, mtu: u3
 #[inline(never)]
 pub extern "C" fn gateway_resolve(ctx: *mut xdp_md, hi: u64, lo: u64, now: u64) -> u32 {
     let destination = Address { hi, lo };
-    // SAFETY: integers only.
-    let mut fib: Fib = unsafe { core::mem::zeroed() };
+    let mut fib = core::mem::MaybeUninit::<Fib>::uninit();
+    // SAFETY: integers only, all of them written. Word by word, because a call of memset would be one frame more than
+    // Linux 6.1 has stack for: it adds up whole calls, 32 bytes at least for each.
+    let fib = unsafe {
+        let words: *mut u32 = fib.as_mut_ptr().cast();
+        let mut at = 0;
+        while at < size_of::<Fib>() / size_of::<u32>() {
+            words.add(at).write_volatile(0);
+            at += 1;
+        }
+        fib.assume_init_mut()
+    };
     // SAFETY: the context the kernel gave us.
     fib.ifindex = unsafe { (*ctx).ingress_ifindex };
     // One byte fits everywhere: asked so, the kernel says how many do (Linux 5.13).
@@ -300,7 +310,7 @@ pub extern "C" fn gateway_resolve(ctx: *mut xdp_md, hi: u64, lo: u64, now: u64) 
         ];
     }
     // SAFETY: as above; the structure is on our stack.
-    let found = unsafe { bpf_fib_lookup(ctx.cast(), &mut fib, size_of::<Fib>() as i32, 0) } as u32;
+    let found = unsafe { bpf_fib_lookup(ctx.cast(), &raw mut *fib, size_of::<Fib>() as i32, 0) } as u32;
     if found == BPF_FIB_LKUP_RET_SUCCESS {
         let Some(hop) = maps::HOPS.get_ptr_mut(slot(destination)) else { return BPF_FIB_LKUP_RET_NO_NEIGH };
         // SAFETY: this CPU's own value; XDP runs with bottom halves off, so nobody else writes it.

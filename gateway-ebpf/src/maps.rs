@@ -6,7 +6,7 @@ use aya_ebpf::{
     macros::{btf_map, map},
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SockMap},
 };
-use gateway_common::{maps as layout, packet::Parsed, service};
+use gateway_common::{capture, maps as layout, packet::Parsed, service};
 
 #[map]
 pub static SETTINGS: Array<layout::Switch> = Array::with_max_entries(1, 0);
@@ -100,6 +100,12 @@ pub static HOPS: PerCpuArray<service::Hop> = PerCpuArray::with_max_entries(servi
 /// Whose packets in packets `xdp_decap` takes out; IPv4 as mapped addresses.
 #[map]
 pub static DECAP_FROM: LpmTrie<[u8; 16], u32> = LpmTrie::with_max_entries(service::DECAP_CAPACITY, 0);
+
+#[map]
+pub static CAPTURE: Array<capture::Wanted> = Array::with_max_entries(1, 0);
+
+#[map]
+pub static CAPTURED: RingBuf = RingBuf::with_byte_size(capture::RING_BYTES, 0);
 
 /// Where the programs of `probe.rs` leave their results.
 #[map]

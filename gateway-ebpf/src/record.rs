@@ -2,12 +2,12 @@
 
 use aya_ebpf::{bindings::xdp_md, helpers::generated::bpf_ktime_get_ns, programs::XdpContext};
 use gateway_common::{
-    maps::{INTERFACES, Sample, Settings, counter_index},
+    maps::{INTERFACES, Sample, Settings, counter_index, flag},
     packet::{self, Packet as _, Parsed},
     verdict::{Action, Reason},
 };
 
-use crate::{maps, packet::Frame};
+use crate::{capture::gateway_capture, maps, packet::Frame};
 
 #[inline(always)]
 pub fn count(ctx: &XdpContext, settings: Option<&Settings>, reason: Reason, length: u64) {
@@ -25,6 +25,11 @@ pub fn count(ctx: &XdpContext, settings: Option<&Settings>, reason: Reason, leng
         && before & settings.sample_mask == 0
     {
         gateway_sample(ctx.ctx, u32::from(reason.id()));
+    }
+    if let Some(settings) = settings
+        && settings.flags & flag::CAPTURE != 0
+    {
+        gateway_capture(ctx.ctx, u32::from(reason.id()));
     }
 }
 

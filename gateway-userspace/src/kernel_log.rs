@@ -1,24 +1,38 @@
-//! Sampled drops from the kernel half, into the process log.
+//! Sampled drops from the kernel half, into the process log and to whoever observes.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use crate::daemon::Control;
+use crate::{daemon::Control, observe::events};
 
-/// At most this many a second are logged, whatever the kernel half samples.
+/// At most this many a second are logged and remembered, whatever the kernel half samples.
 const PER_SECOND: usize = 10;
+/// How soon somebody who observes is shown a drop.
+const SOON: Duration = Duration::from_millis(100);
 
 /// Forwards samples for as long as the daemon runs.
 pub async fn forward(control: Arc<Control>) {
-    let mut every = tokio::time::interval(std::time::Duration::from_secs(1));
+    let mut left = PER_SECOND;
+    let mut left_out = 0;
+    let mut second = tokio::time::Instant::now();
     loop {
-        every.tick().await;
-        let samples = control.kernel.samples();
-        let left_out = samples.len().saturating_sub(PER_SECOND);
-        for sample in samples.into_iter().take(PER_SECOND) {
-            tracing::debug!(sample = %serde_json::to_string(&sample).unwrap_or_default(), "dropped in the kernel");
+        tokio::time::sleep(if events::listening() { SOON } else { Duration::from_secs(1) }).await;
+        if second.elapsed() >= Duration::from_secs(1) {
+            if left_out > 0 {
+                tracing::debug!(left_out, "more samples of dropped packets");
+            }
+            (left, left_out, second) = (PER_SECOND, 0, tokio::time::Instant::now());
         }
-        if left_out > 0 {
-            tracing::debug!(left_out, "more samples of dropped packets");
+        let listening = events::listening();
+        for sample in control.kernel.samples() {
+            if left == 0 {
+                left_out += 1;
+            } else {
+                left -= 1;
+                tracing::debug!(sample = %serde_json::to_string(&sample).unwrap_or_default(), "dropped in the kernel");
+            }
+            if listening || left > 0 {
+                events::tell("drop", serde_json::to_value(&sample).unwrap_or_default());
+            }
         }
     }
 }

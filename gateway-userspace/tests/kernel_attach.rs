@@ -82,12 +82,66 @@ fn another_program_on_the_interface_is_named_and_left_alone() {
         let pin = lab.pin().join("second");
         let plane = start(&Kernel { pin: pin.clone(), ..on(lab, "gw0") });
         assert_eq!(mode(&plane), "off");
-        assert!(plane.status().warnings[0].contains("another XDP program is attached to gw0"));
+        let warnings = plane.status().warnings;
+        let named = format!("another XDP program is attached to gw0 (\"xdp_gateway\", id {})", theirs[0]);
+        assert!(warnings[0].contains(&named), "{warnings:?}");
+        let checks = kernel::doctor(&["gw0".into()]);
+        assert!(checks.iter().any(|check| check.name == "interface gw0"), "{checks:?}");
+        plane.stop();
         let refused = KernelPlane::start(&Kernel { pin, mode: KernelMode::Native, ..on(lab, "gw0") });
         let Err(error @ KernelError::Busy { .. }) = refused else { panic!("not refused as busy") };
         assert!(error.to_string().contains("another XDP program is attached to gw0"), "{error}");
         assert_eq!(lab.programs_on("gw0"), theirs);
         other.stop();
+    });
+}
+
+#[test]
+fn interfaces_that_come_go_and_come_back_are_attached_within_a_tick() {
+    needs_bpf!();
+    lab::inside(|lab| {
+        lab.veth("gw0", "gw1");
+        let both = Kernel { interfaces: vec!["gw0".into(), "gw2".into()], ..on(lab, "gw0") };
+        let plane = start(&both);
+        let modes = || plane.status().interfaces.iter().map(|i| i.mode).collect::<Vec<_>>();
+        assert_eq!(modes(), ["native", "off"]);
+        assert!(plane.status().warnings[0].contains("it is attached to when it comes"));
+        lab.veth("gw2", "gw3");
+        plane.tick();
+        assert_eq!(modes(), ["native", "native"]);
+        assert_eq!(lab.programs_on("gw2").len(), 1);
+        assert!(plane.counters().iter().any(|row| row.interface == "gw2"));
+        ip(&["link", "del", "gw0"]);
+        plane.tick();
+        assert_eq!(modes(), ["off", "native"]);
+        lab.veth("gw0", "gw1");
+        plane.tick();
+        assert_eq!(modes(), ["native", "native"], "{:?}", plane.status());
+        for state in ["down", "up"] {
+            ip(&["link", "set", "gw0", state]);
+            plane.tick();
+            assert_eq!((modes(), lab.programs_on("gw0").len()), (vec!["native", "native"], 1));
+        }
+        // Made anew between two ticks.
+        ip(&["link", "del", "gw2"]);
+        lab.veth("gw2", "gw3");
+        plane.tick();
+        assert_eq!((modes(), lab.programs_on("gw2").len()), (vec!["native", "native"], 1));
+        plane.stop();
+        assert!(lab.is_free("gw0") && lab.is_free("gw2"));
+    });
+}
+
+#[test]
+fn an_interface_with_jumbo_frames_is_attached_natively() {
+    needs_bpf!();
+    lab::inside(|lab| {
+        lab.veth("gw0", "gw1");
+        ip(&["link", "set", "gw0", "mtu", "9000"]);
+        ip(&["link", "set", "gw1", "mtu", "9000"]);
+        let plane = start(&on(lab, "gw0"));
+        assert_eq!((mode(&plane), lab.programs_on("gw0").len()), ("native", 1), "{:?}", plane.status());
+        plane.stop();
     });
 }
 
@@ -152,7 +206,7 @@ fn detach_removes_everything_a_crash_left() {
         assert_eq!(lab.programs_on("eth0.100").len(), 1);
         let report = kernel::detach(&lab.pin()).unwrap();
         assert_eq!(report.links, ["steer", "xdp native eth0.100", "xdp native gw0"]);
-        assert_eq!(report.maps.len(), 6);
+        assert_eq!(report.maps.len(), 15);
         assert!(lab.is_free("gw0") && lab.is_free("eth0.100"));
         assert!(!lab.pin().exists());
         assert_eq!(kernel::detach(&lab.pin()).unwrap().to_string(), "nothing was attached or pinned");

@@ -20,6 +20,7 @@ pub mod packet;
 pub mod process;
 pub mod sys;
 pub mod tools;
+pub mod vm;
 pub mod wait;
 pub mod websocket;
 pub mod wrk;

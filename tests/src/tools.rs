@@ -16,7 +16,7 @@ pub fn missing(program: &str) -> bool {
 }
 
 /// The directory that cargo put this run's binaries in.
-fn binaries() -> Result<PathBuf> {
+pub(crate) fn binaries() -> Result<PathBuf> {
     let exe = std::env::current_exe()?;
     let mut dir = exe.parent().context("no directory")?;
     if dir.ends_with("deps") {

@@ -31,7 +31,7 @@ const TOOLCHAIN: [&str; 8] = [
 ];
 
 /// Programs that the tests, the demo and the benches run, and the packages they are in.
-const TOOLS: [(&str, &str); 9] = [
+const TOOLS: [(&str, &str); 12] = [
     ("ip", "iproute2"),
     ("ethtool", "ethtool"),
     ("wrk", "wrk"),
@@ -41,6 +41,9 @@ const TOOLS: [(&str, &str); 9] = [
     ("hping3", "hping3"),
     ("bpftool", "bpftool"),
     ("curl", "curl"),
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("busybox", "busybox-static"),
+    ("tcpdump", "tcpdump"),
 ];
 
 /// Runs as root. Packages must not start services here, and what keeps them from it must not stay.

@@ -12,7 +12,7 @@ use axum::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{bans, problem::Problem, services, status, targets};
+use super::{bans, capture, events, problem::Problem, services, status, targets};
 use crate::{
     config,
     daemon::{Control, Reach, Request},
@@ -46,6 +46,8 @@ pub fn routes() -> Router<Arc<Control>> {
         .route("/v1/limits", get(limits))
         .route("/v1/bans", get(bans::list).post(bans::add))
         .route("/v1/bans/{*cidr}", get(bans::show).delete(bans::remove))
+        .route("/v1/events", get(events::events))
+        .route("/v1/capture", get(capture::capture))
         .route("/v1/reload", post(reload))
         .route("/v1/diff", get(diff).post(diff_with))
         .route("/v1/stop", post(stop))

@@ -15,6 +15,7 @@ use crate::{
     config::units::{self, Prefix},
     daemon::Control,
     kernel::Ban,
+    observe::events,
 };
 
 type Shared = State<Arc<Control>>;
@@ -41,6 +42,7 @@ pub async fn add(
     let duration = new.duration.as_deref().map(duration).transpose()?;
     let ban = control.kernel.ban(prefix, duration, new.why.as_deref().unwrap_or("operator"))?;
     tracing::info!(cidr = %prefix, why = new.why, "banned");
+    events::tell("ban", json!(ban));
     Ok((StatusCode::CREATED, Json(ban)))
 }
 
@@ -56,6 +58,7 @@ pub async fn remove(State(control): Shared, Path(cidr): Path<String>) -> Result<
         return Err(Problem::not_found("ban on", &cidr));
     }
     tracing::info!(cidr = %prefix, "ban lifted");
+    events::tell("unban", json!({ "cidr": prefix }));
     Ok(Json(json!({ "lifted": prefix })))
 }
 

@@ -4,6 +4,8 @@
 
 mod api;
 mod bans;
+mod capture;
+mod events;
 mod peer;
 mod problem;
 mod services;

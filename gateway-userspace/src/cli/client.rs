@@ -36,7 +36,50 @@ pub fn send(global: &Global, method: Method, path: &str, body: String) -> Result
         .map_err(|_| Error::Other(format!("the gateway did not answer within {PATIENCE:?}")))?
 }
 
+/// GETs what may never end: hands `each` every piece as it comes, until it returns false.
+pub fn stream(global: &Global, path: &str, mut each: impl FnMut(&[u8]) -> bool) -> Result<(), Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Error::Other(format!("cannot start a runtime: {error}")))?;
+    runtime.block_on(async {
+        let response = respond(global, Method::GET, path, String::new()).await?;
+        let status = response.status();
+        if !status.is_success() {
+            let body = response.into_body().collect().await.map_err(broken)?.to_bytes();
+            let problem = serde_json::from_slice(&body).unwrap_or(Value::Null);
+            return Err(refusal(status, &problem, &body));
+        }
+        let mut body = response.into_body();
+        while let Some(frame) = body.frame().await {
+            if let Ok(data) = frame.map_err(broken)?.into_data()
+                && !each(&data)
+            {
+                break;
+            }
+        }
+        Ok(())
+    })
+}
+
+fn broken(error: hyper::Error) -> Error {
+    Error::Other(format!("the gateway broke off: {error}"))
+}
+
 async fn exchange(global: &Global, method: Method, path: &str, body: String) -> Result<Value, Error> {
+    let response = respond(global, method, path, body).await?;
+    let status = response.status();
+    let body = response.into_body().collect().await.map_err(broken)?.to_bytes();
+    let value = serde_json::from_slice(&body).unwrap_or(Value::Null);
+    if status.is_success() { Ok(value) } else { Err(refusal(status, &value, &body)) }
+}
+
+async fn respond(
+    global: &Global,
+    method: Method,
+    path: &str,
+    body: String,
+) -> Result<http::Response<hyper::body::Incoming>, Error> {
     let socket = global.socket();
     let stream = UnixStream::connect(&socket).await.map_err(|error| match error.kind() {
         std::io::ErrorKind::PermissionDenied => Error::Privilege(format!(
@@ -45,7 +88,6 @@ async fn exchange(global: &Global, method: Method, path: &str, body: String) -> 
         )),
         _ => Error::NotRunning { socket: socket.display().to_string(), error: error.to_string() },
     })?;
-    let broken = |error: hyper::Error| Error::Other(format!("the gateway broke off: {error}"));
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
     tokio::spawn(connection);
@@ -56,11 +98,7 @@ async fn exchange(global: &Global, method: Method, path: &str, body: String) -> 
         .header("content-type", "application/json")
         .body(Full::new(Bytes::from(body)))
         .map_err(|error| Error::Usage(format!("cannot ask for {path}: {error}")))?;
-    let response = sender.send_request(request).await.map_err(broken)?;
-    let status = response.status();
-    let body = response.into_body().collect().await.map_err(broken)?.to_bytes();
-    let value = serde_json::from_slice(&body).unwrap_or(Value::Null);
-    if status.is_success() { Ok(value) } else { Err(refusal(status, &value, &body)) }
+    sender.send_request(request).await.map_err(broken)
 }
 
 fn refusal(status: StatusCode, problem: &Value, body: &[u8]) -> Error {

@@ -12,11 +12,17 @@ use crate::kernel::{self, CheckState};
 pub struct Doctor {
     /// Interfaces to look at [default: all that are up]
     interfaces: Vec<String>,
+    /// Also hand every BPF program to this kernel, attaching none; needs root
+    #[arg(long)]
+    load: bool,
 }
 
 impl Doctor {
     pub fn run(self, global: &Global) -> Outcome {
-        let checks = kernel::doctor(&self.interfaces);
+        let mut checks = kernel::doctor(&self.interfaces);
+        if self.load {
+            checks.extend(kernel::load_check());
+        }
         let failed = checks.iter().any(|check| check.state == CheckState::Fail);
         output::print(global, &checks, || {
             let width = checks.iter().map(|check| check.name.len()).max().unwrap_or(0);

@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand. Each parses, asks the running gateway (or the library), and prints.
 
 mod ban;
+mod capture;
 mod client;
 mod config;
 mod decap;
@@ -9,6 +10,7 @@ pub mod exit;
 mod kernel;
 mod lifecycle;
 mod limit;
+mod observe;
 mod output;
 mod places;
 mod run;
@@ -93,6 +95,10 @@ enum Command {
     /// Show the kernel's token buckets
     #[command(subcommand)]
     Limit(limit::Limit),
+    /// Show what happens: drops, bans, targets, reloads
+    Observe(observe::Observe),
+    /// Write packets with their verdicts as pcapng
+    Capture(capture::Capture),
     /// Show or detach the kernel half
     #[command(subcommand)]
     Kernel(kernel::Kernel),
@@ -179,6 +185,8 @@ fn dispatch(global: &Global, command: Command) -> Outcome {
         Command::Target(command) => command.run(global),
         Command::Ban(command) => command.run(global),
         Command::Limit(command) => command.run(global),
+        Command::Observe(command) => command.run(global),
+        Command::Capture(command) => command.run(global),
         Command::Kernel(command) => command.run(global),
         Command::Decap(command) => command.run(global),
         Command::Doctor(command) => command.run(global),

@@ -12,6 +12,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use serde_json::json;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::{
@@ -27,6 +28,7 @@ use crate::{
     net,
     observe::{
         access_log::{self, AccessLog},
+        events,
         process_log::LogControl,
         stats::Registry,
     },
@@ -192,6 +194,8 @@ impl Control {
                 state.reloads_ok += 1;
                 state.last_success = SystemTime::now();
                 state.last_error = None;
+                let (generation, changes) = (reload.generation, reload.changes.len());
+                events::tell("reload", json!({ "ok": true, "generation": generation, "changes": changes }));
                 tracing::info!(
                     generation = reload.generation,
                     changes = reload.changes.len(),
@@ -204,6 +208,7 @@ impl Control {
             Err(error) => {
                 state.reloads_failed += 1;
                 state.last_error = Some(error.to_string());
+                events::tell("reload", json!({ "ok": false, "error": error.to_string() }));
                 tracing::error!("config not reloaded, the old one stays: {error}");
             }
         }

@@ -21,7 +21,7 @@ use crate::{
     cli::exit::{self, Exit},
     config::{self, ConfigErrors, model::Config},
     kernel::KernelPlane,
-    observe::{access_log::AccessLog, process_log, stats::Registry},
+    observe::{access_log::AccessLog, events, process_log, stats::Registry},
     runtime::Snapshot,
     service,
 };
@@ -284,7 +284,9 @@ async fn upkeep(control: Arc<Control>) {
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         every.tick().await;
-        control.kernel.tick();
+        for cidr in control.kernel.tick() {
+            events::tell("ban_over", serde_json::json!({ "cidr": cidr }));
+        }
         control.expire_overrides();
         let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Watchdog]);
     }

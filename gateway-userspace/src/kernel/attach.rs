@@ -10,11 +10,15 @@ use aya::programs::{
 
 use super::{
     error::{KernelError, chain, errno},
+    interfaces,
     pins::{LeftLink, LinkMode, Pins},
     report::InterfaceStatus,
     sys,
 };
 use crate::config::model::KernelMode;
+
+/// Why an interface of the config is off that does not exist: `follow` looks out for it.
+pub const NOT_THERE: &str = "there is no such interface; it is attached to when it comes";
 
 /// An interface of the config and how it went.
 pub struct Attached {
@@ -99,10 +103,11 @@ pub fn attach(
                 });
             }
             Err(error) if is_busy(&error) => {
+                let (other, cure) = busy_with(name, ifindex);
                 if wanted != KernelMode::Auto {
-                    return Err(KernelError::Busy { interface: name.to_owned() });
+                    return Err(KernelError::Busy { interface: name.to_owned(), other, cure });
                 }
-                reasons.push(format!("another XDP program is attached to {name}"));
+                reasons.push(format!("another XDP program is attached to {name} ({other}): {cure}"));
                 break;
             }
             Err(error) => {
@@ -161,6 +166,14 @@ fn fresh_link(xdp: &mut Xdp, ifindex: u32, mode: LinkMode) -> Result<FdLink, Pro
     let id = xdp.attach_to_if_index(ifindex, flag)?;
     // Links exist since Linux 5.9, programs with frags, as ours is, only since 5.18.
     FdLink::try_from(xdp.take_link(id)?).map_err(|_| ProgramError::NotAttached)
+}
+
+/// Whose program is there, and how to make room.
+fn busy_with(name: &str, ifindex: u32) -> (String, String) {
+    match interfaces::program_on(ifindex) {
+        Some(other) => (other.describe(), other.cure(name)),
+        None => ("it went meanwhile".to_owned(), "try again".to_owned()),
+    }
 }
 
 fn is_busy(error: &ProgramError) -> bool {

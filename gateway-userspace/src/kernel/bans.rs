@@ -87,6 +87,7 @@ impl Loaded {
             .collect();
         for prefix in over {
             self.bans.remove(&prefix);
+            self.ended.push(prefix);
             if let Err(error) = self.place(prefix) {
                 tracing::warn!(%error, "kernel: a ban that is over cannot be swept");
             }

@@ -5,18 +5,19 @@ use std::{fs, path::Path};
 use aya::programs::ProgramType;
 
 use super::{
+    interfaces,
     report::{CheckState, DoctorCheck},
     sys,
 };
 
 /// Checks the kernel, the privileges and the given interfaces (none given: all that are up).
-pub fn doctor(interfaces: &[String]) -> Vec<DoctorCheck> {
+pub fn doctor(asked: &[String]) -> Vec<DoctorCheck> {
     let mut checks = vec![kernel(), btf(), jit(), capabilities(), bpffs()];
     checks.push(program("XDP", ProgramType::Xdp));
     checks.push(program("socket lookup", ProgramType::SkLookup));
-    let named = !interfaces.is_empty();
-    let interfaces = if named { interfaces.to_vec() } else { up() };
-    checks.extend(interfaces.iter().map(|name| interface(name, named)));
+    let named = !asked.is_empty();
+    let looked_at = if named { asked.to_vec() } else { interfaces::up() };
+    checks.extend(looked_at.iter().map(|name| interface(name, named)));
     checks
 }
 
@@ -156,13 +157,17 @@ const NATIVE: [&str; 33] = [
 
 fn interface(name: &str, named: bool) -> DoctorCheck {
     let title = format!("interface {name}");
-    if sys::ifindex(name).is_none() {
+    let Some(ifindex) = sys::ifindex(name) else {
         return check(&title, CheckState::Fail, "there is no such interface", Some("`ip link` lists them"));
+    };
+    if let Some(other) = interfaces::program_on(ifindex).filter(|program| program.name != "xdp_gateway") {
+        let detail = format!("another XDP program is there ({}), so ours cannot be", other.describe());
+        return check(&title, CheckState::Warn, detail, Some(&other.cure(name)));
     }
     if name == "lo" {
         return check(&title, CheckState::Ok, "XDP in generic mode: the loopback has no driver", None);
     }
-    match driver(name) {
+    match interfaces::driver(name) {
         Some(driver) if NATIVE.contains(&driver.as_str()) => {
             check(&title, CheckState::Ok, format!("XDP in native mode (driver {driver})"), None)
         }
@@ -172,35 +177,4 @@ fn interface(name: &str, named: bool) -> DoctorCheck {
             check(&title, state, format!("XDP probably in generic mode ({driver})"), None)
         }
     }
-}
-
-/// The driver as sysfs has it; virtual interfaces tell only their kind.
-fn driver(name: &str) -> Option<String> {
-    let folder = Path::new("/sys/class/net").join(name);
-    if let Ok(driver) = fs::read_link(folder.join("device/driver")) {
-        return Some(driver.file_name()?.to_string_lossy().into_owned());
-    }
-    if folder.join("tun_flags").exists() {
-        return Some("tun".into());
-    }
-    // A veth's link is another interface, and it has no other mark.
-    let read = |file: &str| fs::read_to_string(folder.join(file)).ok().map(|text| text.trim().to_owned());
-    let virtual_pair = read("iflink") != read("ifindex") && !folder.join("master").exists();
-    let kind = read("uevent")?;
-    let typed = kind.lines().any(|line| line.starts_with("DEVTYPE="));
-    (virtual_pair && !typed).then(|| "veth".to_owned())
-}
-
-fn up() -> Vec<String> {
-    let Ok(entries) = fs::read_dir("/sys/class/net") else { return Vec::new() };
-    let mut names: Vec<String> = entries
-        .flatten()
-        .filter(|entry| {
-            let flags = fs::read_to_string(entry.path().join("flags")).unwrap_or_default();
-            u32::from_str_radix(flags.trim().trim_start_matches("0x"), 16).is_ok_and(|flags| flags & 1 != 0)
-        })
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .collect();
-    names.sort();
-    names
 }

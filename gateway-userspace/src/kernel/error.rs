@@ -22,11 +22,10 @@ pub enum KernelError {
     )]
     Mode { interface: String, mode: &'static str, why: String },
     #[error(
-        "another XDP program is attached to {interface}; detach it (`ip link set dev {interface} xdp off`, or \
-         `gateway kernel detach` with its --pin path if it is another gateway's), or leave {interface} out of \
+        "another XDP program is attached to {interface} ({other}): {cure}; or leave {interface} out of \
          kernel.interfaces"
     )]
-    Busy { interface: String },
+    Busy { interface: String, other: String, cure: String },
     #[error(
         "the kernel refused the program {program:?}: {why}; Linux 6.1 or later is needed, see `gateway doctor`"
     )]
@@ -44,6 +43,10 @@ pub enum KernelError {
         "steering needs {wanted} sockets, its map has room for {capacity}; use fewer workers or listeners"
     )]
     TooManySockets { wanted: usize, capacity: u32 },
+    #[error("a capture runs already; end that one first")]
+    CaptureRunning,
+    #[error("another gateway runs with the pins in {path}; stop it, or set another kernel.pin")]
+    PinsInUse { path: PathBuf },
     #[error("there are more {what} than the kernel's tables have room for ({capacity}); use fewer")]
     TooManyServices { what: &'static str, capacity: u32 },
     #[error("{path}: {why}")]
@@ -55,7 +58,11 @@ impl KernelError {
     pub(super) fn is_insisted(&self) -> bool {
         matches!(
             self,
-            Self::NoInterface { .. } | Self::Mode { .. } | Self::Busy { .. } | Self::TooManyPrefixes { .. }
+            Self::NoInterface { .. }
+                | Self::Mode { .. }
+                | Self::Busy { .. }
+                | Self::PinsInUse { .. }
+                | Self::TooManyPrefixes { .. }
         )
     }
 

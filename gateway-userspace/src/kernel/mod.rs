@@ -7,11 +7,15 @@
 
 mod attach;
 mod bans;
+mod capture;
 mod clock;
 mod counters;
 mod decap;
 mod doctor;
 mod error;
+mod follow;
+mod interfaces;
+mod load_check;
 mod log;
 pub mod object;
 mod pins;
@@ -36,12 +40,14 @@ use std::{
 
 use plane::Loaded;
 
+pub use capture::CaptureSpec;
 pub use decap::Decap;
 pub use doctor::doctor;
 pub use error::KernelError;
+pub use load_check::load_check;
 pub use report::{
-    Ban, CheckState, ClockStatus, CounterRow, DetachReport, DoctorCheck, DropSample, InterfaceStatus,
-    KernelStatus, MapRow, SourceRow, SteeringStatus, SyncReport,
+    Ban, CapturedPacket, CheckState, ClockStatus, CounterRow, DetachReport, DoctorCheck, DropSample,
+    InterfaceStatus, KernelStatus, MapRow, SourceRow, SteeringStatus, SyncReport,
 };
 pub use services::{ServiceRow, ServiceSpec, TargetSpec, TargetState};
 pub use steer::SteerListener;
@@ -245,9 +251,29 @@ impl KernelPlane {
         self.on(Vec::new(), |loaded| loaded.samples(SAMPLES))
     }
 
-    /// To be called every second: sweeps bans that are over, keeps the clock right.
-    pub fn tick(&self) {
-        self.on((), Loaded::tick);
+    /// Begins a capture; one at a time.
+    ///
+    /// # Errors
+    /// Another one runs, or there is nothing to capture from.
+    pub fn start_capture(&self, spec: &CaptureSpec) -> Result<(), KernelError> {
+        let off = Err(KernelError::Off { why: "XDP is attached to no interface".into() });
+        self.on(off, |loaded| loaded.start_capture(spec))
+    }
+
+    /// What was captured since the last call.
+    pub fn captured(&self) -> Vec<CapturedPacket> {
+        self.on(Vec::new(), Loaded::captured)
+    }
+
+    /// Ends a capture: how many packets were wanted and not had.
+    pub fn stop_capture(&self) -> u64 {
+        self.on(0, Loaded::stop_capture)
+    }
+
+    /// To be called every second: sweeps bans that are over, follows interfaces that come and go, keeps the clock
+    /// right. Returns the bans that have run out.
+    pub fn tick(&self) -> Vec<Prefix> {
+        self.on(Vec::new(), Loaded::tick)
     }
 
     /// Detaches the programs. Maps stay pinned, so bans and buckets outlive a restart.

@@ -9,6 +9,7 @@ use aya::{
     },
 };
 use gateway_common::{
+    capture,
     maps::{self as layout, name},
     service,
 };
@@ -40,6 +41,8 @@ pub struct Maps {
     pub steer: HashMap<MapData, layout::SteerKey, layout::Workers>,
     pub sockets: SockMap<MapData>,
     pub probe: Array<MapData, [u64; 8]>,
+    pub capture: Array<MapData, capture::Wanted>,
+    pub captured: RingBuf<MapData>,
     pub services: HashMap<MapData, service::ServiceKey, service::Service>,
     pub vips: Array<MapData, service::Vip>,
     pub rings: ArrayOfMaps<MapData, MapData>,
@@ -96,6 +99,8 @@ pub fn load(pins: Option<&Pins>, flows: u32) -> Result<(Ebpf, Maps), KernelError
         steer: taker.take(name::STEER)?,
         sockets: taker.take(name::SOCKETS)?,
         probe: taker.take(name::PROBE)?,
+        capture: taker.take(capture::name::WANTED)?,
+        captured: taker.take(capture::name::RING)?,
         services: taker.take(service::name::SERVICES)?,
         vips: taker.take(service::name::VIPS)?,
         rings: taker.take(service::name::RINGS)?,

@@ -4,6 +4,7 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use gateway_common::maps::LAYOUT_VERSION;
@@ -17,6 +18,8 @@ const LINK: &str = "link_";
 pub struct Pins {
     root: PathBuf,
     folder: PathBuf,
+    /// Holds the lock of [`Pins::lock`].
+    lock: Option<fs::File>,
 }
 
 /// The XDP mode of a link, which the kernel does not tell of it.
@@ -51,13 +54,46 @@ impl Pins {
         }
         let folder = root.join(format!("v{LAYOUT_VERSION}"));
         fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-        let pins = Self { root: root.to_owned(), folder };
+        let pins = Self { root: root.to_owned(), folder, lock: None };
         // A folder of an unprivileged user that another made would only fail later.
         let probe = pins.folder.join("writable");
         let _ = fs::remove_dir(&probe);
         fs::create_dir(&probe).map_err(|error| format!("{}: {error}", pins.folder.display()))?;
         let _ = fs::remove_dir(&probe);
         Ok(pins)
+    }
+
+    /// Makes this process the only one that works with these pins, until it ends, however it ends.
+    ///
+    /// # Errors
+    /// [`KernelError::PinsInUse`]: another daemon does.
+    pub fn lock(&mut self) -> Result<(), KernelError> {
+        // One that was just killed, or a child between fork and exec, holds it for a moment longer.
+        const PATIENCE: Duration = Duration::from_secs(1);
+        let end = Instant::now() + PATIENCE;
+        let file = fs::File::open(&self.root)
+            .map_err(|error| KernelError::Pin { path: self.root.clone(), why: error.to_string() })?;
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(fs::TryLockError::WouldBlock) if Instant::now() < end => {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                Err(fs::TryLockError::WouldBlock) => {
+                    return Err(KernelError::PinsInUse { path: self.root.clone() });
+                }
+                Err(fs::TryLockError::Error(error)) => {
+                    return Err(KernelError::Pin { path: self.root.clone(), why: error.to_string() });
+                }
+            }
+        }
+        self.lock = Some(file);
+        Ok(())
+    }
+
+    /// Lets another daemon have them.
+    pub fn unlock(&mut self) {
+        self.lock = None;
     }
 
     pub fn folder(&self) -> &Path {
@@ -106,11 +142,20 @@ impl Pins {
         left
     }
 
-    /// Removes what other layouts left, links included.
-    pub fn remove_others(&self) {
-        for folder in versions(&self.root).into_iter().filter(|folder| *folder != self.folder) {
-            remove(&folder, &mut DetachReport::default());
-        }
+    /// Removes what other layouts left, links included. What was there, for people.
+    pub fn remove_others(&self) -> Option<String> {
+        let others: Vec<PathBuf> =
+            versions(&self.root).into_iter().filter(|folder| *folder != self.folder).collect();
+        let names = others.iter().filter_map(|folder| folder.file_name()?.to_str()).collect::<Vec<_>>();
+        let told = (!others.is_empty()).then(|| {
+            format!(
+                "what was pinned has another layout ({}, ours is v{LAYOUT_VERSION}): bans, buckets and counters \
+                 begin anew",
+                names.join(", ")
+            )
+        });
+        others.iter().for_each(|folder| remove(folder, &mut DetachReport::default()));
+        told
     }
 }
 

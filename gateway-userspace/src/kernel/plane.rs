@@ -52,6 +52,10 @@ pub struct Loaded {
     pub(super) settings: Settings,
     pub(super) rules: Rules,
     pub(super) bans: Bans,
+    /// Bans that have run out since somebody asked.
+    pub(super) ended: Vec<Prefix>,
+    /// Why nothing could be taken over, though something was there.
+    pub(super) rebuilt: Option<String>,
     pub(super) ipv6_prefix: u8,
     /// What the maps hold.
     pub(super) current: Desired,
@@ -113,7 +117,7 @@ impl Loaded {
         let mut settings = settings::compile(cfg, self.seed, self.jiffies);
         settings.interfaces = self.settings.interfaces;
         settings.flags |= settings::table_flags(desired.access.keys(), !desired.sources.is_empty());
-        settings.flags |= self.settings.flags & flag::LOOPBACK;
+        settings.flags |= self.settings.flags & (flag::LOOPBACK | flag::CAPTURE);
         self.services.settle(&mut settings);
         Ok((rules, desired, settings))
     }
@@ -183,7 +187,7 @@ impl Loaded {
             match attach::attach(xdp, name, self.mode, self.pins.as_ref(), &left) {
                 Ok(attached) => new.push(attached),
                 Err(KernelError::NoInterface { name }) if self.mode == KernelMode::Auto => {
-                    new.push(Attached::off(&name, "there is no such interface"));
+                    new.push(Attached::off(&name, attach::NOT_THERE));
                 }
                 Err(error) => {
                     new.into_iter().for_each(|attached| attached.detach(self.pins.as_ref()));
@@ -228,16 +232,22 @@ impl Loaded {
         Ok(())
     }
 
-    pub fn tick(&mut self) {
+    /// The bans that have run out since the last call.
+    pub fn tick(&mut self) -> Vec<Prefix> {
         self.sweep();
+        self.follow();
         if let Some(log) = &mut self.log {
             log.flush();
         }
         self.ticks = self.ticks.wrapping_add(1);
         self.tend_services();
-        if !self.ticks.is_multiple_of(CLOCK_EVERY) {
-            return;
+        if self.ticks.is_multiple_of(CLOCK_EVERY) {
+            self.correct_clock();
         }
+        std::mem::take(&mut self.ended)
+    }
+
+    fn correct_clock(&mut self) {
         if let Some(jiffies) = &mut self.jiffies
             && let Some(clock) = clock::corrected(&self.ebpf, &self.maps.probe, jiffies.clock)
         {
@@ -254,13 +264,16 @@ impl Loaded {
         for attached in std::mem::take(&mut self.attached) {
             attached.detach(self.pins.as_ref());
         }
+        if let Some(pins) = &mut self.pins {
+            pins.unlock();
+        }
     }
 
     /// Why a ban was made, for the map.
     pub(super) const CODE: u8 = ban_code::OPERATOR;
 }
 
-fn xdp_of(ebpf: &mut Ebpf) -> Result<&mut Xdp, KernelError> {
+pub(super) fn xdp_of(ebpf: &mut Ebpf) -> Result<&mut Xdp, KernelError> {
     let failed = |why: String| KernelError::Load { program: "xdp_gateway", why };
     let program = ebpf.program_mut("xdp_gateway").ok_or_else(|| failed("it is not in the object".into()))?;
     program.try_into().map_err(|error: ProgramError| failed(chain(&error)))

@@ -134,6 +134,20 @@ pub struct DropSample {
     pub length: u32,
 }
 
+/// A packet of a capture.
+#[derive(Debug, Clone)]
+pub struct CapturedPacket {
+    /// Nanoseconds since 1970.
+    pub time_ns: u64,
+    pub interface: String,
+    pub action: &'static str,
+    pub reason: &'static str,
+    /// Of the whole frame.
+    pub length: u32,
+    /// Its first bytes.
+    pub data: Vec<u8>,
+}
+
 /// What `gateway kernel detach` removed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct DetachReport {

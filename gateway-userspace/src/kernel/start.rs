@@ -40,7 +40,13 @@ pub fn start(cfg: &model::Kernel, bench: bool) -> Result<Option<Loaded>, KernelE
         return Err(if cfg.required { KernelError::Required { why } } else { KernelError::Off { why } });
     }
     let (pins, pin_reason) = match Pins::open(&cfg.pin) {
-        Ok(pins) => (Some(pins), None),
+        Ok(mut pins) => {
+            // Packets run by hand disturb nobody.
+            if !bench {
+                pins.lock()?;
+            }
+            (Some(pins), None)
+        }
         Err(why) => (None, Some(why)),
     };
     let adopted = pins.as_ref().is_some_and(|pins| pins.adoptable(cfg.flows));
@@ -64,6 +70,8 @@ pub fn start(cfg: &model::Kernel, bench: bool) -> Result<Option<Loaded>, KernelE
         settings: settings::compile(cfg, 0, None),
         rules: Rules::default(),
         bans: Bans::new(),
+        ended: Vec::new(),
+        rebuilt: None,
         ipv6_prefix: cfg.limit.ipv6_prefix,
         current: Desired::default(),
         bucket_count: BucketCount::default(),
@@ -112,7 +120,8 @@ fn loaded_or_why(
 /// Programs of an earlier run that the config no longer wants.
 fn remove_leftovers(cfg: &model::Kernel) {
     if cfg.pin.exists()
-        && let Ok(pins) = Pins::open(&cfg.pin)
+        && let Ok(mut pins) = Pins::open(&cfg.pin)
+        && pins.lock().is_ok()
     {
         pins.left_xdp_links().iter().for_each(|link| drop(fs::remove_file(&link.path)));
         let _ = fs::remove_file(pins.steer_link());
@@ -161,12 +170,12 @@ impl Loaded {
     }
 
     /// Removes links on interfaces that are no longer in the config, and what older layouts left.
-    fn tidy(&self) {
+    fn tidy(&mut self) {
         let Some(pins) = &self.pins else { return };
         let ours = |name: &str| self.attached.iter().any(|a| a.name == name && a.mode.is_some());
         for link in pins.left_xdp_links().iter().filter(|link| !ours(&link.interface)) {
             let _ = fs::remove_file(&link.path);
         }
-        pins.remove_others();
+        self.rebuilt = pins.remove_others();
     }
 }

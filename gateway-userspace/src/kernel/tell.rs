@@ -51,6 +51,7 @@ impl Loaded {
         if let Some(why) = &self.pin_reason {
             warnings.push(format!("nothing outlives the daemon: {why}"));
         }
+        warnings.extend(self.rebuilt.clone());
         let jiffies = self.settings.clock.tick_ns != 0;
         KernelStatus {
             interfaces,
@@ -118,7 +119,7 @@ impl Loaded {
     }
 }
 
-fn name_of(attached: &[Attached], ifindex: u32) -> String {
+pub(super) fn name_of(attached: &[Attached], ifindex: u32) -> String {
     let known = attached.iter().find(|attached| attached.ifindex == ifindex);
     known
         .map(|attached| attached.name.clone())

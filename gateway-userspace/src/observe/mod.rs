@@ -4,7 +4,9 @@
 //! read or taken by other threads only when somebody asks.
 
 pub mod access_log;
+pub mod events;
 pub mod metrics;
+pub mod pcapng;
 pub mod process;
 pub mod process_log;
 pub mod stats;

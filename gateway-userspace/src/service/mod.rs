@@ -19,6 +19,7 @@ pub use warnings::{lacking, not_forwarded, unreachable};
 use crate::{
     config::model::{self, Health},
     kernel::{ServiceSpec, TargetSpec, TargetState},
+    observe::events,
     upstream::{
         health::Checked,
         operator::{Operator, Taken},
@@ -163,6 +164,7 @@ impl Checked for CheckedTarget {
         self.target.healthy.store(result.is_ok(), Relaxed);
         self.changed.notify_one();
         let (service, target) = (&self.service, &self.target.name);
+        events::tell_of_target("service", service, target, &result);
         match result {
             Ok(()) => tracing::info!(%service, %target, "target is up"),
             Err(why) => tracing::warn!(%service, %target, %why, "target is down"),

@@ -23,7 +23,10 @@ use self::{health::Checked, operator::Operator};
 use crate::{
     balance::{Balancer, Endpoint, SEED, Tried},
     config::model,
-    observe::stats::{Registry, TargetStats, UpstreamStats},
+    observe::{
+        events,
+        stats::{Registry, TargetStats, UpstreamStats},
+    },
 };
 
 /// One address of an upstream. Outlives snapshots: a reload that keeps the address keeps its health and its counts.
@@ -239,6 +242,7 @@ impl Checked for CheckedMember {
     fn change(&self, result: Result<(), String>) {
         self.upstream.set_healthy(self.member, result.is_ok());
         let (upstream, target) = (&self.upstream.name, &self.shared().name);
+        events::tell_of_target("upstream", upstream, target, &result);
         match result {
             Ok(()) => tracing::info!(%upstream, %target, "target is up"),
             Err(why) => tracing::warn!(%upstream, %target, %why, "target is down"),
