@@ -20,13 +20,19 @@ pub struct Way {
     pub key: u64,
     pub packets_tat: u64,
     pub new_tat: u64,
-    pub spare: u64,
+    /// Packets refused; for people, and may be a little off.
+    pub dropped: u64,
 }
 
 /// Two buckets in one cache line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C, align(64))]
 pub struct Set(pub [Way; 2]);
+
+#[cfg(feature = "user")]
+#[allow(unsafe_code)]
+// SAFETY: `repr(C)`, `Copy`, made of integers only and without padding (size asserted below).
+unsafe impl aya::Pod for Set {}
 
 const _: () = assert!(size_of::<Set>() == 64 && SETS.is_power_of_two() && SHARED.is_power_of_two());
 

@@ -1,12 +1,12 @@
 //! Every map, once. Keys, values and capacities are `gateway_common::maps`.
 
 use aya_ebpf::{
-    bindings::BPF_F_NO_PREALLOC,
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     btf_maps,
     macros::{btf_map, map},
-    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SockMap},
+    maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf, SockMap},
 };
-use gateway_common::{maps as layout, packet::Parsed, service};
+use gateway_common::{maps as layout, packet::Parsed, service, table};
 
 #[map]
 pub static SETTINGS: Array<layout::Switch> = Array::with_max_entries(1, 0);
@@ -24,16 +24,12 @@ pub static ACCESS_V6: LpmTrie<[u8; 16], layout::Access> =
 pub static BANS: HashMap<u64, layout::Ban> =
     HashMap::with_max_entries(layout::BANS_CAPACITY, BPF_F_NO_PREALLOC);
 
+/// Mappable memory begins a page, so that a set is a cache line.
 #[map]
-pub static BUCKETS: LruHashMap<u64, layout::Buckets> =
-    LruHashMap::with_max_entries(layout::BUCKETS_CAPACITY, 0);
+pub static BUCKETS: Array<table::Set> = Array::with_max_entries(table::SETS, BPF_F_MMAPABLE);
 
 #[map]
 pub static COARSE: Array<layout::Coarse> = Array::with_max_entries(layout::COARSE_SLOTS, 0);
-
-/// The word of the bucket of new sources.
-#[map]
-pub static BUDGET: Array<u64> = Array::with_max_entries(1, 0);
 
 #[map]
 pub static COUNTERS: PerCpuArray<layout::Counter> =
