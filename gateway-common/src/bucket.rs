@@ -49,12 +49,18 @@ impl Limit {
     /// Takes one token at `now` from a bucket whose word is `tat`: its new word, or `None` when it is empty.
     #[inline(always)]
     pub const fn decide(&self, tat: u64, now: u64) -> Option<u64> {
+        self.decide_cost(tat, now, self.interval_ns)
+    }
+
+    /// Takes what fills again in `cost_ns`. A full bucket gives anything, be it a frame longer than it is deep.
+    #[inline(always)]
+    pub const fn decide_cost(&self, tat: u64, now: u64, cost_ns: u64) -> Option<u64> {
         if tat <= now {
-            return Some(now + self.interval_ns);
+            return Some(now + cost_ns);
         }
         let ahead = tat - now;
-        if ahead <= self.tolerance_ns {
-            return Some(tat + self.interval_ns);
+        if ahead + cost_ns <= self.tolerance_ns + self.interval_ns {
+            return Some(tat + cost_ns);
         }
         if ahead > self.horizon_ns {
             // Left over from a slower limit: start again with the last token of this one.

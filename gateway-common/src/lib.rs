@@ -18,4 +18,5 @@ pub mod maps;
 pub mod packet;
 pub mod service;
 pub mod source;
+pub mod table;
 pub mod verdict;

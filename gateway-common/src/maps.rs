@@ -6,12 +6,12 @@
 use crate::{bucket::Limit, clock::Clock, source::Address};
 
 /// The version of everything in this file that is pinned.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// Sources with a bucket of their own.
-pub const BUCKETS_CAPACITY: u32 = 131_072;
-/// Words in front of the buckets; a power of two.
-pub const COARSE_SLOTS: u32 = 1 << 18;
+pub const BUCKETS_CAPACITY: u32 = crate::table::SETS * 2;
+/// Buckets that sources without a place share.
+pub const COARSE_SLOTS: u32 = crate::table::SHARED;
 /// Single sources banned at once.
 pub const BANS_CAPACITY: u32 = 65_536;
 /// Prefixes of each family that can be blocked, exempt or banned.
@@ -24,8 +24,6 @@ pub const INTERFACES: usize = 8;
 pub const SOCKETS_CAPACITY: u32 = 8192;
 /// Bytes of the ring of samples; a power of two of pages.
 pub const EVENTS_BYTES: u32 = 1 << 18;
-/// New sources a second that may get a bucket: at this pace replacing all of them takes eight seconds.
-pub const NEW_SOURCES_PER_SECOND: u64 = BUCKETS_CAPACITY as u64 / 8;
 
 /// Map names, as in the object and as pinned.
 pub mod name {
@@ -35,7 +33,6 @@ pub mod name {
     pub const BANS: &str = "BANS";
     pub const COARSE: &str = "COARSE";
     pub const BUCKETS: &str = "BUCKETS";
-    pub const BUDGET: &str = "BUDGET";
     pub const COUNTERS: &str = "COUNTERS";
     pub const SLOTS: &str = "SLOTS";
     pub const EVENTS: &str = "EVENTS";
@@ -65,15 +62,13 @@ pub struct Settings {
     pub clock: Clock,
     pub packets: Limit,
     pub new: Limit,
-    /// New entries in `BUCKETS`, all sources together.
-    pub new_sources: Limit,
-    /// For `COARSE`; random a start, so that nobody can choose addresses that collide.
+    /// Random a start, so that nobody can choose addresses that collide.
     pub seed: u64,
     /// Ones where an IPv6 source's upper half counts, see [`Address::key`].
     pub ipv6_mask: u64,
     /// A drop is sampled when its number, by CPU and reason, has none of these bits set.
     pub sample_mask: u64,
-    /// For the keys of connections; random, pinned with their tables.
+    /// For the places of buckets and the keys of connections; random, pinned with their tables.
     pub flow_seed: u64,
     /// Sets of the tables of connections and of replies, less one.
     pub flows_mask: u64,
@@ -166,17 +161,6 @@ pub struct Ban {
     pub _pad: [u8; 6],
 }
 
-/// A source's buckets. The words are updated by compare-and-swap; the rest is for people and may be a little off.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[repr(C)]
-pub struct Buckets {
-    pub packets_tat: u64,
-    pub new_tat: u64,
-    /// Packets dropped by either bucket.
-    pub dropped: u64,
-    pub seen_ns: u64,
-}
-
 /// Two words shared by all sources of one hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
@@ -245,11 +229,10 @@ pub struct Workers {
 }
 
 const _: () = {
-    assert!(size_of::<Settings>() == 16 + 3 * 24 + 6 * 8 + 4 + 4 * INTERFACES + 4);
+    assert!(size_of::<Settings>() == 16 + 2 * 24 + 6 * 8 + 4 + 4 * INTERFACES + 4);
     assert!(size_of::<Switch>() == 8 + 2 * size_of::<Settings>());
     assert!(size_of::<Access>() == 24);
     assert!(size_of::<Ban>() == 24);
-    assert!(size_of::<Buckets>() == 32);
     assert!(size_of::<Coarse>() == 16);
     assert!(size_of::<Counter>() == 16);
     assert!(size_of::<Sample>() == 56);
@@ -261,7 +244,7 @@ const _: () = {
 #[cfg(feature = "user")]
 #[allow(unsafe_code)]
 mod pod {
-    use super::{Access, Ban, Buckets, Coarse, Counter, SteerKey, Switch, Workers};
+    use super::{Access, Ban, Coarse, Counter, SteerKey, Switch, Workers};
 
     // SAFETY: all are `repr(C)`, `Copy`, made of integers only and without padding (sizes asserted above).
     unsafe impl aya::Pod for Switch {}
@@ -269,8 +252,6 @@ mod pod {
     unsafe impl aya::Pod for Access {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Ban {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for Buckets {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Coarse {}
     // SAFETY: as above.

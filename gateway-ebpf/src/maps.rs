@@ -1,12 +1,12 @@
 //! Every map, once. Keys, values and capacities are `gateway_common::maps`.
 
 use aya_ebpf::{
-    bindings::BPF_F_NO_PREALLOC,
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     btf_maps,
     macros::{btf_map, map},
-    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SockMap},
+    maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf, SockMap},
 };
-use gateway_common::{capture, maps as layout, packet::Parsed, service};
+use gateway_common::{capture, maps as layout, packet::Parsed, service, table};
 
 #[map]
 pub static SETTINGS: Array<layout::Switch> = Array::with_max_entries(1, 0);
@@ -24,16 +24,12 @@ pub static ACCESS_V6: LpmTrie<[u8; 16], layout::Access> =
 pub static BANS: HashMap<u64, layout::Ban> =
     HashMap::with_max_entries(layout::BANS_CAPACITY, BPF_F_NO_PREALLOC);
 
+/// Mappable memory begins a page, so that a set is a cache line.
 #[map]
-pub static BUCKETS: LruHashMap<u64, layout::Buckets> =
-    LruHashMap::with_max_entries(layout::BUCKETS_CAPACITY, 0);
+pub static BUCKETS: Array<table::Set> = Array::with_max_entries(table::SETS, BPF_F_MMAPABLE);
 
 #[map]
 pub static COARSE: Array<layout::Coarse> = Array::with_max_entries(layout::COARSE_SLOTS, 0);
-
-/// The word of the bucket of new sources.
-#[map]
-pub static BUDGET: Array<u64> = Array::with_max_entries(1, 0);
 
 #[map]
 pub static COUNTERS: PerCpuArray<layout::Counter> =
@@ -78,13 +74,13 @@ pub static TARGETS: Array<service::Target> = Array::with_max_entries(service::TA
 pub static SERVER_IDS: HashMap<u32, u32> =
     HashMap::with_max_entries(service::TARGETS_CAPACITY, BPF_F_NO_PREALLOC);
 
-/// Sets of connections. Userspace sets how many.
+/// Sets of connections. Userspace sets how many. Mapped, an array begins on a page, so a set is one cache line.
 #[map]
-pub static FLOWS: Array<[u64; 8]> = Array::with_max_entries(1, 0);
+pub static FLOWS: Array<[u64; 8]> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 /// Sets of NAT's ways back. Userspace sets how many.
 #[map]
-pub static REPLIES: Array<[u64; 8]> = Array::with_max_entries(1, 0);
+pub static REPLIES: Array<[u64; 8]> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 /// The seed of keys, for whoever comes after the daemon that chose it.
 #[map]

@@ -9,6 +9,7 @@ use gateway::{
     config::model::{Bind, Kernel, KernelMode, Steer},
     kernel::{self, KernelError, KernelPlane, SteerListener},
 };
+use gateway_common::{maps, service};
 use kernel_support::{
     bucket, config,
     lab::{self, Lab, Neighbour, ip, listeners},
@@ -206,7 +207,7 @@ fn detach_removes_everything_a_crash_left() {
         assert_eq!(lab.programs_on("eth0.100").len(), 1);
         let report = kernel::detach(&lab.pin()).unwrap();
         assert_eq!(report.links, ["steer", "xdp native eth0.100", "xdp native gw0"]);
-        assert_eq!(report.maps.len(), 15);
+        assert_eq!(report.maps.len(), maps::name::PINNED.len() + service::name::PINNED.len());
         assert!(lab.is_free("gw0") && lab.is_free("eth0.100"));
         assert!(!lab.pin().exists());
         assert_eq!(kernel::detach(&lab.pin()).unwrap().to_string(), "nothing was attached or pinned");

@@ -9,6 +9,7 @@ use gateway_common::{
     maps::{self as layout, INTERFACES, Sample, counter_index, name},
     packet::bit,
     source::Address,
+    table,
     verdict::Reason,
 };
 
@@ -58,7 +59,7 @@ pub fn rows(maps: &Maps, interfaces: &[u32; INTERFACES], name_of: impl Fn(u32) -
     rows
 }
 
-/// How many sources have buckets, counted at most every two seconds.
+/// How many sources have buckets that are not full, counted at most every two seconds.
 #[derive(Default)]
 pub struct BucketCount {
     at: Option<Instant>,
@@ -70,7 +71,10 @@ impl BucketCount {
         if self.at.is_none_or(|at| at.elapsed().as_secs() >= 2) {
             let mut count = 0;
             if let Some(fd) = maps.fd(name::BUCKETS) {
-                let _ = sys::for_each_entry(fd, |_: u64, _: layout::Buckets| count += 1);
+                let now = sys::monotonic_ns();
+                let _ = sys::for_each_entry(fd, |_: u32, set: table::Set| {
+                    count += set.0.iter().filter(|way| !table::is_full(way, now)).count() as u64;
+                });
             }
             *self = Self { at: Some(Instant::now()), count };
         }
@@ -96,7 +100,7 @@ pub fn map_rows(maps: &Maps, buckets: &mut BucketCount, used: &Used) -> Vec<MapR
         (name::ACCESS_V4, "lpm_trie", used.access_v4, u64::from(layout::ACCESS_CAPACITY)),
         (name::ACCESS_V6, "lpm_trie", used.access_v6, u64::from(layout::ACCESS_CAPACITY)),
         (name::BANS, "hash", used.bans, u64::from(layout::BANS_CAPACITY)),
-        (name::BUCKETS, "lru_hash", sources, u64::from(layout::BUCKETS_CAPACITY)),
+        (name::BUCKETS, "array", sources, u64::from(layout::BUCKETS_CAPACITY)),
         (name::COARSE, "array", coarse, coarse),
         (name::COUNTERS, "percpu_array", counters, counters),
         (name::EVENTS, "ringbuf", 0, u64::from(layout::EVENTS_BYTES)),

@@ -11,7 +11,7 @@ use aya::{
 use gateway_common::{
     capture,
     maps::{self as layout, name},
-    service,
+    service, table,
 };
 
 use super::{
@@ -34,7 +34,7 @@ pub struct Maps {
     pub access_v6: LpmTrie<MapData, [u8; 16], layout::Access>,
     pub bans: HashMap<MapData, u64, layout::Ban>,
     pub coarse: Array<MapData, layout::Coarse>,
-    pub buckets: HashMap<MapData, u64, layout::Buckets>,
+    pub buckets: Array<MapData, table::Set>,
     pub counters: PerCpuArray<MapData, layout::Counter>,
     pub slots: Array<MapData, u32>,
     pub events: RingBuf<MapData>,
@@ -157,7 +157,7 @@ pub fn fits(pins: &Pins, map: &str, flows: u32) -> bool {
         name::ACCESS_V4 => (8, size_of::<layout::Access>(), layout::ACCESS_CAPACITY),
         name::ACCESS_V6 => (20, size_of::<layout::Access>(), layout::ACCESS_CAPACITY),
         name::BANS => (8, size_of::<layout::Ban>(), layout::BANS_CAPACITY),
-        name::BUCKETS => (8, size_of::<layout::Buckets>(), layout::BUCKETS_CAPACITY),
+        name::BUCKETS => (4, size_of::<table::Set>(), table::SETS),
         name::COUNTERS => (4, size_of::<layout::Counter>(), layout::COUNTERS_CAPACITY),
         name::SLOTS => (4, 4, layout::INTERFACES as u32),
         service::name::SERVICES => {

@@ -92,7 +92,7 @@ pub struct SourceRow {
     pub new_left: Option<u64>,
     /// Packets refused by its buckets.
     pub dropped: u64,
-    /// Seconds since its last packet.
+    /// Seconds for which its buckets have been full.
     pub idle_seconds: f64,
 }
 

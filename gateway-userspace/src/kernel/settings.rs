@@ -35,7 +35,6 @@ pub fn compile(cfg: &model::Kernel, seed: u64, jiffies: Option<Jiffies>) -> Sett
         clock: clock.unwrap_or(Clock::EXACT),
         packets,
         new,
-        new_sources: Limit::per_second(layout::NEW_SOURCES_PER_SECOND as f64, layout::NEW_SOURCES_PER_SECOND),
         seed,
         ipv6_mask: source::ipv6_mask(cfg.limit.ipv6_prefix),
         sample_mask: SAMPLE_MASK,

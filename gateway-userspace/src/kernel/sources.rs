@@ -7,56 +7,68 @@ use std::{
 
 use gateway_common::{
     bucket::Limit,
-    hash,
-    maps::{self as layout, Buckets, COARSE_SLOTS, Settings, name},
+    maps::{self as layout, Settings, name},
     source::{Address, key_is_link_local, key_v4},
+    table::{self, Set, Way},
 };
 
 use super::{error::KernelError, object::Maps, report::SourceRow, sys};
 
-/// The `most` sources that were refused most, then those seen last.
+/// The `most` sources that were refused most.
 pub fn top(maps: &Maps, settings: &Settings, most: usize) -> io::Result<Vec<SourceRow>> {
-    let mut all: Vec<(u64, Buckets)> = Vec::new();
+    let now = sys::monotonic_ns();
+    let mut all: Vec<Way> = Vec::new();
     if let Some(fd) = maps.fd(name::BUCKETS) {
-        sys::for_each_entry(fd, |key, buckets| all.push((key, buckets)))?;
+        let worth = |way: &&Way| !table::is_full(way, now) || way.dropped > 0;
+        sys::for_each_entry(fd, |_: u32, set: Set| all.extend(set.0.iter().filter(worth)))?;
     }
-    let by_need = |(_, b): &(u64, Buckets)| std::cmp::Reverse((b.dropped, b.seen_ns));
+    let by_need = |way: &Way| std::cmp::Reverse((way.dropped, way.packets_tat, way.new_tat));
     if all.len() > most && most > 0 {
         all.select_nth_unstable_by_key(most - 1, by_need);
     }
     all.truncate(most);
     all.sort_unstable_by_key(by_need);
-    let now = sys::monotonic_ns();
-    Ok(all.iter().map(|(key, buckets)| row(*key, buckets, settings, now)).collect())
+    Ok(all.iter().map(|way| row(way, settings, now)).collect())
 }
 
-/// One source's buckets, if it has any.
+/// One source's buckets, if it has any that are not full or refused something.
 pub fn one(maps: &Maps, settings: &Settings, source: IpAddr) -> Option<SourceRow> {
+    let now = sys::monotonic_ns();
     let key = Address::from(source).key(settings.ipv6_mask);
-    let buckets = maps.buckets.get(&key, 0).ok()?;
-    Some(row(key, &buckets, settings, sys::monotonic_ns()))
+    let mut ways = table::places(settings.flow_seed, key)
+        .sets
+        .into_iter()
+        .filter_map(|set| maps.buckets.get(&set, 0).ok())
+        .flat_map(|set| set.0);
+    let way = ways.find(|way| way.key == key && (!table::is_full(way, now) || way.dropped > 0))?;
+    Some(row(&way, settings, now))
 }
 
-/// Fills a source's buckets, its own and those it shares.
+/// Fills a source's buckets, its own and those it shares. Tokens that the set's other source takes in the same
+/// microsecond may be given back to it.
 pub fn reset(maps: &mut Maps, settings: &Settings, source: IpAddr) -> Result<(), KernelError> {
     let key = Address::from(source).key(settings.ipv6_mask);
-    let slot = hash::of_key(settings.seed, key) as u32 & (COARSE_SLOTS - 1);
-    maps.coarse.set(slot, layout::Coarse::default(), 0).map_err(KernelError::map(name::COARSE))?;
-    match maps.buckets.remove(&key) {
-        Ok(()) | Err(aya::maps::MapError::KeyNotFound) => Ok(()),
-        Err(error) if super::error::errno(&error) == Some(libc::ENOENT) => Ok(()),
-        Err(error) => Err(KernelError::map(name::BUCKETS)(error)),
+    let places = table::places(settings.flow_seed, key);
+    maps.coarse.set(places.shared, layout::Coarse::default(), 0).map_err(KernelError::map(name::COARSE))?;
+    for index in places.sets {
+        let failed = || KernelError::map(name::BUCKETS);
+        let mut set = maps.buckets.get(&index, 0).map_err(failed())?;
+        if let Some(way) = set.0.iter_mut().find(|way| way.key == key) {
+            *way = Way { key, ..Way::default() };
+            maps.buckets.set(index, set, 0).map_err(failed())?;
+        }
     }
+    Ok(())
 }
 
-fn row(key: u64, buckets: &Buckets, settings: &Settings, now: u64) -> SourceRow {
+fn row(way: &Way, settings: &Settings, now: u64) -> SourceRow {
     let left = |limit: &Limit, tat| limit.is_on().then(|| limit.left(tat, now));
     SourceRow {
-        source: show(key, settings.ipv6_mask),
-        packets_left: left(&settings.packets, buckets.packets_tat),
-        new_left: left(&settings.new, buckets.new_tat),
-        dropped: buckets.dropped,
-        idle_seconds: now.saturating_sub(buckets.seen_ns) as f64 / 1e9,
+        source: show(way.key, settings.ipv6_mask),
+        packets_left: left(&settings.packets, way.packets_tat),
+        new_left: left(&settings.new, way.new_tat),
+        dropped: way.dropped,
+        idle_seconds: now.saturating_sub(way.packets_tat.max(way.new_tat)) as f64 / 1e9,
     }
 }
 
