@@ -1,7 +1,7 @@
 //! Nanoseconds a packet of an L4 service takes in the XDP program, by BPF_PROG_TEST_RUN: the minimum of 15 rounds in which
 //! all ways take turns, net of the harness that puts the packet back after every round (`gateway-ebpf/src/bench.rs`).
 //!
-//! `cargo bench -p gateway-userspace --bench forward -- [--quick] [--json FILE]`
+//! `cargo bench -p gateway-userspace --bench forward -- [--quick] [--json FILE] [--only CASE]`
 #![allow(clippy::unwrap_used, reason = "a bench that fails may panic")]
 
 #[path = "../tests/kernel_support/mod.rs"]
@@ -56,6 +56,11 @@ fn main() {
         .position(|argument| argument == "--json")
         .and_then(|at| arguments.get(at + 1))
         .cloned();
+    let only = arguments
+        .iter()
+        .position(|argument| argument == "--only")
+        .and_then(|at| arguments.get(at + 1))
+        .cloned();
     if let Some(why) = kernel_support::unavailable() {
         println!("the kernel half cannot be measured here: {why}");
         return;
@@ -78,7 +83,7 @@ fn main() {
         for family in ["ipv4", "ipv6"] {
             std::fs::write(format!("/proc/sys/net/{family}/conf/all/forwarding"), "1").unwrap();
         }
-        run(quick, json.as_deref());
+        run(quick, json.as_deref(), only.as_deref());
     });
 }
 
@@ -94,8 +99,12 @@ fn cases(quick: bool) -> Vec<Case> {
         program: "xdp_gateway",
         goal,
     };
-    let bare =
-        |program: &'static str| Case { name: program.to_owned(), forward: None, program, ..case("", None, false, 1, None) };
+    let bare = |program: &'static str| Case {
+        name: program.to_owned(),
+        forward: None,
+        program,
+        ..case("", None, false, 1, None)
+    };
     let ipip = Some(Forward::Ipip);
     let mut cases = vec![bare("bench_drop"), bare("bench_adjust")];
     cases.extend([
@@ -129,9 +138,10 @@ struct Ready {
     best: Duration,
 }
 
-fn run(quick: bool, json: Option<&str>) {
+fn run(quick: bool, json: Option<&str>, only: Option<&str>) {
     pin_to(0);
-    let mut ready: Vec<Ready> = cases(quick).into_iter().map(prepare).collect();
+    let wanted = |case: &Case| case.forward.is_none() || only.is_none_or(|only| case.name == only);
+    let mut ready: Vec<Ready> = cases(quick).into_iter().filter(wanted).map(prepare).collect();
     let repeat = if quick { 20_000 } else { 200_000 };
     for _ in 0..ROUNDS {
         for case in &mut ready {
