@@ -105,7 +105,7 @@ pub mod access {
 }
 
 /// A rule of the access tries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[repr(C)]
 pub struct Access {
     /// Zero: for ever. Only bans end.
@@ -148,7 +148,7 @@ pub mod ban_code {
 }
 
 /// A banned source of `BANS`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct Ban {
     /// Zero: for ever.
@@ -208,7 +208,7 @@ pub struct Sample {
 }
 
 /// A listening address of `STEER`. Wildcards are the unspecified address of the packet's family.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[repr(C)]
 pub struct SteerKey {
     pub address: Address,
@@ -218,7 +218,7 @@ pub struct SteerKey {
 }
 
 /// Where its workers' sockets are in `SOCKETS`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct Workers {
     pub first: u32,

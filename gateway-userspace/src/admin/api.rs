@@ -43,6 +43,7 @@ pub fn routes() -> Router<Arc<Control>> {
         .route("/v1/kernel/maps", get(|State(control): Shared| async move { Json(control.kernel.maps()) }))
         .route("/v1/kernel/sources", get(sources))
         .route("/v1/kernel/sources/{source}", get(source).delete(reset_source))
+        .route("/v1/kernel/verify", get(verify).post(repair))
         .route("/v1/limits", get(limits))
         .route("/v1/bans", get(bans::list).post(bans::add))
         .route("/v1/bans/{*cidr}", get(bans::show).delete(bans::remove))
@@ -140,6 +141,14 @@ async fn source(
 async fn reset_source(State(control): Shared, Path(source): Path<IpAddr>) -> Result<Json<Value>, Problem> {
     control.kernel.reset(source)?;
     Ok(Json(json!({ "reset": source })))
+}
+
+async fn verify(State(control): Shared) -> Result<Json<kernel::VerifyReport>, Problem> {
+    Ok(Json(control.verify_kernel(false)?))
+}
+
+async fn repair(State(control): Shared) -> Result<Json<kernel::VerifyReport>, Problem> {
+    Ok(Json(control.verify_kernel(true)?))
 }
 
 async fn limits(State(control): Shared) -> Json<Value> {

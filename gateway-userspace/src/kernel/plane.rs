@@ -103,8 +103,12 @@ impl Loaded {
         result
     }
 
-    /// The tables and settings for a config, without its interfaces.
-    fn compile(&self, cfg: &model::Kernel) -> Result<(Rules, Desired, Settings), KernelError> {
+    /// The tables and settings for a config at `now`, without its interfaces.
+    pub(super) fn compile(
+        &self,
+        cfg: &model::Kernel,
+        now: u64,
+    ) -> Result<(Rules, Desired, Settings), KernelError> {
         let rules = settings::rules(cfg);
         for (family, is_v4) in [("IPv4", true), ("IPv6", false)] {
             let count = rules.keys().filter(|prefix| prefix.addr.is_ipv4() == is_v4).count();
@@ -113,7 +117,7 @@ impl Loaded {
                 return Err(KernelError::TooManyPrefixes { family, count, capacity: ACCESS_CAPACITY - 4096 });
             }
         }
-        let desired = table::desired(&rules, &self.bans, cfg.limit.ipv6_prefix, sys::monotonic_ns());
+        let desired = table::desired(&rules, &self.bans, cfg.limit.ipv6_prefix, now);
         let mut settings = settings::compile(cfg, self.seed, self.jiffies);
         settings.interfaces = self.settings.interfaces;
         settings.flags |= settings::table_flags(desired.access.keys(), !desired.sources.is_empty());
@@ -123,7 +127,7 @@ impl Loaded {
     }
 
     pub fn plan(&self, cfg: &model::Kernel) -> Result<SyncReport, KernelError> {
-        let (_, desired, settings) = self.compile(cfg)?;
+        let (_, desired, settings) = self.compile(cfg, sys::monotonic_ns())?;
         Ok(self.report(&desired, &settings, &self.wanted(cfg)))
     }
 
@@ -147,7 +151,7 @@ impl Loaded {
     }
 
     pub fn sync(&mut self, cfg: &model::Kernel) -> Result<SyncReport, KernelError> {
-        let (rules, desired, mut settings) = self.compile(cfg)?;
+        let (rules, desired, mut settings) = self.compile(cfg, sys::monotonic_ns())?;
         let wanted = self.wanted(cfg);
         let report = self.report(&desired, &settings, &wanted);
         let indexes: Vec<u32> = wanted.iter().filter_map(|name| sys::ifindex(name)).collect();
@@ -280,7 +284,7 @@ pub(super) fn xdp_of(ebpf: &mut Ebpf) -> Result<&mut Xdp, KernelError> {
 }
 
 /// Writes or removes an entry of the access list.
-fn set(
+pub(super) fn set(
     maps: &mut Maps,
     prefix: Prefix,
     entry: Option<gateway_common::maps::Access>,

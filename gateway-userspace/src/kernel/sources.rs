@@ -72,7 +72,7 @@ fn row(way: &Way, settings: &Settings, now: u64) -> SourceRow {
     }
 }
 
-fn show(key: u64, ipv6_mask: u64) -> String {
+pub(super) fn show(key: u64, ipv6_mask: u64) -> String {
     if let Some(v4) = key_v4(key) {
         Ipv4Addr::from(v4).to_string()
     } else if key_is_link_local(key) {

@@ -5,6 +5,7 @@
 
 mod host;
 mod plan;
+mod verify;
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
