@@ -29,7 +29,7 @@ pub static BANS: HashMap<u64, layout::Ban> =
 pub static BUCKETS: Array<table::Set> = Array::with_max_entries(table::SETS, BPF_F_MMAPABLE);
 
 #[map]
-pub static COARSE: Array<layout::Coarse> = Array::with_max_entries(layout::COARSE_SLOTS, 0);
+pub static COARSE: Array<layout::Coarse> = Array::with_max_entries(layout::COARSE_SLOTS, BPF_F_MMAPABLE);
 
 #[map]
 pub static COUNTERS: PerCpuArray<layout::Counter> =

@@ -12,7 +12,7 @@ use axum::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{bans, capture, events, problem::Problem, services, status, targets};
+use super::{bans, capture, events, explain, problem::Problem, services, status, targets};
 use crate::{
     config,
     daemon::{Control, Reach, Request},
@@ -47,6 +47,7 @@ pub fn routes() -> Router<Arc<Control>> {
         .route("/v1/limits", get(limits))
         .route("/v1/bans", get(bans::list).post(bans::add))
         .route("/v1/bans/{*cidr}", get(bans::show).delete(bans::remove))
+        .route("/v1/explain", post(explain::explain))
         .route("/v1/events", get(events::events))
         .route("/v1/capture", get(capture::capture))
         .route("/v1/reload", post(reload))

@@ -13,6 +13,7 @@ mod counters;
 mod decap;
 mod doctor;
 mod error;
+mod explain;
 mod follow;
 mod interfaces;
 mod load_check;
@@ -48,6 +49,7 @@ pub use capture::CaptureSpec;
 pub use decap::Decap;
 pub use doctor::doctor;
 pub use error::KernelError;
+pub use explain::{Explained, PacketSpec};
 pub use load_check::load_check;
 pub use report::{
     Ban, CapturedPacket, CheckState, ClockStatus, CounterRow, DetachReport, DoctorCheck, DropSample,
@@ -291,6 +293,15 @@ impl KernelPlane {
         }
         self.drift.store(report.total - report.repaired, Relaxed);
         Ok(report)
+    }
+
+    /// What the loaded programs would do with a packet, with the tables as they are now and without changing them.
+    ///
+    /// # Errors
+    /// The packet cannot be, or the kernel half cannot be asked.
+    pub fn explain(&self, packet: &PacketSpec) -> Result<Explained, KernelError> {
+        let off = Err(KernelError::Off { why: "nothing is loaded".into() });
+        self.on(off, |loaded| loaded.explain(packet))
     }
 
     /// Differences that the last verification found and did not repair.

@@ -16,6 +16,7 @@ use super::{
     clock::{self, Jiffies},
     counters::BucketCount,
     error::{KernelError, chain},
+    explain::Sandbox,
     log::ProgramLog,
     object::{KeyV4, KeyV6, Maps},
     pins::Pins,
@@ -62,6 +63,8 @@ pub struct Loaded {
     pub(super) bucket_count: BucketCount,
     pub(super) log: Option<ProgramLog>,
     pub(super) services: Services,
+    /// While somebody asks.
+    pub(super) sandbox: Option<Box<Sandbox>>,
     pub(super) ticks: u32,
 }
 
@@ -245,6 +248,7 @@ impl Loaded {
         }
         self.ticks = self.ticks.wrapping_add(1);
         self.tend_services();
+        self.close_sandbox();
         if self.ticks.is_multiple_of(CLOCK_EVERY) {
             self.correct_clock();
         }

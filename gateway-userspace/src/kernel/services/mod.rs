@@ -22,6 +22,7 @@ use super::{error::KernelError, object, object::Maps, plane::Loaded, sys};
 use crate::config::model;
 
 pub use plan::{Plan, ring};
+pub(super) use verify::{mode_name, target_addr};
 
 /// A service as it should be.
 #[derive(Debug, Clone)]
@@ -110,6 +111,19 @@ impl Services {
         if self.is_on() {
             settings.flags |= flag::SERVICES;
         }
+    }
+
+    /// Of the tables of connections and of replies.
+    pub(super) fn sets(&self) -> (u32, u32) {
+        self.sets
+    }
+
+    pub(super) fn target(&self, index: u16) -> Option<&service::Target> {
+        self.current.targets.get(&index)
+    }
+
+    pub(super) fn targets(&self) -> impl Iterator<Item = (u16, &service::Target)> {
+        self.current.targets.iter().map(|(index, target)| (*index, target))
     }
 
     fn is_on(&self) -> bool {
