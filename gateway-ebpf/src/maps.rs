@@ -28,6 +28,7 @@ pub static BANS: HashMap<u64, layout::Ban> =
 #[map]
 pub static BUCKETS: Array<table::Set> = Array::with_max_entries(table::SETS, BPF_F_MMAPABLE);
 
+/// Mapped by who asks what would become of a packet.
 #[map]
 pub static COARSE: Array<layout::Coarse> = Array::with_max_entries(layout::COARSE_SLOTS, BPF_F_MMAPABLE);
 
