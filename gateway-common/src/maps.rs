@@ -207,6 +207,23 @@ pub struct Sample {
     pub _pad: u8,
 }
 
+/// What `bench_wrap` makes of a packet before it hands it on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct Wrap {
+    /// As it lies in memory.
+    pub template: [u64; 10],
+    /// Bytes of the frame, at least those of the template.
+    pub length: u32,
+    /// Different source addresses, one after another.
+    pub flows: u32,
+    pub round: u32,
+    /// Where the last four bytes of the source address are, and their first value.
+    pub source: u32,
+    pub first: u32,
+    pub _pad: u32,
+}
+
 /// A listening address of `STEER`. Wildcards are the unspecified address of the packet's family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[repr(C)]
@@ -244,7 +261,7 @@ const _: () = {
 #[cfg(feature = "user")]
 #[allow(unsafe_code)]
 mod pod {
-    use super::{Access, Ban, Coarse, Counter, SteerKey, Switch, Workers};
+    use super::{Access, Ban, Coarse, Counter, SteerKey, Switch, Workers, Wrap};
 
     // SAFETY: all are `repr(C)`, `Copy`, made of integers only and without padding (sizes asserted above).
     unsafe impl aya::Pod for Switch {}
@@ -260,4 +277,6 @@ mod pod {
     unsafe impl aya::Pod for SteerKey {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Workers {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Wrap {}
 }

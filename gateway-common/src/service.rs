@@ -49,15 +49,14 @@ pub struct ServiceKey {
     pub hi: u64,
     pub lo: u64,
     /// Host order; zero for the pings of the address.
-    pub port: u16,
-    pub protocol: u8,
-    pub _pad: [u8; 5],
+    pub port: u32,
+    pub protocol: u32,
 }
 
 impl ServiceKey {
     #[inline(always)]
     pub const fn new(address: Address, port: u16, protocol: u8) -> Self {
-        Self { hi: address.hi, lo: address.lo, port, protocol, _pad: [0; 5] }
+        Self { hi: address.hi, lo: address.lo, port: port as u32, protocol: protocol as u32 }
     }
 }
 

@@ -9,6 +9,7 @@
 
 mod access;
 mod atomic;
+mod bench;
 mod capture;
 mod decap;
 mod forward;

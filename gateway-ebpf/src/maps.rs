@@ -4,7 +4,7 @@ use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     btf_maps,
     macros::{btf_map, map},
-    maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf, SockMap},
+    maps::{Array, HashMap, LpmTrie, PerCpuArray, ProgramArray, RingBuf, SockMap},
 };
 use gateway_common::{capture, maps as layout, packet::Parsed, service, table};
 
@@ -103,6 +103,14 @@ pub static CAPTURE: Array<capture::Wanted> = Array::with_max_entries(1, 0);
 
 #[map]
 pub static CAPTURED: RingBuf = RingBuf::with_byte_size(capture::RING_BYTES, 0);
+
+/// For `bench.rs`.
+#[map]
+pub static WRAP: Array<layout::Wrap> = Array::with_max_entries(1, 0);
+
+/// The program that `bench_wrap` runs.
+#[map]
+pub static WRAPPED: ProgramArray = ProgramArray::with_max_entries(1, 0);
 
 /// Where the programs of `probe.rs` leave their results.
 #[map]

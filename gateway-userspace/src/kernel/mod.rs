@@ -138,6 +138,15 @@ impl KernelPlane {
         Ok(Runner { program, fd })
     }
 
+    /// For benches: makes the program `bench_wrap` run another on packets made from a template.
+    ///
+    /// # Errors
+    /// There is no such program, or the kernel refuses it.
+    #[doc(hidden)]
+    pub fn wrap(&self, program: &'static str, wrap: gateway_common::maps::Wrap) -> Result<(), KernelError> {
+        self.on(Ok(()), |loaded| loaded.wrap(program, wrap))
+    }
+
     /// What the program `probe_parse` read from its last packet: see `gateway-ebpf/src/probe.rs`.
     #[doc(hidden)]
     pub fn probed(&self) -> [u64; 8] {

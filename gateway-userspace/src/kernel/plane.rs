@@ -7,9 +7,10 @@ use std::{
 
 use aya::{
     Ebpf,
+    maps::{Array, ProgramArray},
     programs::{ProgramError, Xdp},
 };
-use gateway_common::maps::{ACCESS_CAPACITY, Settings, ban_code, flag, name};
+use gateway_common::maps::{ACCESS_CAPACITY, Settings, Wrap, ban_code, flag, name};
 
 use super::{
     attach::{self, Attached},
@@ -85,6 +86,36 @@ impl Loaded {
         }
         let fd = program.fd().map_err(failed)?.as_fd().try_clone_to_owned();
         fd.map_err(|error| KernelError::Load { program: name, why: error.to_string() })
+    }
+
+    /// Makes `bench_wrap` run `program` on packets made from a template.
+    pub fn wrap(&mut self, program: &'static str, wrap: Wrap) -> Result<(), KernelError> {
+        self.program(program)?;
+        let failed = |why: String| KernelError::Load { program, why };
+        let fd = {
+            let loaded: &Xdp = self
+                .ebpf
+                .program(program)
+                .ok_or_else(|| failed("it is not in the object".into()))?
+                .try_into()
+                .map_err(|error: ProgramError| failed(chain(&error)))?;
+            loaded.fd().and_then(|fd| Ok(fd.try_clone()?)).map_err(|error| failed(chain(&error)))?
+        };
+        let map = |name| KernelError::Map { map: name, why: "it is not in the object".into() };
+        let mut array: Array<_, Wrap> = self
+            .ebpf
+            .map_mut("WRAP")
+            .ok_or_else(|| map("WRAP"))?
+            .try_into()
+            .map_err(KernelError::map("WRAP"))?;
+        array.set(0, wrap, 0).map_err(KernelError::map("WRAP"))?;
+        let mut programs: ProgramArray<_> = self
+            .ebpf
+            .map_mut("WRAPPED")
+            .ok_or_else(|| map("WRAPPED"))?
+            .try_into()
+            .map_err(KernelError::map("WRAPPED"))?;
+        programs.set(0, &fd, 0).map_err(KernelError::map("WRAPPED"))
     }
 
     /// What the program `probe_parse` left.

@@ -213,10 +213,8 @@ pub fn plan(
         plan.rings.insert(u32::from(index), members);
         for key in keys {
             let vip = indexes.vip(key)?;
-            plan.vips.insert(
-                vip,
-                Vip { address: Address { hi: key.hi, lo: key.lo }, port: u32::from(key.port), _pad: 0 },
-            );
+            plan.vips
+                .insert(vip, Vip { address: Address { hi: key.hi, lo: key.lo }, port: key.port, _pad: 0 });
             plan.services.insert(key, entry(owned, index, vip));
         }
         for address in owned.config.binds.iter().filter_map(|bind| match bind {
@@ -333,10 +331,7 @@ pub fn adopt(maps: &Maps) -> Result<(Plan, Indexes), KernelError> {
         }
     }
     for (key, vip) in &indexes.vips {
-        plan.vips.insert(
-            *vip,
-            Vip { address: Address { hi: key.hi, lo: key.lo }, port: u32::from(key.port), _pad: 0 },
-        );
+        plan.vips.insert(*vip, Vip { address: Address { hi: key.hi, lo: key.lo }, port: key.port, _pad: 0 });
     }
     plan.server_ids = maps.server_ids.iter().flatten().collect();
     // Tables are made anew: what is in them does not say weights.
