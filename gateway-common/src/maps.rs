@@ -160,7 +160,7 @@ pub mod access {
 }
 
 /// A rule of the access tries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[repr(C)]
 pub struct Access {
     /// Zero: for ever. Only bans end.
@@ -210,7 +210,7 @@ pub mod ban_code {
 }
 
 /// A banned source of `BANS`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct Ban {
     /// Zero: for ever.
@@ -288,7 +288,7 @@ pub struct Wrap {
 }
 
 /// A listening address of `STEER`. Wildcards are the unspecified address of the packet's family.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[repr(C)]
 pub struct SteerKey {
     pub address: Address,
@@ -298,7 +298,7 @@ pub struct SteerKey {
 }
 
 /// Where its workers' sockets are in `SOCKETS`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct Workers {
     pub first: u32,

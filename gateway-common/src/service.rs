@@ -43,7 +43,7 @@ pub mod name {
 }
 
 /// Where clients connect to: the key of `SERVICES`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 #[repr(C)]
 pub struct ServiceKey {
     pub hi: u64,

@@ -27,12 +27,12 @@ impl Action {
 }
 
 macro_rules! reasons {
-    ($($(#[$doc:meta])* $variant:ident = $id:literal, $name:literal, $action:ident;)+) => {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $id:literal, $name:literal, $action:ident;)+) => {
         /// Why a packet was passed or dropped.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[repr(u8)]
         pub enum Reason {
-            $($(#[$doc])* $variant = $id,)+
+            $($(#[doc = $doc])+ $variant = $id,)+
         }
 
         impl Reason {
@@ -42,6 +42,11 @@ macro_rules! reasons {
             /// As shown to users and in metric labels.
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$variant => $name),+ }
+            }
+
+            /// What it means, in a sentence.
+            pub fn meaning(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($doc),+).trim_ascii_start()),+ }
             }
 
             /// What happens to a packet with this reason.

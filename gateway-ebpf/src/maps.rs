@@ -37,8 +37,9 @@ pub static DROPS: Array<table::Drops> = Array::with_max_entries(layout::BUCKETS_
 pub static SERVICE_LIMITS: Array<layout::Limits> =
     Array::with_max_entries(layout::SERVICE_LIMITS_CAPACITY, 0);
 
+/// Mapped by who asks what would become of a packet.
 #[map]
-pub static COARSE: Array<layout::Coarse> = Array::with_max_entries(layout::COARSE_SLOTS, 0);
+pub static COARSE: Array<layout::Coarse> = Array::with_max_entries(layout::COARSE_SLOTS, BPF_F_MMAPABLE);
 
 #[map]
 pub static COUNTERS: PerCpuArray<layout::Counter> =

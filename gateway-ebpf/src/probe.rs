@@ -29,6 +29,13 @@ pub fn probe_verdict(ctx: XdpContext) -> u32 {
     u32::from(xdp::handle(&ctx).reason.id())
 }
 
+/// For `gateway explain packet`: returns the reason's id and, above it, the interface by which the packet leaves.
+#[xdp(frags)]
+pub fn probe_explain(ctx: XdpContext) -> u32 {
+    let outcome = xdp::handle(&ctx);
+    u32::from(outcome.reason.id()) | outcome.ifindex << 8
+}
+
 /// Returns the parser's reason and leaves what it read in `PROBE`.
 #[xdp(frags)]
 pub fn probe_parse(ctx: XdpContext) -> u32 {

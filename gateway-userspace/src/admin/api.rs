@@ -12,7 +12,7 @@ use axum::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{bans, capture, events, problem::Problem, services, status, targets};
+use super::{bans, capture, events, explain, problem::Problem, services, status, targets};
 use crate::{
     config,
     daemon::{Control, Reach, Request},
@@ -43,9 +43,11 @@ pub fn routes() -> Router<Arc<Control>> {
         .route("/v1/kernel/maps", get(|State(control): Shared| async move { Json(control.kernel.maps()) }))
         .route("/v1/kernel/sources", get(sources))
         .route("/v1/kernel/sources/{source}", get(source).delete(reset_source))
+        .route("/v1/kernel/verify", get(verify).post(repair))
         .route("/v1/limits", get(limits))
         .route("/v1/bans", get(bans::list).post(bans::add))
         .route("/v1/bans/{*cidr}", get(bans::show).delete(bans::remove))
+        .route("/v1/explain", post(explain::explain))
         .route("/v1/events", get(events::events))
         .route("/v1/capture", get(capture::capture))
         .route("/v1/reload", post(reload))
@@ -140,6 +142,14 @@ async fn source(
 async fn reset_source(State(control): Shared, Path(source): Path<IpAddr>) -> Result<Json<Value>, Problem> {
     control.kernel.reset(source)?;
     Ok(Json(json!({ "reset": source })))
+}
+
+async fn verify(State(control): Shared) -> Result<Json<kernel::VerifyReport>, Problem> {
+    Ok(Json(control.verify_kernel(false)?))
+}
+
+async fn repair(State(control): Shared) -> Result<Json<kernel::VerifyReport>, Problem> {
+    Ok(Json(control.verify_kernel(true)?))
 }
 
 async fn limits(State(control): Shared) -> Json<Value> {

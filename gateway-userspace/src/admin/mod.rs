@@ -6,6 +6,7 @@ mod api;
 mod bans;
 mod capture;
 mod events;
+mod explain;
 mod peer;
 mod problem;
 mod services;

@@ -25,6 +25,12 @@ pub enum Kernel {
         #[arg(long, default_value_t = 20)]
         top: usize,
     },
+    /// Compare every map with what the config says it must hold; exits 1 if anything differs
+    Verify {
+        /// Write what differs
+        #[arg(long)]
+        repair: bool,
+    },
     /// Remove the kernel half's pinned programs and maps, also after a crash; bans and buckets are forgotten
     Detach {
         /// The config that says where they are pinned [default: /sys/fs/bpf/gateway]
@@ -49,6 +55,15 @@ impl Kernel {
             Kernel::Sources { top } => {
                 let rows = client::get(global, &format!("/v1/kernel/sources?top={top}"))?;
                 output::print(global, &rows, || limit::sources(&rows));
+            }
+            Kernel::Verify { repair } => {
+                let path = "/v1/kernel/verify";
+                let report =
+                    if repair { client::post(global, path, None)? } else { client::get(global, path)? };
+                output::print(global, &report, || differences(&report, repair));
+                if report["total"] != report["repaired"] {
+                    return Ok(exit::FAILED);
+                }
             }
             Kernel::Detach { config, pin } => {
                 let pin = match config {
@@ -79,6 +94,21 @@ fn describe(status: &Value) -> String {
             ]
         });
     out + "\n" + &table(&["INTERFACE", "ACTION", "REASON", "PACKETS", "BYTES"], rows)
+}
+
+fn differences(report: &Value, repair: bool) -> String {
+    let listed = report["differences"].as_array();
+    let lines = listed.into_iter().flatten().map(|difference| {
+        let [map, key, is, should] = ["map", "key", "is", "should"].map(|field| text(&difference[field]));
+        format!("{map} {key}: is {is}, should be {should}\n")
+    });
+    let mut out: String = lines.collect();
+    let [checked, total, repaired] = ["checked", "total", "repaired"].map(|field| text(&report[field]));
+    out += &format!("{total} differences in {checked} entries");
+    if repair {
+        out += &format!("; {repaired} repaired");
+    }
+    out
 }
 
 fn list_maps(maps: &Value) -> String {

@@ -7,6 +7,7 @@ mod config;
 mod decap;
 mod doctor;
 pub mod exit;
+mod explain;
 mod kernel;
 mod lifecycle;
 mod limit;
@@ -99,7 +100,10 @@ enum Command {
     Observe(observe::Observe),
     /// Write packets with their verdicts as pcapng
     Capture(capture::Capture),
-    /// Show or detach the kernel half
+    /// Tell what would become of a packet, and why, without sending one
+    #[command(subcommand)]
+    Explain(explain::Explain),
+    /// Show, verify or detach the kernel half
     #[command(subcommand)]
     Kernel(kernel::Kernel),
     /// On a target of an L4 service: take packets out of the packets that a gateway put them in
@@ -187,6 +191,7 @@ fn dispatch(global: &Global, command: Command) -> Outcome {
         Command::Limit(command) => command.run(global),
         Command::Observe(command) => command.run(global),
         Command::Capture(command) => command.run(global),
+        Command::Explain(command) => command.run(global),
         Command::Kernel(command) => command.run(global),
         Command::Decap(command) => command.run(global),
         Command::Doctor(command) => command.run(global),

@@ -8,7 +8,7 @@ use std::{
 use super::{control::Control, control::ReloadError};
 use crate::{
     config::model::Config,
-    kernel::KernelError,
+    kernel::{Difference, KernelError, VerifyReport},
     service::{self, Services},
 };
 
@@ -16,6 +16,10 @@ use crate::{
 const GATHER: Duration = Duration::from_millis(10);
 /// Between two attempts.
 const RETRY: Duration = Duration::from_secs(1);
+/// Between two verifications.
+const VERIFY_EVERY: Duration = Duration::from_secs(60);
+/// Differences that the log names.
+const LOGGED: usize = 10;
 
 impl Control {
     /// Why services of this config are not served: the kernel half is off.
@@ -47,6 +51,25 @@ impl Control {
         self.kernel.set_services(&service::specs(&self.snapshot.load().services))
     }
 
+    /// Compares the kernel half's maps with what the config, the targets' states and the bans make of them now. On the
+    /// control thread, as reloads are: no config is half taken up meanwhile.
+    ///
+    /// # Errors
+    /// The kernel half is off, or a map can be neither read nor written.
+    pub fn verify_kernel(&self, repair: bool) -> Result<VerifyReport, KernelError> {
+        self.push_services()?;
+        let report = self.kernel.verify(&self.snapshot.load().config.kernel, repair)?;
+        for difference in &report.differences[..report.differences.len().min(LOGGED)] {
+            let Difference { map, key, is, should } = difference;
+            tracing::warn!("kernel: {map} {key} is {is}, should be {should}");
+        }
+        if report.total > 0 {
+            let (differences, repaired) = (report.total, report.repaired);
+            tracing::warn!(differences, repaired, "kernel: the maps are not as the config says");
+        }
+        Ok(report)
+    }
+
     /// Ends the operators' overrides whose time is over.
     pub fn expire_overrides(&self) {
         let now = Instant::now();
@@ -66,6 +89,19 @@ impl Control {
                 self.services_changed.notify_one();
                 tracing::info!(service = %service.name, targets = over.join(" "), "override is over");
             }
+        }
+    }
+}
+
+/// Verifies the kernel half's maps every minute, or less often where that would take a hundredth of a CPU's time.
+pub async fn verify(control: Arc<Control>) {
+    let mut pause = VERIFY_EVERY;
+    loop {
+        tokio::time::sleep(pause).await;
+        match control.verify_kernel(false) {
+            Ok(report) => pause = VERIFY_EVERY.max(report.took * 100),
+            Err(KernelError::Off { .. }) => return,
+            Err(error) => tracing::warn!("kernel: the maps cannot be verified: {error}"),
         }
     }
 }

@@ -175,6 +175,7 @@ async fn serve(
     }
     tokio::task::spawn_local(upkeep(control.clone()));
     tokio::task::spawn_local(services::follow(control.clone()));
+    tokio::task::spawn_local(services::verify(control.clone()));
     tokio::task::spawn_local(crate::kernel_log::forward(control.clone()));
     tokio::task::spawn_local(watch(control.clone(), control.options.watch));
     let config = &control.snapshot.load().config;

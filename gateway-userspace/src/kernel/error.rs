@@ -43,6 +43,8 @@ pub enum KernelError {
         "steering needs {wanted} sockets, its map has room for {capacity}; use fewer workers or listeners"
     )]
     TooManySockets { wanted: usize, capacity: u32 },
+    #[error("this cannot be explained: {why}")]
+    Unexplained { why: String },
     #[error("a capture runs already; end that one first")]
     CaptureRunning,
     #[error("another gateway runs with the pins in {path}; stop it, or set another kernel.pin")]

@@ -13,6 +13,7 @@ mod counters;
 mod decap;
 mod doctor;
 mod error;
+mod explain;
 mod follow;
 mod interfaces;
 mod load_check;
@@ -29,12 +30,16 @@ mod steer;
 pub mod sys;
 mod table;
 mod tell;
+mod verify;
 
 use std::{
     net::IpAddr,
     os::fd::{AsFd as _, OwnedFd},
     path::Path,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -44,6 +49,7 @@ pub use capture::CaptureSpec;
 pub use decap::Decap;
 pub use doctor::doctor;
 pub use error::KernelError;
+pub use explain::{Explained, PacketSpec};
 pub use load_check::load_check;
 pub use report::{
     Ban, CapturedPacket, CheckState, ClockStatus, CounterRow, DetachReport, DoctorCheck, DropSample,
@@ -51,6 +57,7 @@ pub use report::{
 };
 pub use services::{ServiceRow, ServiceSpec, TargetSpec, TargetState};
 pub use steer::SteerListener;
+pub use verify::{Difference, VerifyReport};
 
 use crate::config::{model, units::Prefix};
 
@@ -61,6 +68,8 @@ const SAMPLES: usize = 4096;
 /// of a second) and a `sync` that changes ten thousands of prefixes.
 pub struct KernelPlane {
     state: Mutex<State>,
+    /// Differences that the last verification left.
+    drift: AtomicUsize,
 }
 
 /// See [`KernelPlane::runner`].
@@ -99,7 +108,7 @@ impl KernelPlane {
             Err(error) if cfg.required || error.is_insisted() => return Err(error),
             Err(error) => State::Off(tell::status_off(cfg, Some(&error))),
         };
-        let plane = Self { state: Mutex::new(state) };
+        let plane = Self { state: Mutex::new(state), drift: AtomicUsize::new(0) };
         let status = plane.status();
         status.warnings.iter().for_each(|warning| tracing::warn!("kernel: {warning}"));
         tracing::debug!("kernel: {}", status.summary());
@@ -115,7 +124,7 @@ impl KernelPlane {
     pub fn start_detached(cfg: &model::Kernel) -> Result<Self, KernelError> {
         let off = || KernelError::Off { why: "the config asks for no part of it".into() };
         let loaded = start::start(cfg, true)?.ok_or_else(off)?;
-        Ok(Self { state: Mutex::new(State::On(Box::new(loaded))) })
+        Ok(Self { state: Mutex::new(State::On(Box::new(loaded))), drift: AtomicUsize::new(0) })
     }
 
     /// One of the object's XDP programs, to be run by hand. It may be run by several threads at once.
@@ -277,6 +286,36 @@ impl KernelPlane {
     /// Ends a capture: how many packets were wanted and not had.
     pub fn stop_capture(&self) -> u64 {
         self.on(0, Loaded::stop_capture)
+    }
+
+    /// Reads all maps back and compares them with what this config, the services of the last
+    /// [`Self::set_services`] and the bans in force make of them. `repair`: writes what differs.
+    ///
+    /// # Errors
+    /// The kernel half is off, or a map can be neither read nor written.
+    pub fn verify(&self, cfg: &model::Kernel, repair: bool) -> Result<VerifyReport, KernelError> {
+        let off = || Err(KernelError::Off { why: "nothing is loaded".into() });
+        let mut report = self.on(off(), |loaded| loaded.verify(cfg, repair))?;
+        if repair && report.total > 0 {
+            let left = self.on(off(), |loaded| loaded.verify(cfg, false))?;
+            report.repaired = report.total.saturating_sub(left.total);
+        }
+        self.drift.store(report.total - report.repaired, Relaxed);
+        Ok(report)
+    }
+
+    /// What the loaded programs would do with a packet, with the tables as they are now and without changing them.
+    ///
+    /// # Errors
+    /// The packet cannot be, or the kernel half cannot be asked.
+    pub fn explain(&self, packet: &PacketSpec) -> Result<Explained, KernelError> {
+        let off = Err(KernelError::Off { why: "nothing is loaded".into() });
+        self.on(off, |loaded| loaded.explain(packet))
+    }
+
+    /// Differences that the last verification found and did not repair.
+    pub fn drift(&self) -> usize {
+        self.drift.load(Relaxed)
     }
 
     /// To be called every second: sweeps bans that are over, follows interfaces that come and go, keeps the clock

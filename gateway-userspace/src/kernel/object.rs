@@ -76,10 +76,20 @@ pub fn flow_sets(flows: u32) -> (u32, u32) {
 
 /// Loads the object's maps, taking over those that are pinned.
 pub fn load(pins: Option<&Pins>, flows: u32) -> Result<(Ebpf, Maps), KernelError> {
+    let shared: Vec<&str> = pinned().collect();
+    load_sharing(pins, &shared, flows)
+}
+
+/// Loads the object's maps, taking over these of those that are pinned; the others are its own.
+pub fn load_sharing(
+    pins: Option<&Pins>,
+    shared: &[&'static str],
+    flows: u32,
+) -> Result<(Ebpf, Maps), KernelError> {
     let refused = |error: &dyn std::error::Error| KernelError::Load { program: "maps", why: chain(error) };
     let mut loader = EbpfLoader::new();
     if let Some(pins) = pins {
-        for map in pinned() {
+        for map in shared {
             loader.map_pin_path(map, pins.map(map));
         }
     }

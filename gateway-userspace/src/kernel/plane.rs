@@ -21,6 +21,7 @@ use super::{
     clock::{self, Jiffies},
     counters::BucketCount,
     error::{KernelError, chain},
+    explain::Sandbox,
     log::ProgramLog,
     object::{KeyV4, KeyV6, Maps},
     pins::Pins,
@@ -71,6 +72,8 @@ pub struct Loaded {
     pub(super) bucket_count: BucketCount,
     pub(super) log: Option<ProgramLog>,
     pub(super) services: Services,
+    /// While somebody asks.
+    pub(super) sandbox: Option<Box<Sandbox>>,
     pub(super) ticks: u32,
 }
 
@@ -142,8 +145,12 @@ impl Loaded {
         result
     }
 
-    /// The tables and settings for a config, without its interfaces.
-    fn compile(&self, cfg: &model::Kernel) -> Result<(Rules, Desired, Settings), KernelError> {
+    /// The tables and settings for a config at `now`, without its interfaces.
+    pub(super) fn compile(
+        &self,
+        cfg: &model::Kernel,
+        now: u64,
+    ) -> Result<(Rules, Desired, Settings), KernelError> {
         let rules = settings::rules(cfg);
         for (family, is_v4) in [("IPv4", true), ("IPv6", false)] {
             let count = rules.actions.keys().filter(|prefix| prefix.addr.is_ipv4() == is_v4).count();
@@ -152,10 +159,10 @@ impl Loaded {
                 return Err(KernelError::TooManyPrefixes { family, count, capacity: ACCESS_CAPACITY - 4096 });
             }
         }
-        let desired = table::desired(&rules, &self.bans, cfg.limit.ipv6_prefix, sys::monotonic_ns());
+        let desired = table::desired(&rules, &self.bans, cfg.limit.ipv6_prefix, now);
         let limits = settings::limits(cfg);
-        let now = limits.map(|limits| limits.scaled(self.load_factor));
-        let mut settings = settings::compile(cfg, self.seed, now);
+        let scaled = limits.map(|limits| limits.scaled(self.load_factor));
+        let mut settings = settings::compile(cfg, self.seed, scaled);
         settings.clock = self.clock_for(&limits);
         settings.service_limits = self.settings.service_limits;
         settings.interfaces = self.settings.interfaces;
@@ -185,7 +192,7 @@ impl Loaded {
     }
 
     pub fn plan(&self, cfg: &model::Kernel) -> Result<SyncReport, KernelError> {
-        let (_, desired, settings) = self.compile(cfg)?;
+        let (_, desired, settings) = self.compile(cfg, sys::monotonic_ns())?;
         Ok(self.report(&desired, &settings, &self.wanted(cfg)))
     }
 
@@ -209,7 +216,7 @@ impl Loaded {
     }
 
     pub fn sync(&mut self, cfg: &model::Kernel) -> Result<SyncReport, KernelError> {
-        let (rules, desired, mut settings) = self.compile(cfg)?;
+        let (rules, desired, mut settings) = self.compile(cfg, sys::monotonic_ns())?;
         let wanted = self.wanted(cfg);
         let report = self.report(&desired, &settings, &wanted);
         let indexes: Vec<u32> = wanted.iter().filter_map(|name| sys::ifindex(name)).collect();
@@ -304,6 +311,7 @@ impl Loaded {
         }
         self.ticks = self.ticks.wrapping_add(1);
         self.tend_services();
+        self.close_sandbox();
         if self.ticks.is_multiple_of(CLOCK_EVERY) {
             self.correct_clock();
         }
@@ -343,7 +351,7 @@ pub(super) fn xdp_of(ebpf: &mut Ebpf) -> Result<&mut Xdp, KernelError> {
 }
 
 /// Writes or removes an entry of the access list.
-fn set(
+pub(super) fn set(
     maps: &mut Maps,
     prefix: Prefix,
     entry: Option<gateway_common::maps::Access>,

@@ -132,7 +132,7 @@ fn address(key: u64) -> IpAddr {
     }
 }
 
-fn show(key: u64, ipv6_mask: u64) -> String {
+pub(super) fn show(key: u64, ipv6_mask: u64) -> String {
     if let Some(v4) = key_v4(key) {
         Ipv4Addr::from(v4).to_string()
     } else if key_is_link_local(key) {

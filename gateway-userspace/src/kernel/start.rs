@@ -79,6 +79,7 @@ pub fn start(cfg: &model::Kernel, bench: bool) -> Result<Option<Loaded>, KernelE
         bucket_count: BucketCount::default(),
         log,
         services: Services::default(),
+        sandbox: None,
         ticks: 0,
     };
     if !steer && let Some(pins) = &loaded.pins {

@@ -4,7 +4,7 @@
 //! it entry by entry, and only then is the old half cleared: no connection finds a listener without sockets.
 
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     fs::{self, File},
     net::IpAddr,
     os::fd::{AsRawFd as _, BorrowedFd},
@@ -37,7 +37,8 @@ pub struct SteerListener<'a> {
 #[derive(Default)]
 pub struct Steering {
     link: Option<FdLink>,
-    keys: HashSet<SteerKey>,
+    /// What the table of listeners holds.
+    pub(super) keys: HashMap<SteerKey, Workers>,
     upper_half: bool,
     pub listeners: usize,
     pub sockets: usize,
@@ -65,7 +66,7 @@ impl Steering {
         }
         let base = if self.upper_half { 0 } else { HALF };
         let mut next = base;
-        let mut keys = HashSet::new();
+        let mut keys = HashMap::new();
         for listener in listeners.iter().filter(|listener| !listener.sockets.is_empty()) {
             let first = next;
             for socket in &listener.sockets {
@@ -75,10 +76,10 @@ impl Steering {
             for key in keys_of(listener.bind) {
                 let workers = Workers { first, count: next - first, seed };
                 maps.steer.insert(key, workers, 0).map_err(KernelError::map(name::STEER))?;
-                keys.insert(key);
+                keys.insert(key, workers);
             }
         }
-        for gone in self.keys.difference(&keys) {
+        for gone in self.keys.keys().filter(|key| !keys.contains_key(key)) {
             let _ = maps.steer.remove(gone);
         }
         let old = if self.upper_half { HALF } else { 0 };

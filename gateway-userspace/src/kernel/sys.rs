@@ -139,43 +139,130 @@ pub fn for_each_entry<K: aya::Pod + Default, V: aya::Pod + Default>(
     }
 }
 
+/// The kernel's part of `union bpf_attr`.
+#[repr(C)]
+#[derive(Default)]
+struct TestRun {
+    prog_fd: u32,
+    retval: u32,
+    data_size_in: u32,
+    data_size_out: u32,
+    data_in: u64,
+    data_out: u64,
+    repeat: u32,
+    duration_ns: u32,
+    ctx_size_in: u32,
+    ctx_size_out: u32,
+    ctx_in: u64,
+    ctx_out: u64,
+    flags: u32,
+    cpu: u32,
+    batch_size: u32,
+    _pad: u32,
+}
+
+/// # Safety
+/// Its addresses are of memory of the sizes that it gives, and zero where it gives none.
+unsafe fn run(run: &mut TestRun) -> io::Result<()> {
+    const BPF_PROG_TEST_RUN: libc::c_long = 10;
+    // SAFETY: the caller's promise; the structure is what the call asks for.
+    let done =
+        unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_TEST_RUN, &raw mut *run, size_of::<TestRun>()) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// `BPF_PROG_TEST_RUN`: hands a packet (at least 14 bytes) to a program `repeat` times. The last return value, and the
 /// mean time of a run.
 pub fn test_run(program: BorrowedFd<'_>, packet: &[u8], repeat: u32) -> io::Result<(u32, Duration)> {
-    #[repr(C)]
-    #[derive(Default)]
-    struct TestRun {
-        prog_fd: u32,
-        retval: u32,
-        data_size_in: u32,
-        data_size_out: u32,
-        data_in: u64,
-        data_out: u64,
-        repeat: u32,
-        duration_ns: u32,
-        ctx_size_in: u32,
-        ctx_size_out: u32,
-        ctx_in: u64,
-        ctx_out: u64,
-        flags: u32,
-        cpu: u32,
-        batch_size: u32,
-        _pad: u32,
-    }
-    const BPF_PROG_TEST_RUN: libc::c_long = 10;
-    let mut run = TestRun {
+    let mut test = TestRun {
         prog_fd: program.as_raw_fd() as u32,
         data_size_in: packet.len() as u32,
         data_in: packet.as_ptr() as u64,
         repeat,
         ..TestRun::default()
     };
-    // SAFETY: the kernel reads the packet and writes into the structure only.
-    let done = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_TEST_RUN, &raw mut run, size_of::<TestRun>()) };
-    if done < 0 {
-        return Err(io::Error::last_os_error());
+    // SAFETY: the kernel reads the packet.
+    unsafe { run(&mut test)? };
+    Ok((test.retval, Duration::from_nanos(u64::from(test.duration_ns))))
+}
+
+/// `BPF_PROG_TEST_RUN` of an XDP program on one packet, as if it came in at an interface (zero: the loopback). The
+/// return value and the packet that the program left.
+pub fn test_run_packet(program: BorrowedFd<'_>, packet: &[u8], ifindex: u32) -> io::Result<(u32, Vec<u8>)> {
+    // Of `struct xdp_md`: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
+    let context = [0, packet.len() as u32, 0, ifindex, 0, 0];
+    // More than what any way of forwarding adds.
+    let mut out = vec![0; packet.len() + 256];
+    let mut test = TestRun {
+        prog_fd: program.as_raw_fd() as u32,
+        data_size_in: packet.len() as u32,
+        data_in: packet.as_ptr() as u64,
+        data_size_out: out.len() as u32,
+        data_out: out.as_mut_ptr() as u64,
+        repeat: 1,
+        ..TestRun::default()
+    };
+    if ifindex != 0 {
+        (test.ctx_in, test.ctx_size_in) = (context.as_ptr() as u64, size_of_val(&context) as u32);
     }
-    Ok((run.retval, Duration::from_nanos(u64::from(run.duration_ns))))
+    // SAFETY: the kernel reads the packet and the context and writes at most `data_size_out` bytes.
+    unsafe { run(&mut test)? };
+    out.truncate(test.data_size_out as usize);
+    Ok((test.retval, out))
+}
+
+/// The values of an array that is made to be mapped.
+#[derive(Debug)]
+pub struct Mapped {
+    at: std::ptr::NonNull<u64>,
+    words: usize,
+}
+
+// SAFETY: the mapping is of the whole process and this is its only owner.
+unsafe impl Send for Mapped {}
+
+impl Mapped {
+    /// Maps `bytes` of them.
+    pub fn new(map: BorrowedFd<'_>, bytes: usize, writable: bool) -> io::Result<Self> {
+        let protection = if writable { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_READ };
+        // SAFETY: a new mapping where there is room for it.
+        let at = unsafe {
+            libc::mmap(std::ptr::null_mut(), bytes, protection, libc::MAP_SHARED, map.as_raw_fd(), 0)
+        };
+        if at == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let at = std::ptr::NonNull::new(at.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self { at, words: bytes / 8 })
+    }
+
+    /// Makes this the same as another, which programs may be writing to: then some words are newer than others.
+    pub fn copy(&mut self, from: &Mapped) {
+        // SAFETY: both mappings are as long as they say, and different ones; this one was asked for to be written.
+        unsafe {
+            libc::memcpy(self.at.as_ptr().cast(), from.at.as_ptr().cast(), self.words.min(from.words) * 8)
+        };
+    }
+
+    pub fn words(&self) -> usize {
+        self.words
+    }
+
+    /// A word; zero beyond the end.
+    pub fn word(&self, at: usize) -> u64 {
+        if at >= self.words {
+            return 0;
+        }
+        // SAFETY: within the mapping. Volatile: programs may write to it.
+        unsafe { self.at.as_ptr().add(at).read_volatile() }
+    }
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours and nobody uses it any more.
+        unsafe { libc::munmap(self.at.as_ptr().cast(), self.words * 8) };
+    }
 }
 
 /// `BPF_MAP_CREATE`: an array of 64-bit words.

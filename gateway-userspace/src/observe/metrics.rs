@@ -284,6 +284,12 @@ fn kernel(control: &Control, families: &mut Families) {
     }
     families.gauges("kernel_map_entries", "Entries in a BPF map", entries);
     families.gauges("kernel_map_capacity", "Entries that a BPF map can hold", capacity);
+    let drift = vec![gauge(&[], control.kernel.drift() as f64)];
+    families.gauges(
+        "kernel_drift",
+        "Entries of maps that the last verification found not to be as the config says",
+        drift,
+    );
     families.gauges("kernel_bans", "Bans in force", vec![gauge(&[], control.kernel.bans().len() as f64)]);
 }
 

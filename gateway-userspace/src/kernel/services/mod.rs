@@ -5,6 +5,7 @@
 
 mod host;
 mod plan;
+mod verify;
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
@@ -21,6 +22,7 @@ use super::{error::KernelError, object, object::Maps, plane::Loaded, sys};
 use crate::config::model;
 
 pub use plan::{Plan, ring};
+pub(super) use verify::{mode_name, target_addr};
 
 /// A service as it should be.
 #[derive(Debug, Clone)]
@@ -111,6 +113,19 @@ impl Services {
         }
     }
 
+    /// Of the tables of connections and of replies.
+    pub(super) fn sets(&self) -> (u32, u32) {
+        self.sets
+    }
+
+    pub(super) fn target(&self, index: u16) -> Option<&service::Target> {
+        self.current.targets.get(&index)
+    }
+
+    pub(super) fn targets(&self) -> impl Iterator<Item = (u16, &service::Target)> {
+        self.current.targets.iter().map(|(index, target)| (*index, target))
+    }
+
     fn is_on(&self) -> bool {
         !self.current.services.is_empty()
     }
@@ -126,7 +141,7 @@ impl Services {
     }
 
     pub fn name_of(&self, service: u16) -> Option<&str> {
-        self.indexes.name_of(service)
+        self.indexes.service_name(service)
     }
 
     /// Writes the limits of every service, scaled, to the half of their map that begins at `base`.
