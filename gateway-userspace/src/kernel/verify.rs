@@ -307,8 +307,7 @@ fn fields(settings: &Settings) -> Vec<(&'static str, String)> {
 fn show_classes(limits: &[layout::Limits]) -> String {
     let with_limits = limits.iter().enumerate().filter(|(_, limits)| **limits != layout::Limits::default());
     let classes = with_limits.map(|(index, limits)| {
-        let [packets, new, bytes] =
-            [&limits.packets, &limits.new, &limits.bytes].map(|limit| show_limit(limit));
+        let [packets, new, bytes] = [&limits.packets, &limits.new, &limits.bytes].map(show_limit);
         format!("{}: {packets}, {new}, {bytes}", index + 1)
     });
     classes.collect::<Vec<_>>().join("; ")
