@@ -190,10 +190,10 @@ pub(in crate::kernel) fn mode_name(forward: u8) -> &'static str {
 
 fn show_key(key: &ServiceKey) -> String {
     let address = gateway_common::source::Address { hi: key.hi, lo: key.lo };
-    let protocol = match key.protocol {
+    let protocol = match key.protocol as u8 {
         gateway_common::packet::TCP => "tcp",
         gateway_common::packet::UDP => "udp",
         _ => "icmp",
     };
-    format!("{}/{protocol}", SocketAddr::new(address.into(), key.port))
+    format!("{}/{protocol}", SocketAddr::new(address.into(), key.port as u16))
 }
