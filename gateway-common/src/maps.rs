@@ -25,6 +25,11 @@ pub const SOCKETS_CAPACITY: u32 = 8192;
 /// Bytes of the ring of samples; a power of two of pages.
 pub const EVENTS_BYTES: u32 = 1 << 18;
 
+/// Classes of sources, that of all others (0) included; a power of two.
+pub const CLASSES: usize = 16;
+/// Limits of services: two a service, of which [`Settings::service_limits`] says which count.
+pub const SERVICE_LIMITS_CAPACITY: u32 = 2 * crate::service::RINGS_CAPACITY;
+
 /// Map names, as in the object and as pinned.
 pub mod name {
     pub const SETTINGS: &str = "SETTINGS";
@@ -33,6 +38,8 @@ pub mod name {
     pub const BANS: &str = "BANS";
     pub const COARSE: &str = "COARSE";
     pub const BUCKETS: &str = "BUCKETS";
+    pub const DROPS: &str = "DROPS";
+    pub const SERVICE_LIMITS: &str = "SERVICE_LIMITS";
     pub const COUNTERS: &str = "COUNTERS";
     pub const SLOTS: &str = "SLOTS";
     pub const EVENTS: &str = "EVENTS";
@@ -42,7 +49,7 @@ pub mod name {
 
     /// Those that outlive the daemon: bans, buckets and counters. The rest is written anew by every start, so a
     /// new program never runs on another's settings.
-    pub const PINNED: &[&str] = &[ACCESS_V4, ACCESS_V6, BANS, BUCKETS, COUNTERS, SLOTS];
+    pub const PINNED: &[&str] = &[ACCESS_V4, ACCESS_V6, BANS, BUCKETS, DROPS, COUNTERS, SLOTS];
 }
 
 /// The one entry of `SETTINGS`: two settings and which of them counts. Userspace fills the idle one and then
@@ -60,8 +67,8 @@ pub struct Switch {
 #[repr(C)]
 pub struct Settings {
     pub clock: Clock,
-    pub packets: Limit,
-    pub new: Limit,
+    /// By class. Here and not in a map of their own, so that all of them change at once.
+    pub limits: [Limits; CLASSES],
     /// Random a start, so that nobody can choose addresses that collide.
     pub seed: u64,
     /// Ones where an IPv6 source's upper half counts, see [`Address::key`].
@@ -77,7 +84,55 @@ pub struct Settings {
     pub flags: u32,
     /// Zero: unused. An interface's position here is its slot in the counters.
     pub interfaces: [u32; INTERFACES],
-    pub _pad: u32,
+    /// Where the limits of services begin in `SERVICE_LIMITS`.
+    pub service_limits: u32,
+}
+
+/// What one source may send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Limits {
+    pub packets: Limit,
+    /// TCP SYNs.
+    pub new: Limit,
+    pub bytes: Limit,
+    /// Bits of [`limits_flag`].
+    pub flags: u64,
+}
+
+/// Bits of [`Limits::flags`].
+pub mod limits_flag {
+    /// At least one of them is on.
+    pub const ON: u64 = 1;
+    /// What is over passes.
+    pub const SOFT: u64 = 1 << 1;
+}
+
+impl Limits {
+    #[inline(always)]
+    pub const fn is_on(&self) -> bool {
+        self.flags & limits_flag::ON != 0
+    }
+
+    #[inline(always)]
+    pub const fn is_soft(&self) -> bool {
+        self.flags & limits_flag::SOFT != 0
+    }
+
+    /// These limits, `soft` or not.
+    #[cfg(any(test, feature = "user"))]
+    pub fn new(packets: Limit, new: Limit, bytes: Limit, soft: bool) -> Self {
+        let on = packets.is_on() || new.is_on() || bytes.is_on();
+        let flags = if on { limits_flag::ON } else { 0 } | if soft { limits_flag::SOFT } else { 0 };
+        Self { packets, new, bytes, flags }
+    }
+
+    /// All rates times `factor` (above 0, at most 1). Below 1 there is overload, and none is soft.
+    #[cfg(any(test, feature = "user"))]
+    pub fn scaled(&self, factor: f64) -> Self {
+        let soft = self.is_soft() && factor >= 1.0;
+        Self::new(self.packets.scaled(factor), self.new.scaled(factor), self.bytes.scaled(factor), soft)
+    }
 }
 
 /// Bits of [`Settings::flags`]: what is empty is not looked up.
@@ -85,7 +140,7 @@ pub mod flag {
     pub const ACCESS_V4: u32 = 1;
     pub const ACCESS_V6: u32 = 1 << 1;
     pub const BANS: u32 = 1 << 2;
-    /// At least one limit is on.
+    /// At least one limit of [`Settings::limits`] is on.
     pub const LIMITS: u32 = 1 << 3;
     /// An attached interface is the loopback: its sources are no martians.
     pub const LOOPBACK: u32 = 1 << 4;
@@ -120,13 +175,20 @@ pub struct Access {
     pub code: u8,
     /// Not zero: a rule inside a banned prefix, banned with it; the ban itself is another entry.
     pub derived: u8,
-    pub _pad: u32,
+    /// The class of limits of the sources here, where they are judged on by limits.
+    pub class: u8,
+    pub _pad: [u8; 3],
 }
 
 impl Access {
     /// A rule without an end.
     pub const fn rule(action: u8) -> Self {
-        Self { until_ns: 0, since_ns: 0, action, after: action, code: 0, derived: 0, _pad: 0 }
+        Self { until_ns: 0, since_ns: 0, action, after: action, code: 0, derived: 0, class: 0, _pad: [0; 3] }
+    }
+
+    /// The same rule for sources of a class.
+    pub const fn of_class(self, class: u8) -> Self {
+        Self { class, ..self }
     }
 
     /// The action at `now`.
@@ -161,12 +223,13 @@ pub struct Ban {
     pub _pad: [u8; 6],
 }
 
-/// Two words shared by all sources of one hash.
+/// Three words shared by all sources of one hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct Coarse {
     pub packets_tat: u64,
     pub new_tat: u64,
+    pub bytes_tat: u64,
 }
 
 /// One CPU's count of an interface's packets with one reason.
@@ -246,11 +309,12 @@ pub struct Workers {
 }
 
 const _: () = {
-    assert!(size_of::<Settings>() == 16 + 2 * 24 + 6 * 8 + 4 + 4 * INTERFACES + 4);
+    assert!(size_of::<Limits>() == 80 && CLASSES.is_power_of_two());
+    assert!(size_of::<Settings>() == 16 + CLASSES * 80 + 6 * 8 + 4 + 4 * INTERFACES + 4);
     assert!(size_of::<Switch>() == 8 + 2 * size_of::<Settings>());
     assert!(size_of::<Access>() == 24);
     assert!(size_of::<Ban>() == 24);
-    assert!(size_of::<Coarse>() == 16);
+    assert!(size_of::<Coarse>() == 24);
     assert!(size_of::<Counter>() == 16);
     assert!(size_of::<Sample>() == 56);
     assert!(size_of::<SteerKey>() == 24);
@@ -261,7 +325,7 @@ const _: () = {
 #[cfg(feature = "user")]
 #[allow(unsafe_code)]
 mod pod {
-    use super::{Access, Ban, Coarse, Counter, SteerKey, Switch, Workers, Wrap};
+    use super::{Access, Ban, Coarse, Counter, Limits, SteerKey, Switch, Workers, Wrap};
 
     // SAFETY: all are `repr(C)`, `Copy`, made of integers only and without padding (sizes asserted above).
     unsafe impl aya::Pod for Switch {}
@@ -279,4 +343,6 @@ mod pod {
     unsafe impl aya::Pod for Workers {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Wrap {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Limits {}
 }

@@ -68,6 +68,32 @@ pub const fn key_v4(key: u64) -> Option<u32> {
     if key >> 32 == 0xffff_ffff { Some(key as u32) } else { None }
 }
 
+/// Tag of an IPv4 source's key at one service; the service is in the next 16 bits, the address below.
+const SERVICE_V4: u64 = 0xfffe << 48;
+/// Tag of an IPv6 source's key at one service; a hash of both is below.
+const SERVICE_V6: u64 = 0xfffd << 48;
+
+/// The key of a source's bucket at one service; service 0 stands for the limit for everything.
+#[inline(always)]
+pub const fn service_key(seed: u64, key: u64, service: u16) -> u64 {
+    if service == 0 {
+        key
+    } else if key_v4(key).is_some() {
+        SERVICE_V4 | (service as u64) << 32 | (key & 0xffff_ffff)
+    } else {
+        SERVICE_V6 | crate::hash::of_key(seed ^ ((service as u64) << 48), key) >> 16
+    }
+}
+
+/// The source and the service behind a key, as far as it tells: not those of IPv6 sources at a service.
+pub const fn service_key_parts(key: u64) -> Option<(u64, u16)> {
+    match key >> 48 {
+        0xfffe => Some((V4_KEY | (key & 0xffff_ffff), (key >> 32) as u16)),
+        0xfffd => None,
+        _ => Some((key, 0)),
+    }
+}
+
 /// Whether a key stands for one link-local neighbour, whose whole address the key does not hold.
 pub const fn key_is_link_local(key: u64) -> bool {
     key >> 48 == LINK_LOCAL
@@ -132,6 +158,19 @@ mod tests {
         assert_eq!(key_v4(address("10.0.0.1").key(mask)), Some(0x0a00_0001));
         assert_ne!(address("10.0.0.1").key(mask), address("10.0.0.2").key(mask));
         assert_eq!(key_v4(address("2001:db8::1").key(mask)), None);
+    }
+
+    #[test]
+    fn keys_at_services_differ_by_source_and_service_and_tell_ipv4_sources() {
+        let (v4, v6) = (address("10.0.0.1").key(u64::MAX), address("2001:db8::1").key(u64::MAX));
+        for key in [v4, v6] {
+            let all = [0, 1, 2, 4095].map(|service| service_key(7, key, service));
+            assert!(all.iter().enumerate().all(|(at, one)| !all[..at].contains(one)));
+            assert_eq!(all[0], key);
+        }
+        assert_eq!(service_key_parts(service_key(7, v4, 300)), Some((v4, 300)));
+        assert_eq!(service_key_parts(v6), Some((v6, 0)));
+        assert_eq!(service_key_parts(service_key(7, v6, 300)), None);
     }
 
     #[test]

@@ -20,8 +20,21 @@ pub struct Way {
     pub key: u64,
     pub packets_tat: u64,
     pub new_tat: u64,
-    /// Packets refused; for people, and may be a little off.
+    pub bytes_tat: u64,
+}
+
+/// What a bucket refused, at the bucket's index in a map of its own: only drops touch it. For people, and may be a
+/// little off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Drops {
+    /// The source's key; zero: nothing was dropped here yet.
+    pub source: u64,
+    /// At which service it was over the limit; zero: at the limit for everything.
+    pub service: u64,
     pub dropped: u64,
+    /// When the first of these was dropped.
+    pub since_ns: u64,
 }
 
 /// Two buckets in one cache line.
@@ -33,8 +46,19 @@ pub struct Set(pub [Way; 2]);
 #[allow(unsafe_code)]
 // SAFETY: `repr(C)`, `Copy`, made of integers only and without padding (size asserted below).
 unsafe impl aya::Pod for Set {}
+#[cfg(feature = "user")]
+#[allow(unsafe_code)]
+// SAFETY: as above.
+unsafe impl aya::Pod for Drops {}
 
-const _: () = assert!(size_of::<Set>() == 64 && SETS.is_power_of_two() && SHARED.is_power_of_two());
+const _: () = assert!(size_of::<Set>() == 64 && size_of::<Drops>() == 32);
+const _: () = assert!(SETS.is_power_of_two() && SHARED.is_power_of_two());
+
+/// The index of a way's [`Drops`].
+#[inline(always)]
+pub const fn drops_index(set: u32, way: u32) -> u32 {
+    (set & (SETS - 1)) * 2 + (way & 1)
+}
 
 /// Where a source's bucket can be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,20 +80,20 @@ pub const fn places(seed: u64, key: u64) -> Places {
 /// Whether a bucket may be given to another source at `now`.
 #[inline(always)]
 pub const fn is_full(way: &Way, now: u64) -> bool {
-    way.packets_tat <= now && way.new_tat <= now
+    way.packets_tat <= now && way.new_tat <= now && way.bytes_tat <= now
 }
 
-/// The limit of a shared bucket: four times the source's and at least 32 a second, which single packets from eight
-/// million sources a second do not exhaust.
+/// The limit of a shared bucket: four times the source's and at least 32 a second (of bytes 2 MiB), which single
+/// packets from eight million sources a second do not exhaust.
 #[inline(always)]
 pub const fn shared(limit: &Limit) -> Limit {
     const SLOWEST_NS: u64 = 1_000_000_000 / 32;
     const DEEPEST_NS: u64 = 1_000_000_000;
     let quarter = if limit.interval_ns < 4 { 1 } else { limit.interval_ns / 4 };
     let interval_ns = if quarter > SLOWEST_NS { SLOWEST_NS } else { quarter };
-    let deep = if limit.tolerance_ns > DEEPEST_NS { DEEPEST_NS } else { limit.tolerance_ns };
-    let tolerance_ns = if deep < 16 * interval_ns { 16 * interval_ns } else { deep };
-    Limit { interval_ns, tolerance_ns, horizon_ns: 2 * (tolerance_ns + interval_ns) + 100_000_000 }
+    let deep = if limit.depth_ns > DEEPEST_NS { DEEPEST_NS } else { limit.depth_ns };
+    let depth_ns = if deep < 17 * interval_ns { 17 * interval_ns } else { deep };
+    Limit { interval_ns, depth_ns, horizon_ns: 2 * depth_ns + 100_000_000 }
 }
 
 #[cfg(test)]

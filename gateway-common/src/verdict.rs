@@ -130,6 +130,10 @@ reasons! {
     FlowsFull = 31, "flows_full", Drop;
     /// There was no room to rewrite the packet.
     NoRoom = 32, "no_room", Drop;
+    /// Over the source's bucket of bytes.
+    LimitBytes = 33, "limit_bytes", Drop;
+    /// Over a limit whose mode is soft, without overload.
+    OkSoft = 34, "ok_soft", Pass;
 }
 
 impl Reason {

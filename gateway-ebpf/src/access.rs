@@ -9,26 +9,27 @@ use gateway_common::{
 
 use crate::maps;
 
-/// `Err`: the access list settles it, one way or the other.
+/// The class of limits of the source. `Err`: the access list settles it, one way or the other.
 #[inline(always)]
-pub fn judge(settings: &Settings, parsed: &Parsed, now: u64) -> Result<(), Reason> {
+pub fn judge(settings: &Settings, parsed: &Parsed, now: u64) -> Result<u8, Reason> {
     let source = parsed.source;
     let rule = if source.is_v4() {
         if settings.flags & flag::ACCESS_V4 == 0 {
-            return Ok(());
+            return Ok(0);
         }
         maps::ACCESS_V4.get(Key::new(32, (source.lo as u32).to_be_bytes()))
     } else {
         if settings.flags & flag::ACCESS_V6 == 0 {
-            return Ok(());
+            return Ok(0);
         }
         maps::ACCESS_V6.get(Key::new(128, source.octets()))
     };
-    match rule.map(|rule| rule.action_at(now)) {
-        Some(access::BLOCK) => Err(Reason::Blocked),
-        Some(access::BAN) => Err(Reason::Banned),
-        Some(access::EXEMPT) => Err(Reason::Exempt),
-        _ => Ok(()),
+    let Some(rule) = rule else { return Ok(0) };
+    match rule.action_at(now) {
+        access::BLOCK => Err(Reason::Blocked),
+        access::BAN => Err(Reason::Banned),
+        access::EXEMPT => Err(Reason::Exempt),
+        _ => Ok(rule.class),
     }
 }
 

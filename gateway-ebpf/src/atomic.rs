@@ -2,6 +2,8 @@
 
 use core::arch::asm;
 
+use gateway_common::bucket::Limit;
+
 /// Writes `new` where `old` still stands: what stood there.
 ///
 /// # Safety
@@ -27,13 +29,23 @@ pub unsafe fn compare_exchange(word: *mut u64, old: u64, new: u64) -> u64 {
 /// # Safety
 /// `word` points to an aligned `u64` in a map's value.
 #[inline(always)]
-pub unsafe fn take(word: *mut u64, limit: &gateway_common::bucket::Limit, now: u64) -> bool {
+pub unsafe fn take(word: *mut u64, limit: &Limit, now: u64) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { take_cost(word, limit, limit.interval_ns, now) }
+}
+
+/// Takes what fills again in `cost_ns` from the bucket at `word`; false: there is not so much in it.
+///
+/// # Safety
+/// `word` points to an aligned `u64` in a map's value.
+#[inline(always)]
+pub unsafe fn take_cost(word: *mut u64, limit: &Limit, cost_ns: u64, now: u64) -> bool {
     // SAFETY: the caller's promise. The kernel reads aligned words whole.
     let mut tat = unsafe { core::ptr::read_volatile(word) };
     // A failed exchange means that another CPU took a token meanwhile. Four in a row happen only in floods,
     // where a refusal is what all but a few packets get anyway.
     for _ in 0..4 {
-        let Some(next) = limit.decide(tat, now) else { return false };
+        let Some(next) = limit.decide_cost(tat, now, cost_ns) else { return false };
         // SAFETY: the caller's promise.
         let found = unsafe { compare_exchange(word, tat, next) };
         if found == tat {

@@ -28,6 +28,15 @@ pub static BANS: HashMap<u64, layout::Ban> =
 #[map]
 pub static BUCKETS: Array<table::Set> = Array::with_max_entries(table::SETS, BPF_F_MMAPABLE);
 
+/// What the buckets of `BUCKETS` refused.
+#[map]
+pub static DROPS: Array<table::Drops> = Array::with_max_entries(layout::BUCKETS_CAPACITY, 0);
+
+/// Limits of services, by the service.
+#[map]
+pub static SERVICE_LIMITS: Array<layout::Limits> =
+    Array::with_max_entries(layout::SERVICE_LIMITS_CAPACITY, BPF_F_MMAPABLE);
+
 /// Mapped by who asks what would become of a packet.
 #[map]
 pub static COARSE: Array<layout::Coarse> = Array::with_max_entries(layout::COARSE_SLOTS, BPF_F_MMAPABLE);

@@ -9,8 +9,9 @@ use aya_ebpf::{
 use gateway_common::{
     clock::Clock,
     forward::Outcome,
-    maps::{Settings, flag},
+    maps::{CLASSES, Settings, flag},
     packet::{self, Packet as _, bit},
+    service::option,
     verdict::{Action, Reason},
 };
 
@@ -55,7 +56,7 @@ fn judge(ctx: &XdpContext, settings: &Settings) -> Result<Outcome, Reason> {
         return Ok(Reason::Ok.into());
     }
     let now = now(&settings.clock);
-    access::judge(settings, parsed, now)?;
+    let class = access::judge(settings, parsed, now)?;
     let key = parsed.source.key(settings.ipv6_mask);
     access::banned(settings, key, now)?;
     let mut service = None;
@@ -70,9 +71,16 @@ fn judge(ctx: &XdpContext, settings: &Settings) -> Result<Outcome, Reason> {
     }
     let mut reason = Reason::Ok;
     if settings.flags & flag::LIMITS != 0 {
-        reason = limit::judge(settings, key, parsed, now)?;
+        let limits = &settings.limits[usize::from(class) & (CLASSES - 1)];
+        reason = limit::judge(ctx, settings, limits, key, parsed, now)?;
     }
     if let Some(service) = service {
+        if service.options & option::LIMITS != 0 {
+            let over = limit::gateway_limit_service(ctx.ctx, parsed, u32::from(service.service), now);
+            if over != 0 {
+                return Err(Reason::from_id(over as u8).unwrap_or(Reason::LimitShared));
+            }
+        }
         return Ok(forward::to_target(ctx, parsed, service, now));
     }
     if settings.flags & flag::SERVICES != 0

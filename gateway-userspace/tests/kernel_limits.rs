@@ -5,12 +5,18 @@ mod kernel_support;
 
 use std::time::{Duration, Instant};
 
-use gateway::{config::model::Kernel, kernel::KernelPlane};
+use gateway::{
+    config::{
+        model::{Kernel, KernelClass, LimitMode},
+        units::Place,
+    },
+    kernel::KernelPlane,
+};
 use gateway_common::verdict::Reason;
 use kernel_support::{
     accuracy, alone, attached, bucket, config, count,
     frames::{ACK, SYN, tcp_from, udp_from, udp_from_v6},
-    plane, send, verdict,
+    plane, prefixes, send, verdict,
 };
 
 fn limited(per_second: f64, burst: u64) -> Kernel {
@@ -189,4 +195,104 @@ fn a_reload_changes_the_limit_of_sources_that_were_blocked_by_the_old_one() {
     send(&plane, &frame, 5000);
     assert_eq!(verdict(&plane, &frame), Reason::Ok, "no limit is left");
     assert_eq!(plane.plan(&config()).unwrap(), Default::default());
+}
+
+/// A class of `from` with these packets.
+fn class(from: &[&str], per_second: f64, burst: u64) -> KernelClass {
+    let at = Place { file: std::sync::Arc::new("gateway.toml".into()), line: 1, column: 1 };
+    let packets = bucket(per_second, burst);
+    KernelClass { at, from: prefixes(from), packets, new: None, bytes: None, mode: LimitMode::Hard }
+}
+
+#[test]
+fn sources_of_a_class_have_its_limits_and_what_is_blocked_or_exempt_in_it_stays_so() {
+    needs_bpf!();
+    let mut cfg = limited(0.01, 5);
+    cfg.classes.insert("wide".into(), class(&["192.0.0.0/16", "2001:db8::/32"], 0.01, 50));
+    cfg.classes.insert("within".into(), class(&["192.0.3.0/24"], 0.01, 9));
+    cfg.limit.exempt = prefixes(&["192.0.4.0/24"]);
+    cfg.block.prefixes = prefixes(&["192.0.5.0/24"]);
+    cfg.block.except = prefixes(&["192.0.5.7/32"]);
+    let plane = plane(&cfg);
+    let passes = |frame: &[u8]| {
+        let before = count(&plane, Reason::Ok);
+        send(&plane, frame, 200);
+        count(&plane, Reason::Ok) - before
+    };
+    assert_eq!(passes(&udp_from([198, 51, 100, 1])), 5, "no class");
+    assert_eq!(passes(&udp_from([192, 0, 2, 1])), 50);
+    assert_eq!(passes(&udp_from([192, 0, 3, 1])), 9);
+    assert_eq!(passes(&udp_from([192, 0, 5, 7])), 50, "a hole in a block");
+    assert_eq!(passes(&udp_from_v6("2001:db8::1")), 50);
+    assert_eq!(verdict(&plane, &udp_from([192, 0, 4, 1])), Reason::Exempt);
+    assert_eq!(verdict(&plane, &udp_from([192, 0, 5, 1])), Reason::Blocked);
+    let left = |source: &str| plane.source(source.parse().unwrap()).unwrap().packets_left;
+    assert_eq!((left("192.0.2.1"), left("198.51.100.1")), (Some(0), Some(0)));
+
+    plane.sync(&limited(0.01, 5)).unwrap();
+    assert_eq!(passes(&udp_from([192, 0, 3, 2])), 5, "the class is gone");
+}
+
+#[test]
+fn bytes_are_limited_by_the_length_of_whole_frames() {
+    needs_bpf!();
+    let mut cfg = config();
+    cfg.limit.bytes = bucket(0.01, 6400);
+    let plane = plane(&cfg);
+    let frame = udp_from([192, 0, 2, 1]);
+    send(&plane, &frame, 1000);
+    let passed = 6400 / frame.len() as u64;
+    assert_eq!((count(&plane, Reason::Ok), count(&plane, Reason::LimitBytes)), (passed, 1000 - passed));
+    let row = plane.source("192.0.2.1".parse().unwrap()).unwrap();
+    assert!(row.bytes_left.unwrap() < frame.len() as u64, "{row:?}");
+    assert_eq!((row.dropped, row.packets_left), (1000 - passed, None));
+    assert!(row.drops_per_second > 0.0);
+    assert_eq!(verdict(&plane, &udp_from([192, 0, 2, 2])), Reason::Ok);
+}
+
+#[test]
+fn a_soft_limit_only_counts_until_there_is_overload() {
+    needs_bpf!();
+    let mut cfg = limited(0.01, 5);
+    cfg.limit.mode = LimitMode::Soft;
+    let plane = plane(&cfg);
+    let frame = udp_from([192, 0, 2, 1]);
+    send(&plane, &frame, 100);
+    assert_eq!((count(&plane, Reason::Ok), count(&plane, Reason::OkSoft)), (5, 95));
+    plane.set_load_factor(0.5).unwrap();
+    assert_eq!(verdict(&plane, &frame), Reason::LimitPackets);
+    plane.sync(&cfg).unwrap();
+    assert_eq!(verdict(&plane, &frame), Reason::LimitPackets, "a reload does not end the overload");
+    plane.set_load_factor(1.0).unwrap();
+    assert_eq!(verdict(&plane, &frame), Reason::OkSoft);
+}
+
+#[test]
+fn the_load_factor_slows_every_limit_down() {
+    needs_bpf!();
+    let _alone = alone();
+    let mut cfg = limited(10_000.0, 1000);
+    cfg.classes.insert("office".into(), class(&["198.51.100.0/24"], 2000.0, 200));
+    attached(&cfg, |plane| {
+        for factor in [0.1, 0.5, 1.0] {
+            plane.set_load_factor(factor).unwrap();
+            for (source, rate, burst) in
+                [([192, 0, 2, 1], 10_000.0, 1000.0), ([198, 51, 100, 1], 2000.0, 200.0)]
+            {
+                let frame = udp_from(source);
+                send(plane, &frame, 5000);
+                let got = kernel_support::flood(plane, &frame, Duration::from_secs(1));
+                let allowed = rate * factor * got.took.as_secs_f64();
+                // The first flood may leave a bucket that fills until the second begins.
+                let most = allowed * 1.03 + burst * 0.2 + 5.0;
+                assert!((got.passed as f64) < most, "{factor}: {} of {allowed}", got.passed);
+                let least = allowed * 0.9 - 5.0;
+                assert!(
+                    got.passed as f64 > least || got.pause > Duration::from_millis(80),
+                    "{factor}: {}",
+                    got.passed
+                );
+            }
+        }
+    });
 }

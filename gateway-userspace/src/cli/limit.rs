@@ -95,12 +95,18 @@ pub fn sources(rows: &Value) -> String {
                 text(&row["source"]),
                 text(&row["packets_left"]),
                 text(&row["new_left"]),
+                row["bytes_left"].as_u64().map_or("-".into(), output::short),
+                row["service"].as_str().unwrap_or("-").to_owned(),
                 row["dropped"].as_u64().map_or("-".into(), output::short),
+                row["drops_per_second"].as_f64().map_or("-".into(), |rate| format!("{rate:.1}")),
             ]
         })
         .collect();
     if rows.is_empty() {
         return "no source has a bucket".into();
     }
-    table(&["SOURCE", "PACKETS LEFT", "CONNECTIONS LEFT", "DROPPED"], rows)
+    table(
+        &["SOURCE", "PACKETS LEFT", "CONNECTIONS LEFT", "BYTES LEFT", "SERVICE", "DROPPED", "DROPS/S"],
+        rows,
+    )
 }

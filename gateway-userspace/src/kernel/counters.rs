@@ -20,7 +20,7 @@ use super::{
 };
 
 /// Reasons that are always told, so that a graph of them begins before the first packet does.
-const STABLE: [Reason; 7] = [
+const STABLE: [Reason; 8] = [
     Reason::Ok,
     Reason::NotIp,
     Reason::Exempt,
@@ -28,6 +28,7 @@ const STABLE: [Reason; 7] = [
     Reason::Banned,
     Reason::LimitPackets,
     Reason::LimitNew,
+    Reason::LimitBytes,
 ];
 
 /// Rows of all interfaces in use; `interfaces` is by slot.
@@ -102,6 +103,7 @@ pub fn map_rows(maps: &Maps, buckets: &mut BucketCount, used: &Used) -> Vec<MapR
         (name::BANS, "hash", used.bans, u64::from(layout::BANS_CAPACITY)),
         (name::BUCKETS, "array", sources, u64::from(layout::BUCKETS_CAPACITY)),
         (name::COARSE, "array", coarse, coarse),
+        (name::DROPS, "array", u64::from(layout::BUCKETS_CAPACITY), u64::from(layout::BUCKETS_CAPACITY)),
         (name::COUNTERS, "percpu_array", counters, counters),
         (name::EVENTS, "ringbuf", 0, u64::from(layout::EVENTS_BYTES)),
         (name::SETTINGS, "array", 1, 1),

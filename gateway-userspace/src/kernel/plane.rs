@@ -10,7 +10,11 @@ use aya::{
     maps::{Array, ProgramArray},
     programs::{ProgramError, Xdp},
 };
-use gateway_common::maps::{ACCESS_CAPACITY, Settings, Wrap, ban_code, flag, name};
+use gateway_common::{
+    clock::Clock,
+    maps::{ACCESS_CAPACITY, CLASSES, Limits, Settings, Wrap, ban_code, flag, name},
+    service::RINGS_CAPACITY,
+};
 
 use super::{
     attach::{self, Attached},
@@ -23,7 +27,7 @@ use super::{
     pins::Pins,
     report::SyncReport,
     services::Services,
-    settings,
+    settings::{self, FACTORS},
     steer::{SteerListener, Steering},
     sys,
     table::{self, Bans, Desired, Rules},
@@ -52,6 +56,10 @@ pub struct Loaded {
     pub(super) seed: u64,
     pub(super) jiffies: Option<Jiffies>,
     pub(super) settings: Settings,
+    /// By class, at a load factor of 1.
+    pub(super) limits: [Limits; CLASSES],
+    /// What all rates are multiplied by.
+    pub(super) load_factor: f64,
     pub(super) rules: Rules,
     pub(super) bans: Bans,
     /// Bans that have run out since somebody asked.
@@ -145,19 +153,42 @@ impl Loaded {
     ) -> Result<(Rules, Desired, Settings), KernelError> {
         let rules = settings::rules(cfg);
         for (family, is_v4) in [("IPv4", true), ("IPv6", false)] {
-            let count = rules.keys().filter(|prefix| prefix.addr.is_ipv4() == is_v4).count();
+            let count = rules.actions.keys().filter(|prefix| prefix.addr.is_ipv4() == is_v4).count();
             // Prefix bans need room too.
             if count > ACCESS_CAPACITY as usize - 4096 {
                 return Err(KernelError::TooManyPrefixes { family, count, capacity: ACCESS_CAPACITY - 4096 });
             }
         }
         let desired = table::desired(&rules, &self.bans, cfg.limit.ipv6_prefix, now);
-        let mut settings = settings::compile(cfg, self.seed, self.jiffies);
+        let limits = settings::limits(cfg);
+        let scaled = limits.map(|limits| limits.scaled(self.load_factor));
+        let mut settings = settings::compile(cfg, self.seed, scaled);
+        settings.clock = self.clock_for(&limits);
+        settings.service_limits = self.settings.service_limits;
         settings.interfaces = self.settings.interfaces;
         settings.flags |= settings::table_flags(desired.access.keys(), !desired.sources.is_empty());
         settings.flags |= self.settings.flags & (flag::LOOPBACK | flag::CAPTURE);
         self.services.settle(&mut settings);
         Ok((rules, desired, settings))
+    }
+
+    /// The clock that is exact enough for these limits and those of services.
+    pub(super) fn clock_for(&self, limits: &[Limits]) -> Clock {
+        settings::clock(self.jiffies, limits.iter().chain(self.services.limits()))
+    }
+
+    /// Multiplies all rates by `factor`; what is judged meanwhile is judged by the old limits or the new ones.
+    pub fn set_load_factor(&mut self, factor: f64) -> Result<(), KernelError> {
+        let factor = if factor.is_nan() { 1.0 } else { factor.clamp(*FACTORS.start(), *FACTORS.end()) };
+        if factor == self.load_factor {
+            return Ok(());
+        }
+        let service_limits = RINGS_CAPACITY - self.settings.service_limits;
+        self.services.write_limits(&mut self.maps, service_limits, factor)?;
+        let limits = self.limits.map(|limits| limits.scaled(factor));
+        self.switch(Settings { limits, service_limits, ..self.settings })?;
+        self.load_factor = factor;
+        Ok(())
     }
 
     pub fn plan(&self, cfg: &model::Kernel) -> Result<SyncReport, KernelError> {
@@ -202,6 +233,7 @@ impl Loaded {
             return Err(error);
         }
         self.rules = rules;
+        self.limits = settings::limits(cfg);
         self.ipv6_prefix = cfg.limit.ipv6_prefix;
         let new = if running { new } else { self.attach_new(&wanted)? };
         let (keep, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut self.attached)

@@ -90,8 +90,13 @@ pub struct SourceRow {
     /// Tokens; none: no such limit.
     pub packets_left: Option<u64>,
     pub new_left: Option<u64>,
+    pub bytes_left: Option<u64>,
+    /// The service whose limits these are; none: those for everything.
+    pub service: Option<String>,
     /// Packets refused by its buckets.
     pub dropped: u64,
+    /// Since the first of them, on average.
+    pub drops_per_second: f64,
     /// Seconds for which its buckets have been full.
     pub idle_seconds: f64,
 }

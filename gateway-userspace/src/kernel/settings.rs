@@ -6,11 +6,16 @@ use aya::maps::PerCpuValues;
 use gateway_common::{
     bucket::Limit,
     clock::Clock,
-    maps::{self as layout, INTERFACES, Settings, flag, name},
+    maps::{self as layout, CLASSES, INTERFACES, Limits, Settings, flag, name},
     source,
 };
 
-use super::{clock::Jiffies, error::KernelError, object::Maps};
+use super::{
+    clock::Jiffies,
+    error::KernelError,
+    object::Maps,
+    table::{self, Rules},
+};
 use crate::config::{model, units::Prefix};
 
 /// Ticks that a limit must span for jiffies to be exact enough for it.
@@ -19,31 +24,55 @@ const TICKS: u64 = 10;
 /// Every 1024th drop of a kind and CPU is sampled, beginning with the first.
 const SAMPLE_MASK: u64 = 1023;
 
-/// What of the settings comes from the config alone.
-pub fn compile(cfg: &model::Kernel, seed: u64, jiffies: Option<Jiffies>) -> Settings {
+/// Load factors that can be set.
+pub const FACTORS: std::ops::RangeInclusive<f64> = 0.01..=1.0;
+
+/// The limits of each class, at a load factor of 1: first those of `kernel.limit`, then the classes' by their names.
+pub fn limits(cfg: &model::Kernel) -> [Limits; CLASSES] {
+    let mut limits = [Limits::default(); CLASSES];
+    let all = &cfg.limit;
+    limits[0] = limits_of(all.packets, all.new, all.bytes, all.mode);
+    for (limits, class) in limits[1..].iter_mut().zip(cfg.classes.values()) {
+        *limits = limits_of(class.packets, class.new, class.bytes, class.mode);
+    }
+    limits
+}
+
+pub fn limits_of(
+    packets: Option<model::Bucket>,
+    new: Option<model::Bucket>,
+    bytes: Option<model::Bucket>,
+    mode: model::LimitMode,
+) -> Limits {
     let limit = |bucket: Option<model::Bucket>| {
         bucket.map_or(Limit::OFF, |b| Limit::per_second(b.rate.per_second, b.burst.max(1)))
     };
-    let (packets, new) = (limit(cfg.limit.packets), limit(cfg.limit.new));
-    let long_enough = |clock: Clock| {
-        [packets, new]
-            .iter()
-            .all(|limit| !limit.is_on() || limit.tolerance_ns + limit.interval_ns >= TICKS * clock.tick_ns)
-    };
-    let clock = jiffies.map(|jiffies| jiffies.clock).filter(|clock| long_enough(*clock));
+    let bytes = bytes.map_or(Limit::OFF, |b| Limit::bytes_per_second(b.rate.per_second, b.burst.max(1)));
+    Limits::new(limit(packets), limit(new), bytes, mode == model::LimitMode::Soft)
+}
+
+/// Jiffies, where they are exact enough for all of `limits`.
+pub fn clock<'a>(jiffies: Option<Jiffies>, mut limits: impl Iterator<Item = &'a Limits>) -> Clock {
+    let Some(clock) = jiffies.map(|jiffies| jiffies.clock) else { return Clock::EXACT };
+    let long_enough = |limit: &Limit| !limit.is_on() || limit.depth_ns >= TICKS * clock.tick_ns;
+    let all = limits.all(|limits| [limits.packets, limits.new, limits.bytes].iter().all(long_enough));
+    if all { clock } else { Clock::EXACT }
+}
+
+/// What of the settings comes from the config alone; `limits` as they are to be now.
+pub fn compile(cfg: &model::Kernel, seed: u64, limits: [Limits; CLASSES]) -> Settings {
     Settings {
-        clock: clock.unwrap_or(Clock::EXACT),
-        packets,
-        new,
+        clock: Clock::EXACT,
+        limits,
         seed,
         ipv6_mask: source::ipv6_mask(cfg.limit.ipv6_prefix),
         sample_mask: SAMPLE_MASK,
         flow_seed: 0,
         flows_mask: 0,
         replies_mask: 0,
-        flags: if packets.is_on() || new.is_on() { flag::LIMITS } else { 0 },
+        flags: if limits.iter().any(Limits::is_on) { flag::LIMITS } else { 0 },
         interfaces: [0; INTERFACES],
-        _pad: 0,
+        service_limits: 0,
     }
 }
 
@@ -102,16 +131,26 @@ fn clear_counters(maps: &mut Maps, slot: u32) -> Result<(), KernelError> {
     Ok(())
 }
 
-/// Actions of prefixes as the config has them, before bans.
-pub fn rules(cfg: &model::Kernel) -> HashMap<Prefix, u8> {
+/// Rules of prefixes as the config has them, before bans.
+pub fn rules(cfg: &model::Kernel) -> Rules {
     use gateway_common::maps::access::{ALLOW, BLOCK, EXEMPT};
-    let mut rules: HashMap<Prefix, u8> = HashMap::with_capacity(cfg.block.prefixes.len());
-    rules.extend(cfg.block.prefixes.iter().map(|prefix| (*prefix, BLOCK)));
+    let mut rules = Rules { actions: HashMap::with_capacity(cfg.block.prefixes.len()), ..Rules::default() };
+    let actions = &mut rules.actions;
+    actions.extend(cfg.block.prefixes.iter().map(|prefix| (*prefix, BLOCK)));
     for hole in &cfg.block.except {
         // A hole in a block does not end an exemption around it.
         let exempt = cfg.limit.exempt.iter().any(|exempt| exempt.covers(hole));
-        rules.insert(*hole, if exempt { EXEMPT } else { ALLOW });
+        actions.insert(*hole, if exempt { EXEMPT } else { ALLOW });
     }
-    rules.extend(cfg.limit.exempt.iter().map(|prefix| (*prefix, EXEMPT)));
+    actions.extend(cfg.limit.exempt.iter().map(|prefix| (*prefix, EXEMPT)));
+    for (class, number) in cfg.classes.values().zip(1..CLASSES as u8) {
+        for prefix in &class.from {
+            rules.classes.insert(*prefix, number);
+            // A class says nothing of who is let in: what is blocked or exempt around it goes on inside.
+            if !matches!(table::rule_around(&rules, *prefix), Some((_, BLOCK | EXEMPT))) {
+                rules.actions.entry(*prefix).or_insert(ALLOW);
+            }
+        }
+    }
     rules
 }

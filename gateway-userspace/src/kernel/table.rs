@@ -23,7 +23,16 @@ pub struct Record {
     pub why: String,
 }
 
-pub type Rules = HashMap<Prefix, u8>;
+/// What the config says of prefixes.
+#[derive(Debug, Default)]
+pub struct Rules {
+    /// One of [`access`]; the longest prefix wins.
+    pub actions: HashMap<Prefix, u8>,
+    /// The class of limits, among prefixes of classes the longest. It counts where the action is to allow, and each of
+    /// these prefixes that is let in has an action of its own.
+    pub classes: HashMap<Prefix, u8>,
+}
+
 pub type Bans = BTreeMap<Prefix, Record>;
 
 /// What the maps should hold.
@@ -35,7 +44,15 @@ pub struct Desired {
 
 /// The rule that decides about the whole of `prefix`, and the prefix it stands at.
 pub fn rule_around(rules: &Rules, prefix: Prefix) -> Option<(Prefix, u8)> {
-    around(prefix).find_map(|wider| rules.get(&wider).map(|action| (wider, *action)))
+    around(prefix).find_map(|wider| rules.actions.get(&wider).map(|action| (wider, *action)))
+}
+
+/// The class of limits of the sources in `prefix`; zero: none.
+pub fn class_around(rules: &Rules, prefix: Prefix) -> u8 {
+    if rules.classes.is_empty() {
+        return 0;
+    }
+    around(prefix).find_map(|wider| rules.classes.get(&wider).copied()).unwrap_or(0)
 }
 
 /// The ban around `prefix` (or on it) that holds longest.
@@ -79,14 +96,18 @@ pub fn source_key(prefix: Prefix, ipv6_prefix: u8) -> Option<u64> {
 
 /// Everything the maps should hold at `now`.
 pub fn desired(rules: &Rules, bans: &Bans, ipv6_prefix: u8, now: u64) -> Desired {
-    let mut desired = Desired { access: HashMap::with_capacity(rules.len()), ..Desired::default() };
-    for (&prefix, &action) in rules {
+    let mut desired = Desired { access: HashMap::with_capacity(rules.actions.len()), ..Desired::default() };
+    let of_class = |entry: Access, prefix: Prefix| {
+        // The rest are not limited.
+        if entry.after == access::ALLOW { entry.of_class(class_around(rules, prefix)) } else { entry }
+    };
+    for (&prefix, &action) in &rules.actions {
         let ban = if action == access::ALLOW { ban_around(bans, prefix, now) } else { None };
         let entry = match ban {
             Some((_, ban)) => Access { derived: 1, ..banned(ban, action) },
             None => Access::rule(action),
         };
-        desired.access.insert(prefix, entry);
+        desired.access.insert(prefix, of_class(entry, prefix));
     }
     for (&prefix, record) in bans.iter().filter(|(_, ban)| !is_over(ban.until_ns, now)) {
         let rule = rule_around(rules, prefix);
@@ -106,7 +127,8 @@ pub fn desired(rules: &Rules, bans: &Bans, ipv6_prefix: u8, now: u64) -> Desired
         }
         let longest = ban_around(bans, prefix, now).map_or(record, |(_, ban)| ban);
         let after = rule.map_or(access::ALLOW, |(_, action)| action);
-        desired.access.insert(prefix, Access { since_ns: record.since_ns, ..banned(longest, after) });
+        let entry = Access { since_ns: record.since_ns, ..banned(longest, after) };
+        desired.access.insert(prefix, of_class(entry, prefix));
     }
     desired
 }
@@ -119,7 +141,8 @@ fn banned(ban: &Record, after: u8) -> Access {
         after,
         code: ban.code,
         derived: 0,
-        _pad: 0,
+        class: 0,
+        _pad: [0; 3],
     }
 }
 

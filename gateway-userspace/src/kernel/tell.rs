@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use gateway_common::maps::{INTERFACES, LAYOUT_VERSION};
+use gateway_common::maps::{CLASSES, INTERFACES, LAYOUT_VERSION, Limits};
 
 use super::{
     attach::Attached,
@@ -12,9 +12,9 @@ use super::{
     report::{
         ClockStatus, CounterRow, DropSample, InterfaceStatus, KernelStatus, MapRow, SourceRow, SteeringStatus,
     },
-    sources, sys,
+    sources, sys, table,
 };
-use crate::config::model;
+use crate::config::{model, units::Prefix};
 
 /// What a plane that is off says of itself.
 pub fn status_off(cfg: &model::Kernel, error: Option<&KernelError>) -> KernelStatus {
@@ -104,18 +104,35 @@ impl Loaded {
     }
 
     pub fn sources(&self, top: usize) -> Vec<SourceRow> {
-        sources::top(&self.maps, &self.settings, top).unwrap_or_else(|error| {
+        sources::top(&self.maps, &self.settings, self, top).unwrap_or_else(|error| {
             tracing::warn!(%error, "kernel: buckets cannot be read");
             Vec::new()
         })
     }
 
     pub fn source(&self, source: IpAddr) -> Option<SourceRow> {
-        sources::one(&self.maps, &self.settings, source)
+        sources::one(&self.maps, &self.settings, self, source)
     }
 
     pub fn reset(&mut self, source: IpAddr) -> Result<(), KernelError> {
         sources::reset(&mut self.maps, &self.settings, source)
+    }
+}
+
+impl sources::Names for Loaded {
+    fn limits(&self, source: IpAddr, service: u16) -> Limits {
+        let limits = if service == 0 {
+            let len = if source.is_ipv4() { 32 } else { 128 };
+            let class = table::class_around(&self.rules, Prefix { addr: source, len });
+            self.limits[usize::from(class) % CLASSES]
+        } else {
+            self.services.limits_of(service)
+        };
+        limits.scaled(self.load_factor)
+    }
+
+    fn service(&self, service: u16) -> Option<String> {
+        self.services.name_of(service).map(str::to_owned)
     }
 }
 

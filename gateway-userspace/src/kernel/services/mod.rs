@@ -13,7 +13,7 @@ use std::os::fd::AsFd as _;
 
 use aya::maps::{MapData, PerCpuValues};
 use gateway_common::{
-    maps::{Settings, flag},
+    maps::{self as layout, Limits, Settings, flag},
     service::{self, TargetCounter, name},
 };
 use serde::Serialize;
@@ -130,6 +130,30 @@ impl Services {
         !self.current.services.is_empty()
     }
 
+    /// Those of every service, at a load factor of 1.
+    pub fn limits(&self) -> impl Iterator<Item = &Limits> {
+        self.current.limits.values()
+    }
+
+    /// Those of one, at a load factor of 1.
+    pub fn limits_of(&self, service: u16) -> Limits {
+        self.current.limits.get(&service).copied().unwrap_or_default()
+    }
+
+    pub fn name_of(&self, service: u16) -> Option<&str> {
+        self.indexes.name_of(service)
+    }
+
+    /// Writes the limits of every service, scaled, to the half of their map that begins at `base`.
+    pub fn write_limits(&self, maps: &mut Maps, base: u32, factor: f64) -> Result<(), KernelError> {
+        for (index, limits) in &self.current.limits {
+            let limits = limits.scaled(factor);
+            let failed = KernelError::map(layout::name::SERVICE_LIMITS);
+            maps.service_limits.set(base + u32::from(*index), limits, 0).map_err(failed)?;
+        }
+        Ok(())
+    }
+
     /// Puts back what was changed of the host.
     pub fn leave(&mut self) {
         self.sysctls.restore();
@@ -167,6 +191,7 @@ impl Loaded {
         self.services.indexes = indexes;
         let mut settings = self.settings;
         self.services.settle(&mut settings);
+        settings.clock = self.clock_for(&self.limits);
         if settings != self.settings {
             self.switch(settings)?;
         }
@@ -176,6 +201,11 @@ impl Loaded {
     /// Makes the maps hold `next`: targets, then tables that point to them, then services that point to tables.
     fn write_services(&mut self, next: &Plan) -> Result<(), KernelError> {
         let (old, maps) = (&self.services.current, &mut self.maps);
+        for (index, limits) in next.limits.iter().filter(|(index, l)| old.limits.get(*index) != Some(*l)) {
+            let index = self.settings.service_limits + u32::from(*index);
+            let failed = KernelError::map(layout::name::SERVICE_LIMITS);
+            maps.service_limits.set(index, limits.scaled(self.load_factor), 0).map_err(failed)?;
+        }
         for (index, target) in next.targets.iter().filter(|(index, t)| old.targets.get(*index) != Some(*t)) {
             if !old.targets.contains_key(index) {
                 reset_counter(maps, *index)?;
@@ -260,10 +290,6 @@ impl Loaded {
                 .collect();
             self.services.indexes.forget_idle(&counts, sys::monotonic_ns());
         }
-    }
-
-    pub fn set_load_factor(&mut self, _factor: f64) -> Result<(), KernelError> {
-        Ok(())
     }
 }
 

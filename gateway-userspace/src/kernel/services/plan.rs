@@ -7,6 +7,7 @@ use std::{
 
 use gateway_common::{
     hash, maglev,
+    maps::Limits,
     packet::{ICMP, ICMPV6, TCP, UDP},
     service::{self, Service, ServiceKey, Target, Vip, mode, option, server_key, target_state},
     source::Address,
@@ -15,8 +16,8 @@ use gateway_common::{
 use super::{Owned, TargetState};
 use crate::{
     balance::SEED,
-    config::model::{Bind, Forward, L4Balance, L4Protocol},
-    kernel::{error::KernelError, object::Maps},
+    config::model::{Bind, Forward, L4Balance, L4Protocol, LimitMode, ServiceLimit},
+    kernel::{error::KernelError, object::Maps, settings},
 };
 
 /// What the maps hold.
@@ -27,6 +28,8 @@ pub struct Plan {
     pub targets: BTreeMap<u16, Target>,
     pub rings: BTreeMap<u32, Vec<Member>>,
     pub server_ids: BTreeMap<u32, u32>,
+    /// By service, at a load factor of 1.
+    pub limits: BTreeMap<u16, Limits>,
 }
 
 /// A target in a Maglev table.
@@ -90,9 +93,8 @@ impl Indexes {
         self.targets.get(&(*self.services.get(service)?, addr)).copied()
     }
 
-    /// The service with this index.
-    pub fn service_name(&self, index: u16) -> Option<&str> {
-        self.services.iter().find(|(_, other)| **other == index).map(|(name, _)| name.as_str())
+    pub fn name_of(&self, service: u16) -> Option<&str> {
+        self.services.iter().find(|(_, index)| **index == service).map(|(name, _)| name.as_str())
     }
 
     pub fn retired(&self) -> impl Iterator<Item = u16> {
@@ -211,6 +213,11 @@ pub fn plan(
             }
         }
         plan.rings.insert(u32::from(index), members);
+        let limit = owned.config.limit;
+        let limits = settings::limits_of(limit.packets, limit.new, limit.bytes, LimitMode::Hard);
+        if limits.is_on() {
+            plan.limits.insert(index, limits);
+        }
         for key in keys {
             let vip = indexes.vip(key)?;
             plan.vips
@@ -275,7 +282,7 @@ fn entry(owned: &Owned, index: u16, vip: u16) -> Service {
         (config.flows || config.forward == Forward::Nat, option::FLOWS),
         (config.balance == L4Balance::IpHash, option::IP_HASH),
         (config.quic, option::QUIC),
-        (config.limit != Default::default(), option::LIMITS),
+        (config.limit != ServiceLimit::default(), option::LIMITS),
     ] {
         options |= if on { bit } else { 0 };
     }
