@@ -35,7 +35,7 @@ pub static DROPS: Array<table::Drops> = Array::with_max_entries(layout::BUCKETS_
 /// Limits of services, by the service.
 #[map]
 pub static SERVICE_LIMITS: Array<layout::Limits> =
-    Array::with_max_entries(layout::SERVICE_LIMITS_CAPACITY, 0);
+    Array::with_max_entries(layout::SERVICE_LIMITS_CAPACITY, BPF_F_MMAPABLE);
 
 /// Mapped by who asks what would become of a packet.
 #[map]

@@ -22,5 +22,9 @@ pub async fn explain(
     State(control): State<Arc<Control>>,
     Json(question): Json<Question>,
 ) -> Result<Json<Explained>, Problem> {
-    Ok(Json(control.kernel.explain(&question.packet)?))
+    let mut told = control.kernel.explain(&question.packet)?;
+    if let Some(before) = usize::from(told.class_number).checked_sub(1) {
+        told.class = control.snapshot.load().config.kernel.classes.keys().nth(before).cloned();
+    }
+    Ok(Json(told))
 }

@@ -104,8 +104,10 @@ fn describe(told: &Value, verbose: bool) -> String {
     let rows = [
         ("comes in at", &told["interface"]),
         ("rule", &told["rule"]),
+        ("class", &told["class"]),
         ("packets left", &told["packets_left"]),
         ("connections left", &told["new_left"]),
+        ("bytes left", &told["bytes_left"]),
         ("service", &told["service"]),
         ("forwarded by", &told["forward"]),
         ("target", &told["target"]),

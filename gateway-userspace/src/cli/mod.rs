@@ -56,7 +56,7 @@ pub struct Global {
     /// Print nothing but errors
     #[arg(short, long, global = true)]
     quiet: bool,
-    /// Log more (`run` only; once: debug, twice: trace)
+    /// Log more (`run`; once: debug, twice: trace), or show more (`explain`)
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
 }

@@ -13,7 +13,7 @@ use std::{
 
 use gateway_common::{
     bucket::Limit,
-    maps::{self as layout, Access, Ban, Settings, SteerKey, Workers, access, flag, is_over, name},
+    maps::{Access, Ban, Limits, Settings, SteerKey, Workers, access, flag, is_over, name},
 };
 use serde::Serialize;
 
@@ -183,7 +183,7 @@ impl Loaded {
         for ((field, is), (_, should)) in fields(&is).into_iter().zip(fields(should)) {
             report.checked += 1;
             if is != should {
-                report.add(name::SETTINGS, field.to_owned(), is, should);
+                report.add(name::SETTINGS, field, is, should);
             }
         }
         if is == *should {
@@ -262,6 +262,16 @@ fn show_limit(limit: &Limit) -> String {
     format!("{rate:.3}/s, burst {} ({} ns a token)", limit.burst(), limit.interval_ns)
 }
 
+fn show_bytes(limit: &Limit) -> String {
+    if limit.is_on() { format!("{limit:?}") } else { "no limit".to_owned() }
+}
+
+pub(super) fn show_limits(limits: &Limits) -> String {
+    let [packets, new] = [limits.packets, limits.new].map(|limit| show_limit(&limit));
+    let soft = if limits.is_soft() { ", soft" } else { "" };
+    format!("packets {packets}; new {new}; bytes {}{soft}", show_bytes(&limits.bytes))
+}
+
 fn show_flags(flags: u32) -> String {
     const NAMES: [(u32, &str); 7] = [
         (flag::ACCESS_V4, "access_v4"),
@@ -282,15 +292,18 @@ fn show_flags(flags: u32) -> String {
 }
 
 /// What people can read of the settings. What is compared is all of it.
-fn fields(settings: &Settings) -> Vec<(&'static str, String)> {
+fn fields(settings: &Settings) -> Vec<(String, String)> {
     let hex = |word: u64| format!("{word:#x}");
     let slots = settings.interfaces.iter().take_while(|index| **index != 0);
-    vec![
-        ("packets", show_limit(&settings.limits[0].packets)),
-        ("new", show_limit(&settings.limits[0].new)),
-        ("bytes", show_limit(&settings.limits[0].bytes)),
-        ("classes", show_classes(&settings.limits[1..])),
-        ("service_limits", settings.service_limits.to_string()),
+    let mut all = Vec::new();
+    for (class, limits) in settings.limits.iter().enumerate() {
+        let of = if class == 0 { String::new() } else { format!("class {class} ") };
+        all.push((format!("{of}packets"), show_limit(&limits.packets)));
+        all.push((format!("{of}new"), show_limit(&limits.new)));
+        all.push((format!("{of}bytes"), show_bytes(&limits.bytes)));
+        all.push((format!("{of}mode"), if limits.is_soft() { "soft" } else { "hard" }.to_owned()));
+    }
+    let rest = [
         ("flags", show_flags(settings.flags)),
         ("ipv6_prefix", format!("/{}", settings.ipv6_mask.count_ones())),
         ("interfaces", slots.map(u32::to_string).collect::<Vec<_>>().join(" ")),
@@ -300,19 +313,8 @@ fn fields(settings: &Settings) -> Vec<(&'static str, String)> {
         ("flow_seed", hex(settings.flow_seed)),
         ("flows_mask", hex(settings.flows_mask)),
         ("replies_mask", hex(settings.replies_mask)),
-    ]
+        ("service_limits", settings.service_limits.to_string()),
+    ];
+    all.extend(rest.map(|(name, value)| (name.to_owned(), value)));
+    all
 }
-
-/// The limits of classes that have any.
-fn show_classes(limits: &[layout::Limits]) -> String {
-    let with_limits = limits.iter().enumerate().filter(|(_, limits)| **limits != layout::Limits::default());
-    let classes = with_limits.map(|(index, limits)| {
-        let [packets, new, bytes] = [&limits.packets, &limits.new, &limits.bytes].map(show_limit);
-        format!("{}: {packets}, {new}, {bytes}", index + 1)
-    });
-    classes.collect::<Vec<_>>().join("; ")
-}
-
-/// So that whoever adds a setting finds its way into [`fields`].
-const _: () =
-    assert!(size_of::<Settings>() == 16 + layout::CLASSES * 80 + 6 * 8 + 4 + 4 * layout::INTERFACES + 4);

@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use aya::maps::{Array, Map};
 use gateway_common::{
+    bucket::Limit,
     flow::{self, Flow},
     hash, maglev,
     packet::{self, Parsed, bit},
@@ -20,7 +21,8 @@ use super::{
     error::KernelError,
     plane::Loaded,
     services::{mode_name, target_addr},
-    sources, sys, table,
+    sources::{self, Names as _},
+    sys, table,
     tell::name_of,
 };
 use crate::config::units::Prefix;
@@ -48,6 +50,12 @@ pub struct Explained {
     /// The source's tokens, before this packet; of a limit that is off there are none.
     pub packets_left: Option<u64>,
     pub new_left: Option<u64>,
+    pub bytes_left: Option<u64>,
+    /// The source's class of limits; who knows the config fills it in.
+    pub class: Option<String>,
+    /// Zero: none.
+    #[serde(skip)]
+    pub class_number: u8,
     /// The service that it is sent to.
     pub service: Option<String>,
     /// nat | dsr | ipip | gue | echo
@@ -93,7 +101,7 @@ impl Loaded {
         let Tried { reason, out_ifindex, out, target, begins } = tried?;
 
         let source = IpAddr::from(parsed.source);
-        let bucket = if known { self.limits_of(source) } else { (None, None) };
+        let bucket = if known { self.limits_of(source) } else { [None; 3] };
         let changed = out != frame;
         let forwarded = reason.action() == Action::Forward || reason.action() == Action::Tx;
         let out_interface =
@@ -109,8 +117,11 @@ impl Loaded {
             reason: reason.name(),
             meaning: reason.meaning(),
             rule: if known { self.rule_for(reason, source) } else { None },
-            packets_left: bucket.0,
-            new_left: bucket.1,
+            packets_left: bucket[0],
+            new_left: bucket[1],
+            bytes_left: bucket[2],
+            class: None,
+            class_number: if known { table::class_around(&self.rules, whole(source)) } else { 0 },
             service: of_service
                 .map(|service| service.service)
                 .or_else(|| target.and_then(|index| Some(self.services.target(index)?.service)))
@@ -241,20 +252,19 @@ impl Loaded {
         Some((word >> (16 * (slot & 3))) as u16)
     }
 
-    /// The source's tokens: a source without a bucket has them all.
-    fn limits_of(&self, source: IpAddr) -> (Option<u64>, Option<u64>) {
-        match sources::one(&self.maps, &self.settings, self, source) {
-            Some(row) => (row.packets_left, row.new_left),
-            None => {
-                let limits = sources::Names::limits(self, source, 0);
-                let all = |limit: &gateway_common::bucket::Limit| limit.is_on().then(|| limit.burst());
-                (all(&limits.packets), all(&limits.new))
-            }
+    /// The source's tokens of packets and connections and its bytes: a source without a bucket has them all.
+    fn limits_of(&self, source: IpAddr) -> [Option<u64>; 3] {
+        if let Some(row) = sources::one(&self.maps, &self.settings, self, source) {
+            return [row.packets_left, row.new_left, row.bytes_left];
         }
+        let limits = self.limits(source, 0);
+        let all = |limit: &Limit| limit.is_on().then(|| limit.burst());
+        let bytes = limits.bytes.is_on().then(|| limits.bytes.bytes_left(0, 1));
+        [all(&limits.packets), all(&limits.new), bytes]
     }
 
     fn rule_for(&self, reason: Reason, source: IpAddr) -> Option<String> {
-        let prefix = Prefix { addr: source, len: if source.is_ipv4() { 32 } else { 128 } };
+        let prefix = whole(source);
         match reason {
             Reason::Blocked => {
                 table::rule_around(&self.rules, prefix).map(|(rule, _)| format!("kernel.block has {rule}"))
@@ -276,6 +286,10 @@ struct Tried {
     target: Option<u16>,
     /// Whether a connection was given to the target.
     begins: bool,
+}
+
+fn whole(addr: IpAddr) -> Prefix {
+    Prefix { addr, len: if addr.is_ipv4() { 32 } else { 128 } }
 }
 
 /// Packets and connections that a target got in the sandbox.

@@ -65,6 +65,7 @@ impl Sandbox {
         for (map, bytes) in [
             (name::BUCKETS, table::SETS as usize * size_of::<table::Set>()),
             (name::COARSE, layout::COARSE_SLOTS as usize * size_of::<layout::Coarse>()),
+            (name::SERVICE_LIMITS, layout::SERVICE_LIMITS_CAPACITY as usize * size_of::<layout::Limits>()),
             (service::name::FLOWS, sets.0 as usize * 64),
             (service::name::REPLIES, sets.1 as usize * 64),
         ] {

@@ -141,7 +141,7 @@ impl Services {
     }
 
     pub fn name_of(&self, service: u16) -> Option<&str> {
-        self.indexes.service_name(service)
+        self.indexes.name_of(service)
     }
 
     /// Writes the limits of every service, scaled, to the half of their map that begins at `base`.

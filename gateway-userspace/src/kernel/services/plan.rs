@@ -93,9 +93,8 @@ impl Indexes {
         self.targets.get(&(*self.services.get(service)?, addr)).copied()
     }
 
-    /// The service with this index.
-    pub fn service_name(&self, index: u16) -> Option<&str> {
-        self.services.iter().find(|(_, other)| **other == index).map(|(name, _)| name.as_str())
+    pub fn name_of(&self, service: u16) -> Option<&str> {
+        self.services.iter().find(|(_, index)| **index == service).map(|(name, _)| name.as_str())
     }
 
     pub fn retired(&self) -> impl Iterator<Item = u16> {

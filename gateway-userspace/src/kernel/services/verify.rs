@@ -2,13 +2,14 @@
 
 use std::{collections::HashMap, net::SocketAddr, os::fd::AsFd as _};
 
+use gateway_common::maps as layout;
 use gateway_common::service::{Service, ServiceKey, Target, Vip, mode, name, server_key, target_state};
 
 use super::{Loaded, new_ring, plan};
 use crate::kernel::{
     error::KernelError,
     sys,
-    verify::{VerifyReport, differing, entries, shown},
+    verify::{VerifyReport, differing, entries, show_limits, shown},
 };
 
 impl Loaded {
@@ -22,6 +23,7 @@ impl Loaded {
         self.verify_vips(repair, report)?;
         self.verify_server_ids(repair, report)?;
         self.verify_rings(repair, report)?;
+        self.verify_limits(repair, report)?;
         let is: HashMap<ServiceKey, Service> = entries(&self.maps, name::SERVICES)?;
         report.checked += is.len();
         let should = self.services.current.services.iter().map(|(key, service)| (*key, *service)).collect();
@@ -52,6 +54,26 @@ impl Loaded {
             if repair {
                 let target = should.unwrap_or_default();
                 self.maps.targets.set(index, target, 0).map_err(KernelError::map(name::TARGETS))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Those of services that have some: what the others' places hold is not looked at.
+    fn verify_limits(&mut self, repair: bool, report: &mut VerifyReport) -> Result<(), KernelError> {
+        let base = self.settings.service_limits;
+        let failed = || KernelError::map(layout::name::SERVICE_LIMITS);
+        for (index, should) in &self.services.current.limits {
+            let (at, should) = (base + u32::from(*index), should.scaled(self.load_factor));
+            report.checked += 1;
+            let is = self.maps.service_limits.get(&at, 0).map_err(failed())?;
+            if is == should {
+                continue;
+            }
+            let (is, wanted) = (show_limits(&is), show_limits(&should));
+            report.add(layout::name::SERVICE_LIMITS, self.service_label(*index), is, wanted);
+            if repair {
+                self.maps.service_limits.set(at, should, 0).map_err(failed())?;
             }
         }
         Ok(())
@@ -144,7 +166,7 @@ impl Loaded {
     }
 
     pub(in crate::kernel) fn service_label(&self, index: u16) -> String {
-        self.services.indexes.service_name(index).map_or_else(|| format!("service {index}"), str::to_owned)
+        self.services.name_of(index).map_or_else(|| format!("service {index}"), str::to_owned)
     }
 
     pub(in crate::kernel) fn target_label(&self, index: u16) -> String {
