@@ -12,7 +12,7 @@ use gateway::{
     },
     kernel::KernelPlane,
 };
-use gateway_common::verdict::Reason;
+use gateway_common::{bucket::Limit, verdict::Reason};
 use kernel_support::{
     accuracy, alone, attached, bucket, config, count,
     frames::{ACK, SYN, tcp_from, udp_from, udp_from_v6},
@@ -294,5 +294,95 @@ fn the_load_factor_slows_every_limit_down() {
                 );
             }
         }
+    });
+}
+
+/// What the program must say, by the arithmetic of the host and a table without limits of its own.
+#[derive(Default)]
+struct Model {
+    buckets: std::collections::HashMap<u64, [u64; 3]>,
+}
+
+impl Model {
+    fn judge(&mut self, limits: &[Limit; 3], source: u64, new: bool, bytes: u64, now: u64) -> Reason {
+        let tats = self.buckets.entry(source).or_default();
+        let [packets, connections, length] = limits;
+        let costs = [packets.interval_ns, connections.interval_ns, length.cost_of_bytes(bytes)];
+        let reasons = [Reason::LimitPackets, Reason::LimitNew, Reason::LimitBytes];
+        for (at, limit) in limits.iter().enumerate() {
+            if !limit.is_on() || (at == 1 && !new) {
+                continue;
+            }
+            match limit.decide_cost(tats[at], now, costs[at]) {
+                Some(next) => tats[at] = next,
+                None => return reasons[at],
+            }
+        }
+        Reason::Ok
+    }
+}
+
+#[test]
+fn the_program_decides_as_the_arithmetic_on_the_host_does() {
+    needs_bpf!();
+    let mut seed = 0x9e37_79b9_7f4a_7c15u64;
+    let mut random = move |below: u64| {
+        seed = gateway_common::hash::mix(seed.wrapping_add(0x9e37_79b9));
+        seed % below
+    };
+    for _ in 0..6 {
+        // So slow that no token comes back meanwhile.
+        let rate = 1.0 / 86_400.0;
+        let mut cfg = config();
+        let bursts = [random(40) + 1, random(10) + 1, random(2000) + 200];
+        let on = random(7) + 1;
+        let wanted = |at: usize| if on >> at & 1 != 0 { bucket(rate, bursts[at]) } else { None };
+        (cfg.limit.packets, cfg.limit.new) = (wanted(0), wanted(1));
+        cfg.limit.bytes = if on & 4 != 0 { bucket(60.0 / 64.0, bursts[2]) } else { None };
+        cfg.limit.bytes =
+            cfg.limit.bytes.map(|b| gateway::config::model::Bucket { burst: b.burst * 1000, ..b });
+        let off = |limit: Option<_>, made: Limit| if limit.is_some() { made } else { Limit::OFF };
+        let limits = [
+            off(cfg.limit.packets, Limit::per_second(rate, bursts[0])),
+            off(cfg.limit.new, Limit::per_second(rate, bursts[1])),
+            off(cfg.limit.bytes, Limit::bytes_per_second(60.0 / 64.0, bursts[2] * 1000)),
+        ];
+        let (plane, mut model) = (plane(&cfg), Model::default());
+        for _ in 0..600 {
+            let host = random(12) as u8;
+            let (v6, new) = (random(3) == 0, random(2) == 0);
+            let address = format!("2001:db8:0:{host:x}::{:x}", random(1000));
+            let mut frame = match (v6, new) {
+                (true, _) => udp_from_v6(&address),
+                (false, true) => tcp_from([192, 0, 2, host], SYN),
+                (false, false) => udp_from([192, 0, 2, host]),
+            };
+            // The wire may add padding, which counts.
+            frame.resize(frame.len() + random(1400) as usize, 0);
+            let source = u64::from(host) | u64::from(v6) << 32;
+            let expected = model.judge(&limits, source, new && !v6, frame.len() as u64, 1 << 40);
+            assert_eq!(verdict(&plane, &frame), expected, "{limits:?}, {address}, {} bytes", frame.len());
+        }
+    }
+}
+
+#[test]
+fn buckets_survive_a_restart() {
+    needs_bpf!();
+    kernel_support::lab::inside(|lab| {
+        lab.veth("gw0", "gw1");
+        let cfg = Kernel { interfaces: vec!["gw0".into()], pin: lab.pin(), ..limited(0.01, 50) };
+        let frame = udp_from([192, 0, 2, 1]);
+        let before = KernelPlane::start(&cfg).unwrap();
+        send(&before, &frame, 200);
+        before.stop();
+        drop(before);
+        let after = KernelPlane::start(&cfg).unwrap();
+        assert!(after.status().adopted);
+        assert_eq!(verdict(&after, &frame), Reason::LimitPackets, "the same bucket, by the pinned seed");
+        let row = after.source("192.0.2.1".parse().unwrap()).unwrap();
+        assert_eq!((row.dropped, row.packets_left), (151, Some(0)));
+        assert_eq!(verdict(&after, &udp_from([192, 0, 2, 2])), Reason::Ok);
+        after.stop();
     });
 }
