@@ -3,7 +3,10 @@
 
 mod kernel_support;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    time::{Duration, Instant},
+};
 
 use gateway::{
     config::{
@@ -18,6 +21,9 @@ use kernel_support::{
     frames::{ACK, SYN, tcp_from, udp_from, udp_from_v6},
     plane, prefixes, send, verdict,
 };
+
+/// What the program returns for a packet that passes.
+const XDP_PASS: u32 = 2;
 
 fn limited(per_second: f64, burst: u64) -> Kernel {
     let mut cfg = config();
@@ -127,7 +133,7 @@ fn exempt_sources_are_not_limited() {
 fn two_cpus_on_one_bucket_get_what_one_would() {
     needs_bpf!();
     let _alone = alone();
-    for (rate, burst) in [(1000.0, 40), (100_000.0, 10_000)] {
+    for (rate, burst) in [(10.0, 20), (1000.0, 40), (100_000.0, 10_000), (1e6, 100_000)] {
         let (ratio, pause) = accuracy(&limited(rate, burst), 2, Duration::from_secs(3));
         println!("{rate}/s from two CPUs: {ratio:.4} of what is allowed; longest pause {pause:?}");
         assert!((0.97..1.02).contains(&ratio), "{rate}/s: {ratio:.4}; {pause:?}");
@@ -294,6 +300,67 @@ fn the_load_factor_slows_every_limit_down() {
                 );
             }
         }
+    });
+}
+
+/// Floods with `frame` from ever other sources while `meanwhile` runs: how many packets a second.
+fn spoofed<T>(plane: &KernelPlane, frame: &[u8], meanwhile: impl FnOnce() -> T) -> (f64, T) {
+    let (runner, done) = (plane.runner("bench_spoofed").unwrap(), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let flood = scope.spawn(|| {
+            let (began, mut sent) = (Instant::now(), 0u32);
+            while !done.load(Relaxed) {
+                let mut frame = frame.to_vec();
+                frame[27..30].copy_from_slice(&sent.to_be_bytes()[1..]);
+                runner.run(&frame, 20_000).unwrap();
+                sent += 20_000;
+            }
+            f64::from(sent) / began.elapsed().as_secs_f64()
+        });
+        let result = meanwhile();
+        done.store(true, Relaxed);
+        (flood.join().unwrap(), result)
+    })
+}
+
+#[test]
+fn an_honest_source_loses_nothing_in_a_spoofed_flood() {
+    needs_bpf!();
+    let _alone = alone();
+    attached(&limited(200.0, 20), |plane| {
+        let (honest, runner) = (udp_from([192, 0, 2, 1]), plane.runner("xdp_gateway").unwrap());
+        let (rate, lost) = spoofed(plane, &udp_from([10, 0, 0, 1]), || {
+            let lost = |_: &u32| {
+                std::thread::sleep(Duration::from_millis(10));
+                runner.run(&honest, 1).unwrap().0 != XDP_PASS
+            };
+            (0..300u32).filter(lost).count()
+        });
+        println!("{rate:.0} spoofed sources a second");
+        assert_eq!(lost, 0, "{rate} spoofed sources a second");
+        assert!(rate > 200_000.0, "{rate} are no flood");
+    });
+}
+
+#[test]
+fn pairs_of_spoofed_packets_do_not_win_a_greedy_source_more_than_its_limit() {
+    needs_bpf!();
+    let _alone = alone();
+    attached(&limited(10.0, 20), |plane| {
+        let (greedy, runner) = (udp_from([192, 0, 2, 1]), plane.runner("xdp_gateway").unwrap());
+        let mut pairs = udp_from([10, 0, 0, 1]);
+        pairs[15] = 1;
+        let began = Instant::now();
+        let (rate, passed) = spoofed(plane, &pairs, || {
+            let mut passed = 0;
+            while began.elapsed() < Duration::from_secs(3) {
+                passed += u32::from(runner.run(&greedy, 1).unwrap().0 == XDP_PASS);
+            }
+            passed
+        });
+        let allowed = 20.0 + 10.0 * began.elapsed().as_secs_f64();
+        println!("{passed} of {allowed:.0} passed beside {rate:.0} spoofed packets a second");
+        assert!(f64::from(passed) <= 2.0 * allowed, "{passed} of {allowed}");
     });
 }
 
