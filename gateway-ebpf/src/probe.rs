@@ -8,7 +8,7 @@ use aya_ebpf::{
     programs::{TcContext, XdpContext},
 };
 use gateway_common::{
-    packet::{self, Parsed},
+    packet::{self, Packet as _, PacketMut as _, Parsed},
     verdict::Reason,
 };
 
@@ -56,6 +56,20 @@ pub fn probe_parse(ctx: XdpContext) -> u32 {
 #[xdp(frags)]
 pub fn bench_drop(_: XdpContext) -> u32 {
     XDP_DROP
+}
+
+/// `xdp_gateway` on an IPv4 packet whose source is another of 2^24 each time; with a 1 as its type of service every
+/// second time only.
+#[xdp(frags)]
+pub fn bench_spoofed(ctx: XdpContext) -> u32 {
+    let mut frame = Frame::new(&ctx);
+    let (Some(source), Some(id)) = (frame.u32(26), frame.u16(18)) else { return XDP_DROP };
+    frame.set_u16(18, id.wrapping_add(1));
+    if frame.u8(15) != Some(1) || id & 1 == 0 {
+        let next = source.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        frame.set_u32(26, 0x0a00_0000 | (next & 0x00ff_ffff));
+    }
+    u32::from(xdp::handle(&ctx).reason.id())
 }
 
 #[xdp(frags)]

@@ -3,7 +3,10 @@
 
 mod kernel_support;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    time::{Duration, Instant},
+};
 
 use gateway::{
     config::{
@@ -12,12 +15,15 @@ use gateway::{
     },
     kernel::KernelPlane,
 };
-use gateway_common::verdict::Reason;
+use gateway_common::{bucket::Limit, verdict::Reason};
 use kernel_support::{
     accuracy, alone, attached, bucket, config, count,
     frames::{ACK, SYN, tcp_from, udp_from, udp_from_v6},
     plane, prefixes, send, verdict,
 };
+
+/// What the program returns for a packet that passes.
+const XDP_PASS: u32 = 2;
 
 fn limited(per_second: f64, burst: u64) -> Kernel {
     let mut cfg = config();
@@ -127,7 +133,7 @@ fn exempt_sources_are_not_limited() {
 fn two_cpus_on_one_bucket_get_what_one_would() {
     needs_bpf!();
     let _alone = alone();
-    for (rate, burst) in [(1000.0, 40), (100_000.0, 10_000)] {
+    for (rate, burst) in [(10.0, 20), (1000.0, 40), (100_000.0, 10_000), (1e6, 100_000)] {
         let (ratio, pause) = accuracy(&limited(rate, burst), 2, Duration::from_secs(3));
         println!("{rate}/s from two CPUs: {ratio:.4} of what is allowed; longest pause {pause:?}");
         assert!((0.97..1.02).contains(&ratio), "{rate}/s: {ratio:.4}; {pause:?}");
@@ -294,5 +300,156 @@ fn the_load_factor_slows_every_limit_down() {
                 );
             }
         }
+    });
+}
+
+/// Floods with `frame` from ever other sources while `meanwhile` runs: how many packets a second.
+fn spoofed<T>(plane: &KernelPlane, frame: &[u8], meanwhile: impl FnOnce() -> T) -> (f64, T) {
+    let (runner, done) = (plane.runner("bench_spoofed").unwrap(), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let flood = scope.spawn(|| {
+            let (began, mut sent) = (Instant::now(), 0u32);
+            while !done.load(Relaxed) {
+                let mut frame = frame.to_vec();
+                frame[27..30].copy_from_slice(&sent.to_be_bytes()[1..]);
+                runner.run(&frame, 20_000).unwrap();
+                sent += 20_000;
+            }
+            f64::from(sent) / began.elapsed().as_secs_f64()
+        });
+        let result = meanwhile();
+        done.store(true, Relaxed);
+        (flood.join().unwrap(), result)
+    })
+}
+
+#[test]
+fn an_honest_source_loses_nothing_in_a_spoofed_flood() {
+    needs_bpf!();
+    let _alone = alone();
+    attached(&limited(200.0, 20), |plane| {
+        let (honest, runner) = (udp_from([192, 0, 2, 1]), plane.runner("xdp_gateway").unwrap());
+        let (rate, lost) = spoofed(plane, &udp_from([10, 0, 0, 1]), || {
+            let lost = |_: &u32| {
+                std::thread::sleep(Duration::from_millis(10));
+                runner.run(&honest, 1).unwrap().0 != XDP_PASS
+            };
+            (0..300u32).filter(lost).count()
+        });
+        println!("{rate:.0} spoofed sources a second");
+        assert_eq!(lost, 0, "{rate} spoofed sources a second");
+        assert!(rate > 200_000.0, "{rate} are no flood");
+    });
+}
+
+#[test]
+fn pairs_of_spoofed_packets_do_not_win_a_greedy_source_more_than_its_limit() {
+    needs_bpf!();
+    let _alone = alone();
+    attached(&limited(10.0, 20), |plane| {
+        let (greedy, runner) = (udp_from([192, 0, 2, 1]), plane.runner("xdp_gateway").unwrap());
+        let mut pairs = udp_from([10, 0, 0, 1]);
+        pairs[15] = 1;
+        let began = Instant::now();
+        let (rate, passed) = spoofed(plane, &pairs, || {
+            let mut passed = 0;
+            while began.elapsed() < Duration::from_secs(3) {
+                passed += u32::from(runner.run(&greedy, 1).unwrap().0 == XDP_PASS);
+            }
+            passed
+        });
+        let allowed = 20.0 + 10.0 * began.elapsed().as_secs_f64();
+        println!("{passed} of {allowed:.0} passed beside {rate:.0} spoofed packets a second");
+        assert!(f64::from(passed) <= 2.0 * allowed, "{passed} of {allowed}");
+    });
+}
+
+/// What the program must say, by the arithmetic of the host and a table without limits of its own.
+#[derive(Default)]
+struct Model {
+    buckets: std::collections::HashMap<u64, [u64; 3]>,
+}
+
+impl Model {
+    fn judge(&mut self, limits: &[Limit; 3], source: u64, new: bool, bytes: u64, now: u64) -> Reason {
+        let tats = self.buckets.entry(source).or_default();
+        let [packets, connections, length] = limits;
+        let costs = [packets.interval_ns, connections.interval_ns, length.cost_of_bytes(bytes)];
+        let reasons = [Reason::LimitPackets, Reason::LimitNew, Reason::LimitBytes];
+        for (at, limit) in limits.iter().enumerate() {
+            if !limit.is_on() || (at == 1 && !new) {
+                continue;
+            }
+            match limit.decide_cost(tats[at], now, costs[at]) {
+                Some(next) => tats[at] = next,
+                None => return reasons[at],
+            }
+        }
+        Reason::Ok
+    }
+}
+
+#[test]
+fn the_program_decides_as_the_arithmetic_on_the_host_does() {
+    needs_bpf!();
+    let mut seed = 0x9e37_79b9_7f4a_7c15u64;
+    let mut random = move |below: u64| {
+        seed = gateway_common::hash::mix(seed.wrapping_add(0x9e37_79b9));
+        seed % below
+    };
+    for _ in 0..6 {
+        // So slow that no token comes back meanwhile.
+        let rate = 1.0 / 86_400.0;
+        let mut cfg = config();
+        let bursts = [random(40) + 1, random(10) + 1, random(2000) + 200];
+        let on = random(7) + 1;
+        let wanted = |at: usize| if on >> at & 1 != 0 { bucket(rate, bursts[at]) } else { None };
+        (cfg.limit.packets, cfg.limit.new) = (wanted(0), wanted(1));
+        cfg.limit.bytes = if on & 4 != 0 { bucket(60.0 / 64.0, bursts[2]) } else { None };
+        cfg.limit.bytes =
+            cfg.limit.bytes.map(|b| gateway::config::model::Bucket { burst: b.burst * 1000, ..b });
+        let off = |limit: Option<_>, made: Limit| if limit.is_some() { made } else { Limit::OFF };
+        let limits = [
+            off(cfg.limit.packets, Limit::per_second(rate, bursts[0])),
+            off(cfg.limit.new, Limit::per_second(rate, bursts[1])),
+            off(cfg.limit.bytes, Limit::bytes_per_second(60.0 / 64.0, bursts[2] * 1000)),
+        ];
+        let (plane, mut model) = (plane(&cfg), Model::default());
+        for _ in 0..600 {
+            let host = random(12) as u8;
+            let (v6, new) = (random(3) == 0, random(2) == 0);
+            let address = format!("2001:db8:0:{host:x}::{:x}", random(1000));
+            let mut frame = match (v6, new) {
+                (true, _) => udp_from_v6(&address),
+                (false, true) => tcp_from([192, 0, 2, host], SYN),
+                (false, false) => udp_from([192, 0, 2, host]),
+            };
+            // The wire may add padding, which counts.
+            frame.resize(frame.len() + random(1400) as usize, 0);
+            let source = u64::from(host) | u64::from(v6) << 32;
+            let expected = model.judge(&limits, source, new && !v6, frame.len() as u64, 1 << 40);
+            assert_eq!(verdict(&plane, &frame), expected, "{limits:?}, {address}, {} bytes", frame.len());
+        }
+    }
+}
+
+#[test]
+fn buckets_survive_a_restart() {
+    needs_bpf!();
+    kernel_support::lab::inside(|lab| {
+        lab.veth("gw0", "gw1");
+        let cfg = Kernel { interfaces: vec!["gw0".into()], pin: lab.pin(), ..limited(0.01, 50) };
+        let frame = udp_from([192, 0, 2, 1]);
+        let before = KernelPlane::start(&cfg).unwrap();
+        send(&before, &frame, 200);
+        before.stop();
+        drop(before);
+        let after = KernelPlane::start(&cfg).unwrap();
+        assert!(after.status().adopted);
+        assert_eq!(verdict(&after, &frame), Reason::LimitPackets, "the same bucket, by the pinned seed");
+        let row = after.source("192.0.2.1".parse().unwrap()).unwrap();
+        assert_eq!((row.dropped, row.packets_left), (151, Some(0)));
+        assert_eq!(verdict(&after, &udp_from([192, 0, 2, 2])), Reason::Ok);
+        after.stop();
     });
 }
