@@ -125,6 +125,12 @@ reasons! {
     FlowsFull = 31, "flows_full", Drop;
     /// There was no room to rewrite the packet.
     NoRoom = 32, "no_room", Drop;
+    /// A new connection to this host in a SYN flood, answered with a SYN cookie.
+    SynCookie = 33, "syn_cookie", Tx;
+    /// A new connection to a service in a SYN flood: its client has to show that it is there.
+    SynChallenge = 34, "syn_challenge", Tx;
+    /// The client's answer to that: its source is verified.
+    SynVerified = 35, "syn_verified", Drop;
 }
 
 impl Reason {

@@ -26,6 +26,24 @@ pub fn judge(settings: &Settings, key: u64, parsed: &Parsed, now: u64) -> Result
     unknown(settings, key, new, now)
 }
 
+/// Judges a new connection by the source's own buckets, if it has them; it gets none by this.
+#[inline(always)]
+pub fn known(settings: &Settings, key: u64, now: u64) -> Result<(), Reason> {
+    let places = table::places(settings.flow_seed, key);
+    for set in places.sets {
+        let set = maps::BUCKETS.get_ptr_mut(set).ok_or(Reason::LimitShared)?;
+        // SAFETY: a value of the map has two ways.
+        let ways = unsafe { [&raw mut (*set).0[0], &raw mut (*set).0[1]] };
+        for way in ways {
+            // SAFETY: a way of a value of the map.
+            if unsafe { word(&raw const (*way).key) } == key {
+                return exact(settings, way, settings.new.is_on(), now).map(|_| ());
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Judges by the source's own buckets.
 #[inline(always)]
 fn exact(settings: &Settings, way: *mut Way, new: bool, now: u64) -> Result<Reason, Reason> {

@@ -1,4 +1,4 @@
-//! `xdp_gateway`: malformed → access list → bans → buckets, one reason a packet.
+//! `xdp_gateway`: malformed → access list → bans → SYN floods → buckets, one reason a packet.
 
 use aya_ebpf::{
     bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX},
@@ -14,7 +14,7 @@ use gateway_common::{
     verdict::{Action, Reason},
 };
 
-use crate::{access, forward, limit, maps, packet::Frame, record};
+use crate::{access, forward, limit, maps, packet::Frame, record, syn};
 
 #[xdp(frags)]
 pub fn xdp_gateway(ctx: XdpContext) -> u32 {
@@ -49,8 +49,9 @@ fn judge(ctx: &XdpContext, settings: &Settings) -> Result<Outcome, Reason> {
     let parsed = unsafe { &mut *parsed };
     *parsed = Parsed::default();
     packet::parse(&Frame::new(ctx), settings.flags & flag::LOOPBACK != 0, parsed)?;
-    if settings.flags & (flag::ACCESS_V4 | flag::ACCESS_V6 | flag::BANS | flag::LIMITS | flag::SERVICES) == 0
-    {
+    const ANY: u32 =
+        flag::ACCESS_V4 | flag::ACCESS_V6 | flag::BANS | flag::LIMITS | flag::SERVICES | flag::SYN;
+    if settings.flags & ANY == 0 {
         return Ok(Reason::Ok.into());
     }
     let now = now(&settings.clock);
@@ -66,6 +67,11 @@ fn judge(ctx: &XdpContext, settings: &Settings) -> Result<Outcome, Reason> {
         {
             return Ok(outcome);
         }
+    }
+    if settings.flags & flag::SYN != 0
+        && let Some(reason) = syn::guard(ctx, parsed, key, service.is_some(), now)
+    {
+        return Ok(reason.into());
     }
     let mut reason = Reason::Ok;
     if settings.flags & flag::LIMITS != 0 {

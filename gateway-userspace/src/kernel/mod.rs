@@ -26,7 +26,9 @@ mod settings;
 mod sources;
 mod start;
 mod steer;
+mod syn;
 pub mod sys;
+mod sysctls;
 mod table;
 mod tell;
 
@@ -47,7 +49,7 @@ pub use error::KernelError;
 pub use load_check::load_check;
 pub use report::{
     Ban, CapturedPacket, CheckState, ClockStatus, CounterRow, DetachReport, DoctorCheck, DropSample,
-    InterfaceStatus, KernelStatus, MapRow, SourceRow, SteeringStatus, SyncReport,
+    InterfaceStatus, KernelStatus, MapRow, SourceRow, SteeringStatus, SynStatus, SyncReport,
 };
 pub use services::{ServiceRow, ServiceSpec, TargetSpec, TargetState};
 pub use steer::SteerListener;
@@ -127,6 +129,12 @@ impl KernelPlane {
         let off = Err(KernelError::Off { why: "nothing is loaded".into() });
         let fd = self.on(off, |loaded| loaded.program(program))?;
         Ok(Runner { program, fd })
+    }
+
+    /// For tests: says that a port has a listener with this window scale.
+    #[doc(hidden)]
+    pub fn know_listener(&self, port: u16, scale: u8) {
+        self.on((), |loaded| loaded.syn.know(&mut loaded.maps, port, scale));
     }
 
     /// What the program `probe_parse` read from its last packet: see `gateway-ebpf/src/probe.rs`.

@@ -23,6 +23,7 @@ use super::{
     services::Services,
     settings,
     steer::{SteerListener, Steering},
+    syn::SynGuard,
     sys,
     table::{self, Bans, Desired, Rules},
 };
@@ -62,6 +63,7 @@ pub struct Loaded {
     pub(super) bucket_count: BucketCount,
     pub(super) log: Option<ProgramLog>,
     pub(super) services: Services,
+    pub(super) syn: SynGuard,
     pub(super) ticks: u32,
 }
 
@@ -94,6 +96,7 @@ impl Loaded {
     }
 
     pub fn steer(&mut self, listeners: &[SteerListener<'_>]) -> Result<(), KernelError> {
+        self.syn.listen(&mut self.maps, listeners);
         if self.steer_reason.is_some() && !self.steering.is_on() {
             return Ok(());
         }
@@ -119,6 +122,7 @@ impl Loaded {
         settings.flags |= settings::table_flags(desired.access.keys(), !desired.sources.is_empty());
         settings.flags |= self.settings.flags & (flag::LOOPBACK | flag::CAPTURE);
         self.services.settle(&mut settings);
+        settings.flags |= SynGuard::flag(cfg);
         Ok((rules, desired, settings))
     }
 
@@ -172,6 +176,8 @@ impl Loaded {
         gone.into_iter().for_each(|attached| attached.detach(self.pins.as_ref()));
         self.attached = keep;
         self.attached.extend(new);
+        let mtu = self.attached.iter().filter_map(|attached| sys::mtu(&attached.name)).min();
+        self.syn.configure(&mut self.maps, cfg, mtu)?;
         Ok(report)
     }
 
@@ -241,6 +247,7 @@ impl Loaded {
         }
         self.ticks = self.ticks.wrapping_add(1);
         self.tend_services();
+        self.syn.tend(&mut self.maps);
         if self.ticks.is_multiple_of(CLOCK_EVERY) {
             self.correct_clock();
         }
@@ -261,6 +268,7 @@ impl Loaded {
     pub fn detach(&mut self) {
         self.steering.detach(self.pins.as_ref());
         self.services.leave();
+        self.syn.leave();
         for attached in std::mem::take(&mut self.attached) {
             attached.detach(self.pins.as_ref());
         }

@@ -18,6 +18,7 @@ use super::{
     services::Services,
     settings, steer,
     steer::Steering,
+    syn::SynGuard,
     sys,
     table::{Bans, Desired, Record, Rules},
 };
@@ -77,6 +78,7 @@ pub fn start(cfg: &model::Kernel, bench: bool) -> Result<Option<Loaded>, KernelE
         bucket_count: BucketCount::default(),
         log,
         services: Services::default(),
+        syn: SynGuard::default(),
         ticks: 0,
     };
     if !steer && let Some(pins) = &loaded.pins {
