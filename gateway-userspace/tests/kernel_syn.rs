@@ -72,7 +72,7 @@ fn a_source_over_its_own_limit_is_not_answered() {
     // It has its buckets before the attack.
     let first = [verdict(&plane, &syn(1)), verdict(&plane, &syn(1)), verdict(&plane, &syn(1))];
     assert_eq!(first, [Reason::Ok, Reason::Ok, Reason::LimitNew]);
-    (100..200).for_each(|n| drop(verdict(&plane, &syn(n))));
+    assert!((100..200).any(|n| verdict(&plane, &syn(n)) == Reason::SynCookie));
     assert_eq!(verdict(&plane, &syn(300)), Reason::SynCookie);
     assert_eq!(verdict(&plane, &syn(1)), Reason::LimitNew);
 }
