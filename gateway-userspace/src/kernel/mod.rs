@@ -85,7 +85,7 @@ impl Runner {
 
 enum State {
     On(Box<Loaded>),
-    Off(KernelStatus),
+    Off(Box<KernelStatus>),
 }
 
 impl KernelPlane {
@@ -97,9 +97,9 @@ impl KernelPlane {
     pub fn start(cfg: &model::Kernel) -> Result<Self, KernelError> {
         let state = match start::start(cfg, false) {
             Ok(Some(loaded)) => State::On(Box::new(loaded)),
-            Ok(None) => State::Off(tell::status_off(cfg, None)),
+            Ok(None) => State::Off(Box::new(tell::status_off(cfg, None))),
             Err(error) if cfg.required || error.is_insisted() => return Err(error),
-            Err(error) => State::Off(tell::status_off(cfg, Some(&error))),
+            Err(error) => State::Off(Box::new(tell::status_off(cfg, Some(&error)))),
         };
         let plane = Self { state: Mutex::new(state) };
         let status = plane.status();
@@ -223,7 +223,7 @@ impl KernelPlane {
     pub fn status(&self) -> KernelStatus {
         match &*self.lock() {
             State::On(loaded) => loaded.status(),
-            State::Off(status) => status.clone(),
+            State::Off(status) => (**status).clone(),
         }
     }
 

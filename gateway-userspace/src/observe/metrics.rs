@@ -284,6 +284,8 @@ fn kernel(control: &Control, families: &mut Families) {
     }
     families.gauges("kernel_map_entries", "Entries in a BPF map", entries);
     families.gauges("kernel_map_capacity", "Entries that a BPF map can hold", capacity);
+    let attack = gauge(&[], f64::from(u8::from(status.syn.attack)));
+    families.gauges("kernel_syn_attack", "Whether new connections have to prove themselves", vec![attack]);
     families.gauges("kernel_bans", "Bans in force", vec![gauge(&[], control.kernel.bans().len() as f64)]);
 }
 
