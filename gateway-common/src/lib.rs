@@ -18,5 +18,6 @@ pub mod maps;
 pub mod packet;
 pub mod service;
 pub mod source;
+pub mod syn;
 pub mod table;
 pub mod verdict;

@@ -148,6 +148,8 @@ pub mod flag {
     pub const SERVICES: u32 = 1 << 5;
     /// Somebody captures packets.
     pub const CAPTURE: u32 = 1 << 6;
+    /// SYN floods are answered.
+    pub const SYN: u32 = 1 << 12;
 }
 
 /// What a prefix of `ACCESS_V4` or `ACCESS_V6` means.

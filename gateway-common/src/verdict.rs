@@ -134,6 +134,12 @@ reasons! {
     LimitBytes = 33, "limit_bytes", Drop;
     /// Over a limit whose mode is soft, without overload.
     OkSoft = 34, "ok_soft", Pass;
+    /// A new connection to this host in a SYN flood, answered with a SYN cookie.
+    SynCookie = 35, "syn_cookie", Tx;
+    /// A new connection to a service in a SYN flood: its client has to show that it is there.
+    SynChallenge = 36, "syn_challenge", Tx;
+    /// The client's answer to that: its source is verified.
+    SynVerified = 37, "syn_verified", Drop;
 }
 
 impl Reason {

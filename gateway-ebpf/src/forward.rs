@@ -460,8 +460,8 @@ struct Flows(u64);
 /// The table of replies; the mask of its sets.
 struct Replies(u64);
 
-/// A set of either.
-struct Set(*mut [u64; 8]);
+/// A set of a table.
+pub struct Set(pub *mut [u64; 8]);
 
 macro_rules! table {
     ($table:ty, $map:ident) => {
@@ -506,7 +506,7 @@ impl Words for Set {
 
 /// See [`gateway_common::packet::Packet::forget`]: the same number, of which the verifier knows nothing any more.
 #[inline(always)]
-fn forget(number: usize, unknown: u64) -> usize {
+pub fn forget(number: usize, unknown: u64) -> usize {
     let mut number = number;
     // SAFETY: two exclusive-ors with the same number, which the verifier does not see cancel out.
     unsafe {

@@ -165,6 +165,32 @@ fn refused(
     Err(over)
 }
 
+/// Judges a new connection by the source's own buckets, if it has them; it gets none by this.
+#[inline(always)]
+pub fn known(settings: &Settings, limits: &Limits, source: u64, now: u64) -> Result<(), Reason> {
+    let load = Load(u64::from(limits.new.is_on()));
+    let key = service_key(settings.flow_seed, source, 0);
+    for set in table::places(settings.flow_seed, key).sets {
+        let first = maps::BUCKETS.get_ptr_mut(set).ok_or(Reason::LimitShared)?;
+        // SAFETY: a value of the map has two ways.
+        let ways = unsafe { [&raw mut (*first).0[0], &raw mut (*first).0[1]] };
+        for (at, way) in ways.into_iter().enumerate() {
+            // SAFETY: a way of a value of the map.
+            if unsafe { word(&raw const (*way).key) } != key {
+                continue;
+            }
+            // SAFETY: as above.
+            return match unsafe { over(limits, way, load, now) } {
+                Some(over) => {
+                    refused(limits, over, table::drops_index(set, at as u32), source, load, now).map(|_| ())
+                }
+                None => Ok(()),
+            };
+        }
+    }
+    Ok(())
+}
+
 /// Looks in the second set; else takes a place; else judges by what the source shares with others. The reason's id: a
 /// whole result would be one argument too many.
 #[inline(never)]

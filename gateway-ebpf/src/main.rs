@@ -19,6 +19,7 @@ mod packet;
 mod probe;
 mod record;
 mod steer;
+mod syn;
 mod xdp;
 
 #[cfg(not(test))]

@@ -6,7 +6,7 @@ use aya_ebpf::{
     macros::{btf_map, map},
     maps::{Array, HashMap, LpmTrie, PerCpuArray, ProgramArray, RingBuf, SockMap},
 };
-use gateway_common::{capture, maps as layout, packet::Parsed, service, table};
+use gateway_common::{capture, maps as layout, packet::Parsed, service, syn, table};
 
 #[map]
 pub static SETTINGS: Array<layout::Switch> = Array::with_max_entries(1, 0);
@@ -120,6 +120,20 @@ pub static WRAP: Array<layout::Wrap> = Array::with_max_entries(1, 0);
 /// The program that `bench_wrap` runs.
 #[map]
 pub static WRAPPED: ProgramArray = ProgramArray::with_max_entries(1, 0);
+#[map]
+pub static SYN_GUARD: Array<syn::Guard> = Array::with_max_entries(1, 0);
+
+#[map]
+pub static SYN_STATE: Array<syn::State> = Array::with_max_entries(1, 0);
+
+/// Where this host's listeners are; their window scales.
+#[map]
+pub static LISTENERS: HashMap<layout::SteerKey, u32> =
+    HashMap::with_max_entries(layout::SOCKETS_CAPACITY, BPF_F_NO_PREALLOC);
+
+/// Sets of sources that are where they say.
+#[map]
+pub static VERIFIED: Array<[u64; 8]> = Array::with_max_entries(syn::VERIFIED_SETS, BPF_F_MMAPABLE);
 
 /// Where the programs of `probe.rs` leave their results.
 #[map]

@@ -1,4 +1,4 @@
-//! `xdp_gateway`: malformed → access list → bans → buckets, one reason a packet.
+//! `xdp_gateway`: malformed → access list → bans → SYN floods → buckets, one reason a packet.
 
 use aya_ebpf::{
     bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX},
@@ -15,7 +15,7 @@ use gateway_common::{
     verdict::{Action, Reason},
 };
 
-use crate::{access, forward, limit, maps, packet::Frame, record};
+use crate::{access, forward, limit, maps, packet::Frame, record, syn};
 
 #[xdp(frags)]
 pub fn xdp_gateway(ctx: XdpContext) -> u32 {
@@ -51,8 +51,9 @@ fn judge(ctx: &XdpContext, settings: &Settings) -> Result<Outcome, Reason> {
     // What the parser does not write for every packet. All of it would be a call of memset.
     (parsed.source_port, parsed.destination_port, parsed.protocol, parsed.bits) = (0, 0, 0, 0);
     packet::parse(&Frame::new(ctx), settings.flags & flag::LOOPBACK != 0, parsed)?;
-    if settings.flags & (flag::ACCESS_V4 | flag::ACCESS_V6 | flag::BANS | flag::LIMITS | flag::SERVICES) == 0
-    {
+    const ANY: u32 =
+        flag::ACCESS_V4 | flag::ACCESS_V6 | flag::BANS | flag::LIMITS | flag::SERVICES | flag::SYN;
+    if settings.flags & ANY == 0 {
         return Ok(Reason::Ok.into());
     }
     let now = now(&settings.clock);
@@ -68,6 +69,11 @@ fn judge(ctx: &XdpContext, settings: &Settings) -> Result<Outcome, Reason> {
         {
             return Ok(outcome);
         }
+    }
+    if settings.flags & flag::SYN != 0
+        && let Some(reason) = syn::guard(ctx, parsed, key, syn::Of::new(service.is_some(), class), now)
+    {
+        return Ok(reason.into());
     }
     let mut reason = Reason::Ok;
     if settings.flags & flag::LIMITS != 0 {

@@ -23,6 +23,7 @@ pub use encap::unwrap;
 pub use icmp::{
     Related, related as icmp_kind, to_client as icmp_to_client, to_target as icmp_to_target, too_big,
 };
+pub use rewrite::swap_macs;
 
 /// Everything that forwarding looks up.
 pub trait Tables {

@@ -27,7 +27,9 @@ mod settings;
 mod sources;
 mod start;
 mod steer;
+mod syn;
 pub mod sys;
+mod sysctls;
 mod table;
 mod tell;
 mod verify;
@@ -53,7 +55,7 @@ pub use explain::{Explained, PacketSpec};
 pub use load_check::load_check;
 pub use report::{
     Ban, CapturedPacket, CheckState, ClockStatus, CounterRow, DetachReport, DoctorCheck, DropSample,
-    InterfaceStatus, KernelStatus, MapRow, SourceRow, SteeringStatus, SyncReport,
+    InterfaceStatus, KernelStatus, MapRow, SourceRow, SteeringStatus, SynStatus, SyncReport,
 };
 pub use services::{ServiceRow, ServiceSpec, TargetSpec, TargetState};
 pub use steer::SteerListener;
@@ -92,7 +94,7 @@ impl Runner {
 
 enum State {
     On(Box<Loaded>),
-    Off(KernelStatus),
+    Off(Box<KernelStatus>),
 }
 
 impl KernelPlane {
@@ -104,9 +106,9 @@ impl KernelPlane {
     pub fn start(cfg: &model::Kernel) -> Result<Self, KernelError> {
         let state = match start::start(cfg, false) {
             Ok(Some(loaded)) => State::On(Box::new(loaded)),
-            Ok(None) => State::Off(tell::status_off(cfg, None)),
+            Ok(None) => State::Off(Box::new(tell::status_off(cfg, None))),
             Err(error) if cfg.required || error.is_insisted() => return Err(error),
-            Err(error) => State::Off(tell::status_off(cfg, Some(&error))),
+            Err(error) => State::Off(Box::new(tell::status_off(cfg, Some(&error)))),
         };
         let plane = Self { state: Mutex::new(state), drift: AtomicUsize::new(0) };
         let status = plane.status();
@@ -145,6 +147,12 @@ impl KernelPlane {
     #[doc(hidden)]
     pub fn wrap(&self, program: &'static str, wrap: gateway_common::maps::Wrap) -> Result<(), KernelError> {
         self.on(Ok(()), |loaded| loaded.wrap(program, wrap))
+    }
+
+    /// For tests: says that a port has a listener with this window scale.
+    #[doc(hidden)]
+    pub fn know_listener(&self, port: u16, scale: u8) {
+        self.on((), |loaded| loaded.syn.know(&mut loaded.maps, port, scale));
     }
 
     /// What the program `probe_parse` read from its last packet: see `gateway-ebpf/src/probe.rs`.
@@ -233,7 +241,7 @@ impl KernelPlane {
     pub fn status(&self) -> KernelStatus {
         match &*self.lock() {
             State::On(loaded) => loaded.status(),
-            State::Off(status) => status.clone(),
+            State::Off(status) => (**status).clone(),
         }
     }
 

@@ -7,11 +7,13 @@ use aya::{
     maps::{
         Array, ArrayOfMaps, HashMap, LpmTrie, Map, MapData, PerCpuArray, RingBuf, SockMap, lpm_trie::Key,
     },
+    programs::ProgramType,
+    sys::{BpfHelper, is_helper_supported},
 };
 use gateway_common::{
     capture,
     maps::{self as layout, name},
-    service, table,
+    service, syn, table,
 };
 
 use super::{
@@ -54,6 +56,9 @@ pub struct Maps {
     pub replies: Array<MapData, [u64; 8]>,
     pub flow_seed: Array<MapData, u64>,
     pub target_counters: PerCpuArray<MapData, service::TargetCounter>,
+    pub syn_guard: Array<MapData, syn::Guard>,
+    pub syn_state: Array<MapData, syn::State>,
+    pub listeners: HashMap<MapData, layout::SteerKey, u32>,
     /// Of all maps, for what the typed ones do not offer.
     pub fds: Vec<(&'static str, OwnedFd)>,
 }
@@ -88,6 +93,8 @@ pub fn load_sharing(
 ) -> Result<(Ebpf, Maps), KernelError> {
     let refused = |error: &dyn std::error::Error| KernelError::Load { program: "maps", why: chain(error) };
     let mut loader = EbpfLoader::new();
+    let cookies = u32::from(has_syn_helpers());
+    loader.override_global("SYN_HELPERS", &cookies, true);
     if let Some(pins) = pins {
         for map in shared {
             loader.map_pin_path(map, pins.map(map));
@@ -124,9 +131,17 @@ pub fn load_sharing(
         replies: taker.take(service::name::REPLIES)?,
         flow_seed: taker.take(service::name::FLOW_SEED)?,
         target_counters: taker.take(service::name::TARGET_COUNTERS)?,
+        syn_guard: taker.take(syn::name::GUARD)?,
+        syn_state: taker.take(syn::name::STATE)?,
+        listeners: taker.take(syn::name::LISTENERS)?,
         fds: std::mem::take(&mut taker.fds),
     };
     Ok((ebpf, maps))
+}
+
+/// Whether XDP programs can make SYN cookies (Linux 6.0, CONFIG_SYN_COOKIES).
+pub fn has_syn_helpers() -> bool {
+    is_helper_supported(ProgramType::Xdp, BpfHelper::BPF_FUNC_tcp_raw_gen_syncookie_ipv4).unwrap_or(false)
 }
 
 struct Taker<'a> {

@@ -29,6 +29,7 @@ use super::{
     services::Services,
     settings::{self, FACTORS},
     steer::{SteerListener, Steering},
+    syn::SynGuard,
     sys,
     table::{self, Bans, Desired, Rules},
 };
@@ -74,6 +75,7 @@ pub struct Loaded {
     pub(super) services: Services,
     /// While somebody asks.
     pub(super) sandbox: Option<Box<Sandbox>>,
+    pub(super) syn: SynGuard,
     pub(super) ticks: u32,
 }
 
@@ -136,6 +138,7 @@ impl Loaded {
     }
 
     pub fn steer(&mut self, listeners: &[SteerListener<'_>]) -> Result<(), KernelError> {
+        self.syn.listen(&mut self.maps, listeners);
         if self.steer_reason.is_some() && !self.steering.is_on() {
             return Ok(());
         }
@@ -169,6 +172,7 @@ impl Loaded {
         settings.flags |= settings::table_flags(desired.access.keys(), !desired.sources.is_empty());
         settings.flags |= self.settings.flags & (flag::LOOPBACK | flag::CAPTURE);
         self.services.settle(&mut settings);
+        settings.flags |= SynGuard::flag(cfg);
         Ok((rules, desired, settings))
     }
 
@@ -242,6 +246,8 @@ impl Loaded {
         gone.into_iter().for_each(|attached| attached.detach(self.pins.as_ref()));
         self.attached = keep;
         self.attached.extend(new);
+        let mtu = self.attached.iter().filter_map(|attached| sys::mtu(&attached.name)).min();
+        self.syn.configure(&mut self.maps, cfg, mtu)?;
         Ok(report)
     }
 
@@ -312,6 +318,7 @@ impl Loaded {
         self.ticks = self.ticks.wrapping_add(1);
         self.tend_services();
         self.close_sandbox();
+        self.syn.tend(&mut self.maps);
         if self.ticks.is_multiple_of(CLOCK_EVERY) {
             self.correct_clock();
         }
@@ -332,6 +339,7 @@ impl Loaded {
     pub fn detach(&mut self) {
         self.steering.detach(self.pins.as_ref());
         self.services.leave();
+        self.syn.leave();
         for attached in std::mem::take(&mut self.attached) {
             attached.detach(self.pins.as_ref());
         }

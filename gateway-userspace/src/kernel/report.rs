@@ -11,6 +11,7 @@ use crate::config::units::Prefix;
 pub struct KernelStatus {
     pub interfaces: Vec<InterfaceStatus>,
     pub steering: SteeringStatus,
+    pub syn: SynStatus,
     /// The folder of the pinned maps and links; none: `pin_reason` says why.
     pub pin: Option<String>,
     pub pin_reason: Option<String>,
@@ -38,6 +39,24 @@ pub struct SteeringStatus {
     pub on: bool,
     pub reason: Option<String>,
     pub listeners: usize,
+}
+
+/// The defence against SYN floods.
+#[derive(Debug, Clone, Serialize)]
+pub struct SynStatus {
+    pub on: bool,
+    /// Why it is off.
+    pub reason: Option<String>,
+    /// Whether new connections have to prove themselves at present.
+    pub attack: bool,
+    /// Attacks since the start.
+    pub attacks: u64,
+}
+
+impl SynStatus {
+    pub fn off(reason: impl Into<String>) -> Self {
+        Self { on: false, reason: Some(reason.into()), attack: false, attacks: 0 }
+    }
 }
 
 #[derive(Debug, Clone, Serialize)]

@@ -18,6 +18,7 @@ use super::{
     services::Services,
     settings, steer,
     steer::Steering,
+    syn::SynGuard,
     sys,
     table::{Bans, Desired, Record, Rules},
 };
@@ -80,6 +81,7 @@ pub fn start(cfg: &model::Kernel, bench: bool) -> Result<Option<Loaded>, KernelE
         log,
         services: Services::default(),
         sandbox: None,
+        syn: SynGuard::default(),
         ticks: 0,
     };
     if !steer && let Some(pins) = &loaded.pins {

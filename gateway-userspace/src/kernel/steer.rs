@@ -148,7 +148,7 @@ fn failed(error: &aya::programs::ProgramError) -> KernelError {
 }
 
 /// A wildcard is looked up by the family of the packet, and a dual-stack socket takes both.
-fn keys_of(bind: Bind) -> Vec<SteerKey> {
+pub fn keys_of(bind: Bind) -> Vec<SteerKey> {
     let key = |address: Address, port: u16| SteerKey { address, port: u32::from(port), _pad: 0 };
     let any_v4 = Address::v4(0);
     let any_v6 = Address::default();

@@ -346,3 +346,42 @@ pub fn addresses(interfaces: &[&str]) -> Vec<std::net::IpAddr> {
     }
     found
 }
+
+/// The largest packet of an interface of this network namespace.
+pub fn mtu(name: &str) -> Option<u32> {
+    // SAFETY: all-zero is a valid ifreq.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    if name.len() >= request.ifr_name.len() {
+        return None;
+    }
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    let socket = std::net::UdpSocket::bind((std::net::Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    // SAFETY: the call reads the name and writes the number, which is the union's member for this request.
+    unsafe {
+        if libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFMTU as _, &mut request) != 0 {
+            return None;
+        }
+        u32::try_from(request.ifr_ifru.ifru_mtu).ok()
+    }
+}
+
+/// The window scale that a connection's other side sends by; none: it has none.
+pub fn peers_window_scale(connection: BorrowedFd<'_>) -> Option<u8> {
+    const OPTION_SCALED: u8 = 1 << 2;
+    // The head of `struct tcp_info`: five bytes of other things, options, the two scales in halves of a byte.
+    let mut info = [0u8; 8];
+    let mut length = info.len() as libc::socklen_t;
+    // SAFETY: the kernel writes as many bytes as there are.
+    let done = unsafe {
+        libc::getsockopt(
+            connection.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &mut length,
+        )
+    };
+    (done == 0 && length >= 7 && info[5] & OPTION_SCALED != 0).then_some(info[6] & 0xf)
+}

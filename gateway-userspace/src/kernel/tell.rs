@@ -10,7 +10,8 @@ use super::{
     error::KernelError,
     plane::Loaded,
     report::{
-        ClockStatus, CounterRow, DropSample, InterfaceStatus, KernelStatus, MapRow, SourceRow, SteeringStatus,
+        ClockStatus, CounterRow, DropSample, InterfaceStatus, KernelStatus, MapRow, SourceRow,
+        SteeringStatus, SynStatus,
     },
     sources, sys, table,
 };
@@ -28,6 +29,7 @@ pub fn status_off(cfg: &model::Kernel, error: Option<&KernelError>) -> KernelSta
     KernelStatus {
         interfaces: interfaces.collect(),
         steering: SteeringStatus { on: false, reason: Some(why.clone()), listeners: 0 },
+        syn: SynStatus::off(why.clone()),
         pin: None,
         pin_reason: None,
         clock: ClockStatus { source: "monotonic", hz: None },
@@ -52,6 +54,7 @@ impl Loaded {
             warnings.push(format!("nothing outlives the daemon: {why}"));
         }
         warnings.extend(self.rebuilt.clone());
+        warnings.extend(self.syn.warning());
         let jiffies = self.settings.clock.tick_ns != 0;
         KernelStatus {
             interfaces,
@@ -60,6 +63,7 @@ impl Loaded {
                 reason: self.steer_reason.clone(),
                 listeners: self.steering.listeners,
             },
+            syn: self.syn.status(&self.maps),
             pin: self.pins.as_ref().map(|pins| pins.folder().display().to_string()),
             pin_reason: self.pin_reason.clone(),
             clock: ClockStatus {

@@ -290,6 +290,8 @@ fn kernel(control: &Control, families: &mut Families) {
         "Entries of maps that the last verification found not to be as the config says",
         drift,
     );
+    let attack = gauge(&[], f64::from(u8::from(status.syn.attack)));
+    families.gauges("kernel_syn_attack", "Whether new connections have to prove themselves", vec![attack]);
     families.gauges("kernel_bans", "Bans in force", vec![gauge(&[], control.kernel.bans().len() as f64)]);
 }
 

@@ -1,13 +1,14 @@
 //! What forwarding needs of the host: routes, neighbours, and two switches per interface.
 
 use std::{
-    collections::BTreeMap,
     fs,
     net::{IpAddr, SocketAddr, UdpSocket},
     path::PathBuf,
 };
 
 use gateway_common::service::Target;
+
+use super::super::sysctls::Sysctls;
 
 /// Our own address towards another; none: there is no route.
 pub fn local_for(address: IpAddr) -> Option<IpAddr> {
@@ -41,49 +42,21 @@ pub fn wake_neighbours<'a>(targets: impl Iterator<Item = &'a Target>) {
     }
 }
 
-/// Kernel settings that were changed, with their old values.
-#[derive(Debug, Default)]
-pub struct Sysctls(BTreeMap<PathBuf, String>);
-
-impl Sysctls {
-    /// Lets the kernel forward between interfaces, which `bpf_fib_lookup` asks for too, and pass on packets from our own
-    /// addresses, which those are that XDP leaves to it while a neighbour is unknown.
-    pub fn forward(&mut self, interfaces: &[&str], ipv6: bool) {
-        for interface in interfaces {
-            let v4 = PathBuf::from("/proc/sys/net/ipv4/conf").join(interface);
-            self.set(v4.join("forwarding"), "1");
-            self.set(v4.join("accept_local"), "1");
-            if ipv6 {
-                let v6 = PathBuf::from("/proc/sys/net/ipv6/conf").join(interface);
-                // A host that forwards listens to router advertisements only when told so.
-                if fs::read_to_string(v6.join("accept_ra")).is_ok_and(|now| now.trim() == "1") {
-                    self.set(v6.join("accept_ra"), "2");
-                }
-                self.set(v6.join("forwarding"), "1");
+/// Lets the kernel forward between interfaces, which `bpf_fib_lookup` asks for too, and pass on packets from our own
+/// addresses, which those are that XDP leaves to it while a neighbour is unknown.
+pub fn let_forward(sysctls: &mut Sysctls, interfaces: &[&str], ipv6: bool) {
+    let mut set = |path: PathBuf, value: &str| sysctls.set(path, value, "L4 services");
+    for interface in interfaces {
+        let v4 = PathBuf::from("/proc/sys/net/ipv4/conf").join(interface);
+        set(v4.join("forwarding"), "1");
+        set(v4.join("accept_local"), "1");
+        if ipv6 {
+            let v6 = PathBuf::from("/proc/sys/net/ipv6/conf").join(interface);
+            // A host that forwards listens to router advertisements only when told so.
+            if fs::read_to_string(v6.join("accept_ra")).is_ok_and(|now| now.trim() == "1") {
+                set(v6.join("accept_ra"), "2");
             }
-        }
-    }
-
-    fn set(&mut self, path: PathBuf, value: &str) {
-        let Ok(old) = fs::read_to_string(&path) else { return };
-        if old.trim() == value || self.0.contains_key(&path) {
-            return;
-        }
-        match fs::write(&path, value) {
-            Ok(()) => {
-                tracing::info!("kernel: {} is {value} now, for L4 services", path.display());
-                self.0.insert(path, old);
-            }
-            Err(error) => tracing::warn!(
-                "kernel: {} must be {value} for L4 services, and cannot be set: {error}",
-                path.display()
-            ),
-        }
-    }
-
-    pub fn restore(&mut self) {
-        for (path, old) in std::mem::take(&mut self.0) {
-            let _ = fs::write(path, old.trim());
+            set(v6.join("forwarding"), "1");
         }
     }
 }

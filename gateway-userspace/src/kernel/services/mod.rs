@@ -18,7 +18,7 @@ use gateway_common::{
 };
 use serde::Serialize;
 
-use super::{error::KernelError, object, object::Maps, plane::Loaded, sys};
+use super::{error::KernelError, object, object::Maps, plane::Loaded, sys, sysctls::Sysctls};
 use crate::config::model;
 
 pub use plan::{Plan, ring};
@@ -84,7 +84,7 @@ pub struct Services {
     current: Plan,
     seed: u64,
     sets: (u32, u32),
-    sysctls: host::Sysctls,
+    sysctls: Sysctls,
     ticks: u32,
 }
 
@@ -182,7 +182,7 @@ impl Loaded {
         let next = plan::plan(wanted, &addresses, host::local_for, &mut indexes)?;
         if next != self.services.current {
             if !next.services.is_empty() {
-                self.services.sysctls.forward(&interfaces, next.has_ipv6());
+                host::let_forward(&mut self.services.sysctls, &interfaces, next.has_ipv6());
             }
             host::wake_neighbours(next.targets_new_since(&self.services.current));
             self.write_services(&next)?;
