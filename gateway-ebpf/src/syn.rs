@@ -65,13 +65,7 @@ const ANSWER: u32 = 1 << 8;
 /// A reason's id, [`ANSWER`] with a window scale, or [`NOT_OURS`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn gateway_syn(
-    ctx: *mut xdp_md,
-    parsed: *mut Parsed,
-    key: u64,
-    of: u32,
-    now: u64,
-) -> u32 {
+pub extern "C" fn gateway_syn(ctx: *mut xdp_md, parsed: *mut Parsed, key: u64, of: u32, now: u64) -> u32 {
     let ctx = XdpContext::new(ctx);
     // SAFETY: null or a packet's description in a map; the verifier insists on the check.
     let (Some(parsed), Some(settings)) = (unsafe { parsed.as_mut() }, xdp::settings()) else {
