@@ -6,7 +6,7 @@
 use crate::{bucket::Limit, clock::Clock, source::Address};
 
 /// The version of everything in this file that is pinned.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 
 /// Sources with a bucket of their own.
 pub const BUCKETS_CAPACITY: u32 = crate::table::SETS * 2;
@@ -86,6 +86,9 @@ pub struct Settings {
     pub interfaces: [u32; INTERFACES],
     /// Where the limits of services begin in `SERVICE_LIMITS`.
     pub service_limits: u32,
+    /// Where the half of `SERVICES` begins that counts.
+    pub services: u32,
+    pub _pad: u32,
 }
 
 /// What one source may send.
@@ -312,7 +315,7 @@ pub struct Workers {
 
 const _: () = {
     assert!(size_of::<Limits>() == 80 && CLASSES.is_power_of_two());
-    assert!(size_of::<Settings>() == 16 + CLASSES * 80 + 6 * 8 + 4 + 4 * INTERFACES + 4);
+    assert!(size_of::<Settings>() == 16 + CLASSES * 80 + 6 * 8 + 4 + 4 * INTERFACES + 12);
     assert!(size_of::<Switch>() == 8 + 2 * size_of::<Settings>());
     assert!(size_of::<Access>() == 24);
     assert!(size_of::<Ban>() == 24);

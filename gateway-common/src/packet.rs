@@ -12,6 +12,17 @@ pub trait Packet {
     fn u16(&self, at: usize) -> Option<u16>;
     fn u32(&self, at: usize) -> Option<u32>;
     fn u64(&self, at: usize) -> Option<u64>;
+    /// So many words in a row, which are in the frame or not as one.
+    #[inline(always)]
+    fn words<const N: usize>(&self, at: usize) -> Option<[u64; N]> {
+        let mut words = [0; N];
+        let mut word = 0;
+        while word < N {
+            words[word] = self.u64(at + 8 * word)?;
+            word += 1;
+        }
+        Some(words)
+    }
     /// Bytes of the frame that can be read.
     fn len(&self) -> usize;
     fn is_empty(&self) -> bool {
@@ -33,6 +44,18 @@ pub trait PacketMut: Packet {
     fn set_u16(&mut self, at: usize, value: u16);
     fn set_u32(&mut self, at: usize, value: u32);
     fn set_u64(&mut self, at: usize, value: u64);
+    /// Words in a row: all of them, or none.
+    #[inline(always)]
+    fn set_words<const N: usize>(&mut self, at: usize, words: [u64; N]) {
+        if at + 8 * N > self.len() {
+            return;
+        }
+        let mut word = 0;
+        while word < N {
+            self.set_u64(at + 8 * word, words[word]);
+            word += 1;
+        }
+    }
     /// Adds bytes in front. False: there is no room, and the packet may be unusable.
     fn grow(&mut self, bytes: usize) -> bool;
     /// Takes bytes off the front.
@@ -62,6 +85,13 @@ pub struct Parsed {
     pub fragment: u32,
 }
 
+impl Parsed {
+    #[inline(always)]
+    pub const fn is_v4(&self) -> bool {
+        self.bits & bit::V4 != 0
+    }
+}
+
 /// Bits of [`Parsed::bits`].
 pub mod bit {
     /// TCP with SYN and without ACK: someone wants a new connection.
@@ -76,6 +106,8 @@ pub mod bit {
     pub const END: u8 = 1 << 4;
     /// TCP with SYN and ACK.
     pub const ACCEPT: u8 = 1 << 5;
+    /// IPv4.
+    pub const V4: u8 = 1 << 6;
 }
 
 pub const ICMP: u8 = 1;
@@ -132,6 +164,7 @@ fn ipv4<P: Packet + ?Sized>(packet: &P, at: usize, loopback: bool, out: &mut Par
     out.source = Address::v4(source);
     out.destination = Address::v4(destination);
     out.protocol = (second >> 48) as u8;
+    out.bits |= bit::V4;
 
     let header = ((first >> 56) & 0xf) as usize * 4;
     if first >> 60 != 4 || header < 20 {

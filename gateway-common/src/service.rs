@@ -1,9 +1,15 @@
 //! The maps of L4 services: which virtual addresses there are, their tables of targets, and what the tables point to.
 
-use crate::source::Address;
+use crate::{hash, source::Address};
 
 /// Virtual addresses with a port, all services together.
 pub const SERVICES_CAPACITY: u32 = 8192;
+/// Places in one half of `SERVICES`, a power of two; one half is read while the other is written.
+pub const SERVICE_PLACES: u32 = 2 * SERVICES_CAPACITY;
+/// How many places have to be looked at, at most, to find a service.
+pub const SERVICE_CHAIN: u32 = 8;
+/// Both halves, and one more place whose key's `lo` is where the half begins that is read.
+pub const SERVICES_ENTRIES: u32 = 2 * SERVICE_PLACES + 1;
 /// Services.
 pub const RINGS_CAPACITY: u32 = 4096;
 /// Targets of all services, those that drain included; index 0 is never used.
@@ -58,6 +64,29 @@ impl ServiceKey {
     pub const fn new(address: Address, port: u16, protocol: u8) -> Self {
         Self { hi: address.hi, lo: address.lo, port: port as u32, protocol: protocol as u32 }
     }
+}
+
+impl ServiceKey {
+    /// Where it is looked for first, in a half of `SERVICES`.
+    #[inline(always)]
+    pub const fn place(&self, seed: u64) -> u32 {
+        let tail = (self.port as u64) << 40 ^ (self.protocol as u64) << 32;
+        // A multiplication, so that which addresses meet depends on the seed.
+        let high = (self.hi ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        hash::mix(self.lo ^ tail ^ high) as u32 & (SERVICE_PLACES - 1)
+    }
+}
+
+/// A place in `SERVICES`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Place {
+    /// Of no protocol: the place is free.
+    pub key: ServiceKey,
+    pub service: Service,
+    /// One more than the place of the next service that belongs here, in the same half; zero: there is none.
+    pub next: u32,
+    pub _pad: u32,
 }
 
 /// What to do with a virtual address's packets.
@@ -122,7 +151,30 @@ pub struct Target {
     pub service: u16,
     /// One of [`target_state`].
     pub state: u8,
-    pub _pad: [u8; 3],
+    /// Whether its address is one of IPv4, and not zero then.
+    pub v4: u8,
+    /// [`hop_slot`] of its address.
+    pub hop: u16,
+}
+
+impl Target {
+    /// A target in use.
+    #[inline(always)]
+    pub const fn new(address: Address, port: u16, local: Address, service: u16, state: u8) -> Self {
+        let v4 = address.is_v4() as u8;
+        Self { address, local, port, service, state, v4, hop: hop_slot(address) }
+    }
+
+    #[inline(always)]
+    pub const fn is_v4(&self) -> bool {
+        self.v4 != 0
+    }
+}
+
+/// Where a CPU remembers the next hop of an address.
+#[inline(always)]
+pub const fn hop_slot(destination: Address) -> u16 {
+    hash::of_address(0, destination) as u16 & (HOPS as u16 - 1)
 }
 
 /// States of a [`Target`].
@@ -168,6 +220,7 @@ pub const fn server_key(service: u16, id: u16) -> u32 {
 const _: () = {
     assert!(size_of::<ServiceKey>() == 24);
     assert!(size_of::<Service>() == 16);
+    assert!(size_of::<Place>() == 48);
     assert!(size_of::<Vip>() == 24);
     assert!(size_of::<Target>() == 40);
     assert!(size_of::<TargetCounter>() == 24);
@@ -179,12 +232,14 @@ const _: () = {
 #[cfg(feature = "user")]
 #[allow(unsafe_code)]
 mod pod {
-    use super::{Hop, Service, ServiceKey, Target, TargetCounter, Vip};
+    use super::{Hop, Place, Service, ServiceKey, Target, TargetCounter, Vip};
 
     // SAFETY: all are `repr(C)`, `Copy`, made of integers only and without padding (sizes asserted above).
     unsafe impl aya::Pod for ServiceKey {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Service {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Place {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Vip {}
     // SAFETY: as above.

@@ -221,7 +221,7 @@ pub const fn timestamp_of(options: Options, scale: u8, now_ms: u64) -> u32 {
 #[inline(always)]
 pub fn answer<P: PacketMut>(packet: &mut P, parsed: &Parsed, options: Options, answer: &Answer) -> bool {
     let (l3, l4) = (usize::from(parsed.l3), usize::from(parsed.l4));
-    let v4 = parsed.source.is_v4();
+    let v4 = parsed.is_v4();
     if l4 - l3 != if v4 { 20 } else { 40 } {
         return false;
     }

@@ -9,11 +9,11 @@ use aya_ebpf::{
 use gateway_common::{
     flow::{Table, Words},
     forward::{self, Choice, Kind, NextHop, Outcome, Related, Tables, found},
-    hash,
     maps::Settings,
     packet::{PacketMut, Parsed},
     service::{
-        HOP_NS, HOPS, NAT_PORTS, Service, ServiceKey, TARGETS_CAPACITY, Target, Vip, mode, server_key,
+        HOP_NS, NAT_PORTS, SERVICE_CHAIN, SERVICE_PLACES, Service, ServiceKey, TARGETS_CAPACITY, Target, Vip,
+        hop_slot, mode, server_key,
     },
     source::Address,
     verdict::Reason,
@@ -29,10 +29,26 @@ const NOT_OURS: u64 = u64::MAX;
 
 /// The service that a packet is sent to.
 #[inline(always)]
-pub fn service(parsed: &Parsed) -> Option<&'static Service> {
-    let key = ServiceKey::new(parsed.destination, parsed.destination_port, parsed.protocol);
-    // SAFETY: userspace replaces entries whole; what is read is one service or its successor.
-    unsafe { maps::SERVICES.get(key) }
+pub fn service(settings: &Settings, parsed: &Parsed) -> Option<&'static Service> {
+    find(settings, &ServiceKey::new(parsed.destination, parsed.destination_port, parsed.protocol))
+}
+
+#[inline(always)]
+fn find(settings: &Settings, key: &ServiceKey) -> Option<&'static Service> {
+    let mut at = key.place(settings.flow_seed);
+    let mut looked = 0;
+    while looked < SERVICE_CHAIN {
+        let place = maps::SERVICES.get(settings.services + at)?;
+        if place.key == *key {
+            return Some(&place.service);
+        }
+        if place.next == 0 {
+            return None;
+        }
+        at = (place.next - 1) & (SERVICE_PLACES - 1);
+        looked += 1;
+    }
+    None
 }
 
 /// A target's reply, back to its client, if it is one.
@@ -78,6 +94,9 @@ pub fn to_target(ctx: &XdpContext, parsed: &mut Parsed, service: &Service, now: 
     if service.mode != mode::ECHO {
         let place = u64::from(service.ring) << 32 | u64::from(service.vip) << 16 | u64::from(service.service);
         let options = u64::from(service.mode) << 8 | u64::from(service.options);
+        if let Some(outcome) = unpack(gateway_quick(ctx.ctx, parsed, place, options, now)) {
+            return outcome;
+        }
         how = gateway_choose(ctx.ctx, parsed, place, options, now);
         if how >> 32 == 0 {
             return Reason::from_id(how as u8).unwrap_or(Reason::NoSettings).into();
@@ -120,6 +139,41 @@ fn unpack(word: u64) -> Option<Outcome> {
     Some(Outcome { reason, ifindex: (word >> 8) as u32 })
 }
 
+/// A service in two words.
+#[inline(always)]
+fn of_words(place: u64, how: u64) -> Service {
+    Service {
+        ring: (place >> 32) as u32,
+        vip: (place >> 16) as u16,
+        service: place as u16,
+        mode: (how >> 8) as u8,
+        options: how as u8,
+        _pad: [0; 6],
+    }
+}
+
+/// [`forward::quick`]: an outcome, or [`NOT_OURS`] if the packet has to go the long way.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn gateway_quick(
+    ctx: *mut xdp_md,
+    parsed: *mut Parsed,
+    place: u64,
+    how: u64,
+    now: u64,
+) -> u64 {
+    let ctx = XdpContext::new(ctx);
+    // SAFETY: null or a packet's description in a map; the verifier insists on the check.
+    let (Some(parsed), Some(settings)) = (unsafe { parsed.as_ref() }, xdp::settings()) else {
+        return NOT_OURS;
+    };
+    let (tables, service) = (Kernel::new(&ctx, settings, now), of_words(place, how));
+    match forward::quick(&mut Frame::new(&ctx), &tables, parsed, &service) {
+        Some(outcome) => pack(&ctx, outcome),
+        None => NOT_OURS,
+    }
+}
+
 /// The target of a packet: its index and whether the connection is pinned above bit 32, our port below; or, with nothing
 /// above bit 32, the reason why there is none.
 #[unsafe(no_mangle)]
@@ -136,15 +190,7 @@ pub extern "C" fn gateway_choose(
     let (Some(parsed), Some(settings)) = (unsafe { parsed.as_ref() }, xdp::settings()) else {
         return u64::from(Reason::NoSettings.id());
     };
-    let service = Service {
-        ring: (place >> 32) as u32,
-        vip: (place >> 16) as u16,
-        service: place as u16,
-        mode: (how >> 8) as u8,
-        options: how as u8,
-        _pad: [0; 6],
-    };
-    let tables = Kernel::new(&ctx, settings, now);
+    let (tables, service) = (Kernel::new(&ctx, settings, now), of_words(place, how));
     match forward::choose(&Frame::new(&ctx), &tables, parsed, &service) {
         Ok(choice) => pack_choice(choice),
         Err(reason) => u64::from(reason.id()),
@@ -312,7 +358,9 @@ pub extern "C" fn gateway_resolve(ctx: *mut xdp_md, hi: u64, lo: u64, now: u64) 
     // SAFETY: as above; the structure is on our stack.
     let found = unsafe { bpf_fib_lookup(ctx.cast(), &raw mut *fib, size_of::<Fib>() as i32, 0) } as u32;
     if found == BPF_FIB_LKUP_RET_SUCCESS {
-        let Some(hop) = maps::HOPS.get_ptr_mut(slot(destination)) else { return BPF_FIB_LKUP_RET_NO_NEIGH };
+        let Some(hop) = maps::HOPS.get_ptr_mut(u32::from(hop_slot(destination))) else {
+            return BPF_FIB_LKUP_RET_NO_NEIGH;
+        };
         // SAFETY: this CPU's own value; XDP runs with bottom halves off, so nobody else writes it.
         unsafe {
             (*hop).destination = destination;
@@ -332,11 +380,6 @@ fn mac(bytes: [u8; 6]) -> u64 {
     u64::from_be_bytes([0, 0, a, b, c, d, e, f])
 }
 
-#[inline(always)]
-fn slot(destination: Address) -> u32 {
-    hash::of_address(0, destination) as u32 & (HOPS - 1)
-}
-
 /// The maps as forwarding sees them.
 struct Kernel<'a> {
     ctx: &'a XdpContext,
@@ -351,6 +394,26 @@ impl<'a> Kernel<'a> {
     fn new(ctx: &'a XdpContext, settings: &'a Settings, now: u64) -> Self {
         let (flows, replies) = (Flows(settings.flows_mask), Replies(settings.replies_mask));
         Self { ctx, settings, now, flows, replies }
+    }
+}
+
+impl Kernel<'_> {
+    /// What this CPU knows of a next hop.
+    #[inline(always)]
+    fn remembered(&self, slot: u16, destination: Address) -> NextHop {
+        let Some(hop) = maps::HOPS.get_ptr(u32::from(slot)) else { return NextHop::without(found::NOTHING) };
+        // SAFETY: this CPU's own value, as above.
+        let hop = unsafe { &*hop };
+        if hop.destination != destination || hop.until_ns <= self.now {
+            return NextHop::without(found::NOTHING);
+        }
+        NextHop {
+            found: found::HOP,
+            ifindex: hop.ifindex,
+            mtu: hop.mtu,
+            target_mac: hop.target_mac,
+            source_mac: hop.source_mac,
+        }
     }
 }
 
@@ -376,8 +439,7 @@ impl Tables for Kernel<'_> {
     }
     #[inline(always)]
     fn service(&self, key: &ServiceKey) -> Option<Service> {
-        // SAFETY: as in `service`.
-        unsafe { maps::SERVICES.get(key) }.copied()
+        find(self.settings, key).copied()
     }
     #[inline(always)]
     fn vip(&self, index: u16) -> Option<&Vip> {
@@ -417,24 +479,20 @@ impl Tables for Kernel<'_> {
     }
     #[inline(always)]
     fn next_hop(&self, destination: Address) -> NextHop {
-        let slot = slot(destination);
-        let Some(hop) = maps::HOPS.get_ptr(slot) else { return NextHop::without(found::NOTHING) };
-        // SAFETY: this CPU's own value, as above.
-        let hop = unsafe { &*hop };
-        if hop.destination != destination || hop.until_ns <= self.now {
-            match gateway_resolve(self.ctx.ctx, destination.hi, destination.lo, self.now) {
-                BPF_FIB_LKUP_RET_SUCCESS => {}
-                BPF_FIB_LKUP_RET_NO_NEIGH => return NextHop::without(found::ROUTE),
-                _ => return NextHop::without(found::NOTHING),
-            }
+        let slot = hop_slot(destination);
+        let hop = self.remembered(slot, destination);
+        if hop.found == found::HOP {
+            return hop;
         }
-        NextHop {
-            found: found::HOP,
-            ifindex: hop.ifindex,
-            mtu: hop.mtu,
-            target_mac: hop.target_mac,
-            source_mac: hop.source_mac,
+        match gateway_resolve(self.ctx.ctx, destination.hi, destination.lo, self.now) {
+            BPF_FIB_LKUP_RET_SUCCESS => self.remembered(slot, destination),
+            BPF_FIB_LKUP_RET_NO_NEIGH => NextHop::without(found::ROUTE),
+            _ => NextHop::without(found::NOTHING),
         }
+    }
+    #[inline(always)]
+    fn known_hop(&self, target: &Target) -> NextHop {
+        self.remembered(target.hop, target.address)
     }
     #[inline(always)]
     fn claim_port(&self, parsed: &Parsed, target: u16, vip: u16, port: u16) -> bool {

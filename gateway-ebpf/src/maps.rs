@@ -64,8 +64,7 @@ pub static SOCKETS: SockMap = SockMap::with_max_entries(layout::SOCKETS_CAPACITY
 pub static PARSED: PerCpuArray<Parsed> = PerCpuArray::with_max_entries(1, 0);
 
 #[map]
-pub static SERVICES: HashMap<service::ServiceKey, service::Service> =
-    HashMap::with_max_entries(service::SERVICES_CAPACITY, BPF_F_NO_PREALLOC);
+pub static SERVICES: Array<service::Place> = Array::with_max_entries(service::SERVICES_ENTRIES, 0);
 
 #[map]
 pub static VIPS: Array<service::Vip> = Array::with_max_entries(service::SERVICES_CAPACITY, 0);

@@ -75,6 +75,18 @@ impl PacketMut for Frame<'_> {
         }
     }
     #[inline(always)]
+    fn set_words<const N: usize>(&mut self, at: usize, words: [u64; N]) {
+        if let Some(place) = self.at::<[u64; N]>(at) {
+            let place: *mut u64 = place.cast_mut().cast();
+            let mut word = 0;
+            while word < N {
+                // SAFETY: as above.
+                unsafe { *place.add(word) = words[word].to_be() };
+                word += 1;
+            }
+        }
+    }
+    #[inline(always)]
     fn grow(&mut self, bytes: usize) -> bool {
         // SAFETY: the context is the one the kernel gave us.
         let done = unsafe { bpf_xdp_adjust_head(self.ctx.ctx, -(bytes as i32)) } == 0;
@@ -118,6 +130,18 @@ impl Packet for Frame<'_> {
     fn u64(&self, at: usize) -> Option<u64> {
         // SAFETY: as above.
         self.at::<u64>(at).map(|p| u64::from_be(unsafe { *p }))
+    }
+    #[inline(always)]
+    fn words<const N: usize>(&self, at: usize) -> Option<[u64; N]> {
+        let place: *const u64 = self.at::<[u64; N]>(at)?.cast();
+        let mut words = [0; N];
+        let mut word = 0;
+        while word < N {
+            // SAFETY: as above.
+            words[word] = u64::from_be(unsafe { *place.add(word) });
+            word += 1;
+        }
+        Some(words)
     }
     #[inline(always)]
     fn len(&self) -> usize {

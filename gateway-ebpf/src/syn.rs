@@ -152,7 +152,7 @@ unsafe fn attacked(guard: &Guard, state: *mut syn::State, now: u64) -> bool {
 /// The window scale of the listener that a packet is for, or [`NOT_OURS`].
 #[inline(always)]
 fn listener(parsed: &Parsed) -> u32 {
-    let any = if parsed.destination.is_v4() { Address::v4(0) } else { Address { hi: 0, lo: 0 } };
+    let any = if parsed.is_v4() { Address::v4(0) } else { Address { hi: 0, lo: 0 } };
     let port = u32::from(parsed.destination_port);
     let mut key = SteerKey { address: parsed.destination, port, _pad: 0 };
     // SAFETY: userspace replaces entries whole.
@@ -179,7 +179,7 @@ pub extern "C" fn gateway_syn_answer(ctx: *mut xdp_md, parsed: *mut Parsed, scal
     let challenge = scale == CHALLENGE;
     let l4 = usize::from(parsed.l4);
     let sequence = syn::sequence(&Frame::new(&ctx), l4);
-    let v4 = parsed.source.is_v4();
+    let v4 = parsed.is_v4();
     let mut reply = Answer::default();
     let options = if challenge {
         reply.acknowledges = gateway_syn_cookie(parsed, 0, 0) as u32;
@@ -269,7 +269,7 @@ pub extern "C" fn gateway_syn_cookie(parsed: *mut Parsed, sequence: u32, mss: u3
     let (ip, tcp) = (&raw mut ip, &raw mut tcp);
     // SAFETY: headers of the lengths that the helpers ask for.
     unsafe {
-        if parsed.source.is_v4() {
+        if parsed.is_v4() {
             bpf_tcp_raw_gen_syncookie_ipv4(ip.cast::<iphdr>(), tcp.cast::<tcphdr>(), 24) as u64
         } else {
             bpf_tcp_raw_gen_syncookie_ipv6(ip.cast::<ipv6hdr>(), tcp.cast::<tcphdr>(), 24) as u64
@@ -294,7 +294,7 @@ pub extern "C" fn gateway_syn_check(parsed: *mut Parsed, sequence: u32, cookie: 
     let (ip, tcp) = (&raw mut ip, &raw mut tcp);
     // SAFETY: headers of the lengths that the helpers ask for.
     let valid = unsafe {
-        if parsed.source.is_v4() {
+        if parsed.is_v4() {
             bpf_tcp_raw_check_syncookie_ipv4(ip.cast::<iphdr>(), tcp.cast::<tcphdr>())
         } else {
             bpf_tcp_raw_check_syncookie_ipv6(ip.cast::<ipv6hdr>(), tcp.cast::<tcphdr>())

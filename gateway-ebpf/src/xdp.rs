@@ -10,7 +10,7 @@ use gateway_common::{
     clock::Clock,
     forward::Outcome,
     maps::{CLASSES, Settings, flag},
-    packet::{self, Packet as _, bit},
+    packet::{self, Packet as _, Parsed, bit},
     service::option,
     verdict::{Action, Reason},
 };
@@ -48,8 +48,11 @@ fn judge(ctx: &XdpContext, settings: &Settings) -> Result<Outcome, Reason> {
     let Some(parsed) = maps::PARSED.get_ptr_mut(0) else { return Err(Reason::NoSettings) };
     // SAFETY: this CPU's own value; XDP runs with bottom halves off, so no other packet comes between.
     let parsed = unsafe { &mut *parsed };
-    // What the parser does not write for every packet. All of it would be a call of memset.
-    (parsed.source_port, parsed.destination_port, parsed.protocol, parsed.bits) = (0, 0, 0, 0);
+    // What the parser does not write for every packet, in one go: field by field it would be a call of memset.
+    const _: () = assert!(core::mem::offset_of!(Parsed, source_port) == 32);
+    const _: () = assert!(core::mem::offset_of!(Parsed, bits) == 37);
+    // SAFETY: ports, protocol, bits and where the IP header begins: the fifth word of the structure.
+    unsafe { *core::ptr::from_mut(parsed).cast::<u64>().add(4) = 0 };
     packet::parse(&Frame::new(ctx), settings.flags & flag::LOOPBACK != 0, parsed)?;
     const ANY: u32 =
         flag::ACCESS_V4 | flag::ACCESS_V6 | flag::BANS | flag::LIMITS | flag::SERVICES | flag::SYN;
@@ -62,7 +65,7 @@ fn judge(ctx: &XdpContext, settings: &Settings) -> Result<Outcome, Reason> {
     access::banned(settings, key, now)?;
     let mut service = None;
     if settings.flags & flag::SERVICES != 0 && parsed.bits & bit::PORTS != 0 {
-        service = forward::service(parsed);
+        service = forward::service(settings, parsed);
         // What a target sends back is the client's to answer for, and has been.
         if service.is_none()
             && let Some(outcome) = forward::reply(ctx, parsed, now)

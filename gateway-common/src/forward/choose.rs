@@ -35,6 +35,56 @@ pub fn target<P: Packet, T: Tables>(
     Ok(choice)
 }
 
+/// The target of a packet, if it takes only looking: of a connection that is known, or need not be.
+#[inline(always)]
+pub fn quick<'a, T: Tables>(
+    tables: &'a T,
+    parsed: &Parsed,
+    service: &Service,
+) -> Option<(Choice, &'a Target)> {
+    if parsed.bits & bit::FRAGMENT != 0 {
+        return None;
+    }
+    if service.options & option::FLOWS == 0 {
+        if service.options & option::QUIC != 0 {
+            return None;
+        }
+        let client = (parsed.source, parsed.source_port);
+        let index = by_hash(tables, service, client, (parsed.destination, parsed.destination_port));
+        let target = tables.target(index)?;
+        let usable = matches!(target.state, target_state::UP | target_state::DRAINING);
+        return usable.then_some((Choice { target: index, port: 0, pinned: true }, target));
+    }
+    let key = flow::client_key(tables.seed(), parsed.source, parsed.source_port, service.vip);
+    let place = flow::find::<_, 2>(tables.flows(), key)?;
+    let (flow, seen) = current(tables, parsed, place)?;
+    let target = tables.target(flow.target())?;
+    if !matches!(target.state, target_state::UP | target_state::DRAINING) {
+        return None;
+    }
+    if seen != flow {
+        // What NAT does then is longer: the way back has to know too.
+        if service.mode == mode::NAT {
+            return None;
+        }
+        flow::replace(tables.flows(), place, 1, flow.0, seen.0);
+    }
+    // An entry that was given away meanwhile has another key.
+    if flow::load::<_, 2>(tables.flows(), place, 0) != key {
+        return None;
+    }
+    Some((Choice { target: flow.target(), port: flow.port(), pinned: true }, target))
+}
+
+/// What is known of a connection, and what this packet makes of it; `None`: it is over.
+#[inline(always)]
+fn current<T: Tables>(tables: &T, parsed: &Parsed, place: Place) -> Option<(Flow, Flow)> {
+    let second = tables.second();
+    let flow = Flow(flow::load::<_, 2>(tables.flows(), place, 1));
+    let again = flow.is_over(second) || (parsed.bits & bit::NEW != 0 && flow.state() & state::CLOSING != 0);
+    if again { None } else { Some((flow, flow.seen(second, state_of(parsed)))) }
+}
+
 /// The target that the connection has, if it can stay there.
 #[inline(always)]
 fn pinned<T: Tables>(
@@ -44,14 +94,11 @@ fn pinned<T: Tables>(
     key: u64,
     place: Place,
 ) -> Option<Choice> {
-    let second = tables.second();
-    let flow = Flow(flow::load::<_, 2>(tables.flows(), place, 1));
+    let (flow, seen) = current(tables, parsed, place)?;
     let target = tables.target(flow.target())?;
-    let again = flow.is_over(second) || (parsed.bits & bit::NEW != 0 && flow.state() & state::CLOSING != 0);
-    if again || !matches!(target.state, target_state::UP | target_state::DRAINING) {
+    if !matches!(target.state, target_state::UP | target_state::DRAINING) {
         return None;
     }
-    let seen = flow.seen(second, state_of(parsed));
     if seen != flow {
         // The word moves once a second, and with the connection's state. Where another CPU was faster nothing is lost
         // that the next packet would not bring.
@@ -178,7 +225,7 @@ pub fn by_hash<T: Tables>(tables: &T, service: &Service, client: (Address, u16),
     } else {
         hash::of_connection(SEED, client.0, client.1, vip.0, vip.1)
     };
-    tables.slot(service.ring, (hash % maglev::DEFAULT_SIZE as u64) as u32)
+    tables.slot(service.ring, hash::bucket_of(hash, maglev::DEFAULT_SIZE as u32))
 }
 
 #[inline(always)]

@@ -1,7 +1,7 @@
 //! ICMP of virtual addresses: pings are answered, errors follow the packet that they are about, and who sends packets
 //! that are too big is told.
 
-use super::{Choice, Outcome, Tables, choose, encap, leave, nat, no_way, rewrite};
+use super::{Choice, Outcome, Tables, choose, encap, leave, nat, no_way, rewrite, rewrite::Head};
 use crate::{
     checksum::{Delta, fold},
     flow::{self, Flow},
@@ -26,7 +26,7 @@ pub enum Related {
 #[inline(always)]
 pub fn related<P: PacketMut, T: Tables>(packet: &P, tables: &T, parsed: &Parsed) -> Option<Related> {
     let kind = packet.u8(usize::from(parsed.l4))?;
-    let v4 = parsed.source.is_v4();
+    let v4 = parsed.is_v4();
     if is_echo(kind, v4) {
         let key = ServiceKey::new(parsed.destination, 0, parsed.protocol);
         return tables.service(&key).map(|_| Related::Echo);
@@ -57,7 +57,7 @@ const fn is_error(kind: u8, v4: bool) -> bool {
 #[inline(always)]
 pub fn echo<P: PacketMut>(packet: &mut P, parsed: &Parsed) -> Reason {
     let (l3, l4) = (usize::from(parsed.l3), usize::from(parsed.l4));
-    let v4 = parsed.source.is_v4();
+    let v4 = parsed.is_v4();
     let (Some(kind), Some(sum)) = (packet.u8(l4), packet.u16(l4 + 2)) else { return Reason::Truncated };
     if !is_echo(kind, v4) || parsed.bits & bit::FRAGMENT != 0 {
         return Reason::NoTarget;
@@ -101,7 +101,7 @@ struct Quoted {
 /// Only of errors that come to whom the quoted packet was from, as they should.
 #[inline(always)]
 fn quoted<P: PacketMut>(packet: &P, parsed: &Parsed) -> Option<Quoted> {
-    let (at, v4) = (usize::from(parsed.l4) + 8, parsed.source.is_v4());
+    let (at, v4) = (usize::from(parsed.l4) + 8, parsed.is_v4());
     let (source, destination, protocol, l4) = if v4 {
         let head = packet.u32(at)?;
         let word = packet.u32(at + 4)?;
@@ -156,10 +156,10 @@ pub fn to_target<P: PacketMut, T: Tables>(
         };
         translate(packet, parsed, &quoted, &new, (parsed.source, target.address), ttl);
     } else {
-        rewrite::decrement_ttl(packet, parsed, ttl);
-        let wrapped =
-            forward == mode::DSR || encap::wrap(packet, parsed, target, forward == mode::GUE, choice.target);
-        if !wrapped {
+        let Some(head) = Head::of(packet, parsed) else { return Reason::NoRoom.into() };
+        rewrite::decrement_ttl(packet, parsed, &head);
+        let outer = encap::Outer { target, hop: &hop, gue: forward == mode::GUE, entropy: choice.target };
+        if forward != mode::DSR && !encap::wrap(packet, parsed, &head, &outer) {
             return Reason::NoRoom.into();
         }
     }
@@ -228,7 +228,7 @@ fn translate<P: PacketMut>(
         .u16(quoted.destination_port, new.destination_port);
     let mut outer = Delta::NONE;
     packet.set_u32(quoted.l4, u32::from(new.source_port) << 16 | u32::from(new.destination_port));
-    if parsed.source.is_v4() {
+    if parsed.is_v4() {
         let addresses = Delta::NONE
             .u32(quoted.source.lo as u32, new.source.lo as u32)
             .u32(quoted.destination.lo as u32, new.destination.lo as u32);
@@ -286,7 +286,7 @@ pub fn too_big<P: PacketMut>(packet: &mut P, parsed: &Parsed, mtu: u32) -> Reaso
     if quote > QUOTED_WORDS * 4 || parsed.bits & bit::LATER_FRAGMENT != 0 {
         return Reason::NoRoom;
     }
-    let v4 = parsed.source.is_v4();
+    let v4 = parsed.is_v4();
     let tags = packet.u64(12).unwrap_or(0);
     let (Some(high), Some(low)) = (packet.u64(0), packet.u32(8)) else { return Reason::NoRoom };
     let outer = if v4 { 28 } else { 48 };
@@ -307,7 +307,9 @@ pub fn too_big<P: PacketMut>(packet: &mut P, parsed: &Parsed, mtu: u32) -> Reaso
     let (source, destination) = (parsed.destination, parsed.source);
     if v4 {
         let target = Target { address: destination, local: source, ..Target::default() };
-        encap::ipv4(packet, l3, [0x4500, (quote + outer) as u16, 0, 0], ICMP, &target);
+        let words = encap::outer_ipv4(0, (quote + outer) as u16, (0, 0), ICMP, &target);
+        packet.set_words(l3, words);
+        packet.set_u32(l3 + 16, target.address.lo as u32);
         // RFC 1191 section 4: type 3, code 4, the MTU in the last 16 bits.
         let head = 3 << 8 | 4;
         packet

@@ -25,6 +25,8 @@ pub use icmp::{
 };
 pub use rewrite::swap_macs;
 
+use rewrite::Head;
+
 /// Everything that forwarding looks up.
 pub trait Tables {
     type Flows: Table;
@@ -48,6 +50,8 @@ pub trait Tables {
     /// Counts a packet, or a connection, of a target.
     fn count(&self, target: u16, bytes: u32, connection: bool);
     fn next_hop(&self, destination: Address) -> NextHop;
+    /// Likewise, of a target and without asking anybody: [`found::NOTHING`] if it is not remembered.
+    fn known_hop(&self, target: &Target) -> NextHop;
     /// [`claim_port`] on these tables. Kernel programs have it apart, for the verifier's sake.
     fn claim_port(&self, parsed: &Parsed, target: u16, vip: u16, port: u16) -> bool;
     /// [`too_big`], likewise.
@@ -104,6 +108,9 @@ pub fn to_target<P: PacketMut, T: Tables>(
     parsed: &Parsed,
     service: &Service,
 ) -> Outcome {
+    if let Some(outcome) = quick(packet, tables, parsed, service) {
+        return outcome;
+    }
     match choose(packet, tables, parsed, service) {
         Ok(choice) => send(packet, tables, parsed, service.mode, choice),
         Err(reason) => reason.into(),
@@ -150,34 +157,77 @@ pub fn send<P: PacketMut, T: Tables>(
         return icmp::echo(packet, parsed).into();
     }
     let Some(target) = tables.target(choice.target) else { return Reason::NoTarget.into() };
-    let ttl = rewrite::ttl(packet, parsed);
-    if ttl <= 1 {
+    if rewrite::ttl(packet, parsed) <= 1 {
         return Reason::TtlExpired.into();
     }
     let hop = tables.next_hop(target.address);
-    let overhead = encap::overhead(forward, target.address.is_v4());
     if let Some(reason) = no_way(&hop, forward) {
         return reason.into();
     }
-    let too_big = parsed.length > hop.mtu - overhead;
-    if too_big && (rewrite::may_not_be_cut(packet, parsed) || forward == mode::DSR) {
-        return tables.too_big(packet, parsed, hop.mtu - overhead).into();
+    let Some(head) = Head::of(packet, parsed) else { return Reason::NoRoom.into() };
+    let room = hop.mtu - encap::overhead(forward, target.is_v4());
+    let too_big = parsed.length > room;
+    if too_big && (head.may_not_be_cut() || forward == mode::DSR) {
+        return tables.too_big(packet, parsed, room).into();
     }
-    tables.count(choice.target, packet.whole_len() as u32, false);
+    let outcome = carry(packet, tables, parsed, forward, choice, target, &head, &hop);
+    if too_big { Reason::Unresolved.into() } else { outcome }
+}
+
+/// [`choose`] and [`send`] for most packets: those of connections that are known, or need not be, to a next hop that is
+/// known. `None`: nothing was done, they have to go the long way.
+#[inline(always)]
+pub fn quick<P: PacketMut, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    parsed: &Parsed,
+    service: &Service,
+) -> Option<Outcome> {
+    let (choice, target) = choose::quick(tables, parsed, service)?;
+    let hop = tables.known_hop(target);
+    let head = Head::of(packet, parsed)?;
+    let room = hop.mtu - encap::overhead(service.mode, target.is_v4());
+    if hop.found != found::HOP || head.ttl() <= 1 || parsed.length > room {
+        return None;
+    }
+    Some(carry(packet, tables, parsed, service.mode, choice, target, &head, &hop))
+}
+
+/// Rewrites a packet and sends it on.
+#[inline(always)]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "inlined: a structure of them would cost stack that there is not"
+)]
+fn carry<P: PacketMut, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    parsed: &Parsed,
+    forward: u8,
+    choice: Choice,
+    target: &Target,
+    head: &Head,
+    hop: &NextHop,
+) -> Outcome {
+    tables.count(choice.target, u32::from(parsed.l3) + parsed.length, false);
     match forward {
-        mode::NAT => nat::to_target(packet, parsed, target, choice.port, ttl),
-        mode::DSR => rewrite::decrement_ttl(packet, parsed, ttl),
+        mode::NAT => nat::to_target(packet, parsed, target, choice.port, head),
+        mode::DSR => rewrite::decrement_ttl(packet, parsed, head),
         _ => {
-            rewrite::decrement_ttl(packet, parsed, ttl);
-            if !encap::wrap(packet, parsed, target, forward == mode::GUE, choice.target) {
+            rewrite::decrement_ttl(packet, parsed, head);
+            let outer = encap::Outer { target, hop, gue: forward == mode::GUE, entropy: choice.target };
+            if !encap::wrap(packet, parsed, head, &outer) {
                 return Reason::NoRoom.into();
             }
         }
     }
-    if too_big {
-        return Reason::Unresolved.into();
+    let reason = if choice.pinned { Reason::Service } else { Reason::ServiceUnpinned };
+    match forward {
+        mode::NAT | mode::DSR => leave(packet, hop, reason),
+        // The MAC addresses are written.
+        _ if hop.found == found::HOP => Outcome { reason, ifindex: hop.ifindex },
+        _ => Reason::Unresolved.into(),
     }
-    leave(packet, &hop, if choice.pinned { Reason::Service } else { Reason::ServiceUnpinned })
 }
 
 /// Why a packet cannot go on, if it cannot. The kernel resolves neighbours of packets that are passed to it, but one

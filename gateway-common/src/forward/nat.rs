@@ -1,6 +1,6 @@
 //! Full NAT: towards a target the packet is ours, towards the client it is the virtual address's.
 
-use super::{Outcome, Tables, choose, leave, no_way, rewrite};
+use super::{Outcome, Tables, choose, leave, no_way, rewrite::Head};
 use crate::{
     checksum::Delta,
     flow::{self, Flow, Place},
@@ -19,28 +19,28 @@ pub struct Endpoints {
 }
 
 #[inline(always)]
-pub fn to_target<P: PacketMut>(packet: &mut P, parsed: &Parsed, target: &Target, port: u16, ttl: u8) {
+pub fn to_target<P: PacketMut>(packet: &mut P, parsed: &Parsed, target: &Target, port: u16, head: &Head) {
     let endpoints = Endpoints {
         source: target.local,
         destination: target.address,
         source_port: port,
         destination_port: target.port,
     };
-    translate(packet, parsed, &endpoints, ttl);
+    translate(packet, parsed, &endpoints, head);
 }
 
 /// Gives a packet other endpoints and one hop less to live, checksums included.
 #[inline(always)]
-fn translate<P: PacketMut>(packet: &mut P, parsed: &Parsed, new: &Endpoints, ttl: u8) {
-    let delta = addresses(packet, parsed, new);
+fn translate<P: PacketMut>(packet: &mut P, parsed: &Parsed, new: &Endpoints, head: &Head) {
     let l3 = usize::from(parsed.l3);
-    if parsed.source.is_v4() {
-        let sum = packet.u16(l3 + 10).unwrap_or(0);
-        let sum = delta.apply(sum);
-        packet.set_u16(l3 + 10, rewrite::ttl_delta(ttl).apply(sum));
-        packet.set_u8(l3 + 8, ttl - 1);
+    let delta = addresses(parsed, new);
+    if parsed.is_v4() {
+        packet.set_u64(l3 + 8, head.second_after(delta, new.source.lo as u32));
+        packet.set_u32(l3 + 16, new.destination.lo as u32);
     } else {
-        packet.set_u8(l3 + 7, ttl - 1);
+        packet.set_u8(l3 + 7, head.ttl() - 1);
+        let words = [new.source.hi, new.source.lo, new.destination.hi, new.destination.lo];
+        packet.set_words(l3 + 8, words);
     }
     if parsed.bits & bit::PORTS != 0 {
         let delta =
@@ -49,27 +49,19 @@ fn translate<P: PacketMut>(packet: &mut P, parsed: &Parsed, new: &Endpoints, ttl
     }
 }
 
-/// Writes the addresses: the difference they make.
+/// The difference that other addresses make.
 #[inline(always)]
-fn addresses<P: PacketMut>(packet: &mut P, parsed: &Parsed, new: &Endpoints) -> Delta {
-    let l3 = usize::from(parsed.l3);
-    if parsed.source.is_v4() {
-        packet.set_u32(l3 + 12, new.source.lo as u32);
-        packet.set_u32(l3 + 16, new.destination.lo as u32);
-        Delta::NONE
+fn addresses(parsed: &Parsed, new: &Endpoints) -> Delta {
+    if parsed.is_v4() {
+        return Delta::NONE
             .u32(parsed.source.lo as u32, new.source.lo as u32)
-            .u32(parsed.destination.lo as u32, new.destination.lo as u32)
-    } else {
-        packet.set_u64(l3 + 8, new.source.hi);
-        packet.set_u64(l3 + 16, new.source.lo);
-        packet.set_u64(l3 + 24, new.destination.hi);
-        packet.set_u64(l3 + 32, new.destination.lo);
-        Delta::NONE
-            .u64(parsed.source.hi, new.source.hi)
-            .u64(parsed.source.lo, new.source.lo)
-            .u64(parsed.destination.hi, new.destination.hi)
-            .u64(parsed.destination.lo, new.destination.lo)
+            .u32(parsed.destination.lo as u32, new.destination.lo as u32);
     }
+    Delta::NONE
+        .u64(parsed.source.hi, new.source.hi)
+        .u64(parsed.source.lo, new.source.lo)
+        .u64(parsed.destination.hi, new.destination.hi)
+        .u64(parsed.destination.lo, new.destination.lo)
 }
 
 #[inline(always)]
@@ -166,8 +158,8 @@ fn to_client<P: PacketMut, T: Tables>(
     parsed: &Parsed,
     client: &Client<'_>,
 ) -> Outcome {
-    let ttl = rewrite::ttl(packet, parsed);
-    if ttl <= 1 {
+    let Some(head) = Head::of(packet, parsed) else { return Reason::NoRoom.into() };
+    if head.ttl() <= 1 {
         return Reason::TtlExpired.into();
     }
     let hop = tables.next_hop(client.address);
@@ -175,7 +167,7 @@ fn to_client<P: PacketMut, T: Tables>(
         return reason.into();
     }
     let too_big = parsed.length > hop.mtu;
-    if too_big && rewrite::may_not_be_cut(packet, parsed) {
+    if too_big && head.may_not_be_cut() {
         return tables.too_big(packet, parsed, hop.mtu).into();
     }
     let endpoints = Endpoints {
@@ -184,6 +176,6 @@ fn to_client<P: PacketMut, T: Tables>(
         source_port: client.vip.port as u16,
         destination_port: client.port,
     };
-    translate(packet, parsed, &endpoints, ttl);
+    translate(packet, parsed, &endpoints, &head);
     if too_big { Reason::Unresolved.into() } else { leave(packet, &hop, Reason::Reply) }
 }

@@ -100,6 +100,9 @@ impl Tables for Host {
     fn next_hop(&self, _: Address) -> NextHop {
         self.hop
     }
+    fn known_hop(&self, _: &Target) -> NextHop {
+        self.hop
+    }
     fn claim_port(&self, parsed: &Parsed, target: u16, vip: u16, port: u16) -> bool {
         claim_port(&self.replies, (99, self.second), parsed, &self.targets[&target], vip, port)
     }
@@ -142,14 +145,13 @@ impl Host {
         for index in 1..=3u16 {
             host.targets.insert(
                 index,
-                Target {
-                    address: address(0x0a01_0000 + u32::from(index)),
-                    local: address(0x0a01_00fe),
-                    port: 8080,
-                    service: 1,
-                    state: target_state::UP,
-                    _pad: [0; 3],
-                },
+                Target::new(
+                    address(0x0a01_0000 + u32::from(index)),
+                    8080,
+                    address(0x0a01_00fe),
+                    1,
+                    target_state::UP,
+                ),
             );
         }
         host
@@ -252,7 +254,7 @@ fn fix(frame: &mut [u8], v6: bool, l4: usize, protocol: u8) {
 
 fn assert_sums(frame: &[u8], what: &str) {
     let parsed = parse(frame);
-    let v6 = !parsed.source.is_v4();
+    let v6 = !parsed.is_v4();
     let (l3, l4) = (usize::from(parsed.l3), usize::from(parsed.l4));
     if !v6 {
         assert_eq!(checksum::of_bytes(&frame[l3..l4], 0), 0, "{what}: the IP header's sum");

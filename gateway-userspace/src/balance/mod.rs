@@ -124,7 +124,8 @@ impl Balancer {
         client: IpAddr,
         tried: Tried,
     ) -> Option<usize> {
-        let start = (hash::of_address(SEED, Address::from(client)) % slots.len() as u64) as usize;
+        let start =
+            hash::bucket_of(hash::of_address(SEED, Address::from(client)), slots.len() as u32) as usize;
         let first = usize::from(slots[start]);
         if !tried.has(first) && self.bounded_load.is_none() {
             return Some(first);

@@ -87,7 +87,15 @@ impl Runner {
     /// # Errors
     /// The kernel refuses the packet.
     pub fn run(&self, packet: &[u8], repeat: u32) -> Result<(u32, Duration), KernelError> {
-        sys::test_run(self.fd.as_fd(), packet, repeat)
+        self.run_at(0, packet, repeat)
+    }
+
+    /// Likewise, as if the packet (of an XDP program) came in at an interface.
+    ///
+    /// # Errors
+    /// The kernel refuses the packet.
+    pub fn run_at(&self, ifindex: u32, packet: &[u8], repeat: u32) -> Result<(u32, Duration), KernelError> {
+        sys::test_run(self.fd.as_fd(), packet, repeat, ifindex)
             .map_err(|error| KernelError::Load { program: self.program, why: error.to_string() })
     }
 }

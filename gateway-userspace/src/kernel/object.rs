@@ -47,7 +47,7 @@ pub struct Maps {
     pub probe: Array<MapData, [u64; 8]>,
     pub capture: Array<MapData, capture::Wanted>,
     pub captured: RingBuf<MapData>,
-    pub services: HashMap<MapData, service::ServiceKey, service::Service>,
+    pub services: Array<MapData, service::Place>,
     pub vips: Array<MapData, service::Vip>,
     pub rings: ArrayOfMaps<MapData, MapData>,
     pub targets: Array<MapData, service::Target>,
@@ -190,9 +190,7 @@ pub fn fits(pins: &Pins, map: &str, flows: u32) -> bool {
         name::DROPS => (4, size_of::<table::Drops>(), layout::BUCKETS_CAPACITY),
         name::COUNTERS => (4, size_of::<layout::Counter>(), layout::COUNTERS_CAPACITY),
         name::SLOTS => (4, 4, layout::INTERFACES as u32),
-        service::name::SERVICES => {
-            (size_of::<service::ServiceKey>(), size_of::<service::Service>(), service::SERVICES_CAPACITY)
-        }
+        service::name::SERVICES => (4, size_of::<service::Place>(), service::SERVICES_ENTRIES),
         service::name::VIPS => (4, size_of::<service::Vip>(), service::SERVICES_CAPACITY),
         service::name::RINGS => (4, 4, service::RINGS_CAPACITY),
         service::name::TARGETS => (4, size_of::<service::Target>(), service::TARGETS_CAPACITY),

@@ -73,6 +73,8 @@ pub fn compile(cfg: &model::Kernel, seed: u64, limits: [Limits; CLASSES]) -> Set
         flags: if limits.iter().any(Limits::is_on) { flag::LIMITS } else { 0 },
         interfaces: [0; INTERFACES],
         service_limits: 0,
+        services: 0,
+        _pad: 0,
     }
 }
 

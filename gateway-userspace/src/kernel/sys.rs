@@ -171,9 +171,15 @@ unsafe fn run(run: &mut TestRun) -> io::Result<()> {
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// `BPF_PROG_TEST_RUN`: hands a packet (at least 14 bytes) to a program `repeat` times. The last return value, and the
-/// mean time of a run.
-pub fn test_run(program: BorrowedFd<'_>, packet: &[u8], repeat: u32) -> io::Result<(u32, Duration)> {
+/// `BPF_PROG_TEST_RUN`: hands a packet (at least 14 bytes) to a program `repeat` times, as if it came in at an interface
+/// (zero: no matter). The last return value, and the mean time of a run.
+pub fn test_run(
+    program: BorrowedFd<'_>,
+    packet: &[u8],
+    repeat: u32,
+    ifindex: u32,
+) -> io::Result<(u32, Duration)> {
+    let context = [0, packet.len() as u32, 0, ifindex, 0, 0];
     let mut test = TestRun {
         prog_fd: program.as_raw_fd() as u32,
         data_size_in: packet.len() as u32,
@@ -181,7 +187,10 @@ pub fn test_run(program: BorrowedFd<'_>, packet: &[u8], repeat: u32) -> io::Resu
         repeat,
         ..TestRun::default()
     };
-    // SAFETY: the kernel reads the packet.
+    if ifindex != 0 {
+        (test.ctx_in, test.ctx_size_in) = (context.as_ptr() as u64, size_of_val(&context) as u32);
+    }
+    // SAFETY: the kernel reads the packet and the context.
     unsafe { run(&mut test)? };
     Ok((test.retval, Duration::from_nanos(u64::from(test.duration_ns))))
 }

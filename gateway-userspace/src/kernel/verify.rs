@@ -314,6 +314,7 @@ fn fields(settings: &Settings) -> Vec<(String, String)> {
         ("flows_mask", hex(settings.flows_mask)),
         ("replies_mask", hex(settings.replies_mask)),
         ("service_limits", settings.service_limits.to_string()),
+        ("services_at", settings.services.to_string()),
     ];
     all.extend(rest.map(|(name, value)| (name.to_owned(), value)));
     all

@@ -183,3 +183,10 @@ fn listen(addr: SocketAddr) -> TcpListener {
     socket.set_nonblocking(true).unwrap();
     socket.into()
 }
+
+/// An interface's index.
+pub fn ifindex(name: &str) -> u32 {
+    let output = Command::new("ip").args(["-o", "link", "show", name]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.split_once(':').unwrap().0.parse().unwrap()
+}

@@ -209,7 +209,7 @@ impl Loaded {
             _ => (parsed.destination_port, parsed.protocol),
         };
         let key = ServiceKey::new(parsed.destination, port, protocol);
-        self.maps.services.get(&key, 0).ok().filter(|_| known)
+        self.services.service(&key).filter(|_| known)
     }
 
     /// The target of its connection, if that is known.
@@ -307,7 +307,7 @@ fn maglev_slot(service: &Service, parsed: &Parsed) -> u32 {
         let (from, to) = (parsed.source_port, parsed.destination_port);
         hash::of_connection(SEED, parsed.source, from, parsed.destination, to)
     };
-    (hash % maglev::DEFAULT_SIZE as u64) as u32
+    hash::bucket_of(hash, maglev::DEFAULT_SIZE as u32)
 }
 
 /// Locally administered, and nobody's.

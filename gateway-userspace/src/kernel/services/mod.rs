@@ -5,6 +5,7 @@
 
 mod host;
 mod plan;
+mod table;
 mod verify;
 
 use std::{collections::BTreeMap, net::SocketAddr};
@@ -83,6 +84,8 @@ pub struct Services {
     /// What the maps hold.
     current: Plan,
     seed: u64,
+    /// Where the half of `SERVICES` begins that counts.
+    base: u32,
     sets: (u32, u32),
     sysctls: Sysctls,
     ticks: u32,
@@ -98,13 +101,15 @@ impl Services {
             self.seed = seed | 1;
             maps.flow_seed.set(0, self.seed, 0).map_err(failed())?;
         }
-        (self.current, self.indexes) = plan::adopt(maps)?;
+        self.base = table::base(maps)?;
+        (self.current, self.indexes) = plan::adopt(maps, self.base)?;
         Ok(())
     }
 
     /// What the program has to know of the services.
     pub fn settle(&self, settings: &mut Settings) {
         settings.flow_seed = self.seed;
+        settings.services = self.base;
         settings.flows_mask = u64::from(self.sets.0) - 1;
         settings.replies_mask = u64::from(self.sets.1) - 1;
         settings.flags &= !flag::SERVICES;
@@ -116,6 +121,10 @@ impl Services {
     /// Of the tables of connections and of replies.
     pub(super) fn sets(&self) -> (u32, u32) {
         self.sets
+    }
+
+    pub(super) fn service(&self, key: &service::ServiceKey) -> Option<service::Service> {
+        self.current.services.get(key).copied()
     }
 
     pub(super) fn target(&self, index: u16) -> Option<&service::Target> {
@@ -186,14 +195,27 @@ impl Loaded {
             }
             host::wake_neighbours(next.targets_new_since(&self.services.current));
             self.write_services(&next)?;
-            self.services.current = next;
+            if next.services != self.services.current.services {
+                let other = table::other(self.services.base);
+                table::write(&mut self.maps, other, &table::places(&next.services, self.services.seed)?)?;
+                self.services.base = other;
+            }
+            let old = std::mem::replace(&mut self.services.current, next);
+            self.settle_services()?;
+            self.forget_services(&old)?;
         }
         self.services.indexes = indexes;
+        self.settle_services()
+    }
+
+    /// Tells the program of the tables that count now.
+    fn settle_services(&mut self) -> Result<(), KernelError> {
         let mut settings = self.settings;
         self.services.settle(&mut settings);
         settings.clock = self.clock_for(&self.limits);
         if settings != self.settings {
             self.switch(settings)?;
+            table::set_base(&mut self.maps, settings.services)?;
         }
         Ok(())
     }
@@ -222,12 +244,12 @@ impl Loaded {
             let table = new_ring(members)?;
             maps.rings.set(*ring, &table, 0).map_err(KernelError::map(name::RINGS))?;
         }
-        for (key, service) in next.services.iter().filter(|(key, s)| old.services.get(*key) != Some(*s)) {
-            maps.services.insert(key, service, 0).map_err(KernelError::map(name::SERVICES))?;
-        }
-        for key in old.services.keys().filter(|key| !next.services.contains_key(*key)) {
-            let _ = maps.services.remove(key);
-        }
+        Ok(())
+    }
+
+    /// Takes out what no service points to any more.
+    fn forget_services(&mut self, old: &Plan) -> Result<(), KernelError> {
+        let (next, maps) = (&self.services.current, &mut self.maps);
         for key in old.server_ids.keys().filter(|key| !next.server_ids.contains_key(*key)) {
             let _ = maps.server_ids.remove(key);
         }

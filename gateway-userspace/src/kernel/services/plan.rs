@@ -9,11 +9,11 @@ use gateway_common::{
     hash, maglev,
     maps::Limits,
     packet::{ICMP, ICMPV6, TCP, UDP},
-    service::{self, Service, ServiceKey, Target, Vip, mode, option, server_key, target_state},
+    service::{self, Place, Service, ServiceKey, Target, Vip, mode, option, server_key, target_state},
     source::Address,
 };
 
-use super::{Owned, TargetState};
+use super::{Owned, TargetState, table};
 use crate::{
     balance::SEED,
     config::model::{Bind, Forward, L4Balance, L4Protocol, LimitMode, ServiceLimit},
@@ -193,17 +193,9 @@ pub fn plan(
                 TargetState::Draining => target_state::DRAINING,
                 TargetState::Down => target_state::DOWN,
             };
-            plan.targets.insert(
-                target,
-                Target {
-                    address: spec.addr.ip().into(),
-                    local: ours.map(Address::from).unwrap_or_default(),
-                    port: spec.addr.port(),
-                    service: index,
-                    state,
-                    _pad: [0; 3],
-                },
-            );
+            let ours = ours.map(Address::from).unwrap_or_default();
+            let addr = spec.addr;
+            plan.targets.insert(target, Target::new(addr.ip().into(), addr.port(), ours, index, state));
             if state == target_state::UP {
                 let identity = hash::of_bytes(SEED, spec.addr.to_string().as_bytes());
                 members.push(Member { index: target, weight: spec.weight, identity });
@@ -255,14 +247,7 @@ fn retire(plan: &Plan, indexes: &mut Indexes) {
     for ((service, addr), index) in gone {
         indexes.targets.remove(&(service, addr));
         let local = super::host::local_for(addr.ip()).map(Address::from).unwrap_or_default();
-        let target = Target {
-            address: addr.ip().into(),
-            local,
-            port: addr.port(),
-            service,
-            state: target_state::DRAINING,
-            _pad: [0; 3],
-        };
+        let target = Target::new(addr.ip().into(), addr.port(), local, service, target_state::DRAINING);
         indexes.retired.insert(index, Retired { target, packets: 0, since: 0 });
     }
     let kept: BTreeSet<ServiceKey> = plan.services.keys().copied().collect();
@@ -314,10 +299,10 @@ fn keys(owned: &Owned, addresses: &[IpAddr]) -> Vec<ServiceKey> {
 }
 
 /// What an earlier run left in the maps.
-pub fn adopt(maps: &Maps) -> Result<(Plan, Indexes), KernelError> {
+pub fn adopt(maps: &Maps, base: u32) -> Result<(Plan, Indexes), KernelError> {
     let mut plan = Plan::default();
     let mut indexes = Indexes { next_target: 1, ..Indexes::default() };
-    for (key, service) in maps.services.iter().flatten() {
+    for Place { key, service, .. } in table::read(maps, base)?.into_values() {
         plan.services.insert(key, service);
         if service.mode != mode::ECHO {
             indexes.vips.insert(key, service.vip);

@@ -3,9 +3,11 @@
 use std::{collections::HashMap, net::SocketAddr, os::fd::AsFd as _};
 
 use gateway_common::maps as layout;
-use gateway_common::service::{Service, ServiceKey, Target, Vip, mode, name, server_key, target_state};
+use gateway_common::service::{
+    Place, Service, ServiceKey, Target, Vip, mode, name, server_key, target_state,
+};
 
-use super::{Loaded, new_ring, plan};
+use super::{Loaded, new_ring, plan, table};
 use crate::kernel::{
     error::KernelError,
     sys,
@@ -24,20 +26,19 @@ impl Loaded {
         self.verify_server_ids(repair, report)?;
         self.verify_rings(repair, report)?;
         self.verify_limits(repair, report)?;
-        let is: HashMap<ServiceKey, Service> = entries(&self.maps, name::SERVICES)?;
+        let base = self.services.base;
+        let is: HashMap<u32, Place> = table::read(&self.maps, base)?.into_iter().collect();
         report.checked += is.len();
-        let should = self.services.current.services.iter().map(|(key, service)| (*key, *service)).collect();
-        for (key, is, should) in differing(&is, &should) {
-            let show = |service| self.show_service(service);
+        let should: HashMap<u32, Place> =
+            table::places(&self.services.current.services, self.services.seed)?.into_iter().collect();
+        for (at, is, should) in differing(&is, &should) {
+            let show = |place: Place| self.show_service(place.service);
+            let key = should.or(is).map_or(ServiceKey::default(), |place| place.key);
             report.add(name::SERVICES, show_key(&key), shown(is, show), shown(should, show));
-            if !repair {
-                continue;
+            if repair {
+                let place = should.unwrap_or_default();
+                self.maps.services.set(base + at, place, 0).map_err(KernelError::map(name::SERVICES))?;
             }
-            match should {
-                Some(service) => self.maps.services.insert(key, service, 0),
-                None => self.maps.services.remove(&key),
-            }
-            .map_err(KernelError::map(name::SERVICES))?;
         }
         Ok(())
     }
