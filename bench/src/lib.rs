@@ -5,6 +5,7 @@
 
 pub mod demo;
 pub mod flood;
+pub mod l4;
 pub mod memory;
 pub mod peers;
 pub mod proxy;

@@ -1,4 +1,4 @@
-//! Two XDP programs of two and four instructions, by hand: one that does the same with every packet, one that sends frames off.
+//! Two XDP programs by hand: one that does the same with every packet, one that sends copies of frames off.
 //!
 //! The lab loads them through the bare system call, so that it needs neither a BPF toolchain nor an object file.
 
@@ -9,16 +9,22 @@ use std::{
 
 use anyhow::{Context, Result};
 
+const BPF_MAP_CREATE: libc::c_int = 0;
+const BPF_MAP_UPDATE_ELEM: libc::c_int = 2;
 const BPF_PROG_LOAD: libc::c_int = 5;
 const BPF_PROG_TEST_RUN: libc::c_int = 10;
 const BPF_LINK_CREATE: libc::c_int = 28;
+const BPF_MAP_TYPE_ARRAY: u32 = 2;
 const BPF_PROG_TYPE_XDP: u32 = 6;
 const BPF_XDP: u32 = 37;
 const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
 const BPF_F_TEST_XDP_LIVE_FRAMES: u32 = 1 << 1;
+const BPF_FUNC_MAP_LOOKUP_ELEM: i32 = 1;
+const BPF_FUNC_GET_PRANDOM_U32: i32 = 7;
 const BPF_FUNC_REDIRECT: i32 = 23;
 pub const XDP_DROP: i32 = 1;
 pub const XDP_PASS: i32 = 2;
+pub const XDP_TX: i32 = 3;
 
 /// One instruction: opcode, registers (source in the high half), offset, immediate.
 #[repr(C)]
@@ -30,13 +36,22 @@ struct Instruction {
     immediate: i32,
 }
 
+const fn instruction(code: u8, to: u8, from: u8, offset: i16, immediate: i32) -> Instruction {
+    Instruction { code, registers: from << 4 | to, offset, immediate }
+}
+
 /// `register = value`
 const fn set(register: u8, value: i32) -> Instruction {
-    Instruction { code: 0xb7, registers: register, offset: 0, immediate: value }
+    instruction(0xb7, register, 0, 0, value)
+}
+
+/// `to = from`
+const fn copy(to: u8, from: u8) -> Instruction {
+    instruction(0xbf, to, from, 0, 0)
 }
 
 const fn call(helper: i32) -> Instruction {
-    Instruction { code: 0x85, registers: 0, offset: 0, immediate: helper }
+    instruction(0x85, 0, 0, 0, helper)
 }
 
 const EXIT: Instruction = Instruction { code: 0x95, registers: 0, offset: 0, immediate: 0 };
@@ -56,6 +71,25 @@ struct LoadAttributes {
     name: [u8; 16],
     interface: u32,
     attach_type: u32,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct MapAttributes {
+    kind: u32,
+    key_size: u32,
+    value_size: u32,
+    entries: u32,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct ElementAttributes {
+    map: u32,
+    padding: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
 }
 
 #[repr(C)]
@@ -96,6 +130,29 @@ unsafe fn bpf<T>(command: libc::c_int, attributes: &mut T) -> io::Result<libc::c
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
+/// A map with these values, all of one length.
+fn array_of(values: &[Vec<u8>]) -> Result<OwnedFd> {
+    let value_size = u32::try_from(values.first().map_or(0, Vec::len))?;
+    let entries = u32::try_from(values.len())?;
+    let mut attributes = MapAttributes { kind: BPF_MAP_TYPE_ARRAY, key_size: 4, value_size, entries };
+    // SAFETY: no pointers; the descriptor is new and owned by nobody else.
+    let map = unsafe {
+        let fd = bpf(BPF_MAP_CREATE, &mut attributes).context("cannot make a map")?;
+        OwnedFd::from_raw_fd(fd as libc::c_int)
+    };
+    for (key, value) in (0u32..).zip(values) {
+        let mut attributes = ElementAttributes {
+            map: map.as_raw_fd().cast_unsigned(),
+            key: &raw const key as u64,
+            value: value.as_ptr() as u64,
+            ..ElementAttributes::default()
+        };
+        // SAFETY: key and value outlive the call and are as long as the map says.
+        unsafe { bpf(BPF_MAP_UPDATE_ELEM, &mut attributes) }.context("cannot fill a map")?;
+    }
+    Ok(map)
+}
+
 /// A loaded XDP program.
 #[derive(Debug)]
 pub struct Program(OwnedFd);
@@ -106,9 +163,39 @@ impl Program {
         Program::load(&[set(0, verdict), EXIT])
     }
 
-    /// Sends every frame out of an interface.
-    pub fn send_off(interface: u32) -> Result<Program> {
-        Program::load(&[set(1, interface.cast_signed()), set(2, 0), call(BPF_FUNC_REDIRECT), EXIT])
+    /// Makes every frame one of these (all of one length, a multiple of eight), picked at random, and sends it out of an
+    /// interface. The kernel uses the buffers of live frames again without a look at what became of them.
+    pub fn send_off(interface: u32, frames: &[Vec<u8>]) -> Result<Program> {
+        let words = frames.first().map_or(0, Vec::len) / 8;
+        let map = array_of(frames)?;
+        let mut code = vec![
+            copy(6, 1),
+            call(BPF_FUNC_GET_PRANDOM_U32),
+            // r0 %= frames; the key is on the stack.
+            instruction(0x97, 0, 0, 0, i32::try_from(frames.len())?),
+            instruction(0x63, 10, 0, -4, 0),
+            copy(2, 10),
+            instruction(0x07, 2, 0, 0, -4),
+            // r1 = the map
+            instruction(0x18, 1, 1, 0, map.as_raw_fd()),
+            instruction(0, 0, 0, 0, 0),
+            call(BPF_FUNC_MAP_LOOKUP_ELEM),
+            instruction(0x55, 0, 0, 1, 0),
+            EXIT,
+            // r2 is where the packet begins, r4 where the frame will end: is that within the packet (r3)?
+            instruction(0x61, 2, 6, 0, 0),
+            instruction(0x61, 3, 6, 4, 0),
+            copy(4, 2),
+            instruction(0x07, 4, 0, 0, i32::try_from(words * 8)?),
+            instruction(0xbd, 4, 3, 2, 0),
+            set(0, XDP_DROP),
+            EXIT,
+        ];
+        for at in (0..words).map(|word| word as i16 * 8) {
+            code.extend([instruction(0x79, 5, 0, at, 0), instruction(0x7b, 2, 5, at, 0)]);
+        }
+        code.extend([set(1, interface.cast_signed()), set(2, 0), call(BPF_FUNC_REDIRECT), EXIT]);
+        Program::load(&code)
     }
 
     fn load(instructions: &[Instruction]) -> Result<Program> {

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 use crate::{
-    bpf::{Program, XDP_DROP, XDP_PASS, interface_index},
+    bpf::{Program, XDP_DROP, XDP_PASS, XDP_TX, interface_index},
     net::{Namespace, Node},
     packet::{self, Frame, Inside, SYN},
     process::Process,
@@ -202,33 +202,35 @@ const PORTS: u16 = 64;
 
 fn live(kinds: &[Frame], pace: Pace) -> Result<(u64, f64)> {
     const TIMES: u32 = 1024;
-    let program = Program::send_off(interface_index(Node::INTERFACE)?)?;
+    let port = |kind: &Frame, n: u16| {
+        let from = SocketAddr::new(kind.from.ip(), kind.from.port() + n);
+        Frame { from, ..kind.clone() }.bytes()
+    };
+    let mut frames: Vec<Vec<u8>> =
+        (0..PORTS).flat_map(|n| kinds.iter().map(move |kind| port(kind, n))).collect();
+    let longest = frames.iter().map(Vec::len).max().unwrap_or(0).next_multiple_of(8);
+    frames.iter_mut().for_each(|frame| frame.resize(longest, 0));
+    let program = Program::send_off(interface_index(Node::INTERFACE)?, &frames)?;
     // A program that is attached somewhere runs at once, any other only after 15 ms of kernel housekeeping a call.
     if interface_index("gen0").is_err() {
         crate::net::ip_batch(None, "link add gen0 type veth peer name gen1\n", false)?;
     }
     let _attached = program.attach(interface_index("gen0")?)?;
-    let port = |kind: &Frame, n: u16| {
-        let from = SocketAddr::new(kind.from.ip(), kind.from.port() + n);
-        Frame { from, ..kind.clone() }.bytes()
-    };
-    let frames: Vec<Vec<u8>> = (0..PORTS).flat_map(|n| kinds.iter().map(move |kind| port(kind, n))).collect();
     let mut sent = 0;
-    for frame in frames.iter().cycle() {
-        if pace.next(sent, u64::from(TIMES)).is_none() {
-            break;
-        }
-        program.run_live(frame, TIMES).context("cannot send live frames")?;
+    while pace.next(sent, u64::from(TIMES)).is_some() {
+        program.run_live(&frames[0], TIMES).context("cannot send live frames")?;
         sent += u64::from(TIMES);
     }
     Ok((sent, pace.began.elapsed().as_secs_f64()))
 }
 
 /// What a bare XDP program does with every packet.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bare {
     Drop,
     Pass,
+    /// Sends it back.
+    Tx,
 }
 
 /// Puts a bare program on an interface, in native mode, for as long as the process that is returned lives.
@@ -237,6 +239,7 @@ pub fn attach_bare(namespace: &Namespace, interface: &str, bare: Bare) -> Result
     let verdict = match bare {
         Bare::Drop => "drop",
         Bare::Pass => "pass",
+        Bare::Tx => "tx",
     };
     command.args(["xdp", verdict, interface]).stdin(Stdio::null()).stdout(Stdio::piped());
     let mut process = Process::start(command)?;
@@ -248,11 +251,12 @@ pub fn attach_bare(namespace: &Namespace, interface: &str, bare: Bare) -> Result
     Ok(process)
 }
 
-/// What `gateway-lab xdp drop|pass INTERFACE` does: holds the link until it is killed.
+/// What `gateway-lab xdp drop|pass|tx INTERFACE` does: holds the link until it is killed.
 pub fn hold_bare(bare: Bare, interface: &str) -> Result<()> {
     let program = Program::same_for_all(match bare {
         Bare::Drop => XDP_DROP,
         Bare::Pass => XDP_PASS,
+        Bare::Tx => XDP_TX,
     })?;
     let _attached = program.attach(interface_index(interface)?)?;
     println!("ready");

@@ -17,6 +17,7 @@ fn main() -> Result<()> {
         ["flood", plan] => flood::run_plan(plan),
         ["xdp", "drop", interface] => flood::hold_bare(flood::Bare::Drop, interface),
         ["xdp", "pass", interface] => flood::hold_bare(flood::Bare::Pass, interface),
+        ["xdp", "tx", interface] => flood::hold_bare(flood::Bare::Tx, interface),
         _ => bail!(USAGE),
     }
 }

@@ -328,7 +328,8 @@ impl Net {
 
     /// Moves the gateway's receive work for an interface to a kernel thread of its own, pinned to a CPU: a veth's is
     /// otherwise done by whoever sends. The interface must have a program in native mode already.
-    pub fn thread_receive(&self, interface: &str, cpu: usize) -> Result<()> {
+    /// The ids of the threads.
+    pub fn thread_receive(&self, interface: &str, cpu: usize) -> Result<Vec<u32>> {
         // The sysfs of a namespace shows only in a mount made inside it, which `ip netns exec` makes.
         let path = format!("/sys/class/net/{interface}/threaded");
         let status = Command::new("ip")
@@ -337,10 +338,10 @@ impl Net {
         ensure!(status.success(), "cannot make the receive work of {interface} threaded");
         let threads = kernel_threads(&format!("napi/{interface}-"))?;
         ensure!(!threads.is_empty(), "{interface} has no receive thread: is a native program attached?");
-        for tid in threads {
-            sys::pin_task(tid, cpu).context("cannot pin a receive thread")?;
+        for tid in &threads {
+            sys::pin_task(*tid, cpu).context("cannot pin a receive thread")?;
         }
-        Ok(())
+        Ok(threads.into_iter().map(i32::cast_unsigned).collect())
     }
 }
 

@@ -21,7 +21,11 @@ pub fn bench(json: Option<&Path>, quick: bool, names: &[String]) -> Result<()> {
     if wanted("kernel") {
         build::run(build::cargo().args(["bench", "--package", "gateway-userspace", "--bench", "kernel"]))?;
     }
-    let others: Vec<&str> = ["proxy", "flood", "memory"].into_iter().filter(|name| wanted(name)).collect();
+    if wanted("forward") {
+        build::run(build::cargo().args(["bench", "--package", "gateway-userspace", "--bench", "forward"]))?;
+    }
+    let others: Vec<&str> =
+        ["proxy", "flood", "l4", "memory"].into_iter().filter(|name| wanted(name)).collect();
     if others.is_empty() {
         return Ok(());
     }

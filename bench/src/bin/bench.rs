@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
-use bench::{Effort, flood, memory, proxy};
+use bench::{Effort, flood, l4, memory, proxy};
 use clap::Parser;
 use serde_json::{Map, Value, json};
 
@@ -17,7 +17,7 @@ struct Arguments {
     #[arg(long)]
     quick: bool,
     /// Which to run; default all
-    #[arg(value_parser = ["proxy", "flood", "memory"])]
+    #[arg(value_parser = ["proxy", "flood", "l4", "memory"])]
     names: Vec<String>,
 }
 
@@ -43,6 +43,9 @@ fn main() -> Result<()> {
     }
     if wanted("flood") {
         figures.insert("flood".into(), flood::run(effort).context("flood")?);
+    }
+    if wanted("l4") {
+        figures.insert("l4".into(), l4::run(effort).context("l4")?);
     }
     if let Some(path) = arguments.json {
         let text = serde_json::to_string_pretty(&figures)?;
