@@ -7,9 +7,12 @@ use aya_ebpf::{
     macros::xdp,
     programs::XdpContext,
 };
-use gateway_common::packet::{Packet as _, PacketMut as _};
+use gateway_common::{
+    hash,
+    packet::{Packet as _, PacketMut as _},
+};
 
-use crate::{maps, packet::Frame};
+use crate::{maps, packet::Frame, xdp};
 
 #[xdp(frags)]
 pub fn bench_wrap(ctx: XdpContext) -> u32 {
@@ -32,6 +35,19 @@ pub fn bench_wrap(ctx: XdpContext) -> u32 {
     // SAFETY: the map holds programs of this kind only.
     unsafe { maps::WRAPPED.tail_call(&ctx, 0) };
     XDP_ABORTED
+}
+
+/// The least that a table of so many connections costs: one line of it for the packet's source.
+#[xdp(frags)]
+pub fn bench_touch(ctx: XdpContext) -> u32 {
+    let Some(source) = Frame::new(&ctx).u32(26) else { return XDP_ABORTED };
+    let Some(settings) = xdp::settings() else { return XDP_ABORTED };
+    let at = hash::mix(u64::from(source)) & settings.flows_mask;
+    match maps::FLOWS.get(at as u32) {
+        // Never so; the compiler does not know.
+        Some(set) if set[0] == u64::MAX => XDP_ABORTED,
+        _ => XDP_DROP,
+    }
 }
 
 /// What adding and taking away a header costs by itself.

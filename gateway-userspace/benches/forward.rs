@@ -1,11 +1,13 @@
 //! Nanoseconds a packet of an L4 service takes in the XDP program, by BPF_PROG_TEST_RUN: the minimum of 15 rounds in which
 //! all ways take turns, net of the harness that puts the packet back after every round (`gateway-ebpf/src/bench.rs`).
 //!
-//! `cargo bench -p gateway-userspace --bench forward -- [--quick] [--json FILE] [--only CASE]`
+//! `cargo bench -p gateway-userspace --bench forward -- [--quick] [--json FILE] [--only CASE] [--plot FILE]`; with a plot
+//! it is measured how the cost grows with flows, sources, services and targets.
 #![allow(clippy::unwrap_used, reason = "a bench that fails may panic")]
 
 #[path = "../tests/kernel_support/mod.rs"]
 mod kernel_support;
+mod plot;
 
 use std::{
     collections::BTreeMap,
@@ -41,6 +43,8 @@ struct Case {
     v6: bool,
     protocol: L4Protocol,
     flows: u32,
+    services: u16,
+    targets: u16,
     limits: bool,
     /// Instead of a service: a program of the harness itself.
     program: &'static str,
@@ -51,16 +55,11 @@ struct Case {
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let quick = arguments.iter().any(|argument| argument == "--quick");
-    let json = arguments
-        .iter()
-        .position(|argument| argument == "--json")
-        .and_then(|at| arguments.get(at + 1))
-        .cloned();
-    let only = arguments
-        .iter()
-        .position(|argument| argument == "--only")
-        .and_then(|at| arguments.get(at + 1))
-        .cloned();
+    let after = |name: &str| {
+        let at = arguments.iter().position(|argument| argument == name)?;
+        arguments.get(at + 1).cloned()
+    };
+    let (json, only, plot) = (after("--json"), after("--only"), after("--plot"));
     if let Some(why) = kernel_support::unavailable() {
         println!("the kernel half cannot be measured here: {why}");
         return;
@@ -83,22 +82,30 @@ fn main() {
         for family in ["ipv4", "ipv6"] {
             std::fs::write(format!("/proc/sys/net/{family}/conf/all/forwarding"), "1").unwrap();
         }
-        run(quick, json.as_deref(), only.as_deref());
+        match plot {
+            Some(file) => grow(quick, &file),
+            None => run(quick, json.as_deref(), only.as_deref()),
+        }
     });
 }
 
-fn cases(quick: bool) -> Vec<Case> {
-    let case = |name: &str, forward, remembered, flows, goal| Case {
+fn case(name: &str, forward: Option<Forward>, remembered: bool, flows: u32, goal: Option<f64>) -> Case {
+    Case {
         name: format!("{name}, {flows} flows"),
         forward,
         remembered,
         v6: false,
         protocol: L4Protocol::Tcp,
         flows,
+        services: 1,
+        targets: 10,
         limits: true,
         program: "xdp_gateway",
         goal,
-    };
+    }
+}
+
+fn cases(quick: bool) -> Vec<Case> {
     let bare = |program: &'static str| Case {
         name: program.to_owned(),
         forward: None,
@@ -129,6 +136,55 @@ fn cases(quick: bool) -> Vec<Case> {
     }
     cases
 }
+
+/// How the cost grows with what is held.
+fn grow(quick: bool, file: &str) {
+    pin_to(0);
+    let at = lab::ifindex("gw0");
+    let ipip = Some(Forward::Ipip);
+    let harness = |program| Case { forward: None, program, ..case("", None, false, 1, None) };
+    let series: [(&str, &[u32], &dyn Fn(u32) -> Case); 5] = [
+        ("flows", &FLOWS, &|n| case("flows", ipip, true, n, None)),
+        ("sources, no service", &FLOWS, &|n| case("sources", None, false, n, None)),
+        ("services", &[1, 10, 100, 1000], &|n| Case {
+            services: n as u16,
+            ..case("services", ipip, true, 1, None)
+        }),
+        ("targets", &[2, 10, 100, 1000], &|n| Case {
+            targets: n as u16,
+            ..case("targets", ipip, true, 1, None)
+        }),
+        ("one memory access a flow", &FLOWS, &|n| Case {
+            program: "bench_touch",
+            ..case("touch", None, false, n, None)
+        }),
+    ];
+    let repeat = if quick { 20_000 } else { 200_000 };
+    let measure = |case: Case| {
+        let mut ready = prepare(case);
+        for _ in 0..ROUNDS {
+            ready.best = ready.best.min(ready.runner.run_at(at, &[0; LENGTH], repeat).unwrap().1);
+        }
+        ready.best.as_nanos() as f64
+    };
+    let (drop, adjust) = (measure(harness("bench_drop")), measure(harness("bench_adjust")));
+    let mut lines = Vec::new();
+    for (name, counts, case) in series {
+        let mut points = Vec::new();
+        for n in counts {
+            let case = case(*n);
+            let floor = if case.forward.is_some() { adjust } else { drop };
+            let net = measure(case) - floor;
+            println!("{name}: {n:>8} {net:>6.0} ns");
+            points.push((f64::from(*n), net));
+        }
+        lines.push(plot::Line { name: name.into(), points });
+    }
+    let title = "Cost of a packet as state grows (IPIP, flow table and limits on)";
+    std::fs::write(file, plot::svg(title, "how many", "ns above the harness", &lines)).unwrap();
+}
+
+const FLOWS: [u32; 7] = [1, 10, 100, 1000, 10_000, 100_000, 1_000_000];
 
 struct Ready {
     case: Case,
@@ -178,9 +234,9 @@ fn prepare(case: Case) -> Ready {
     let plane = KernelPlane::start_detached(&cfg).unwrap();
     if let Some(forward) = case.forward {
         let vip: IpAddr = if case.v6 { VIP6 } else { VIP4 }.parse().unwrap();
-        let service = Service {
+        let service = |n: u16| Service {
             at: Place { file: std::sync::Arc::new("bench".into()), line: 0, column: 0 },
-            binds: vec![Bind::Addr(SocketAddr::new(vip, 80))],
+            binds: vec![Bind::Addr(SocketAddr::new(vip, 80 + n))],
             protocol: case.protocol,
             targets: Vec::new(),
             forward,
@@ -190,14 +246,21 @@ fn prepare(case: Case) -> Ready {
             health: None,
             limit: ServiceLimit::default(),
         };
-        let targets = (1..=10)
+        // The first ten addresses have neighbours, further targets are at other ports of theirs.
+        let targets: Vec<TargetSpec> = (0..case.targets)
             .map(|n| {
-                let text = if case.v6 { format!("2001:db8:1::{n:x}") } else { format!("10.1.0.{n}") };
-                let addr = SocketAddr::new(text.parse().unwrap(), 80);
+                let host = n % 10 + 1;
+                let text = if case.v6 { format!("2001:db8:1::{host:x}") } else { format!("10.1.0.{host}") };
+                let addr = SocketAddr::new(text.parse().unwrap(), 80 + n / 10);
                 TargetSpec { addr, weight: 1, server_id: None, state: TargetState::Up }
             })
             .collect();
-        plane.set_services(&[ServiceSpec { name: "bench", config: &service, targets }]).unwrap();
+        let services: Vec<(String, Service)> =
+            (0..case.services).map(|n| (format!("bench{n}"), service(n))).collect();
+        let spec = |(name, config)| ServiceSpec { name, config, targets: targets.clone() };
+        let specs: Vec<ServiceSpec<'_>> =
+            services.iter().map(|(name, config)| spec((name.as_str(), config))).collect();
+        plane.set_services(&specs).unwrap();
     }
     // Every flow begins.
     wrap(&plane, &case, SYN);
