@@ -30,11 +30,19 @@ pub fn wrap<P: PacketMut>(packet: &mut P, parsed: &Parsed, target: &Target, gue:
     let udp = if gue { UDP_HEADER } else { 0 };
     let ip = if v4 { 20 } else { 40 };
     let l3 = usize::from(parsed.l3);
-    let Some(first) = packet.u64(l3) else { return false };
-    let tags = packet.u64(12).unwrap_or(0);
-    if !packet.grow(ip + udp as usize) {
+    let grown = ip + udp as usize;
+    if !packet.grow(grown) {
         return false;
     }
+    // Read now, so that nothing has to be kept while the packet grows.
+    let (Some(high), Some(low), Some(tags), Some(first)) =
+        (packet.u64(grown), packet.u32(grown + 8), packet.u64(grown + 12), packet.u64(grown + l3))
+    else {
+        return false;
+    };
+    // What the stack sends on must still be for us.
+    packet.set_u64(0, high);
+    packet.set_u32(8, low);
     tags_and_type(packet, l3, tags, v4);
     let inner_v4 = parsed.source.is_v4();
     let next = if gue { UDP } else { protocol(inner_v4) };

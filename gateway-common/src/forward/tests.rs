@@ -549,6 +549,7 @@ fn without_a_neighbour_the_stack_gets_what_it_can_send_on() {
             assert_eq!(outcome.reason, reason);
             if reason == Reason::Unresolved {
                 assert_eq!(parse(&sent).destination, host.targets[&host.counted.borrow()[0].0].address);
+                assert_eq!(sent[..12], syn(false, 4000)[..12], "the stack takes what is for our MAC address");
             }
         }
     }

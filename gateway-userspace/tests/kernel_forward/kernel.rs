@@ -68,10 +68,7 @@ impl Kernel {
         let targets = Array::<_, Target>::try_from(Map::Array(self.map(name::TARGETS))).unwrap();
         let ids = HashMap::<_, u32, u32>::try_from(Map::HashMap(self.map(name::SERVER_IDS))).unwrap();
         let rings = ArrayOfMaps::<_, MapData>::try_from(Map::ArrayOfMaps(self.map(name::RINGS))).unwrap();
-        let ring = |index: u32| {
-            let ring = Array::<_, u64>::try_from(Map::Array(rings.get(&index, 0).unwrap())).unwrap();
-            (0..ring.len()).map(|word| ring.get(&word, 0).unwrap()).collect()
-        };
+        let ring = |index: u32| Array::<_, u64>::try_from(Map::Array(rings.get(&index, 0).unwrap())).unwrap();
         let used = services.values().filter(|service| service.vip != 0).map(|service| service.ring);
         Written {
             rings: used.map(|index| (index, ring(index))).collect(),

@@ -1,6 +1,7 @@
 //! Forwarding in the loaded XDP program and by the host's `gateway_common::forward`, packet by packet.
 #![allow(clippy::unwrap_used)]
 
+mod fixtures;
 mod generate;
 mod kernel;
 #[path = "../kernel_support/mod.rs"]
@@ -8,6 +9,7 @@ mod kernel_support;
 mod model;
 mod network;
 mod sums;
+mod ways;
 mod wire;
 mod world;
 

@@ -6,6 +6,7 @@ use std::{
     rc::Rc,
 };
 
+use aya::maps::{Array, MapData};
 use gateway_common::{
     flow::{Table, Words},
     forward::{self, NextHop, Outcome, Tables},
@@ -55,7 +56,8 @@ pub struct Written {
     pub services: BTreeMap<ServiceKey, Service>,
     pub vips: Vec<Vip>,
     pub targets: Vec<Target>,
-    pub rings: BTreeMap<u32, Vec<u64>>,
+    /// Looked up where a packet's hash says, as the program does it.
+    pub rings: BTreeMap<u32, Array<MapData, u64>>,
     pub server_ids: BTreeMap<u32, u32>,
 }
 
@@ -120,7 +122,7 @@ impl Tables for Model {
         self.written.vips.get(usize::from(index))
     }
     fn slot(&self, ring: u32, slot: u32) -> u16 {
-        let word = self.written.rings.get(&ring).and_then(|words| words.get(slot as usize / 4));
+        let word = self.written.rings.get(&ring).map(|words| words.get(&(slot / 4), 0).unwrap());
         word.map_or(0, |word| (word >> (slot % 4 * 16)) as u16)
     }
     fn server(&self, service: u16, id: u16) -> Option<u16> {

@@ -17,6 +17,8 @@ pub struct Ip {
     pub id: u16,
     /// IPv4's sixteen bits of flags and offset; for IPv6 all but "don't fragment" makes a fragment header.
     pub fragment: u16,
+    /// IPv6's.
+    pub label: u32,
     /// Of IPv4, a multiple of four.
     pub options: Vec<u8>,
     /// Of IPv6: kinds and whole headers, whose first byte is filled in.
@@ -29,7 +31,17 @@ pub const MORE: u16 = 0x2000;
 impl Ip {
     pub fn new(source: IpAddr, destination: IpAddr) -> Self {
         let (options, extensions) = (Vec::new(), Vec::new());
-        Self { source, destination, ttl: 64, tos: 0, id: 0x1234, fragment: 0, options, extensions }
+        Self {
+            source,
+            destination,
+            ttl: 64,
+            tos: 0,
+            id: 0x1234,
+            fragment: 0,
+            label: 0x12345,
+            options,
+            extensions,
+        }
     }
 
     /// The packet around a payload.
@@ -52,7 +64,7 @@ impl Ip {
             }
             (IpAddr::V6(source), IpAddr::V6(destination)) => {
                 let (next, headers) = self.headers(protocol);
-                let class = u32::from(self.tos) << 20 | 6 << 28 | 0x12345;
+                let class = u32::from(self.tos) << 20 | 6 << 28 | self.label;
                 let mut packet = class.to_be_bytes().to_vec();
                 packet.extend(((headers.len() + payload.len()) as u16).to_be_bytes());
                 packet.extend([next, self.ttl]);
