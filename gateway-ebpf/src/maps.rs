@@ -65,16 +65,16 @@ pub static PARSED: PerCpuArray<Parsed> = PerCpuArray::with_max_entries(1, 0);
 
 #[map]
 pub static SERVICES: HashMap<service::ServiceKey, service::Service> =
-    HashMap::with_max_entries(service::SERVICES_CAPACITY, BPF_F_NO_PREALLOC);
+    HashMap::with_max_entries(service::KEYS_CAPACITY, BPF_F_NO_PREALLOC);
 
 #[map]
 pub static VIPS: Array<service::Vip> = Array::with_max_entries(service::SERVICES_CAPACITY, 0);
 
-/// A Maglev table a service, made by userspace and replaced whole: indexes of targets, four in a word.
+/// A Maglev table a service and IP version, made by userspace and replaced whole: indexes of targets, four in a word.
 #[btf_map]
 pub static RINGS: btf_maps::ArrayOfMaps<
     btf_maps::Array<u64, { service::RING_WORDS as usize }>,
-    { service::RINGS_CAPACITY as usize },
+    { service::TABLES_CAPACITY as usize },
 > = btf_maps::ArrayOfMaps::new();
 
 #[map]

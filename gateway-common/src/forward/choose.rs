@@ -173,12 +173,18 @@ fn own_port<T: Tables>(tables: &T, parsed: &Parsed, target: u16, vip: u16, key: 
 /// Maglev, on the client's address or on the whole connection. Zero: no target.
 #[inline(always)]
 pub fn by_hash<T: Tables>(tables: &T, service: &Service, client: (Address, u16), vip: (Address, u16)) -> u16 {
+    tables.slot(service.ring, slot_of(service, client, vip))
+}
+
+/// The slot of a service's table that a connection hashes to.
+#[inline(always)]
+pub fn slot_of(service: &Service, client: (Address, u16), vip: (Address, u16)) -> u32 {
     let hash = if service.options & option::IP_HASH != 0 {
         hash::of_address(SEED, client.0)
     } else {
         hash::of_connection(SEED, client.0, client.1, vip.0, vip.1)
     };
-    tables.slot(service.ring, (hash % maglev::DEFAULT_SIZE as u64) as u32)
+    (hash % maglev::DEFAULT_SIZE as u64) as u32
 }
 
 #[inline(always)]

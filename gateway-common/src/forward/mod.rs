@@ -18,7 +18,7 @@ use crate::{
     verdict::Reason,
 };
 
-pub use choose::claim_port;
+pub use choose::{claim_port, slot_of};
 pub use encap::unwrap;
 pub use icmp::{
     Related, related as icmp_kind, to_client as icmp_to_client, to_target as icmp_to_target, too_big,

@@ -191,10 +191,10 @@ pub fn fits(pins: &Pins, map: &str, flows: u32) -> bool {
         name::COUNTERS => (4, size_of::<layout::Counter>(), layout::COUNTERS_CAPACITY),
         name::SLOTS => (4, 4, layout::INTERFACES as u32),
         service::name::SERVICES => {
-            (size_of::<service::ServiceKey>(), size_of::<service::Service>(), service::SERVICES_CAPACITY)
+            (size_of::<service::ServiceKey>(), size_of::<service::Service>(), service::KEYS_CAPACITY)
         }
         service::name::VIPS => (4, size_of::<service::Vip>(), service::SERVICES_CAPACITY),
-        service::name::RINGS => (4, 4, service::RINGS_CAPACITY),
+        service::name::RINGS => (4, 4, service::TABLES_CAPACITY),
         service::name::TARGETS => (4, size_of::<service::Target>(), service::TARGETS_CAPACITY),
         service::name::SERVER_IDS => (4, 4, service::TARGETS_CAPACITY),
         service::name::FLOWS => (4, 64, flow_sets(flows).0),
