@@ -6,6 +6,7 @@ mod generate;
 mod kernel;
 #[path = "../kernel_support/mod.rs"]
 mod kernel_support;
+mod lasting;
 mod model;
 mod network;
 mod sums;

@@ -75,6 +75,7 @@ pub struct Indexes {
     retired: BTreeMap<u16, Retired>,
     /// Services of an earlier run, by their addresses.
     adopted: BTreeMap<ServiceKey, u16>,
+    next_service: u16,
     next_vip: u16,
     next_target: u16,
 }
@@ -114,67 +115,74 @@ impl Indexes {
         self.retired.retain(|_, retired| now.saturating_sub(retired.since) < IDLE_NS);
     }
 
-    fn service(&mut self, name: &str, keys: &[ServiceKey]) -> Result<u16, KernelError> {
+    /// Which are taken.
+    fn used(&self) -> Used {
+        let whose = |of: &Target| (of.service, SocketAddr::new(of.address.into(), of.port));
+        let gone: BTreeMap<_, _> =
+            self.retired.iter().map(|(index, retired)| (whose(&retired.target), *index)).collect();
+        let services: BTreeSet<u16> = self.services.values().copied().collect();
+        let of_targets = self.targets.keys().chain(gone.keys()).map(|(service, _)| *service);
+        Used {
+            kept: services.iter().chain(self.adopted.values()).copied().chain(of_targets).collect(),
+            services,
+            vips: self.vips.values().copied().collect(),
+            targets: self.targets.values().chain(self.retired.keys()).copied().collect(),
+            gone,
+        }
+    }
+
+    fn service(&mut self, name: &str, keys: &[ServiceKey], used: &mut Used) -> Result<u16, KernelError> {
         if let Some(index) = self.services.get(name) {
             return Ok(*index);
         }
-        let used: BTreeSet<u16> = self.services.values().copied().collect();
         let adopted = keys.iter().find_map(|key| self.adopted.get(key)).copied();
-        let free = || (1..service::RINGS_CAPACITY as u16).filter(|index| !used.contains(index));
+        let capacity = service::RINGS_CAPACITY as u16;
         let index = adopted
-            .filter(|index| !used.contains(index))
-            .or_else(|| {
-                let kept: BTreeSet<u16> = self.adopted.values().copied().chain(self.with_targets()).collect();
-                free().find(|index| !kept.contains(index))
-            })
-            .or_else(|| free().next())
+            .filter(|index| !used.services.contains(index))
+            .or_else(|| next(self.next_service, capacity, &used.kept))
+            .or_else(|| next(self.next_service, capacity, &used.services))
             .ok_or(KernelError::TooManyServices {
                 what: "services",
                 capacity: service::RINGS_CAPACITY - 1,
             })?;
+        self.next_service = index + 1;
+        used.services.insert(index);
+        used.kept.insert(index);
         self.services.insert(name.to_owned(), index);
         Ok(index)
     }
 
-    /// The services of targets, also of those that are gone.
-    fn with_targets(&self) -> impl Iterator<Item = u16> {
-        let gone = self.retired.values().map(|retired| retired.target.service);
-        self.targets.keys().map(|(service, _)| *service).chain(gone)
-    }
-
-    fn vip(&mut self, key: ServiceKey) -> Result<u16, KernelError> {
+    fn vip(&mut self, key: ServiceKey, used: &mut Used) -> Result<u16, KernelError> {
         if let Some(index) = self.vips.get(&key) {
             return Ok(*index);
         }
-        let used = self.vips.values().copied().collect();
         let capacity = service::SERVICES_CAPACITY as u16;
-        let index = next(self.next_vip, capacity, &used).ok_or(KernelError::TooManyServices {
+        let index = next(self.next_vip, capacity, &used.vips).ok_or(KernelError::TooManyServices {
             what: "virtual addresses",
             capacity: service::SERVICES_CAPACITY - 1,
         })?;
         self.next_vip = index + 1;
+        used.vips.insert(index);
         self.vips.insert(key, index);
         Ok(index)
     }
 
-    fn target_of(&mut self, service: u16, addr: SocketAddr) -> Result<u16, KernelError> {
+    fn target_of(&mut self, service: u16, addr: SocketAddr, used: &mut Used) -> Result<u16, KernelError> {
         if let Some(index) = self.targets.get(&(service, addr)) {
             return Ok(*index);
         }
-        let whose = |of: &Target| (of.service, SocketAddr::new(of.address.into(), of.port));
-        let again = self.retired.iter().find(|(_, retired)| whose(&retired.target) == (service, addr));
-        if let Some(index) = again.map(|(index, _)| *index) {
+        if let Some(index) = used.gone.remove(&(service, addr)) {
             self.retired.remove(&index);
             self.targets.insert((service, addr), index);
             return Ok(index);
         }
-        let used = self.targets.values().chain(self.retired.keys()).copied().collect();
         let capacity = service::TARGETS_CAPACITY as u16;
-        let index = next(self.next_target, capacity, &used).ok_or(KernelError::TooManyServices {
+        let index = next(self.next_target, capacity, &used.targets).ok_or(KernelError::TooManyServices {
             what: "targets",
             capacity: service::TARGETS_CAPACITY - 1,
         })?;
         self.next_target = index + 1;
+        used.targets.insert(index);
         self.targets.insert((service, addr), index);
         Ok(index)
     }
@@ -190,6 +198,17 @@ impl Indexes {
             self.vips.retain(|key, _| keys.contains(key));
         }
     }
+}
+
+/// Indexes that are taken, once for a whole plan.
+struct Used {
+    services: BTreeSet<u16>,
+    /// These, and those of services that are gone, while targets of theirs are kept.
+    kept: BTreeSet<u16>,
+    vips: BTreeSet<u16>,
+    targets: BTreeSet<u16>,
+    /// Targets that are gone.
+    gone: BTreeMap<(u16, SocketAddr), u16>,
 }
 
 /// An index that is free, onwards from `from`: one that was just given up rests for as long as possible.
@@ -209,14 +228,15 @@ pub fn plan(
     let mut locals: BTreeMap<IpAddr, Option<IpAddr>> = BTreeMap::new();
     let names = wanted.iter().map(|owned| owned.name.as_str()).collect();
     indexes.make_room(&names, &wanted.iter().flat_map(|owned| keys(owned, addresses)).collect());
+    let mut used = indexes.used();
     for owned in wanted {
         let keys = keys(owned, addresses);
-        let index = indexes.service(&owned.name, &keys)?;
+        let index = indexes.service(&owned.name, &keys, &mut used)?;
         for v4 in keys.iter().map(ServiceKey::is_v4) {
             plan.rings.entry(service::ring_of(index, v4)).or_default();
         }
         for spec in &owned.targets {
-            let target = indexes.target_of(index, spec.addr)?;
+            let target = indexes.target_of(index, spec.addr, &mut used)?;
             let ours = *locals.entry(spec.addr.ip()).or_insert_with(|| local(spec.addr.ip()));
             let state = match spec.state {
                 // What has no route cannot be reached either.
@@ -254,7 +274,7 @@ pub fn plan(
             plan.limits.insert(index, limits);
         }
         for key in keys {
-            let vip = indexes.vip(key)?;
+            let vip = indexes.vip(key, &mut used)?;
             plan.vips
                 .insert(vip, Vip { address: Address { hi: key.hi, lo: key.lo }, port: key.port, _pad: 0 });
             plan.services.insert(key, entry(owned, index, &key, vip));

