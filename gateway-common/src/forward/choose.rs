@@ -48,7 +48,7 @@ fn pinned<T: Tables>(
     let flow = Flow(flow::load::<_, 2>(tables.flows(), place, 1));
     let target = tables.target(flow.target())?;
     let again = flow.is_over(second) || (parsed.bits & bit::NEW != 0 && flow.state() & state::CLOSING != 0);
-    if again || !matches!(target.state, target_state::UP | target_state::DRAINING) {
+    if again || !usable(target) {
         return None;
     }
     let seen = flow.seen(second, state_of(parsed));
@@ -65,6 +65,12 @@ fn pinned<T: Tables>(
         return None;
     }
     Some(Choice { target: flow.target(), port: flow.port(), pinned: true })
+}
+
+/// Whether a target keeps its connections.
+#[inline(always)]
+const fn usable(target: &Target) -> bool {
+    matches!(target.state, target_state::UP | target_state::DRAINING)
 }
 
 /// Keeps the way back of a connection alive, whose replies may be rare.
@@ -116,7 +122,7 @@ fn fresh<P: Packet, T: Tables>(
         ),
     };
     let target = tables.target(index).ok_or(Reason::NoTarget)?;
-    if index == 0 || !matches!(target.state, target_state::UP | target_state::DRAINING) {
+    if index == 0 || !usable(target) {
         return Err(Reason::NoTarget);
     }
     let mut choice = Choice { target: index, port: 0, pinned: true };
@@ -198,7 +204,9 @@ fn by_server_id<P: Packet, T: Tables>(
         return None;
     }
     let id = quic::server_id(packet, usize::from(parsed.l4) + 8)?;
-    tables.server(service.service, id)
+    let index = tables.server(service.service, id)?;
+    // Another target can at least say that it does not know the connection.
+    if usable(tables.target(index)?) { Some(index) } else { None }
 }
 
 /// What a packet says of its connection's state.
@@ -250,10 +258,11 @@ pub fn fragment_key<T: Tables>(tables: &T, parsed: &Parsed) -> u64 {
     flow::fragment_key(tables.seed(), parsed.source, parsed.destination, parsed.fragment, parsed.protocol)
 }
 
-/// Later fragments have no ports: they go by what all fragments of a packet have in common.
+/// Later fragments have no ports: they go by what all fragments of a packet have in common. Which comes again for another
+/// packet, after 65,536 of them in IPv4.
 #[inline(always)]
 fn remember_fragment<T: Tables>(tables: &T, parsed: &Parsed, service: &Service, choice: Choice) {
     let second = tables.second();
     let flow = Flow::new(choice.target, choice.port, second, state::CLOSING | service.mode << 4);
-    flow::insert::<_, 2, 1>(tables.flows(), fragment_key(tables, parsed), [flow.0], second);
+    flow::put::<_, 2, 1>(tables.flows(), fragment_key(tables, parsed), [flow.0], second);
 }
