@@ -9,8 +9,8 @@ use crate::{
     },
     needs_bpf, network,
     ways::{
-        self, BEHIND, CLIENT_PORT, Came, Case, DOWN, MTU, NARROW, NO_NEIGHBOUR, NO_ROUTE, OTHER_LINK, PLAIN,
-        QUIC, SERVER, back, cases, state, tcp, to_link, u16_at, udp,
+        self, BEHIND, CLIENT_PORT, Came, Case, DOWN, Inside, MTU, NARROW, NO_NEIGHBOUR, NO_ROUTE, OTHER_LINK,
+        PLAIN, QUIC, SERVER, back, cases, state, tcp, to_link, u16_at, udp,
     },
     wire::{FIN, Ip, MORE},
     world::{World, hex},
@@ -61,7 +61,7 @@ fn each(flows: u32, test: impl Fn(Fixture<'_>, Case) + Sync) {
     });
 }
 
-fn came<'a>(case: Case, protocol: u8, inside: &'a dyn Fn(&Ip, (u16, u16)) -> Vec<u8>) -> Came<'a> {
+fn came<'a>(case: Case, protocol: u8, inside: Inside<'a>) -> Came<'a> {
     Came { tags: &[], ip: case.ip(), protocol, fragment: false, inside }
 }
 
@@ -69,9 +69,7 @@ fn came<'a>(case: Case, protocol: u8, inside: &'a dyn Fn(&Ip, (u16, u16)) -> Vec
 fn packets_that_arrive_at_their_target() {
     needs_bpf!();
     each(1024, |mut is, case| {
-        for (protocol, inside) in
-            [(TCP, &tcp(SYN, b"odd") as &dyn Fn(&Ip, (u16, u16)) -> Vec<u8>), (UDP, &udp(b"hello"))]
-        {
+        for (protocol, inside) in [(TCP, &tcp(SYN, b"odd") as Inside<'_>), (UDP, &udp(b"hello"))] {
             is.goes("a new connection", case, PLAIN, &came(case, protocol, inside));
             is.goes("by another link", case, OTHER_LINK, &came(case, protocol, inside));
             let tagged = Came { tags: &[0x88a8, 0x8100], ..came(case, protocol, inside) };
@@ -89,6 +87,28 @@ fn packets_that_arrive_at_their_target() {
         let inside = tcp(SYN, b"");
         let extended = Came { ip: extended, ..came(case, TCP, &inside) };
         is.goes("extension headers stay", case, PLAIN, &extended);
+    });
+}
+
+#[test]
+fn a_datagram_whose_sum_becomes_zero_has_its_twin_and_one_without_a_sum_gets_none() {
+    needs_bpf!();
+    each(1024, |mut is, case| {
+        let there = is.goes("the connection", case, PLAIN, &came(case, UDP, &udp(&[0, 0])));
+        if case.mode != "nat" {
+            return;
+        }
+        // The word that was zero makes the sum zero if it is what the sum was.
+        let l4 = 14 + case.header();
+        let word = [there[l4 + 6], there[l4 + 7]];
+        let twin = is.goes("a sum of zero", case, PLAIN, &came(case, UDP, &udp(&word)));
+        assert_eq!(u16_at(&twin, l4 + 6), 0xffff);
+        let bare = |ip: &Ip, ports| {
+            let mut datagram = ip.udp(ports, b"none");
+            datagram[6..8].fill(0);
+            datagram
+        };
+        is.goes("no sum", case, PLAIN, &came(case, UDP, &bare));
     });
 }
 
@@ -328,8 +348,7 @@ fn quic_goes_by_the_server_id() {
         let id = |id: u16| [0x40 | (id >> 10) as u8, (id >> 2) as u8, (id << 6) as u8, 1, 2, 3, 4, 5];
         let short = |of: u16| [&[0x40][..], &id(of), &[9; 16]].concat();
         let long = |first: u8, of: u16| [&[first, 0, 0, 0, 1, 8][..], &id(of), &[9; 16]].concat();
-        let mut client = CLIENT_PORT;
-        for (about, data, by_id) in [
+        let packets = [
             ("a short header", short(SERVER), true),
             ("a handshake", long(0xe0, SERVER), true),
             ("a first packet has an id of the client's", long(0xc0, SERVER), false),
@@ -337,10 +356,9 @@ fn quic_goes_by_the_server_id() {
             ("an id of no target", short(SERVER + 1), false),
             ("another version of ids", [&[0x40, 0x80][..], &id(SERVER)[1..], &[9; 16]].concat(), false),
             ("cut short", vec![0x40, 0x48], false),
-        ] {
-            // Each from a port of its own: a connection that is known stays where it is.
-            client += 1;
-            let from = client;
+        ];
+        // Each from a port of its own: a connection that is known stays where it is.
+        for (from, (about, data, by_id)) in (CLIENT_PORT + 1..).zip(packets) {
             let inside = move |ip: &Ip, (a, b): (u16, u16)| {
                 ip.udp((if a == CLIENT_PORT { from } else { a }, b), &data)
             };

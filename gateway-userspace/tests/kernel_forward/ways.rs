@@ -140,6 +140,9 @@ impl Case {
 /// The client's port in every fixture.
 pub const CLIENT_PORT: u16 = 4000;
 
+/// Makes the payload for addresses and ports: a segment has the sum of its own.
+pub type Inside<'a> = &'a dyn Fn(&Ip, (u16, u16)) -> Vec<u8>;
+
 /// A client's packet: its parts.
 pub struct Came<'a> {
     pub tags: &'a [u16],
@@ -147,7 +150,7 @@ pub struct Came<'a> {
     pub protocol: u8,
     /// A later fragment: it has no ports.
     pub fragment: bool,
-    pub inside: &'a dyn Fn(&Ip, (u16, u16)) -> Vec<u8>,
+    pub inside: Inside<'a>,
 }
 
 impl Came<'_> {

@@ -308,7 +308,7 @@ fn both_halves_send_a_client_to_the_same_endpoint() {
             for n in 0..2000u32 {
                 let client = match addr(vip).is_ipv4() {
                     true => IpAddr::V4(Ipv4Addr::from(0x0b00_0000 + n * 7919)),
-                    false => IpAddr::V6(Ipv6Addr::from(0x2001_0db8_000b_u128 << 80 | u128::from(n) * 7919)),
+                    false => IpAddr::V6(Ipv6Addr::from((0x2001_0db8_000b_u128 << 80) + u128::from(n) * 7919)),
                 };
                 let slot = forward::slot_of(&service, (client.into(), n as u16), (addr(vip).ip().into(), 80));
                 let target = plan.targets[&table[slot as usize]];
