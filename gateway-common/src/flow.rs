@@ -229,6 +229,20 @@ pub fn insert<T: Table, const WORDS: usize, const VALUES: usize>(
     give::<T, VALUES>(table, Place { set: index, word: best.word }, best.key, key, values)
 }
 
+/// Gives `key` these values, in the entry that it has or in one of its own; false: there is no room.
+#[inline(always)]
+pub fn put<T: Table, const WORDS: usize, const VALUES: usize>(
+    table: &T,
+    key: u64,
+    values: [u64; VALUES],
+    now: u64,
+) -> bool {
+    match find::<T, WORDS>(table, key) {
+        Some(place) => give::<T, VALUES>(table, place, key, key, values),
+        None => insert::<T, WORDS, VALUES>(table, key, values, now),
+    }
+}
+
 /// Gives an entry that `old` has to `new`; false: `old` does not have it any more.
 #[inline(always)]
 pub fn give<T: Table, const VALUES: usize>(

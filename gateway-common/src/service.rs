@@ -4,14 +4,18 @@ use crate::{hash, source::Address};
 
 /// Virtual addresses with a port, all services together.
 pub const SERVICES_CAPACITY: u32 = 8192;
+/// What packets are looked up by: virtual addresses with a port, and those whose pings are answered.
+pub const KEYS_CAPACITY: u32 = 2 * SERVICES_CAPACITY;
 /// Places in one half of `SERVICES`, a power of two; one half is read while the other is written.
-pub const SERVICE_PLACES: u32 = 2 * SERVICES_CAPACITY;
+pub const SERVICE_PLACES: u32 = 2 * KEYS_CAPACITY;
 /// How many places have to be looked at, at most, to find a service.
 pub const SERVICE_CHAIN: u32 = 8;
 /// Both halves, and one more place whose key's `lo` is where the half begins that is read.
 pub const SERVICES_ENTRIES: u32 = 2 * SERVICE_PLACES + 1;
 /// Services.
 pub const RINGS_CAPACITY: u32 = 4096;
+/// Maglev tables: one a service and IP version.
+pub const TABLES_CAPACITY: u32 = 2 * RINGS_CAPACITY;
 /// Targets of all services, those that drain included; index 0 is never used.
 pub const TARGETS_CAPACITY: u32 = 16_384;
 /// Slots of a Maglev table in a word of its map.
@@ -63,6 +67,11 @@ impl ServiceKey {
     #[inline(always)]
     pub const fn new(address: Address, port: u16, protocol: u8) -> Self {
         Self { hi: address.hi, lo: address.lo, port: port as u32, protocol: protocol as u32 }
+    }
+
+    #[inline(always)]
+    pub const fn is_v4(&self) -> bool {
+        Address { hi: self.hi, lo: self.lo }.is_v4()
     }
 }
 
@@ -209,6 +218,18 @@ pub struct Hop {
     pub source_mac: u64,
     pub ifindex: u32,
     pub mtu: u32,
+}
+
+/// The index in `RINGS` of a service's table for one IP version.
+#[inline(always)]
+pub const fn ring_of(service: u16, v4: bool) -> u32 {
+    if v4 { service as u32 } else { RINGS_CAPACITY + service as u32 }
+}
+
+/// Whose table it is.
+#[inline(always)]
+pub const fn ring_service(ring: u32) -> u16 {
+    (ring % RINGS_CAPACITY) as u16
 }
 
 /// The key of `SERVER_IDS`, whose values are indexes of targets.

@@ -69,11 +69,11 @@ pub static SERVICES: Array<service::Place> = Array::with_max_entries(service::SE
 #[map]
 pub static VIPS: Array<service::Vip> = Array::with_max_entries(service::SERVICES_CAPACITY, 0);
 
-/// A Maglev table a service, made by userspace and replaced whole: indexes of targets, four in a word.
+/// A Maglev table a service and IP version, made by userspace and replaced whole: indexes of targets, four in a word.
 #[btf_map]
 pub static RINGS: btf_maps::ArrayOfMaps<
     btf_maps::Array<u64, { service::RING_WORDS as usize }>,
-    { service::RINGS_CAPACITY as usize },
+    { service::TABLES_CAPACITY as usize },
 > = btf_maps::ArrayOfMaps::new();
 
 #[map]

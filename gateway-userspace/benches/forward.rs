@@ -143,7 +143,8 @@ fn grow(quick: bool, file: &str) {
     let at = lab::ifindex("gw0");
     let ipip = Some(Forward::Ipip);
     let harness = |program| Case { forward: None, program, ..case("", None, false, 1, None) };
-    let series: [(&str, &[u32], &dyn Fn(u32) -> Case); 5] = [
+    type Series<'a> = (&'a str, &'a [u32], &'a dyn Fn(u32) -> Case);
+    let series: [Series<'_>; 5] = [
         ("flows", &FLOWS, &|n| case("flows", ipip, true, n, None)),
         ("sources, no service", &FLOWS, &|n| case("sources", None, false, n, None)),
         ("services", &[1, 10, 100, 1000], &|n| Case {

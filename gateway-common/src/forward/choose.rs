@@ -52,14 +52,13 @@ pub fn quick<'a, T: Tables>(
         let client = (parsed.source, parsed.source_port);
         let index = by_hash(tables, service, client, (parsed.destination, parsed.destination_port));
         let target = tables.target(index)?;
-        let usable = matches!(target.state, target_state::UP | target_state::DRAINING);
-        return usable.then_some((Choice { target: index, port: 0, pinned: true }, target));
+        return usable(target).then_some((Choice { target: index, port: 0, pinned: true }, target));
     }
     let key = flow::client_key(tables.seed(), parsed.source, parsed.source_port, service.vip);
     let place = flow::find::<_, 2>(tables.flows(), key)?;
     let (flow, seen) = current(tables, parsed, place)?;
     let target = tables.target(flow.target())?;
-    if !matches!(target.state, target_state::UP | target_state::DRAINING) {
+    if !usable(target) {
         return None;
     }
     if seen != flow {
@@ -96,7 +95,7 @@ fn pinned<T: Tables>(
 ) -> Option<Choice> {
     let (flow, seen) = current(tables, parsed, place)?;
     let target = tables.target(flow.target())?;
-    if !matches!(target.state, target_state::UP | target_state::DRAINING) {
+    if !usable(target) {
         return None;
     }
     if seen != flow {
@@ -112,6 +111,12 @@ fn pinned<T: Tables>(
         return None;
     }
     Some(Choice { target: flow.target(), port: flow.port(), pinned: true })
+}
+
+/// Whether a target keeps its connections.
+#[inline(always)]
+const fn usable(target: &Target) -> bool {
+    matches!(target.state, target_state::UP | target_state::DRAINING)
 }
 
 /// Keeps the way back of a connection alive, whose replies may be rare.
@@ -163,7 +168,7 @@ fn fresh<P: Packet, T: Tables>(
         ),
     };
     let target = tables.target(index).ok_or(Reason::NoTarget)?;
-    if index == 0 || !matches!(target.state, target_state::UP | target_state::DRAINING) {
+    if index == 0 || !usable(target) {
         return Err(Reason::NoTarget);
     }
     let mut choice = Choice { target: index, port: 0, pinned: true };
@@ -220,12 +225,18 @@ fn own_port<T: Tables>(tables: &T, parsed: &Parsed, target: u16, vip: u16, key: 
 /// Maglev, on the client's address or on the whole connection. Zero: no target.
 #[inline(always)]
 pub fn by_hash<T: Tables>(tables: &T, service: &Service, client: (Address, u16), vip: (Address, u16)) -> u16 {
+    tables.slot(service.ring, slot_of(service, client, vip))
+}
+
+/// The slot of a service's table that a connection hashes to.
+#[inline(always)]
+pub fn slot_of(service: &Service, client: (Address, u16), vip: (Address, u16)) -> u32 {
     let hash = if service.options & option::IP_HASH != 0 {
         hash::of_address(SEED, client.0)
     } else {
         hash::of_connection(SEED, client.0, client.1, vip.0, vip.1)
     };
-    tables.slot(service.ring, hash::bucket_of(hash, maglev::DEFAULT_SIZE as u32))
+    hash::bucket_of(hash, maglev::DEFAULT_SIZE as u32)
 }
 
 #[inline(always)]
@@ -239,7 +250,9 @@ fn by_server_id<P: Packet, T: Tables>(
         return None;
     }
     let id = quic::server_id(packet, usize::from(parsed.l4) + 8)?;
-    tables.server(service.service, id)
+    let index = tables.server(service.service, id)?;
+    // Another target can at least say that it does not know the connection.
+    if usable(tables.target(index)?) { Some(index) } else { None }
 }
 
 /// What a packet says of its connection's state.
@@ -291,10 +304,11 @@ pub fn fragment_key<T: Tables>(tables: &T, parsed: &Parsed) -> u64 {
     flow::fragment_key(tables.seed(), parsed.source, parsed.destination, parsed.fragment, parsed.protocol)
 }
 
-/// Later fragments have no ports: they go by what all fragments of a packet have in common.
+/// Later fragments have no ports: they go by what all fragments of a packet have in common. Which comes again for another
+/// packet, after 65,536 of them in IPv4.
 #[inline(always)]
 fn remember_fragment<T: Tables>(tables: &T, parsed: &Parsed, service: &Service, choice: Choice) {
     let second = tables.second();
     let flow = Flow::new(choice.target, choice.port, second, state::CLOSING | service.mode << 4);
-    flow::insert::<_, 2, 1>(tables.flows(), fragment_key(tables, parsed), [flow.0], second);
+    flow::put::<_, 2, 1>(tables.flows(), fragment_key(tables, parsed), [flow.0], second);
 }

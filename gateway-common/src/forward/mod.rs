@@ -18,7 +18,7 @@ use crate::{
     verdict::Reason,
 };
 
-pub use choose::claim_port;
+pub use choose::{claim_port, slot_of};
 pub use encap::unwrap;
 pub use icmp::{
     Related, related as icmp_kind, to_client as icmp_to_client, to_target as icmp_to_target, too_big,
@@ -170,8 +170,9 @@ pub fn send<P: PacketMut, T: Tables>(
     if too_big && (head.may_not_be_cut() || forward == mode::DSR) {
         return tables.too_big(packet, parsed, room).into();
     }
-    let outcome = carry(packet, tables, parsed, forward, choice, target, &head, &hop);
-    if too_big { Reason::Unresolved.into() } else { outcome }
+    // The stack cuts it, and sends it on.
+    let hop = if too_big { NextHop { found: found::ROUTE, ..hop } } else { hop };
+    carry(packet, tables, parsed, forward, choice, target, &head, &hop)
 }
 
 /// [`choose`] and [`send`] for most packets: those of connections that are known, or need not be, to a next hop that is

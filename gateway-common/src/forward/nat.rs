@@ -146,7 +146,7 @@ pub fn reply<P: PacketMut, T: Tables>(packet: &mut P, tables: &T, parsed: &Parse
         let key = choose::fragment_key(tables, parsed);
         let fragment = Flow::new(flow.target(), flow.port(), second, flow::state::CLOSING);
         let values = [client.address.hi, client.address.lo, fragment.0];
-        flow::insert::<_, 4, 3>(tables.replies(), key, values, second);
+        flow::put::<_, 4, 3>(tables.replies(), key, values, second);
     }
     Some(to_client(packet, tables, parsed, &client))
 }

@@ -551,6 +551,7 @@ fn without_a_neighbour_the_stack_gets_what_it_can_send_on() {
             assert_eq!(outcome.reason, reason);
             if reason == Reason::Unresolved {
                 assert_eq!(parse(&sent).destination, host.targets[&host.counted.borrow()[0].0].address);
+                assert_eq!(sent[..12], syn(false, 4000)[..12], "the stack takes what is for our MAC address");
             }
         }
     }
@@ -587,4 +588,40 @@ fn quic_follows_the_server_id_over_a_change_of_port() {
         })
         .collect();
     assert!(targets.len() > 1);
+}
+
+#[test]
+fn quic_leaves_a_target_that_is_down_and_stays_with_one_that_drains() {
+    let mut host = Host::new(mode::DSR, option::QUIC, false);
+    host.servers.insert(0x1234, 2);
+    let packet = [&[0x40, 0x40 | (0x1234u16 >> 10) as u8, (0x1234u16 >> 2) as u8, 0][..], &[0; 24]].concat();
+    let packet = frame(false, (CLIENT, VIP), UDP, &udp(4000, 80, &packet));
+    for (state, stays) in [(target_state::DRAINING, true), (target_state::DOWN, false)] {
+        host.state(2, state);
+        assert_eq!(host.sent(&packet).1.reason, Reason::Service);
+        assert_eq!(host.counted.borrow().last().expect("a packet").0 == 2, stays);
+    }
+}
+
+#[test]
+fn fragments_follow_the_latest_first_one_with_their_id() {
+    let host = Host::new(mode::NAT, option::FLOWS, false);
+    let ends = |packet: &[u8]| (parse(packet).source, parse(packet).destination);
+    let first = |port| host.sent(&fragment_of(false, (CLIENT, VIP), UDP, &udp(port, 80, &[7; 16]), 0x2000)).0;
+    let later = || host.sent(&fragment_of(false, (CLIENT, VIP), UDP, &[7; 16], 3)).0;
+    // Ids come again: after 65,536 packets.
+    for port in 4000..4030 {
+        let there = first(port);
+        assert_eq!(ends(&later()), ends(&there));
+        let (local, ours) = (parse(&there).source.lo as u32, parse(&there).source_port);
+        let target = parse(&there).destination.lo as u32;
+        let answer = fragment_of(false, (target, local), UDP, &udp(8080, ours, &[7; 16]), 0x2000);
+        assert_eq!(host.sent(&answer).1.reason, Reason::Reply);
+    }
+    let entries = |table: &Memory, words| {
+        let keys = table.0.iter().flat_map(|set| set.iter().step_by(words));
+        keys.filter(|key| key.load(SeqCst) != 0).count()
+    };
+    assert_eq!(entries(&host.flows, 2), 30 + 1, "one for all fragments with this id");
+    assert_eq!(entries(&host.replies, 4), 30 + 3, "one for each target");
 }

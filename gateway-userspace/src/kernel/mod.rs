@@ -98,6 +98,16 @@ impl Runner {
         sys::test_run(self.fd.as_fd(), packet, repeat, ifindex)
             .map_err(|error| KernelError::Load { program: self.program, why: error.to_string() })
     }
+
+    /// Hands a packet to the program once, as if it came in at an interface (zero: the loopback): the return value, and
+    /// the packet that the program left.
+    ///
+    /// # Errors
+    /// The kernel refuses the packet.
+    pub fn run_packet(&self, packet: &[u8], ifindex: u32) -> Result<(u32, Vec<u8>), KernelError> {
+        sys::test_run_packet(self.fd.as_fd(), packet, ifindex)
+            .map_err(|error| KernelError::Load { program: self.program, why: error.to_string() })
+    }
 }
 
 enum State {

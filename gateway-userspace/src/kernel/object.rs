@@ -192,7 +192,7 @@ pub fn fits(pins: &Pins, map: &str, flows: u32) -> bool {
         name::SLOTS => (4, 4, layout::INTERFACES as u32),
         service::name::SERVICES => (4, size_of::<service::Place>(), service::SERVICES_ENTRIES),
         service::name::VIPS => (4, size_of::<service::Vip>(), service::SERVICES_CAPACITY),
-        service::name::RINGS => (4, 4, service::RINGS_CAPACITY),
+        service::name::RINGS => (4, 4, service::TABLES_CAPACITY),
         service::name::TARGETS => (4, size_of::<service::Target>(), service::TARGETS_CAPACITY),
         service::name::SERVER_IDS => (4, 4, service::TARGETS_CAPACITY),
         service::name::FLOWS => (4, 64, flow_sets(flows).0),

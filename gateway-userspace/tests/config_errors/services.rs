@@ -193,16 +193,16 @@ fn too_many_targets_or_services_are_told_once() {
     }
     let message = "with service `s4` there are 5000 targets in all, at most 4096 are allowed";
     assert_eq!(first_problem(&many), message);
-    let addresses: Vec<String> = (0..8193).map(|n| format!("\"10.1.{}.{}:1\"", n / 250, n % 250)).collect();
+    let addresses: Vec<String> = (0..8192).map(|n| format!("\"10.1.{}.{}:1\"", n / 250, n % 250)).collect();
     let one = format!("[service.a]\nbind = [{}]\nto = \"10.0.0.1:1\"\n", addresses.join(", "));
-    let message = "with service `a` there are 8193 addresses in all, at most 8192 are allowed";
+    let message = "with service `a` there are 8192 addresses in all, at most 8191 are allowed";
     assert_eq!(first_problem(&one), message);
     let mut many = String::new();
-    for n in 0..4097 {
+    for n in 0..4096 {
         let _ = writeln!(many, "[service.s{n}]\nbind = \":{}\"\nto = \"10.0.0.1:1\"", n + 1);
     }
     let errors = config::parse(&many, Path::new("gateway.toml")).expect_err("it is wrong").to_string();
-    assert!(errors.contains("there are 4097 services, at most 4096 are allowed"), "{errors}");
+    assert!(errors.contains("there are 4096 services, at most 4095 are allowed"), "{errors}");
 }
 
 #[test]

@@ -2,14 +2,17 @@
 
 use std::time::Duration;
 
+use gateway_common::service;
+
 use super::{
     BUCKET_OR_RATE, BYTE_BUCKET_OR_RATE, Key, Kind, Section, TIMEOUT, seconds,
     text::{L4_TARGET, PAYLOAD, PROBE_PATH, VIP},
 };
 
-/// The most services, addresses of all services, targets of a service, and targets of all services.
-pub(crate) const MOST_SERVICES: usize = 4096;
-pub(crate) const MOST_ADDRESSES: usize = 8192;
+/// The most services, addresses of all services, targets of a service, and targets of all services. Index zero of the
+/// kernel half's tables is nobody's.
+pub(crate) const MOST_SERVICES: usize = service::RINGS_CAPACITY as usize - 1;
+pub(crate) const MOST_ADDRESSES: usize = service::SERVICES_CAPACITY as usize - 1;
 pub(crate) const MOST_TARGETS: usize = 1024;
 pub(crate) const MOST_TARGETS_IN_ALL: usize = 4096;
 

@@ -10,7 +10,7 @@ use aya::maps::{Array, Map};
 use gateway_common::{
     bucket::Limit,
     flow::{self, Flow},
-    hash, maglev,
+    forward,
     packet::{self, Parsed, bit},
     service::{Service, ServiceKey, mode, option},
     verdict::{Action, Reason},
@@ -32,8 +32,6 @@ pub use sandbox::Sandbox;
 
 /// Seconds for which nobody asks until the sandbox and its memory are given back.
 const IDLE: u32 = 60;
-/// The seed of the balancers, see `gateway_common::forward`.
-const SEED: u64 = 0;
 
 /// What becomes of a packet, and why.
 #[derive(Debug, Clone, Serialize)]
@@ -301,13 +299,8 @@ fn counted(sandbox: &Sandbox, index: u16) -> (u64, u64) {
 }
 
 fn maglev_slot(service: &Service, parsed: &Parsed) -> u32 {
-    let hash = if service.options & option::IP_HASH != 0 {
-        hash::of_address(SEED, parsed.source)
-    } else {
-        let (from, to) = (parsed.source_port, parsed.destination_port);
-        hash::of_connection(SEED, parsed.source, from, parsed.destination, to)
-    };
-    hash::bucket_of(hash, maglev::DEFAULT_SIZE as u32)
+    let (from, to) = (parsed.source_port, parsed.destination_port);
+    forward::slot_of(service, (parsed.source, from), (parsed.destination, to))
 }
 
 /// Locally administered, and nobody's.

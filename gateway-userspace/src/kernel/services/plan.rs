@@ -64,7 +64,8 @@ pub fn ring(members: &[Member]) -> Vec<u64> {
         .collect()
 }
 
-/// Which index in the maps is whose. They stay with what they stand for, over reloads and restarts.
+/// Which index in the maps is whose. They stay with what they stand for, over reloads and restarts, and what is gone keeps
+/// its own while there is room: connections go by them.
 #[derive(Debug, Default, Clone)]
 pub struct Indexes {
     services: BTreeMap<String, u16>,
@@ -74,6 +75,8 @@ pub struct Indexes {
     retired: BTreeMap<u16, Retired>,
     /// Services of an earlier run, by their addresses.
     adopted: BTreeMap<ServiceKey, u16>,
+    next_service: u16,
+    next_vip: u16,
     next_target: u16,
 }
 
@@ -112,60 +115,106 @@ impl Indexes {
         self.retired.retain(|_, retired| now.saturating_sub(retired.since) < IDLE_NS);
     }
 
-    fn service(&mut self, name: &str, keys: &[ServiceKey]) -> Result<u16, KernelError> {
+    /// Which are taken.
+    fn used(&self) -> Used {
+        let whose = |of: &Target| (of.service, SocketAddr::new(of.address.into(), of.port));
+        let gone: BTreeMap<_, _> =
+            self.retired.iter().map(|(index, retired)| (whose(&retired.target), *index)).collect();
+        let services: BTreeSet<u16> = self.services.values().copied().collect();
+        let of_targets = self.targets.keys().chain(gone.keys()).map(|(service, _)| *service);
+        Used {
+            kept: services.iter().chain(self.adopted.values()).copied().chain(of_targets).collect(),
+            services,
+            vips: self.vips.values().copied().collect(),
+            targets: self.targets.values().chain(self.retired.keys()).copied().collect(),
+            gone,
+        }
+    }
+
+    fn service(&mut self, name: &str, keys: &[ServiceKey], used: &mut Used) -> Result<u16, KernelError> {
         if let Some(index) = self.services.get(name) {
             return Ok(*index);
         }
-        let used: BTreeSet<u16> = self.services.values().copied().collect();
         let adopted = keys.iter().find_map(|key| self.adopted.get(key)).copied();
+        let capacity = service::RINGS_CAPACITY as u16;
         let index = adopted
-            .filter(|index| !used.contains(index))
-            .or_else(|| {
-                let kept: BTreeSet<u16> = self.adopted.values().copied().collect();
-                (1..service::RINGS_CAPACITY as u16).find(|i| !used.contains(i) && !kept.contains(i))
-            })
+            .filter(|index| !used.services.contains(index))
+            .or_else(|| next(self.next_service, capacity, &used.kept))
+            .or_else(|| next(self.next_service, capacity, &used.services))
             .ok_or(KernelError::TooManyServices {
                 what: "services",
                 capacity: service::RINGS_CAPACITY - 1,
             })?;
+        self.next_service = index + 1;
+        used.services.insert(index);
+        used.kept.insert(index);
         self.services.insert(name.to_owned(), index);
         Ok(index)
     }
 
-    fn vip(&mut self, key: ServiceKey) -> Result<u16, KernelError> {
+    fn vip(&mut self, key: ServiceKey, used: &mut Used) -> Result<u16, KernelError> {
         if let Some(index) = self.vips.get(&key) {
             return Ok(*index);
         }
-        let used: BTreeSet<u16> = self.vips.values().copied().collect();
-        let index = (1..service::SERVICES_CAPACITY as u16).find(|index| !used.contains(index)).ok_or(
-            KernelError::TooManyServices {
-                what: "virtual addresses",
-                capacity: service::SERVICES_CAPACITY - 1,
-            },
-        )?;
+        let capacity = service::SERVICES_CAPACITY as u16;
+        let index = next(self.next_vip, capacity, &used.vips).ok_or(KernelError::TooManyServices {
+            what: "virtual addresses",
+            capacity: service::SERVICES_CAPACITY - 1,
+        })?;
+        self.next_vip = index + 1;
+        used.vips.insert(index);
         self.vips.insert(key, index);
         Ok(index)
     }
 
-    fn target_of(&mut self, service: u16, addr: SocketAddr) -> Result<u16, KernelError> {
+    fn target_of(&mut self, service: u16, addr: SocketAddr, used: &mut Used) -> Result<u16, KernelError> {
         if let Some(index) = self.targets.get(&(service, addr)) {
-            self.retired.remove(index);
             return Ok(*index);
         }
-        let used: BTreeSet<u16> = self.targets.values().chain(self.retired.keys()).copied().collect();
+        if let Some(index) = used.gone.remove(&(service, addr)) {
+            self.retired.remove(&index);
+            self.targets.insert((service, addr), index);
+            return Ok(index);
+        }
         let capacity = service::TARGETS_CAPACITY as u16;
-        // Onwards from the last one: an index that was just given up rests for as long as possible.
-        let index = (0..capacity)
-            .map(|step| (self.next_target + step) % capacity)
-            .find(|index| *index != 0 && !used.contains(index))
-            .ok_or(KernelError::TooManyServices {
-                what: "targets",
-                capacity: service::TARGETS_CAPACITY - 1,
-            })?;
-        self.next_target = (index + 1) % capacity;
+        let index = next(self.next_target, capacity, &used.targets).ok_or(KernelError::TooManyServices {
+            what: "targets",
+            capacity: service::TARGETS_CAPACITY - 1,
+        })?;
+        self.next_target = index + 1;
+        used.targets.insert(index);
         self.targets.insert((service, addr), index);
         Ok(index)
     }
+
+    /// Gives up services and addresses that are gone, where they would take half of the room.
+    fn make_room(&mut self, names: &BTreeSet<&str>, keys: &BTreeSet<ServiceKey>) {
+        let more = names.iter().filter(|name| !self.services.contains_key(**name)).count();
+        if self.services.len() + more > service::RINGS_CAPACITY as usize / 2 {
+            self.services.retain(|name, _| names.contains(name.as_str()));
+        }
+        let more = keys.iter().filter(|key| !self.vips.contains_key(key)).count();
+        if self.vips.len() + more > service::SERVICES_CAPACITY as usize / 2 {
+            self.vips.retain(|key, _| keys.contains(key));
+        }
+    }
+}
+
+/// Indexes that are taken, once for a whole plan.
+struct Used {
+    services: BTreeSet<u16>,
+    /// These, and those of services that are gone, while targets of theirs are kept.
+    kept: BTreeSet<u16>,
+    vips: BTreeSet<u16>,
+    targets: BTreeSet<u16>,
+    /// Targets that are gone.
+    gone: BTreeMap<(u16, SocketAddr), u16>,
+}
+
+/// An index that is free, onwards from `from`: one that was just given up rests for as long as possible.
+fn next(from: u16, capacity: u16, used: &BTreeSet<u16>) -> Option<u16> {
+    let all = (0..capacity).map(|step| (from + step) % capacity);
+    all.into_iter().find(|index| *index != 0 && !used.contains(index))
 }
 
 /// What the maps should hold. `local`: our own address towards another.
@@ -177,14 +226,17 @@ pub fn plan(
 ) -> Result<Plan, KernelError> {
     let mut plan = Plan::default();
     let mut locals: BTreeMap<IpAddr, Option<IpAddr>> = BTreeMap::new();
-    let names: BTreeSet<&str> = wanted.iter().map(|owned| owned.name.as_str()).collect();
-    indexes.services.retain(|name, _| names.contains(name.as_str()));
+    let names = wanted.iter().map(|owned| owned.name.as_str()).collect();
+    indexes.make_room(&names, &wanted.iter().flat_map(|owned| keys(owned, addresses)).collect());
+    let mut used = indexes.used();
     for owned in wanted {
         let keys = keys(owned, addresses);
-        let index = indexes.service(&owned.name, &keys)?;
-        let mut members = Vec::new();
+        let index = indexes.service(&owned.name, &keys, &mut used)?;
+        for v4 in keys.iter().map(ServiceKey::is_v4) {
+            plan.rings.entry(service::ring_of(index, v4)).or_default();
+        }
         for spec in &owned.targets {
-            let target = indexes.target_of(index, spec.addr)?;
+            let target = indexes.target_of(index, spec.addr, &mut used)?;
             let ours = *locals.entry(spec.addr.ip()).or_insert_with(|| local(spec.addr.ip()));
             let state = match spec.state {
                 // What has no route cannot be reached either.
@@ -198,23 +250,26 @@ pub fn plan(
             plan.targets.insert(target, Target::new(addr.ip().into(), addr.port(), ours, index, state));
             if state == target_state::UP {
                 let identity = hash::of_bytes(SEED, spec.addr.to_string().as_bytes());
-                members.push(Member { index: target, weight: spec.weight, identity });
+                let member = Member { index: target, weight: spec.weight, identity };
+                // One of the other IP version has no address that it could have packets of.
+                if let Some(ring) = plan.rings.get_mut(&service::ring_of(index, spec.addr.is_ipv4())) {
+                    ring.push(member);
+                }
             }
             if let Some(id) = spec.server_id {
                 plan.server_ids.insert(server_key(index, id), u32::from(target));
             }
         }
-        plan.rings.insert(u32::from(index), members);
         let limit = owned.config.limit;
         let limits = settings::limits_of(limit.packets, limit.new, limit.bytes, LimitMode::Hard);
         if limits.is_on() {
             plan.limits.insert(index, limits);
         }
         for key in keys {
-            let vip = indexes.vip(key)?;
+            let vip = indexes.vip(key, &mut used)?;
             plan.vips
                 .insert(vip, Vip { address: Address { hi: key.hi, lo: key.lo }, port: key.port, _pad: 0 });
-            plan.services.insert(key, entry(owned, index, vip));
+            plan.services.insert(key, entry(owned, index, &key, vip));
         }
         for address in owned.config.binds.iter().filter_map(|bind| match bind {
             Bind::Addr(addr) => Some(addr.ip()),
@@ -228,7 +283,7 @@ pub fn plan(
             }
         }
     }
-    retire(&plan, indexes);
+    retire(&plan, local, indexes);
     for (index, retired) in &indexes.retired {
         plan.targets.insert(*index, retired.target);
     }
@@ -237,7 +292,7 @@ pub fn plan(
 }
 
 /// Keeps the targets that are in no service any more, for the connections that they have.
-fn retire(plan: &Plan, indexes: &mut Indexes) {
+fn retire(plan: &Plan, local: impl Fn(IpAddr) -> Option<IpAddr>, indexes: &mut Indexes) {
     let gone: Vec<((u16, SocketAddr), u16)> = indexes
         .targets
         .iter()
@@ -246,15 +301,13 @@ fn retire(plan: &Plan, indexes: &mut Indexes) {
         .collect();
     for ((service, addr), index) in gone {
         indexes.targets.remove(&(service, addr));
-        let local = super::host::local_for(addr.ip()).map(Address::from).unwrap_or_default();
+        let local = local(addr.ip()).map(Address::from).unwrap_or_default();
         let target = Target::new(addr.ip().into(), addr.port(), local, service, target_state::DRAINING);
         indexes.retired.insert(index, Retired { target, packets: 0, since: 0 });
     }
-    let kept: BTreeSet<ServiceKey> = plan.services.keys().copied().collect();
-    indexes.vips.retain(|key, _| kept.contains(key));
 }
 
-fn entry(owned: &Owned, index: u16, vip: u16) -> Service {
+fn entry(owned: &Owned, index: u16, key: &ServiceKey, vip: u16) -> Service {
     let config = &owned.config;
     let forward = match config.forward {
         Forward::Nat => mode::NAT,
@@ -271,7 +324,8 @@ fn entry(owned: &Owned, index: u16, vip: u16) -> Service {
     ] {
         options |= if on { bit } else { 0 };
     }
-    Service { ring: u32::from(index), vip, service: index, mode: forward, options, _pad: [0; 6] }
+    let ring = service::ring_of(index, key.is_v4());
+    Service { ring, vip, service: index, mode: forward, options, _pad: [0; 6] }
 }
 
 /// The addresses that a service is at.
@@ -301,7 +355,7 @@ fn keys(owned: &Owned, addresses: &[IpAddr]) -> Vec<ServiceKey> {
 /// What an earlier run left in the maps.
 pub fn adopt(maps: &Maps, base: u32) -> Result<(Plan, Indexes), KernelError> {
     let mut plan = Plan::default();
-    let mut indexes = Indexes { next_target: 1, ..Indexes::default() };
+    let mut indexes = Indexes { next_target: 1, next_vip: 1, ..Indexes::default() };
     for Place { key, service, .. } in table::read(maps, base)?.into_values() {
         plan.services.insert(key, service);
         if service.mode != mode::ECHO {
@@ -320,6 +374,13 @@ pub fn adopt(maps: &Maps, base: u32) -> Result<(Plan, Indexes), KernelError> {
             let addr = SocketAddr::new(target.address.into(), target.port);
             indexes.targets.insert((target.service, addr), index);
             indexes.next_target = index + 1;
+        }
+    }
+    // Connections to addresses that are gone may still be there.
+    for index in 1..service::SERVICES_CAPACITY as u16 {
+        let vip = maps.vips.get(&u32::from(index), 0).map_err(KernelError::map(service::name::VIPS))?;
+        if vip != Vip::default() {
+            indexes.next_vip = index + 1;
         }
     }
     for (key, vip) in &indexes.vips {

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use gateway_common::service::{
-    Place, SERVICE_CHAIN, SERVICE_PLACES, SERVICES_CAPACITY, SERVICES_ENTRIES, Service, ServiceKey, name,
+    KEYS_CAPACITY, Place, SERVICE_CHAIN, SERVICE_PLACES, SERVICES_ENTRIES, Service, ServiceKey, name,
 };
 
-use crate::kernel::{error::KernelError, object::Maps};
+use crate::kernel::{error::KernelError, object::Maps, sys};
 
 /// Where both halves end, and it stands which one counts.
 const WHICH: u32 = SERVICES_ENTRIES - 1;
@@ -17,7 +17,7 @@ pub fn places(
     services: &BTreeMap<ServiceKey, Service>,
     seed: u64,
 ) -> Result<BTreeMap<u32, Place>, KernelError> {
-    if services.len() > SERVICES_CAPACITY as usize {
+    if services.len() > KEYS_CAPACITY as usize {
         return Err(too_many());
     }
     let mut places: BTreeMap<u32, Place> = BTreeMap::new();
@@ -55,7 +55,7 @@ fn append(places: &mut BTreeMap<u32, Place>, first: u32, at: u32) -> Result<(), 
 }
 
 fn too_many() -> KernelError {
-    KernelError::TooManyServices { what: "addresses of services", capacity: SERVICES_CAPACITY }
+    KernelError::TooManyServices { what: "addresses of services", capacity: KEYS_CAPACITY }
 }
 
 /// Where the half begins that counts.
@@ -78,13 +78,15 @@ pub const fn other(base: u32) -> u32 {
 
 /// What is in the half that begins at `base`.
 pub fn read(maps: &Maps, base: u32) -> Result<BTreeMap<u32, Place>, KernelError> {
+    let failed = |why: String| KernelError::Map { map: name::SERVICES, why };
+    let fd = maps.fd(name::SERVICES).ok_or_else(|| failed("it is not in the object".into()))?;
     let mut places = BTreeMap::new();
-    for at in 0..SERVICE_PLACES {
-        let place = maps.services.get(&(base + at), 0).map_err(KernelError::map(name::SERVICES))?;
-        if place != Place::default() {
-            places.insert(at, place);
+    sys::for_each_entry(fd, |at: u32, place: Place| {
+        if (base..base + SERVICE_PLACES).contains(&at) && place != Place::default() {
+            places.insert(at - base, place);
         }
-    }
+    })
+    .map_err(|error| failed(error.to_string()))?;
     Ok(places)
 }
 
@@ -125,7 +127,7 @@ mod tests {
 
     #[test]
     fn every_service_is_found_and_nothing_else() {
-        for count in [0, 1, 100, SERVICES_CAPACITY] {
+        for count in [0, 1, 100, KEYS_CAPACITY] {
             let services = services(count);
             let places = places(&services, 77).unwrap();
             assert_eq!(places.len(), services.len());
@@ -138,6 +140,6 @@ mod tests {
 
     #[test]
     fn more_than_there_is_room_for_are_refused() {
-        assert!(places(&services(SERVICES_CAPACITY + 1), 77).is_err());
+        assert!(places(&services(KEYS_CAPACITY + 1), 77).is_err());
     }
 }

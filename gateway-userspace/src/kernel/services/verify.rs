@@ -4,7 +4,7 @@ use std::{collections::HashMap, net::SocketAddr, os::fd::AsFd as _};
 
 use gateway_common::maps as layout;
 use gateway_common::service::{
-    Place, Service, ServiceKey, Target, Vip, mode, name, server_key, target_state,
+    Place, Service, ServiceKey, Target, Vip, mode, name, ring_service, server_key, target_state,
 };
 
 use super::{Loaded, new_ring, plan, table};
@@ -128,7 +128,7 @@ impl Loaded {
             let should = plan::ring(&members);
             let failed =
                 |error: std::io::Error| KernelError::Map { map: name::RINGS, why: error.to_string() };
-            let label = self.service_label(ring as u16);
+            let label = self.service_label(ring_service(ring));
             match self.maps.rings.get(&ring, 0) {
                 Ok(table) => {
                     let mut is = vec![0; should.len()];
