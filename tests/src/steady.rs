@@ -42,9 +42,9 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Which backends answered short connections begun in this time, and what failed of them.
+    /// Which backends answered short connections begun and ended in this time, and what failed of them.
     pub fn between(&self, from: Instant, to: Instant) -> Vec<&Result<String, String>> {
-        self.short.iter().filter(|one| one.began >= from && one.began < to).map(|one| &one.answer).collect()
+        self.short.iter().filter(|one| one.began >= from && one.ended < to).map(|one| &one.answer).collect()
     }
 }
 
