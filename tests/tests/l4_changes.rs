@@ -34,24 +34,28 @@ fn becomes(rig: &Rig, target: usize, wanted: &str) -> Result<()> {
     eventually(&format!("target {target} is {wanted}"), || Ok(state(rig, target)? == wanted))
 }
 
+/// The tables of the kernel half are made anew a little after the daemon says what will be in them.
+fn in_the_kernel() -> Instant {
+    std::thread::sleep(Duration::from_millis(300));
+    Instant::now()
+}
+
 /// Drains the first, adds the fourth, kills the second, lets the first in again.
 fn change(rig: &mut Rig, steady: &Steady) -> Result<Times> {
     let first = format!("web6/{}", rig.backends[0].addr6);
     let draining = Instant::now();
     rig.gateway.cli(&["target", "drain", &first])?.ok()?;
-    // The table is made anew beside what answers the command.
-    std::thread::sleep(Duration::from_millis(300));
-    let drained = Instant::now();
+    let drained = in_the_kernel();
     steady.rounds(30)?;
     let adding = Instant::now();
     rig.reload(4)?;
     becomes(rig, 3, "up")?;
-    let added = Instant::now();
+    let added = in_the_kernel();
     steady.rounds(60)?;
     let killed = Instant::now();
     rig.kill(2);
     becomes(rig, 1, "down")?;
-    let out = Instant::now();
+    let out = in_the_kernel();
     steady.rounds(30)?;
     let up = Instant::now();
     rig.gateway.cli(&["target", "up", &first])?.ok()?;

@@ -1,6 +1,9 @@
 //! Which target an L4 service chooses: by the client's address as an upstream does, and by QUIC's connection ids.
 
-use std::net::UdpSocket;
+use std::{
+    net::UdpSocket,
+    sync::atomic::{AtomicU16, Ordering::Relaxed},
+};
 
 use lab::{
     backend::PORT,
@@ -35,7 +38,7 @@ fn by_ip_hash_a_service_and_an_upstream_send_a_client_to_the_same_endpoint() -> 
     }
     // 50 each, give or take five standard deviations.
     assert!(by.len() == 4 && by.values().all(|n| (20..=80).contains(n)), "{by:?}");
-    assert_eq!(rig.packets("reply")? > u64::from(CLIENTS), true, "the services' were forwarded in the kernel");
+    assert!(rig.packets("reply")? > u64::from(CLIENTS), "the services' were forwarded in the kernel");
     Ok(())
 }
 
@@ -51,10 +54,13 @@ fn quic(long: Option<u8>, server: u16, serial: u8) -> Vec<u8> {
     [head, id.to_vec(), vec![serial; 40]].concat()
 }
 
+/// Who answers a packet from a port that was never used before.
 fn from_another_port(rig: &Rig, v6: bool, packet: &[u8]) -> Result<u8> {
+    static PORT: AtomicU16 = AtomicU16::new(20_000);
+
     let any: IpAddr = if v6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
     let socket = rig.net.client(1).namespace.run(|| -> std::io::Result<_> {
-        let socket = UdpSocket::bind((any, 0))?;
+        let socket = UdpSocket::bind((any, PORT.fetch_add(1, Relaxed)))?;
         socket.connect(at(OWN_PORT, v6))?;
         socket.set_read_timeout(Some(Duration::from_secs(2)))?;
         Ok(socket)
