@@ -18,6 +18,7 @@ pub mod lock;
 pub mod metrics;
 pub mod net;
 pub mod packet;
+pub mod ping;
 pub mod process;
 pub mod steady;
 pub mod sys;

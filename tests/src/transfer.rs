@@ -20,7 +20,7 @@ use anyhow::{Context, Result, ensure};
 use crate::net::Node;
 
 /// A transfer that stands still for so long has failed.
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Fills a file with noise.
 pub fn noise(path: &Path, bytes: u64) -> Result<()> {
