@@ -15,7 +15,7 @@ use std::os::fd::AsFd as _;
 use aya::maps::{MapData, PerCpuValues};
 use gateway_common::{
     maps::{self as layout, Limits, Settings, flag},
-    service::{self, TargetCounter, name},
+    service::{self, TargetCounter, name, target_state},
 };
 use serde::Serialize;
 
@@ -220,7 +220,8 @@ impl Loaded {
         Ok(())
     }
 
-    /// Makes the maps hold `next`: targets, then tables that point to them, then services that point to tables.
+    /// Makes the maps hold `next`: targets, then tables that point to them, then services that point to tables. A target
+    /// that goes down does so after it has left the tables: new connections never meet it there.
     fn write_services(&mut self, next: &Plan) -> Result<(), KernelError> {
         let (old, maps) = (&self.services.current, &mut self.maps);
         for (index, limits) in next.limits.iter().filter(|(index, l)| old.limits.get(*index) != Some(*l)) {
@@ -228,7 +229,10 @@ impl Loaded {
             let failed = KernelError::map(layout::name::SERVICE_LIMITS);
             maps.service_limits.set(index, limits.scaled(self.load_factor), 0).map_err(failed)?;
         }
-        for (index, target) in next.targets.iter().filter(|(index, t)| old.targets.get(*index) != Some(*t)) {
+        let changed = next.targets.iter().filter(|(index, t)| old.targets.get(*index) != Some(*t));
+        let (down, rest): (Vec<_>, Vec<_>) =
+            changed.partition(|(index, t)| t.state == target_state::DOWN && old.targets.contains_key(*index));
+        for (index, target) in rest {
             if !old.targets.contains_key(index) {
                 reset_counter(maps, *index)?;
             }
@@ -243,6 +247,9 @@ impl Loaded {
         for (ring, members) in next.rings.iter().filter(|(ring, m)| old.rings.get(*ring) != Some(*m)) {
             let table = new_ring(members)?;
             maps.rings.set(*ring, &table, 0).map_err(KernelError::map(name::RINGS))?;
+        }
+        for (index, target) in down {
+            maps.targets.set(u32::from(*index), target, 0).map_err(KernelError::map(name::TARGETS))?;
         }
         Ok(())
     }
