@@ -88,10 +88,14 @@ impl Steady {
         self.stop.store(true, Relaxed);
         let mut outcome = Outcome::default();
         for thread in self.held {
-            outcome.held.extend(thread.join().map_err(|_| anyhow::anyhow!("a thread of held ones panicked"))?);
+            outcome
+                .held
+                .extend(thread.join().map_err(|_| anyhow::anyhow!("a thread of held ones panicked"))?);
         }
         for thread in self.short {
-            outcome.short.extend(thread.join().map_err(|_| anyhow::anyhow!("a thread of short ones panicked"))?);
+            outcome
+                .short
+                .extend(thread.join().map_err(|_| anyhow::anyhow!("a thread of short ones panicked"))?);
         }
         Ok(outcome)
     }

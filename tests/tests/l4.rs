@@ -2,7 +2,6 @@
 
 use lab::{
     backend::PORT,
-    flood::{Bare, attach_bare},
     l4::{OWN_PORT, Rig, Service, Setup, at, at4, at6},
     net::ip_batch,
     packet::{Frame, Sender},
@@ -60,8 +59,6 @@ fn a_virtual_address_answers_pings_of_both_families() -> Result<()> {
     lab_test!();
     let rig = Rig::new(shared()?, Setup::new("nat", 1))?;
     let client = rig.net.client(1);
-    // A veth hands on what a program answers only to an end with a program of its own.
-    let _pass = attach_bare(&client.namespace, Node::INTERFACE, Bare::Pass)?;
     for address in [at4(PORT).ip(), at6(PORT).ip()] {
         for bytes in [0, 56, 1400] {
             assert!(ping::answered(client, address, bytes)?, "{address}, {bytes} bytes");
@@ -193,7 +190,8 @@ fn what_is_banned_blocked_or_over_a_limit_reaches_no_target() -> Result<()> {
 #[test]
 fn the_path_mtu_of_a_narrow_link_behind_the_gateway_is_found() -> Result<()> {
     lab_test!();
-    let rig = Rig::new(shared()?, Setup { services: vec![Service::own("bulk", "tcp")], ..Setup::new("nat", 1) })?;
+    let rig =
+        Rig::new(shared()?, Setup { services: vec![Service::own("bulk", "tcp")], ..Setup::new("nat", 1) })?;
     rig.net.gateway.output("ip", &["link", "set", "b1", "mtu", "1300"])?;
     // The target keeps to it, but offers segments that do not fit, as one would that knows nothing of the link.
     let narrow = "route add 10.77.2.1/32 dev eth0 mtu 1300 advmss 1460\n\

@@ -130,7 +130,8 @@ fn a_daemon_killed_twenty_times_loses_no_connection_of_a_nat_service() -> Result
         assert!(failed.is_empty(), "{failed:?}");
         let failed: Vec<_> = outcome.short.iter().filter(|short| short.answer.is_err()).collect();
         assert!(failed.is_empty(), "{failed:?}");
-        let slow = outcome.short.iter().filter(|short| short.ended - short.began > Duration::from_millis(900));
+        let slow =
+            outcome.short.iter().filter(|short| short.ended - short.began > Duration::from_millis(900));
         assert_eq!(slow.count(), 0, "a SYN was lost");
         assert!(outcome.held.iter().all(|held| held.answers > 100) && outcome.short.len() > 500);
     }

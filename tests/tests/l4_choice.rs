@@ -110,7 +110,8 @@ fn a_service_on_a_port_of_every_address_is_reached_at_each_and_nowhere_else() ->
     lab_test!();
     let mut setup = Setup::new("nat", 2);
     setup.services.clear();
-    setup.more = format!("[service.any]\nbind = \":{PORT}\"\nto = [\"10.77.2.2:{PORT}\", \"10.77.3.2:{PORT}\"]\n");
+    setup.more =
+        format!("[service.any]\nbind = \":{PORT}\"\nto = [\"10.77.2.2:{PORT}\", \"10.77.3.2:{PORT}\"]\n");
     let rig = Rig::new(shared()?, setup)?;
     let client = rig.net.client(1);
     for i in 1..=3 {

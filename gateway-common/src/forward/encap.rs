@@ -32,9 +32,12 @@ pub fn wrap<P: PacketMut>(packet: &mut P, parsed: &Parsed, target: &Target, gue:
     let l3 = usize::from(parsed.l3);
     let Some(first) = packet.u64(l3) else { return false };
     let tags = packet.u64(12).unwrap_or(0);
+    let (Some(high), Some(low)) = (packet.u64(0), packet.u32(8)) else { return false };
     if !packet.grow(ip + udp as usize) {
         return false;
     }
+    // The stack takes what is left to it only if it is addressed to us.
+    rewrite::set_macs(packet, high >> 16, (high & 0xffff) << 32 | u64::from(low));
     tags_and_type(packet, l3, tags, v4);
     let inner_v4 = parsed.source.is_v4();
     let next = if gue { UDP } else { protocol(inner_v4) };
