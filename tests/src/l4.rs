@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::{
     backend::{self, Backend},
+    flood::{Bare, attach_bare},
     gateway::Gateway,
     lock::Turn,
     net::{Net, Node, ip_batch},
@@ -79,7 +80,7 @@ pub struct Rig {
     pub backends: Vec<Backend>,
     /// At the virtual addresses; none with nat.
     pub virtuals: Vec<Backend>,
-    _decaps: Vec<Process>,
+    _programs: Vec<Process>,
     setup: Setup,
     pub net: Net,
     _turn: Turn,
@@ -90,7 +91,9 @@ impl Rig {
         let net = Net::simple(setup.backends)?;
         net.for_forwarding()?;
         let backends = backend::start_all(&net)?;
-        let (mut virtuals, mut decaps) = (Vec::new(), Vec::new());
+        let mut virtuals = Vec::new();
+        // A veth hands on all that a program answers only to an end with a program of its own.
+        let mut programs = vec![attach_bare(&net.client(1).namespace, Node::INTERFACE, Bare::Pass)?];
         if setup.forward != "nat" {
             // Replies of targets have no other way here than through the gateway's stack.
             net.gateway.set_sysctl("net/ipv6/conf/all/forwarding", "1")?;
@@ -104,12 +107,12 @@ impl Rig {
                     None,
                 )?);
                 if setup.forward != "dsr" {
-                    decaps.push(decap(node)?);
+                    programs.push(decap(node)?);
                 }
             }
         }
         let gateway = Gateway::start(&net, &config(&net, &setup, setup.targets))?;
-        Ok(Rig { gateway, backends, virtuals, _decaps: decaps, setup, net, _turn: turn })
+        Ok(Rig { gateway, backends, virtuals, _programs: programs, setup, net, _turn: turn })
     }
 
     /// Reloads with so many targets.

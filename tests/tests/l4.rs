@@ -2,7 +2,6 @@
 
 use lab::{
     backend::PORT,
-    flood::{Bare, attach_bare},
     l4::{OWN_PORT, Rig, Service, Setup, at, at4, at6},
     net::ip_batch,
     packet::{Frame, Sender},
@@ -60,8 +59,6 @@ fn a_virtual_address_answers_pings_of_both_families() -> Result<()> {
     lab_test!();
     let rig = Rig::new(shared()?, Setup::new("nat", 1))?;
     let client = rig.net.client(1);
-    // A veth hands on what a program answers only to an end with a program of its own.
-    let _pass = attach_bare(&client.namespace, Node::INTERFACE, Bare::Pass)?;
     for address in [at4(PORT).ip(), at6(PORT).ip()] {
         for bytes in [0, 56, 1400] {
             assert!(ping::answered(client, address, bytes)?, "{address}, {bytes} bytes");

@@ -547,9 +547,11 @@ fn without_a_neighbour_the_stack_gets_what_it_can_send_on() {
     ] {
         for (forward, reason) in [mode::NAT, mode::DSR, mode::IPIP].into_iter().zip(expected) {
             let host = Host { hop: NextHop::without(found), ..Host::new(forward, option::FLOWS, false) };
-            let (sent, outcome) = host.sent(&syn(false, 4000));
+            let came = syn(false, 4000);
+            let (sent, outcome) = host.sent(&came);
             assert_eq!(outcome.reason, reason);
             if reason == Reason::Unresolved {
+                assert_eq!(sent[..12], came[..12], "the stack takes what is addressed to us");
                 assert_eq!(parse(&sent).destination, host.targets[&host.counted.borrow()[0].0].address);
                 assert_eq!(sent[..12], syn(false, 4000)[..12], "the stack takes what is for our MAC address");
             }

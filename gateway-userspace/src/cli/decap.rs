@@ -25,11 +25,18 @@ impl Decap {
             .map_err(|error| Error::Privilege(error.to_string()))?;
         let modes: Vec<_> =
             decap.modes.iter().map(|(name, mode)| json!({ "name": name, "mode": mode })).collect();
-        output::print(global, &json!({ "interfaces": modes }), || {
-            let lines =
-                decap.modes.iter().map(|(name, mode)| format!("{name}: taking packets out, {mode} mode"));
-            lines.collect::<Vec<_>>().join("\n")
-        });
+        if let Some(why) = &decap.whole_only {
+            output::warn(global, &format!("packets that come in pieces are not taken out: {why}"));
+        }
+        output::print(
+            global,
+            &json!({ "interfaces": modes, "fragments": decap.whole_only.is_none() }),
+            || {
+                let lines =
+                    decap.modes.iter().map(|(name, mode)| format!("{name}: taking packets out, {mode} mode"));
+                lines.collect::<Vec<_>>().join("\n")
+            },
+        );
         wait().map_err(|error| Error::Other(format!("cannot wait for signals: {error}")))?;
         Ok(exit::OK)
     }

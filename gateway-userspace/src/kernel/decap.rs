@@ -12,7 +12,7 @@ use gateway_common::{service::name, source::Address};
 use super::{
     error::{KernelError, chain},
     object::OBJECT,
-    sys,
+    pieces, sys,
 };
 use crate::config::units::Prefix;
 
@@ -23,6 +23,8 @@ pub struct Decap {
     _ebpf: aya::Ebpf,
     /// Interfaces and the modes they run it in.
     pub modes: Vec<(String, &'static str)>,
+    /// Why packets that come in pieces are not taken out; none: they are.
+    pub whole_only: Option<String>,
 }
 
 impl Decap {
@@ -69,6 +71,7 @@ impl Decap {
                 None => {}
             }
         }
-        Ok(Self { _ebpf: ebpf, modes })
+        let taken = interfaces.iter().try_for_each(|interface| pieces::take(interface, from));
+        Ok(Self { _ebpf: ebpf, modes, whole_only: taken.err().map(|error| error.to_string()) })
     }
 }

@@ -19,6 +19,7 @@ mod interfaces;
 mod load_check;
 mod log;
 pub mod object;
+mod pieces;
 mod pins;
 mod plane;
 mod report;
