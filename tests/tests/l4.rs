@@ -214,3 +214,26 @@ fn the_path_mtu_of_a_narrow_link_behind_the_gateway_is_found() -> Result<()> {
     assert!(route.contains("mtu 1300"), "{route}");
     Ok(())
 }
+
+/// The lab's range of local ports begins at 1024.
+#[test]
+fn nat_and_the_host_itself_use_different_ports_to_the_same_targets() -> Result<()> {
+    lab_test!();
+    let mut rig = Rig::new(shared()?, Setup::new("nat", 1))?;
+    let reserved = |net: &Net| {
+        let read = || std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_reserved_ports");
+        net.gateway.run(read)?.context("no such setting")
+    };
+    assert_eq!(reserved(&rig.net)?.trim(), "1024-32767");
+    // As a health check, or an upstream with the same target, connects.
+    for _ in 0..200 {
+        let to = rig.backends[0].addr;
+        let port = rig.net.gateway.run(|| std::net::TcpStream::connect(to)?.local_addr())??.port();
+        assert!(port > 32_767, "{port}");
+    }
+    ask(&rig, at4(PORT))?;
+    assert!(rig.backends[0].stats()?.peers.last().is_some_and(|peer| peer.port() < 32_768));
+    rig.gateway.stop()?;
+    assert_eq!(reserved(&rig.net)?.trim(), "");
+    Ok(())
+}

@@ -27,7 +27,8 @@ impl Sysctls {
 
     pub fn restore(&mut self) {
         for (path, old) in std::mem::take(&mut self.0) {
-            let _ = fs::write(path, old.trim());
+            // With its line's end: an empty value cannot be written otherwise.
+            let _ = fs::write(path, old);
         }
     }
 }

@@ -6,7 +6,7 @@ use std::{
     path::PathBuf,
 };
 
-use gateway_common::service::Target;
+use gateway_common::service::{NAT_PORTS, Target};
 
 use super::super::sysctls::Sysctls;
 
@@ -58,5 +58,43 @@ pub fn let_forward(sysctls: &mut Sysctls, interfaces: &[&str], ipv6: bool) {
             }
             set(v6.join("forwarding"), "1");
         }
+    }
+}
+
+/// Keeps the stack from giving its own connections, such as health checks, ports that are NAT's: replies to them would
+/// be taken for those of NAT. Where its range has not been widened there is nothing to do.
+pub fn reserve_ports(sysctls: &mut Sysctls) {
+    let ipv4 = PathBuf::from("/proc/sys/net/ipv4");
+    let read = |name: &str| fs::read_to_string(ipv4.join(name)).unwrap_or_default();
+    let first = read("ip_local_port_range").split_whitespace().next().and_then(|port| port.parse().ok());
+    let reserved = read("ip_local_reserved_ports");
+    if first.is_some_and(|first: u16| first < NAT_PORTS.end) {
+        sysctls.set(ipv4.join("ip_local_reserved_ports"), &with_ours(reserved.trim()), "NAT");
+    }
+}
+
+/// A list of ports and ranges with ours in it.
+fn with_ours(reserved: &str) -> String {
+    let (first, last) = (NAT_PORTS.start, NAT_PORTS.end - 1);
+    let covers = |range: &str| {
+        let (from, to) = range.split_once('-').unwrap_or((range, range));
+        from.parse().is_ok_and(|from: u16| from <= first) && to.parse().is_ok_and(|to: u16| to >= last)
+    };
+    match reserved {
+        "" => format!("{first}-{last}"),
+        _ if reserved.split(',').any(covers) => reserved.to_owned(),
+        _ => format!("{reserved},{first}-{last}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_that_others_reserved_stay_reserved() {
+        assert_eq!(with_ours(""), "1024-32767");
+        assert_eq!(with_ours("8080,40000-40010"), "8080,40000-40010,1024-32767");
+        assert_eq!(with_ours("80,1000-40000"), "80,1000-40000");
     }
 }

@@ -15,7 +15,7 @@ use std::os::fd::AsFd as _;
 use aya::maps::{MapData, PerCpuValues};
 use gateway_common::{
     maps::{self as layout, Limits, Settings, flag},
-    service::{self, TargetCounter, name, target_state},
+    service::{self, TargetCounter, mode, name, target_state},
 };
 use serde::Serialize;
 
@@ -192,6 +192,9 @@ impl Loaded {
         if next != self.services.current {
             if !next.services.is_empty() {
                 host::let_forward(&mut self.services.sysctls, &interfaces, next.has_ipv6());
+            }
+            if next.services.values().any(|service| service.mode == mode::NAT) {
+                host::reserve_ports(&mut self.services.sysctls);
             }
             host::wake_neighbours(next.targets_new_since(&self.services.current));
             self.write_services(&next)?;
