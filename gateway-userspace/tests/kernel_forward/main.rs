@@ -9,6 +9,7 @@ mod kernel_support;
 mod lasting;
 mod model;
 mod network;
+mod stack;
 mod sums;
 mod ways;
 mod wire;
