@@ -9,6 +9,7 @@ mod kernel_support;
 mod lasting;
 mod model;
 mod network;
+mod stack;
 mod sums;
 mod ways;
 mod wire;
@@ -17,7 +18,7 @@ mod world;
 use std::{collections::BTreeMap, time::Instant};
 
 use gateway::kernel::TargetState;
-use gateway_common::verdict::Reason;
+use gateway_common::{service::mode, verdict::Reason};
 use generate::Maker;
 use kernel_support::lab;
 use world::World;
@@ -93,7 +94,7 @@ fn compare(lab: &lab::Lab, seed: u64, plan: &Plan) -> BTreeMap<Reason, usize> {
     let mut world = World::start(lab, plan.flows);
     let (mut maker, mut states) = (Maker::new(seed), fastrand::Rng::with_seed(seed));
     let mut met = BTreeMap::new();
-    let mut counted = 0;
+    let (mut counted, mut kinds) = (0, BTreeMap::<_, usize>::new());
     for round in 0..plan.rounds {
         // In the last round one service in four has no target at all.
         let last = round + 1 == plan.rounds;
@@ -112,6 +113,9 @@ fn compare(lab: &lab::Lab, seed: u64, plan: &Plan) -> BTreeMap<Reason, usize> {
             let what = format!("{what}, round {round}, packet {at}");
             let (outcome, left) = world.check(&frame, &what);
             *met.entry(outcome.reason).or_default() += 1;
+            if outcome.reason == Reason::Service {
+                *kinds.entry(world.model.kind_of(&frame)).or_default() += 1;
+            }
             maker.learn(&frame, outcome.reason, &left);
             if at % plan.every == 0 {
                 world.compare_tables(&what);
@@ -122,6 +126,11 @@ fn compare(lab: &lab::Lab, seed: u64, plan: &Plan) -> BTreeMap<Reason, usize> {
         }
         assert!(world.connections() > 20, "hardly a connection is remembered");
         counted += usize::from(world.compare_counts());
+    }
+    for mode in [mode::NAT, mode::DSR, mode::IPIP, mode::GUE] {
+        for v4 in [false, true] {
+            assert!(kinds.get(&Some((mode, v4))).is_some_and(|packets| *packets > 300), "{kinds:?}");
+        }
     }
     assert!(counted > 0, "no round without a change of seconds");
     world.kernel.plane.stop();

@@ -87,6 +87,14 @@ impl Model {
         Outcome { ifindex: if back { 0 } else { outcome.ifindex }, ..outcome }
     }
 
+    /// The mode of the service that a packet is sent to, and its IP version.
+    pub fn kind_of(&self, frame: &[u8]) -> Option<(u8, bool)> {
+        let mut parsed = Parsed::default();
+        packet::parse(frame, false, &mut parsed).ok()?;
+        let key = ServiceKey::new(parsed.destination, parsed.destination_port, parsed.protocol);
+        Some((self.written.services.get(&key)?.mode, parsed.source.is_v4()))
+    }
+
     fn forward(&self, packet: &mut Vec<u8>, parsed: &Parsed) -> Option<Outcome> {
         if parsed.bits & bit::PORTS == 0 {
             return forward::related(packet, self, parsed);

@@ -3,7 +3,7 @@
 use std::{
     fs,
     net::{IpAddr, SocketAddr, UdpSocket},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use gateway_common::service::{NAT_PORTS, Target};
@@ -45,6 +45,14 @@ pub fn wake_neighbours<'a>(targets: impl Iterator<Item = &'a Target>) {
 /// Lets the kernel forward between interfaces, which `bpf_fib_lookup` asks for too, and pass on packets from our own
 /// addresses, which those are that XDP leaves to it while a neighbour is unknown.
 pub fn let_forward(sysctls: &mut Sysctls, interfaces: &[&str], ipv6: bool) {
+    const ALL_IPV6: &str = "/proc/sys/net/ipv6/conf/all/forwarding";
+    const LEFT: &str =
+        "packets of L4 services that are left to the stack while a neighbour is unknown (IPv6)";
+    let forced =
+        |interface: &str| PathBuf::from("/proc/sys/net/ipv6/conf").join(interface).join("force_forwarding");
+    if ipv6 && interfaces.iter().any(|interface| !forced(interface).exists()) {
+        sysctls.wish(Path::new(ALL_IPV6), "1", LEFT);
+    }
     let mut set = |path: PathBuf, value: &str| sysctls.set(path, value, "L4 services");
     for interface in interfaces {
         let v4 = PathBuf::from("/proc/sys/net/ipv4/conf").join(interface);
@@ -57,6 +65,8 @@ pub fn let_forward(sysctls: &mut Sysctls, interfaces: &[&str], ipv6: bool) {
                 set(v6.join("accept_ra"), "2");
             }
             set(v6.join("forwarding"), "1");
+            // The stack itself goes by `all`, which would make a router of every interface; or by this (Linux 6.17).
+            set(forced(interface), "1");
         }
     }
 }

@@ -4,6 +4,7 @@
 //! finds a service that points to what is not there yet. `host` is what the network around needs.
 
 mod host;
+mod indexes;
 mod plan;
 mod table;
 mod verify;
@@ -80,7 +81,7 @@ const SWEEP_EVERY: u32 = 60;
 #[derive(Debug, Default)]
 pub struct Services {
     wanted: Vec<Owned>,
-    indexes: plan::Indexes,
+    indexes: indexes::Indexes,
     /// What the maps hold.
     current: Plan,
     seed: u64,

@@ -11,7 +11,7 @@ use super::*;
 use crate::{
     balance::Tried,
     config::{self, model::Config},
-    kernel::services::TargetSpec,
+    kernel::services::{TargetSpec, indexes::IDLE_NS},
     observe::stats::Registry,
     upstream::Upstream,
 };
