@@ -10,13 +10,14 @@ use super::{
     connection::ClientState,
     exchange::Exchange,
     forward::{self, Answer},
-    headers, problem,
+    headers, policed, problem,
     tunnel::Tunnel,
 };
 use crate::{
     observe::Why,
     route::Asked,
     runtime::{Route, Snapshot},
+    upstream::Upstream,
 };
 
 pub async fn handle(
@@ -34,16 +35,33 @@ pub async fn handle(
         return Ok(no_route(&snapshot, exchange, &head));
     };
     exchange.set_route(&route);
-    let (mut request, upgrade) = prepare(&snapshot, &route, &exchange, head, body);
-    let answer = forward::send(&route.upstream, &exchange, &mut request).await;
-    Ok(match answer {
+    if let Some(policies) = &route.policies {
+        // Boxed: the future of requests without policies stays small.
+        return Ok(Box::pin(policed::handle(&snapshot, &route, policies, exchange, head, body)).await);
+    }
+    // A route without policies has an upstream.
+    let Some(upstream) = &route.upstream else { return Ok(problem::response(exchange, Why::NoRoute)) };
+    let (request, upgrade) = prepare(&snapshot, &route, upstream, &exchange, head, body);
+    Ok(deliver_or_refuse(&snapshot, upstream, exchange, request, upgrade).await)
+}
+
+/// Sends the request on and brings the answer back.
+pub async fn deliver_or_refuse(
+    snapshot: &Snapshot,
+    upstream: &Upstream,
+    exchange: Exchange,
+    mut request: Option<Request<RequestBody>>,
+    upgrade: bool,
+) -> Response<ResponseBody> {
+    let answer = forward::send(upstream, &exchange, &mut request).await;
+    match answer {
         Ok(answer) => match (answer.response.status(), upgrade) {
-            (StatusCode::SWITCHING_PROTOCOLS, true) => self::upgrade(&snapshot, answer, exchange),
+            (StatusCode::SWITCHING_PROTOCOLS, true) => self::upgrade(snapshot, answer, exchange),
             (StatusCode::SWITCHING_PROTOCOLS, false) => problem::response(exchange, Why::UpstreamBadResponse),
-            _ => deliver(&snapshot, answer, exchange),
+            _ => deliver(snapshot, answer, exchange),
         },
         Err(why) => problem::response(exchange, why),
-    })
+    }
 }
 
 /// What hyper lets through and an intermediary must not: RFC 9112 section 3.2 and RFC 9110 section 9.3.6.
@@ -84,15 +102,16 @@ fn no_route(snapshot: &Snapshot, exchange: Exchange, head: &request::Parts) -> R
 }
 
 /// The request as it goes upstream, and whether it asks for another protocol. `None` once it is sent.
-fn prepare(
+pub fn prepare(
     snapshot: &Snapshot,
     route: &Route,
+    upstream: &Upstream,
     exchange: &Exchange,
     mut head: request::Parts,
     body: Incoming,
 ) -> (Option<Request<RequestBody>>, bool) {
     let state = &exchange.state;
-    let timeout = &route.upstream.config.timeout;
+    let timeout = &upstream.config.timeout;
     if let Some(total) = timeout.total {
         state.timer.set_total(Some(exchange.started() + total));
     }

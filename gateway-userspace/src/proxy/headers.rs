@@ -55,7 +55,7 @@ fn make_origin_form(head: &mut request::Parts) -> Result<(), Why> {
 }
 
 /// Letters, digits, dots, dashes and underscores with an optional port, or a bracketed IPv6 address.
-fn valid_host(host: &[u8]) -> bool {
+pub fn valid_host(host: &[u8]) -> bool {
     let (name, port) = match host.iter().rposition(|byte| *byte == b':') {
         Some(colon) if !host.ends_with(b"]") => (&host[..colon], Some(&host[colon + 1..])),
         _ => (host, None),
@@ -76,20 +76,19 @@ fn valid_host(host: &[u8]) -> bool {
 pub fn normalise_path(head: &mut request::Parts) -> Result<(), Why> {
     let normal = normal_path(head.uri.path()).ok_or(Why::BadRequest)?;
     if let Cow::Owned(path) = normal {
-        set_path(head, path)?;
+        head.uri = with_path(&head.uri, path)?;
     }
     Ok(())
 }
 
 /// Another path with the same query.
-pub fn set_path(head: &mut request::Parts, mut path: String) -> Result<(), Why> {
-    if let Some(query) = head.uri.query() {
+pub fn with_path(uri: &Uri, mut path: String) -> Result<Uri, Why> {
+    if let Some(query) = uri.query() {
         path.push('?');
         path.push_str(query);
     }
     let path = PathAndQuery::from_maybe_shared(Bytes::from(path)).map_err(|_| Why::BadRequest)?;
-    head.uri = Uri::from(path);
-    Ok(())
+    Ok(Uri::from(path))
 }
 
 /// A body's length is told in one way only (RFC 9112 section 6.1 and 6.3). hyper lets Transfer-Encoding override and

@@ -12,6 +12,7 @@ mod exchange;
 mod forward;
 mod handler;
 mod headers;
+mod policed;
 mod problem;
 mod reuse;
 mod timer;
