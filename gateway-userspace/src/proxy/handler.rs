@@ -2,7 +2,7 @@
 
 use std::{convert::Infallible, rc::Rc, sync::Arc};
 
-use http::{Method, Request, Response, StatusCode, Version, request};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, request};
 use hyper::body::{Body, Incoming};
 
 use super::{
@@ -16,6 +16,7 @@ use super::{
 use crate::{
     observe::Why,
     runtime::{Route, Snapshot},
+    upstream::http1::{self, Head, Outgoing, Switch},
 };
 
 pub async fn handle(
@@ -32,10 +33,13 @@ pub async fn handle(
         Err(why) => return Ok(problem::response(exchange, why)),
     };
     exchange.set_route(&route);
-    let (mut request, upgrade) = prepare(&snapshot, &route, &exchange, head, body);
-    let answer = forward::send(&route.upstream, &exchange, &mut request).await;
+    let (request, mut body) = prepare(&snapshot, &route, &exchange, head, body);
+    let hints = (route.early_hints && request.head.version == Version::HTTP_11).then_some(&*exchange.state);
+    let answer = forward::send(&route.upstream, &exchange, &request, &mut body, hints).await;
+    let upgrade = matches!(request.switch, Switch::Upgrade(_));
+    http1::recycle(request.head.headers);
     Ok(match answer {
-        Ok(answer) => match (answer.response.status(), upgrade) {
+        Ok(answer) => match (answer.head.status, upgrade) {
             (StatusCode::SWITCHING_PROTOCOLS, true) => self::upgrade(&snapshot, answer, exchange),
             (StatusCode::SWITCHING_PROTOCOLS, false) => problem::response(exchange, Why::UpstreamBadResponse),
             _ => deliver(&snapshot, answer, exchange),
@@ -65,52 +69,55 @@ fn route(snapshot: &Snapshot, head: &request::Parts) -> Result<Arc<Route>, Why> 
     snapshot.router.find(host, head.uri.path()).cloned().ok_or(Why::NoRoute)
 }
 
-/// The request as it goes upstream, and whether it asks for another protocol. `None` once it is sent.
+/// The request as it goes upstream.
 fn prepare(
     snapshot: &Snapshot,
     route: &Route,
     exchange: &Exchange,
     mut head: request::Parts,
     body: Incoming,
-) -> (Option<Request<RequestBody>>, bool) {
+) -> (Outgoing, RequestBody) {
     let state = &exchange.state;
     let timeout = &route.upstream.config.timeout;
     if let Some(total) = timeout.total {
         state.timer.set_total(Some(exchange.started() + total));
     }
-    let upgrade = headers::wanted_upgrade(&head, &route.upgrade);
-    headers::to_upstream(&mut head, upgrade.as_ref(), state, exchange, snapshot);
-    let takes_interim = head.version == Version::HTTP_11;
-    head.version = Version::HTTP_11;
-    // What hyper attached for its own upgrades is of no use upstream.
-    head.extensions.clear();
+    let switch = headers::switch(&head, &route.upgrade);
+    headers::remove_listed(&mut head.headers);
+    let about = headers::about(state, head.headers.get(header::HOST), snapshot);
     let body = RequestBody::new(body, state, timeout.first_byte);
-    let mut request = Request::from_parts(head, body);
-    if route.early_hints && takes_interim {
-        forward::collect_early_hints(&mut request);
-    }
-    (Some(request), upgrade.is_some())
+    (Outgoing { head, switch, about, id: exchange.id() }, body)
 }
 
 /// Streams the upstream's answer to the client.
 fn deliver(snapshot: &Snapshot, answer: Answer, exchange: Exchange) -> Response<ResponseBody> {
-    let (mut head, body) = answer.response.into_parts();
+    let Answer { head, connection } = answer;
     exchange.answered(head.status);
-    headers::to_client(&mut head, None, &exchange, snapshot);
-    head.version = Version::HTTP_11;
-    head.extensions.clear();
-    Response::from_parts(head, ResponseBody::upstream(body, answer.connection, exchange))
+    let head = response(snapshot, head, None, &exchange);
+    head.map(|()| ResponseBody::upstream(connection, exchange))
+}
+
+/// An upstream's head, fit for the client.
+fn response(
+    snapshot: &Snapshot,
+    head: Head,
+    upgrade: Option<&HeaderValue>,
+    exchange: &Exchange,
+) -> Response<()> {
+    let mut response = Response::new(());
+    *response.status_mut() = head.status;
+    *response.headers_mut() = head.headers;
+    headers::to_client(response.headers_mut(), upgrade, exchange, snapshot);
+    response
 }
 
 /// Passes a 101 on and leaves both sockets to a tunnel, which the connection starts once the 101 is written.
 fn upgrade(snapshot: &Snapshot, answer: Answer, exchange: Exchange) -> Response<ResponseBody> {
-    let (mut head, _) = answer.response.into_parts();
+    let Answer { head, connection } = answer;
     exchange.answered(head.status);
-    let protocol = head.headers.get(http::header::UPGRADE).cloned();
-    headers::to_client(&mut head, protocol.as_ref(), &exchange, snapshot);
-    head.version = Version::HTTP_11;
-    head.extensions.clear();
+    let protocol = head.headers.get(header::UPGRADE).cloned();
+    let response = response(snapshot, head, protocol.as_ref(), &exchange);
     let state = exchange.state.clone();
-    *state.tunnel.borrow_mut() = Some(Tunnel::new(*answer.connection, exchange));
-    Response::from_parts(head, ResponseBody::Nothing)
+    *state.tunnel.borrow_mut() = Some(Tunnel::new(*connection, exchange));
+    response.map(|()| ResponseBody::Nothing)
 }
