@@ -94,6 +94,9 @@ fn a_config_in_effect_fits_the_schema() {
         health = { tcp = true }
         [route.a]
         host = "a.example"
+        methods = "GET"
+        headers = { x-canary = "1", x-user = { regex = "^[a-m]" } }
+        query = { debug = true }
         to = "a"
         [route.rest]
         to = ["127.0.0.1:1"]

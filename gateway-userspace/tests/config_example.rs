@@ -27,7 +27,6 @@ const NOT_YET: &str = r#"
 73:1 `upstream.carts.tls` is not supported yet
 76:12 `upstream.llm.to`: a target with https:// is not supported yet
 76:38 `upstream.llm.to`: a target with https:// is not supported yet
-83:1 `route.items.methods` is not supported yet
 84:1 `route.items.auth` is not supported yet
 85:1 `route.items.allow` is not supported yet
 86:1 `route.items.limit` is not supported yet

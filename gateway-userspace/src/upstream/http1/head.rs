@@ -139,7 +139,7 @@ mod tests {
                 .unwrap();
         assert_eq!((head.status, head.framing, head.keep_alive), (StatusCode::OK, Framing::Length(2), true));
         assert_eq!(head.headers.get_all("x-a").iter().count(), 2);
-        assert_eq!(length, 55);
+        assert_eq!(length, 54);
         assert!(read("HTTP/1.1 200 OK\r\nContent-Le", Method::GET).unwrap().is_none());
     }
 
