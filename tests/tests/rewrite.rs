@@ -48,14 +48,14 @@ path = "/carts/{id}/*"
 to = "app"
 [route.carts.rewrite]
 path = "/echo/${param.id}/in/*"
-set = { x-cart = "${param.id} of ${host} from ${client.ip}", x-q = "${query.q}", host = "carts.internal", x-had = "new" }
+set = { x-cart = "${param.id} of ${host} from ${client.ip}", x-q = "${query.q}", host = "carts.internal", x-had = "new", x-real-ip = "${client.ip}" }
 add = { x-more = "${header.x-more}-2", x-id = "${id}" }
 remove = ["cookie", "server"]
 response = { set = { x-by = "${method} ${path}" }, add = { x-backend = "also" } }
 "#)?;
     let answer = rig.ask(
         "GET /carts/4%2F2/items/7?q=a%0d%0ax-evil:%201",
-        "x-had: old\r\nx-had: older\r\nx-more: 1\r\ncookie: a=b\r\n",
+        "x-had: old\r\nx-had: older\r\nx-real-ip: 9.9.9.9\r\nx-more: 1\r\ncookie: a=b\r\n",
     )?;
     let client = rig.net.client(1).v4();
     assert_eq!(answer.json()?["target"], "/echo/4%2F2/in/items/7?q=a%0d%0ax-evil:%201");
@@ -65,6 +65,7 @@ response = { set = { x-by = "${method} ${path}" }, add = { x-backend = "also" } 
     assert_eq!(seen(&answer, "host")?, ["carts.internal"]);
     assert_eq!(seen(&answer, "x-forwarded-host")?, ["shop.test:80"]);
     assert_eq!(seen(&answer, "x-had")?, ["new"]);
+    assert_eq!(seen(&answer, "x-real-ip")?, [client.to_string()]);
     assert_eq!(seen(&answer, "x-more")?, ["1", "1-2"]);
     assert_eq!(seen(&answer, "x-id")?, [answer.header("x-request-id").unwrap_or_default()]);
     assert_eq!(seen(&answer, "cookie")?, [""; 0]);

@@ -122,7 +122,24 @@ pub struct Changes<'a> {
     add: Vec<(&'a HeaderName, HeaderValue)>,
 }
 
+/// Fields that say who the client is: no client's own word for them is passed on (`upstream/http1/request.rs`), but the
+/// config's is.
+const VOUCHED: [&str; 2] = ["x-forwarded-port", "x-real-ip"];
+
 impl Changes<'_> {
+    /// Takes out what the config says of the client, as lines in wire format: a value has no line ends in it.
+    pub fn take_vouched(&mut self) -> Vec<u8> {
+        let mut lines = Vec::new();
+        for all in [&mut self.set, &mut self.add] {
+            for (name, value) in all.extract_if(.., |(name, _)| VOUCHED.contains(&name.as_str())) {
+                for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+                    lines.extend_from_slice(part);
+                }
+            }
+        }
+        lines
+    }
+
     pub fn apply(self, headers: &mut HeaderMap) {
         for name in self.remove {
             headers.remove(name);

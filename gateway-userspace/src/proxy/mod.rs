@@ -19,4 +19,4 @@ mod timer;
 mod tunnel;
 pub mod worker;
 
-pub use body::RequestBody;
+pub use body::{Cut, RequestBody};

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Request, Response, header, request};
+use http::{HeaderMap, Response, header, request};
 use hyper::body::Incoming;
 
 use super::{
-    body::{RequestBody, ResponseBody},
+    body::ResponseBody,
     exchange::Exchange,
-    handler::{deliver_or_refuse, prepare},
+    handler::{self, prepare},
     headers, problem,
 };
 use crate::{
@@ -20,6 +20,7 @@ use crate::{
         template::Context,
     },
     runtime::{Route, Snapshot},
+    upstream::http1::Outgoing,
 };
 
 pub async fn handle(
@@ -78,15 +79,18 @@ impl<'a> RequestChanges<'a> {
         Ok(RequestChanges { path, fields: rewrite.request.fill(context) })
     }
 
-    fn apply(self, request: &mut Option<Request<RequestBody>>) -> Result<(), Why> {
-        let Some(request) = request else { return Ok(()) };
+    fn apply(mut self, request: &mut Outgoing) -> Result<(), Why> {
+        let Outgoing { head, about, .. } = request;
         if let Some(path) = self.path {
-            let uri = headers::with_path(request.uri(), path)?;
-            *request.uri_mut() = uri;
+            head.uri = headers::with_path(&head.uri, path)?;
         }
-        self.fields.apply(request.headers_mut());
+        let ours = self.fields.take_vouched();
+        if !ours.is_empty() {
+            *about = [about, &*ours].concat().into();
+        }
+        self.fields.apply(&mut head.headers);
         // What a client sent may have been put into it.
-        match request.headers().get(header::HOST) {
+        match head.headers.get(header::HOST) {
             Some(host) if !headers::valid_host(host.as_bytes()) => Err(Why::BadRequest),
             _ => Ok(()),
         }
@@ -120,9 +124,9 @@ async fn forward(
     let Some(upstream) = route.upstream.clone() else {
         return problem::response(exchange, Why::NoHealthyTarget);
     };
-    let (mut request, upgrade) = prepare(snapshot, route, &upstream, &exchange, head, body);
+    let (mut request, body) = prepare(snapshot, route, &upstream, &exchange, head, body);
     if let Err(why) = changes.apply(&mut request) {
         return problem::response(exchange, why);
     }
-    deliver_or_refuse(snapshot, &upstream, exchange, request, upgrade).await
+    handler::forward(snapshot, route, &upstream, exchange, request, body).await
 }

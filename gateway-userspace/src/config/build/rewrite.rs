@@ -22,6 +22,9 @@ const OURS: [&str; 10] = [
     "x-request-id",
 ];
 
+/// Who the client is and where its request came by: the gateway tells upstreams itself.
+const TOLD: [&str; 4] = ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"];
+
 pub(super) fn rewrite(route: &Fields, path: &PathPattern, problems: &mut Problems) -> Rewrite {
     let fields = route.table("rewrite");
     let mut builder = Builder { path, problems };
@@ -29,8 +32,8 @@ pub(super) fn rewrite(route: &Fields, path: &PathPattern, problems: &mut Problem
     Rewrite {
         path: builder.path(&fields),
         request: FieldRewrite {
-            set: builder.values(&fields, "set", &[]),
-            add: builder.values(&fields, "add", &["host"]),
+            set: builder.values(&fields, "set", &TOLD),
+            add: builder.values(&fields, "add", &[&TOLD[..], &["host"]].concat()),
             remove: Vec::new(),
         },
         response: FieldRewrite {
@@ -145,6 +148,7 @@ impl Builder<'_> {
             let message = format!("the field `{name}` is the gateway's own business");
             let hint = match name {
                 "host" => "use `rewrite.set` for another host".to_owned(),
+                name if TOLD.contains(&name) => "it tells upstreams who the client is".to_owned(),
                 _ => "it frames the message, belongs to one connection only or is how logs are found"
                     .to_owned(),
             };
