@@ -40,6 +40,8 @@ fn listen(addr: SocketAddr, shared: bool) -> io::Result<std::net::TcpListener> {
     }
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(shared)?;
+    // Accepted sockets have it from here: a system call less for each.
+    socket.set_tcp_nodelay(true)?;
     socket.bind(&addr.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())

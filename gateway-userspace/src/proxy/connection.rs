@@ -55,6 +55,8 @@ pub struct ClientState {
     /// The current request has no answer yet.
     pub awaiting_head: Cell<bool>,
     pub in_request: Cell<bool>,
+    /// The client did not take at once what was written.
+    pub write_blocked: Cell<bool>,
     /// Interim answers to write.
     pub early: RefCell<Vec<u8>>,
     pub tunnel: RefCell<Option<Tunnel>>,
@@ -88,6 +90,7 @@ impl ClientState {
             body_unread: Cell::new(false),
             awaiting_head: Cell::new(false),
             in_request: Cell::new(false),
+            write_blocked: Cell::new(false),
             early: RefCell::default(),
             tunnel: RefCell::default(),
             about: RefCell::default(),
@@ -206,7 +209,6 @@ enum End {
 
 /// Serves an admitted connection to its end.
 pub async fn serve(mut stream: TcpStream, peer: SocketAddr, listener: Arc<Listener>, worker: Rc<Worker>) {
-    let _ = stream.set_nodelay(true);
     let open = Open::new(Rc::new(ClientState::new(worker, listener, peer)));
     let state = &open.state;
     let opened = Instant::now();
