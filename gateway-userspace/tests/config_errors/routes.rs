@@ -194,7 +194,7 @@ mirror = { to = "u", body = "1GiB" }
         r#"
 gateway.toml:9:16: upstream "user" is not defined
   hint: did you mean "users"?
-gateway.toml:12:6: no upstream gets any request
+gateway.toml:12:1: no upstream gets any request
   hint: give one of them a weight: { items-v2 = 95, items-v1 = 5 }
 gateway.toml:15:12: `route.c.to.u`: must be from 0 to 1000, found 1001
 gateway.toml:15:18: `route.c.to`: "10.0.0.1:80" is an address, not an upstream's name
