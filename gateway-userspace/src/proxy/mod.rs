@@ -15,6 +15,7 @@ mod headers;
 mod policed;
 mod problem;
 mod reuse;
+mod shadow;
 mod timer;
 mod tunnel;
 pub mod worker;
