@@ -132,7 +132,7 @@ fn describe(kind: &Kind) -> String {
         Kind::Table(_) => "table, below".into(),
         Kind::Named(_) => "tables by name, below".into(),
         Kind::Either(kinds) => {
-            let supported = kinds.iter().filter(|kind| !matches!(kind, Kind::NotYet));
+            let supported = kinds.iter().filter(|kind| kind.is_supported());
             supported.map(describe).collect::<Vec<_>>().join(", or ")
         }
         Kind::NotYet | Kind::NotYetNamed => "not supported yet".into(),

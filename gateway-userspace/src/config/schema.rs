@@ -102,7 +102,7 @@ fn kind(kind: &Kind) -> Value {
             "additionalProperties": object(section),
         }),
         Kind::Either(kinds) => {
-            let supported = kinds.iter().filter(|kind| !matches!(kind, Kind::NotYet));
+            let supported = kinds.iter().filter(|kind| kind.is_supported());
             json!({ "anyOf": supported.map(self::kind).collect::<Vec<_>>() })
         }
         Kind::NotYet | Kind::NotYetNamed => json!({ "not": {} }),

@@ -30,12 +30,13 @@ const QUEUE: usize = 256;
 pub struct ConnectionText(Vec<u8>);
 
 impl ConnectionText {
-    pub fn new(listener: &str, client: IpAddr, peer: SocketAddr, proto: &str) -> Self {
+    pub fn new(listener: &str, client: IpAddr, peer: SocketAddr, proto: &str, tls: Option<&str>) -> Self {
         let mut out = Vec::new();
         text(&mut out, b",\"listener\":", listener.as_bytes());
         // A Vec takes every write.
         let _ = write!(out, ",\"client\":\"{client}\",\"peer\":\"{peer}\"");
         text(&mut out, b",\"proto\":", proto.as_bytes());
+        optional(&mut out, b",\"tls\":", tls.map(str::as_bytes));
         ConnectionText(out)
     }
 }

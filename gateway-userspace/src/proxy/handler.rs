@@ -10,7 +10,7 @@ use super::{
     connection::ClientState,
     exchange::Exchange,
     forward::{self, Answer},
-    headers, problem,
+    headers, problem, redirect,
     tunnel::Tunnel,
 };
 use crate::{
@@ -26,8 +26,11 @@ pub async fn handle(
     let (mut head, body) = request.into_parts();
     state.body_unread.set(!body.is_end_stream());
     let exchange = Exchange::begin(state, Some(&head));
-    let checked = check(&mut head, &body, &exchange).and_then(|()| route(&snapshot, &head));
-    let route = match checked {
+    let checked = check(&mut head, &body, &exchange);
+    if let (Ok(()), Some(port)) = (checked, exchange.state.listener.config.redirect) {
+        return Ok(redirect::to_https(exchange, &head, port));
+    }
+    let route = match checked.and_then(|()| route(&snapshot, &head)) {
         Ok(route) => route,
         Err(why) => return Ok(problem::response(exchange, why)),
     };

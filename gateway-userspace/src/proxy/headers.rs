@@ -5,7 +5,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, header, request, response, uri::PathAndQuery};
 
-use super::{connection::ClientState, exchange::Exchange};
+use super::{client::Client, connection::ClientState, exchange::Exchange};
 use crate::{observe::Why, runtime::Snapshot};
 
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -224,14 +224,15 @@ pub fn to_upstream(
         headers.remove(X_REAL_IP);
         headers.remove(X_FORWARDED_PORT);
     }
-    headers.insert(X_FORWARDED_FOR, state.client_text.clone());
-    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+    let client = state.client();
+    headers.insert(X_FORWARDED_FOR, client.text.clone());
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(client.scheme));
     let host = headers.get(header::HOST).cloned();
     match &host {
         Some(host) => headers.insert(X_FORWARDED_HOST, host.clone()),
         None => headers.remove(X_FORWARDED_HOST),
     };
-    headers.insert(header::FORWARDED, forwarded(state, host.as_ref()));
+    headers.insert(header::FORWARDED, forwarded(&client, host.as_ref()));
     headers.append(header::VIA, snapshot.via.clone());
     headers.insert(X_REQUEST_ID, exchange.id());
 }
@@ -243,16 +244,16 @@ fn accepts_trailers(headers: &HeaderMap) -> bool {
 }
 
 /// `for=192.0.2.1;proto=http;host=a.example` (RFC 7239 section 4). Clients seldom change the host on a connection.
-fn forwarded(state: &ClientState, host: Option<&HeaderValue>) -> HeaderValue {
-    let mut kept = state.forwarded.borrow_mut();
+fn forwarded(client: &Client, host: Option<&HeaderValue>) -> HeaderValue {
+    let mut kept = client.forwarded.borrow_mut();
     if let (Some((kept_host, value)), Some(host)) = (&*kept, host)
         && kept_host == host
     {
         return value.clone();
     }
-    let node =
-        if state.client.is_ipv6() { format!("\"[{}]\"", state.client) } else { state.client.to_string() };
-    let mut text = format!("for={node};proto=http");
+    let addr = client.addr;
+    let node = if addr.is_ipv6() { format!("\"[{addr}]\"") } else { addr.to_string() };
+    let mut text = format!("for={node};proto={}", client.scheme);
     if let Some(host) = host.and_then(|host| host.to_str().ok()) {
         let is_token = host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%".contains(&byte));
         text.push_str(&if is_token { format!(";host={host}") } else { format!(";host=\"{host}\"") });
@@ -285,6 +286,9 @@ pub fn to_client(
     }
     headers.append(header::VIA, snapshot.via.clone());
     headers.insert(X_REQUEST_ID, exchange.id());
+    if let Some(hsts) = &exchange.state.listener.hsts {
+        headers.insert(header::STRICT_TRANSPORT_SECURITY, hsts.clone());
+    }
 }
 
 #[cfg(test)]

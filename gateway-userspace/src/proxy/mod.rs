@@ -6,15 +6,19 @@
 //!   it ends.
 
 mod body;
+mod client;
 mod client_io;
 pub mod connection;
 mod exchange;
 mod forward;
+pub mod front;
 mod handler;
 mod headers;
 mod problem;
+mod redirect;
 mod reuse;
 mod timer;
+mod transport;
 mod tunnel;
 pub mod worker;
 
