@@ -28,6 +28,9 @@ health = { path = "/healthz", every = "5s", expect = [200] }
 [route.items]
 host = ["api.example.com", "*.api.example.com"]
 path = "/items/{id}/*"
+methods = ["GET", "POST"]
+headers = { x-canary = "1", x-old = false, x-user = { regex = "^[a-m]" } }
+query = { debug = true }
 to = "items"
 [route.rest]
 to = ["127.0.0.1:3000"]

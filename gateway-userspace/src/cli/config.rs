@@ -27,8 +27,11 @@ impl Check {
         let began = Instant::now();
         let checked = config::load(&path)?;
         let certs = certs(&checked)?;
-        let warnings: Vec<String> =
-            service::not_forwarded(&checked).into_iter().chain(service::unreachable(&checked)).chain(certs).collect();
+        let warnings: Vec<String> = service::not_forwarded(&checked)
+            .into_iter()
+            .chain(service::unreachable(&checked))
+            .chain(certs)
+            .collect();
         if !global.json() {
             warnings.iter().for_each(|warning| output::warn(global, warning));
         }

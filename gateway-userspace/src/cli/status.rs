@@ -3,9 +3,9 @@
 use clap::Args;
 
 use super::{
-    Error, Global, Outcome, client, exit,
+    Error, Global, Outcome, cert, client, exit,
     output::{self, BOLD, GREEN, RED, YELLOW, table},
-    cert, service, upstream,
+    service, upstream,
 };
 use crate::admin;
 

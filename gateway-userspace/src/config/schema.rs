@@ -101,6 +101,13 @@ fn kind(kind: &Kind) -> Value {
             "propertyNames": { "pattern": NAME_PATTERN },
             "additionalProperties": object(section),
         }),
+        Kind::Map { key, of } => {
+            let mut names = json!({});
+            if let Some(pattern) = key.pattern {
+                names = json!({ "pattern": pattern });
+            }
+            json!({ "type": "object", "propertyNames": names, "additionalProperties": self::kind(of) })
+        }
         Kind::Either(kinds) => {
             let supported = kinds.iter().filter(|kind| kind.is_supported());
             json!({ "anyOf": supported.map(self::kind).collect::<Vec<_>>() })

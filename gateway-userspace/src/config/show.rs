@@ -7,8 +7,8 @@ use serde_json::{Map, Value, json};
 use super::{
     flags::toml_string,
     model::{
-        Balance, Bucket, Config, Health, HealthCheck, Kernel, KernelClass, KernelMode, LimitMode,
-        LogFormat, LogTarget, Route, Service, ServiceTarget, Steer, Target, Upstream,
+        Balance, Bucket, Config, Health, HealthCheck, Kernel, KernelClass, KernelMode, LimitMode, LogFormat,
+        LogTarget, Matcher, Route, Service, ServiceTarget, Steer, Target, Upstream,
     },
     table::{Kind, ROOT, Section},
     units::{ByteSize, show_byte_rate, show_duration},
@@ -228,10 +228,23 @@ fn route(route: &Route) -> Value {
     some([
         ("host", (!hosts.is_empty()).then(|| json!(hosts))),
         ("path", Some(json!(route.path.to_string()))),
+        ("methods", (!route.when.methods.is_empty()).then(|| json!(route.when.methods))),
+        ("headers", matchers(&route.when.headers)),
+        ("query", matchers(&route.when.query)),
         ("to", Some(json!(route.to))),
         ("upgrade", Some(json!(route.upgrade))),
         ("early_hints", Some(json!(route.early_hints))),
     ])
+}
+
+fn matchers(all: &[(String, Matcher)]) -> Option<Value> {
+    let one = |matcher: &Matcher| match matcher {
+        Matcher::Is(text) => json!(text),
+        Matcher::Present => json!(true),
+        Matcher::Absent => json!(false),
+        Matcher::Like(pattern) => json!({ "regex": pattern.to_string() }),
+    };
+    (!all.is_empty()).then(|| all.iter().map(|(name, matcher)| (name.clone(), one(matcher))).collect())
 }
 
 /// An object of what is there, in this order.

@@ -247,7 +247,8 @@ impl Control {
         }
         self.log_control.set_level(&config.gateway.log.level);
         let generation = old.generation + 1;
-        let snapshot = Arc::new(Snapshot::compile(config, services, tls, generation, Some(&old), &self.registry));
+        let snapshot =
+            Arc::new(Snapshot::compile(config, services, tls, generation, Some(&old), &self.registry));
         self.snapshot.store(snapshot.clone());
         old.retire_targets(&snapshot);
         self.start_checks(&snapshot);

@@ -389,7 +389,7 @@ mod tests {
 
     fn written(request: Request<'_>) -> String {
         let peer = SocketAddr::from(([192, 0, 2, 1], 4000));
-        let connection = ConnectionText::new("web", peer.ip(), peer, "h1");
+        let connection = ConnectionText::new("web", peer.ip(), peer, "h1", None);
         let mut text = RequestText::default();
         text.fill(Some(request));
         let mut out = Vec::new();

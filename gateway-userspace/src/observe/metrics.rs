@@ -190,7 +190,10 @@ fn connections(control: &Control, families: &mut Families) {
         requests.push(gauge(&[("listener", &name)], running as f64));
         active.push(gauge(&[("listener", &name)], f64::from(stats.connections.load(Relaxed))));
         let over_limit = stats.shards.sum(|shard| shard.over_limit.get());
-        total.push(counter(&[("listener", &name), ("protocol", "h1")], stats.shards.sum(|shard| shard.http1.get())));
+        total.push(counter(
+            &[("listener", &name), ("protocol", "h1")],
+            stats.shards.sum(|shard| shard.http1.get()),
+        ));
         total.push(counter(&[("listener", &name), ("protocol", "over_limit")], over_limit));
         for version in TlsVersion::ALL {
             for (result, word) in Handshake::ALL {

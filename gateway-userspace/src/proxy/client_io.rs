@@ -8,9 +8,9 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use hyper::rt::{Read, ReadBufCursor, Write};
 use super::{connection::ClientState, timer::Wait, transport::Transport};
 use crate::net::{read_into, write_slices};
+use hyper::rt::{Read, ReadBufCursor, Write};
 
 pub struct ClientIo<S> {
     pub stream: S,

@@ -1,8 +1,8 @@
 //! One request as a story: check it, find its route, send it on, bring the answer back.
 
-use std::{convert::Infallible, rc::Rc, sync::Arc};
+use std::{convert::Infallible, rc::Rc};
 
-use http::{Method, Request, Response, StatusCode, Version, request};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, request};
 use hyper::body::{Body, Incoming};
 
 use super::{
@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     observe::Why,
+    route::Asked,
     runtime::{Route, Snapshot},
 };
 
@@ -26,13 +27,14 @@ pub async fn handle(
     let (mut head, body) = request.into_parts();
     state.body_unread.set(!body.is_end_stream());
     let exchange = Exchange::begin(state, Some(&head));
-    let checked = check(&mut head, &body, &exchange);
-    if let (Ok(()), Some(port)) = (checked, exchange.state.listener.config.redirect) {
+    if let Err(why) = check(&mut head, &body, &exchange) {
+        return Ok(problem::response(exchange, why));
+    }
+    if let Some(port) = exchange.state.listener.config.redirect {
         return Ok(redirect::to_https(exchange, &head, port));
     }
-    let route = match checked.and_then(|()| route(&snapshot, &head)) {
-        Ok(route) => route,
-        Err(why) => return Ok(problem::response(exchange, why)),
+    let Some(route) = snapshot.router.find(&asked(&head)).cloned() else {
+        return Ok(no_route(&snapshot, exchange, &head));
     };
     exchange.set_route(&route);
     let (mut request, upgrade) = prepare(&snapshot, &route, &exchange, head, body);
@@ -50,7 +52,7 @@ pub async fn handle(
 /// What hyper lets through and an intermediary must not: RFC 9112 section 3.2 and RFC 9110 section 9.3.6.
 fn check(head: &mut request::Parts, body: &Incoming, exchange: &Exchange) -> Result<(), Why> {
     headers::check_host(head)?;
-    headers::check_path(head.uri.path())?;
+    headers::normalise_path(head)?;
     headers::check_framing(head, &exchange.state.raw_head())?;
     if head.method == Method::CONNECT {
         return Err(Why::BadRequest);
@@ -62,10 +64,26 @@ fn check(head: &mut request::Parts, body: &Incoming, exchange: &Exchange) -> Res
     Ok(())
 }
 
-fn route(snapshot: &Snapshot, head: &request::Parts) -> Result<Arc<Route>, Why> {
-    let host = head.headers.get(http::header::HOST).map_or(Ok(""), |host| host.to_str());
-    let host = host.map_err(|_| Why::BadRequest)?;
-    snapshot.router.find(host, head.uri.path()).cloned().ok_or(Why::NoRoute)
+/// `check` made sure that the host is text.
+fn asked(head: &request::Parts) -> Asked<'_> {
+    let host = head.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    Asked {
+        host: host.unwrap_or_default(),
+        path: head.uri.path(),
+        method: &head.method,
+        headers: &head.headers,
+        query: head.uri.query(),
+    }
+}
+
+/// 405 where another method would have found a route (RFC 9110 section 15.5.6), 404 else.
+fn no_route(snapshot: &Snapshot, exchange: Exchange, head: &request::Parts) -> Response<ResponseBody> {
+    let Some(allow) = snapshot.router.allowed(&asked(head)) else {
+        return problem::response(exchange, Why::NoRoute);
+    };
+    let mut response = problem::response(exchange, Why::MethodNotAllowed);
+    response.headers_mut().extend(HeaderValue::try_from(allow).ok().map(|allow| (header::ALLOW, allow)));
+    response
 }
 
 /// The request as it goes upstream, and whether it asks for another protocol. `None` once it is sent.

@@ -3,10 +3,13 @@
 //! RFC 9110 sections 7.6.1 (Connection) and 7.6.3 (Via), RFC 7239 (Forwarded). No proxy in front is trusted yet, so
 //! whatever a client says of itself in `X-Forwarded-*` or `Forwarded` is replaced.
 
+use std::borrow::Cow;
+
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, header, request, response, uri::PathAndQuery};
 
 use super::{client::Client, connection::ClientState, exchange::Exchange};
-use crate::{observe::Why, runtime::Snapshot};
+use crate::{config::units::normal_path, observe::Why, runtime::Snapshot};
 
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -68,25 +71,25 @@ fn valid_host(host: &[u8]) -> bool {
         && port.is_none_or(|port| port.len() <= 5 && port.iter().all(u8::is_ascii_digit))
 }
 
-/// Dot segments (RFC 3986 section 3.3) would mean one path to us and another to an upstream that resolves them.
-pub fn check_path(path: &str) -> Result<(), Why> {
-    if !path.bytes().any(|byte| byte == b'.' || byte == b'%' || byte == b'\\') {
-        return Ok(());
+/// The path in the one form that routes are matched by and that goes upstream: what two parsers could read differently
+/// is refused.
+pub fn normalise_path(head: &mut request::Parts) -> Result<(), Why> {
+    let normal = normal_path(head.uri.path()).ok_or(Why::BadRequest)?;
+    if let Cow::Owned(path) = normal {
+        set_path(head, path)?;
     }
-    let is_dots = |segment: &str| {
-        let mut rest = segment;
-        let mut dots = 0;
-        while !rest.is_empty() {
-            rest = match (rest.strip_prefix('.'), rest.get(..3)) {
-                (Some(after), _) => after,
-                (None, Some(encoded)) if encoded.eq_ignore_ascii_case("%2e") => &rest[3..],
-                _ => return false,
-            };
-            dots += 1;
-        }
-        (1..=2).contains(&dots)
-    };
-    if path.split(['/', '\\']).any(is_dots) { Err(Why::BadRequest) } else { Ok(()) }
+    Ok(())
+}
+
+/// Another path with the same query.
+pub fn set_path(head: &mut request::Parts, mut path: String) -> Result<(), Why> {
+    if let Some(query) = head.uri.query() {
+        path.push('?');
+        path.push_str(query);
+    }
+    let path = PathAndQuery::from_maybe_shared(Bytes::from(path)).map_err(|_| Why::BadRequest)?;
+    head.uri = Uri::from(path);
+    Ok(())
 }
 
 /// A body's length is told in one way only (RFC 9112 section 6.1 and 6.3). hyper lets Transfer-Encoding override and
@@ -258,8 +261,7 @@ fn forwarded(client: &Client, host: Option<&HeaderValue>) -> HeaderValue {
         let is_token = host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%".contains(&byte));
         text.push_str(&if is_token { format!(";host={host}") } else { format!(";host=\"{host}\"") });
     }
-    let value =
-        HeaderValue::from_maybe_shared(bytes::Bytes::from(text)).unwrap_or(HeaderValue::from_static(""));
+    let value = HeaderValue::from_maybe_shared(Bytes::from(text)).unwrap_or(HeaderValue::from_static(""));
     if let Some(host) = host {
         *kept = Some((host.clone(), value.clone()));
     }
@@ -321,13 +323,10 @@ mod tests {
     }
 
     #[test]
-    fn dot_segments_are_refused_however_they_are_written() {
-        for path in ["/a/../b", "/..", "/a/./b", "/%2e%2E/b", "/a/.%2e", "/a\\..\\b"] {
-            assert!(check_path(path).is_err(), "{path}");
-        }
-        for path in ["/a.b", "/...", "/.well-known/x", "/a..b", "/%41", "/", "/..a"] {
-            assert!(check_path(path).is_ok(), "{path}");
-        }
+    fn a_path_is_normalised_and_its_query_is_left_alone() {
+        let mut head = head(http::Request::get("/%7Ea/%2f?b=%7E&c"));
+        normalise_path(&mut head).unwrap();
+        assert_eq!(head.uri, "/~a/%2F?b=%7E&c");
     }
 
     #[test]

@@ -38,11 +38,7 @@ pub fn response(exchange: Exchange, why: Why) -> Response<ResponseBody> {
 }
 
 /// Answers a request whose head could not be read, on the bare socket, and accounts for it. False if the client is gone.
-pub async fn write_raw(
-    stream: &mut (impl AsyncWrite + Unpin),
-    state: &Rc<ClientState>,
-    why: Why,
-) -> bool {
+pub async fn write_raw(stream: &mut (impl AsyncWrite + Unpin), state: &Rc<ClientState>, why: Why) -> bool {
     let exchange = Exchange::begin(state.clone(), None);
     exchange.refuse(why);
     let id = exchange.id();

@@ -14,7 +14,7 @@ use http::HeaderValue;
 use crate::{
     config::model::{self, Config},
     observe::stats::{ListenerStats, NO_ROUTE, Registry, RouteStats},
-    route::Router,
+    route::{Router, Takes},
     service::Services,
     tls::{Acceptor, Tls},
     upstream::Upstream,
@@ -101,9 +101,7 @@ impl Snapshot {
                 Some((route, Arc::new(Route::new(name, route, upstream, &listeners, registry))))
             })
             .collect();
-        let router = Router::new(
-            routes.iter().map(|(route, compiled)| (route.hosts.as_slice(), &route.path, compiled.clone())),
-        );
+        let router = Router::new(routes.iter().map(|(route, compiled)| (Takes::of(route), compiled.clone())));
         let via = HeaderValue::from_str(&format!("1.1 {}", pseudonym(&config.gateway.name)))
             .unwrap_or(HeaderValue::from_static("1.1 gateway"));
         Snapshot { generation, router, listeners, upstreams, services, tls, via, config }

@@ -47,10 +47,10 @@ impl Acceptor {
         before: Option<&Arc<Acceptor>>,
     ) -> Result<Arc<Acceptor>, AcceptorError> {
         let client_ca = match &settings.client {
-            Some(client) => Some(fs::read(&client.ca).map_err(|error| AcceptorError::Read {
-                path: client.ca.clone(),
-                error,
-            })?),
+            Some(client) => Some(
+                fs::read(&client.ca)
+                    .map_err(|error| AcceptorError::Read { path: client.ca.clone(), error })?,
+            ),
             None => None,
         };
         if let Some(before) = before

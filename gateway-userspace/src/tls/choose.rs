@@ -105,7 +105,9 @@ mod tests {
         };
         assert_eq!(chosen(Some("www.shop.test")), 2);
         assert_eq!(chosen(Some("api.shop.test")), 1);
-        for other in [Some("a.b.shop.test"), Some("shop.test"), Some("elsewhere.test"), Some("first.test"), None] {
+        for other in
+            [Some("a.b.shop.test"), Some("shop.test"), Some("elsewhere.test"), Some("first.test"), None]
+        {
             assert_eq!(chosen(other), 0, "{other:?}");
         }
     }

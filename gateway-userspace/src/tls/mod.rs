@@ -47,7 +47,8 @@ impl Tls {
         }
         for (name, listener) in &config.listeners {
             let Some(wanted) = &listener.tls else { continue };
-            let certs: Option<Vec<_>> = wanted.certs.iter().map(|cert| tls.certs.get(cert).cloned()).collect();
+            let certs: Option<Vec<_>> =
+                wanted.certs.iter().map(|cert| tls.certs.get(cert).cloned()).collect();
             // One that is missing has been told.
             let Some(certs) = certs else { continue };
             let before = old.and_then(|old| old.acceptors.get(name));

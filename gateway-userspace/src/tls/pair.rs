@@ -43,7 +43,9 @@ pub enum PairError {
     TooLarge { path: PathBuf },
     #[error("the environment variable {0} is not set")]
     NoVariable(String),
-    #[error("there is no credential {0}: $CREDENTIALS_DIRECTORY is not set; load it with LoadCredential= in the unit")]
+    #[error(
+        "there is no credential {0}: $CREDENTIALS_DIRECTORY is not set; load it with LoadCredential= in the unit"
+    )]
     NoCredentials(String),
     #[error("{} has no certificate in PEM (-----BEGIN CERTIFICATE-----)", path.display())]
     NoCertificate { path: PathBuf },
@@ -69,7 +71,9 @@ impl Pair {
         let key = PrivateKeyDer::from_pem_slice(&secret(&config.key)?).map_err(|e| bad_key(e.to_string()))?;
         let key = match CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()) {
             Ok(key) => key,
-            Err(rustls::Error::InconsistentKeys(_)) => return Err(PairError::Mismatch { place, chain: path }),
+            Err(rustls::Error::InconsistentKeys(_)) => {
+                return Err(PairError::Mismatch { place, chain: path });
+            }
             Err(error) => return Err(bad_key(error.to_string())),
         };
         Ok(Pair { key: Arc::new(key), facts })

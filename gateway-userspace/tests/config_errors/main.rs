@@ -1,7 +1,9 @@
 //! What a wrong config says: every problem, with its place and its cure, to the letter.
 
 mod files;
+mod routes;
 mod services;
+mod tls;
 mod told;
 mod values;
 mod whole;

@@ -4,6 +4,7 @@ mod health;
 mod kernel;
 mod listener;
 mod overlap;
+mod predicates;
 mod route;
 mod service;
 mod system;

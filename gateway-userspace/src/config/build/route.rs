@@ -1,14 +1,18 @@
-//! `[route.NAME]`: where it leads, and that no two routes tie.
+//! `[route.NAME]`: what it takes and where it leads.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
-use super::{distinct, upstream};
+use super::{
+    distinct,
+    predicates::{predicates, ties},
+    upstream,
+};
 use crate::config::{
     error::{Problem, ProblemKind, Problems, did_you_mean},
-    model::{HostPattern, PathPattern, Route, Segment, Upstream},
+    model::{Route, Upstream},
     node::{Fields, Value},
     table::{Kind, ROOT, Section},
-    units::{Place, quote},
+    units::quote,
 };
 
 /// `declared`: the upstreams of the config, right or wrong. Those that routes make are added to `upstreams`.
@@ -34,6 +38,7 @@ pub(super) fn routes(
             at: fields.at.clone(),
             hosts,
             path: fields.or_default("path"),
+            when: predicates(&fields, problems),
             to: to.unwrap_or_default(),
             upgrade,
             early_hints: fields.or_default("early_hints"),
@@ -95,50 +100,5 @@ fn upstream_section() -> &'static Section {
     match ROOT.key("upstream").map(|key| &key.kind) {
         Some(Kind::Named(section)) => section,
         _ => unreachable!("the table has upstreams by name"),
-    }
-}
-
-/// What decides which requests a path takes: parameters' names do not.
-#[derive(PartialEq, Eq, Hash)]
-struct Shape(Vec<Option<String>>, bool);
-
-impl Shape {
-    fn of(path: &PathPattern) -> Self {
-        let segment = |segment: &Segment| match segment {
-            Segment::Literal(text) => Some(text.clone()),
-            Segment::Parameter(_) => None,
-        };
-        Shape(path.segments.iter().map(segment).collect(), path.rest)
-    }
-}
-
-/// Two routes of the same host and the same path: neither is the more specific.
-fn ties(mut routes: Vec<(String, Route)>, problems: &mut Problems) {
-    routes.sort_by(|(_, a), (_, b)| {
-        let key = |at: &Place| (at.file.clone(), at.line, at.column);
-        key(&a.at).cmp(&key(&b.at))
-    });
-    let mut seen: HashMap<(Option<&HostPattern>, Shape), (&str, &Place)> = HashMap::new();
-    for (name, route) in &routes {
-        let hosts: Vec<_> = match route.hosts.is_empty() {
-            true => vec![None],
-            false => route.hosts.iter().map(Some).collect(),
-        };
-        let mut told = false;
-        for host in hosts {
-            let earlier = *seen.entry((host, Shape::of(&route.path))).or_insert((name, &route.at));
-            if earlier.0 != name && !told {
-                let shown = host.map_or("any host".into(), |host| format!("host \"{host}\""));
-                let (first, at) = earlier;
-                let message = format!(
-                    "route `{name}` takes the same requests ({shown}, path \"{}\") as route `{first}` at {at}",
-                    route.path
-                );
-                let hint =
-                    "the most specific route wins, so give one of them another host or path".to_owned();
-                problems.push(Problem::new(ProblemKind::Conflict, &route.at, message).hint(hint));
-                told = true;
-            }
-        }
     }
 }

@@ -46,7 +46,8 @@ fn secret(path: &str, fields: &Fields, problems: &mut Problems) -> Option<Secret
 pub(super) fn tls(listener: &str, fields: &Fields, root: &Fields, problems: &mut Problems) -> Option<Tls> {
     fields.node("tls")?;
     let tls = fields.table("tls");
-    let certs = distinct(&tls, "cert", tls.get("cert")?, problems, |name: &String| format!("cert {}", quote(name)));
+    let certs =
+        distinct(&tls, "cert", tls.get("cert")?, problems, |name: &String| format!("cert {}", quote(name)));
     known(listener, &tls, root, problems);
     let auto = matches!(tls.node("alpn").map(|node| &node.value), None | Some(Value::Word(_)));
     Some(Tls {
@@ -82,7 +83,10 @@ fn client(listener: &str, tls: &Fields, problems: &mut Problems) -> Option<Clien
         if wanted.is_some() && !tls.broken {
             let message = format!("`listener.{listener}.tls.client` needs `client_ca`");
             let problem = Problem::new(ProblemKind::Conflict, &tls.place("client"), message);
-            problems.push(problem.hint("name the file of the authorities that clients' certificates come from".to_owned()));
+            problems
+                .push(problem.hint(
+                    "name the file of the authorities that clients' certificates come from".to_owned(),
+                ));
         }
         return None;
     }

@@ -1,11 +1,13 @@
 //! The root, the process itself, the kernel half and what is seen from outside.
 
 use super::{
-    BUCKET_OR_RATE, BYTE_BUCKET_OR_RATE, Key, Kind, OFF, Section, seconds,
+    BUCKET_OR_RATE, BYTE_BUCKET_OR_RATE, Key, Kind, OFF, Section,
     listener::{CERT, LISTENER},
+    route::ROUTE,
+    seconds,
     service::SERVICE,
     text::{ADDRESS, BYTE_RATE, FILE, FILES, INTERFACE, LOG_FILE, NAME, PREFIX, RATE},
-    traffic::{ROUTE, UPSTREAM},
+    traffic::UPSTREAM,
 };
 
 pub(crate) static ROOT: Section = Section {
@@ -30,7 +32,6 @@ pub(crate) static ROOT: Section = Section {
         Key::new("admin", Kind::Table(&ADMIN), "The admin API."),
         Key::not_yet("acme", "Certificates by ACME."),
         Key::not_yet("tracing", "OpenTelemetry traces."),
-        
         Key::new("limit", Kind::NotYetNamed, "L7 limits."),
         Key::new("cache", Kind::NotYetNamed, "Caches."),
         Key::new("auth", Kind::NotYetNamed, "Ways to tell who calls."),

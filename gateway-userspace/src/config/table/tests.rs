@@ -8,7 +8,7 @@ fn sections() -> Vec<(String, &'static Section)> {
     fn inside(path: String, kind: &'static Kind, found: &mut Vec<(String, &'static Section)>) {
         match kind {
             Kind::Table(section) | Kind::Named(section) => walk(path, section, found),
-            Kind::List { of, .. } => inside(path, of, found),
+            Kind::List { of, .. } | Kind::Map { of, .. } => inside(path, of, found),
             Kind::Either(kinds) => kinds.iter().for_each(|kind| inside(path.clone(), kind, found)),
             _ => {}
         }
@@ -53,6 +53,10 @@ fn examples_are_valid() {
                 assert!((text.parse)(text.example).is_ok(), "{}: {}", text.what, text.example)
             }
             Kind::List { of, .. } => check(of),
+            Kind::Map { key, of } => {
+                assert!((key.parse)(key.example).is_ok(), "{}: {}", key.what, key.example);
+                check(of);
+            }
             Kind::Either(kinds) => kinds.iter().for_each(check),
             _ => {}
         }

@@ -7,7 +7,7 @@ use crate::config::{
     error::did_you_mean,
     model::{Bind, HostPattern, PathPattern, Segment},
     node::Value,
-    units::{UnitError, parse_byte_rate, parse_target, quote},
+    units::{UnitError, normal_path, parse_byte_rate, parse_target, quote},
 };
 
 /// Names become label values and parts of URLs and commands (`gateway target drain NAME/ADDR`).
@@ -183,8 +183,11 @@ pub(super) static VARIABLE: Text = Text {
         let plain = |c: u8| c.is_ascii_alphanumeric() || c == b'_';
         match text.bytes().all(plain) && text.bytes().next().is_some_and(|c| !c.is_ascii_digit()) {
             true => Ok(Value::Text(text.into())),
-            false => Err(UnitError::new(format!("expected an environment variable such as \"TLS_KEY\", found {}", quote(text)))
-                .hint("never the secret itself: the config is shown to whoever asks")),
+            false => Err(UnitError::new(format!(
+                "expected an environment variable such as \"TLS_KEY\", found {}",
+                quote(text)
+            ))
+            .hint("never the secret itself: the config is shown to whoever asks")),
         }
     },
 };
@@ -326,6 +329,9 @@ pub(super) static PATH: Text = Text {
 fn parse_path(text: &str) -> Result<PathPattern, UnitError> {
     let wrong = || UnitError::new(format!("expected a path such as \"/items/*\", found {}", quote(text)));
     check_path(text)?;
+    let normal =
+        normal_path(text).ok_or_else(|| wrong().hint("a path has no `.` and `..` segments and no `%00`"))?;
+    let text = &*normal;
     let mut pattern = PathPattern { segments: Vec::new(), rest: false };
     let segments: Vec<&str> = text[1..].split('/').collect();
     for (index, segment) in segments.iter().enumerate() {
@@ -435,7 +441,8 @@ mod tests {
             ("/items", vec![literal("items")], false),
             ("/items/", vec![literal("items"), literal("")], false),
             ("/items/*", vec![literal("items")], true),
-            ("/a%2Fb/{id}/x", vec![literal("a%2Fb"), parameter("id"), literal("x")], false),
+            ("/%7ea/*", vec![literal("~a")], true),
+            ("/a%2fb/{id}/x", vec![literal("a%2Fb"), parameter("id"), literal("x")], false),
         ];
         for (text, segments, rest) in table {
             assert_eq!(parse_path(text), Ok(PathPattern { segments, rest }), "{text}");

@@ -4,6 +4,7 @@
 
 mod address;
 mod duration;
+mod path;
 mod pattern;
 mod prefix;
 mod quantity;
@@ -14,6 +15,7 @@ use thiserror::Error;
 
 pub use address::parse_target;
 pub use duration::{HumanDuration, parse_duration, show_duration};
+pub use path::normal_path;
 pub use prefix::Prefix;
 pub use quantity::{ByteSize, Percent, Rate, parse_byte_rate, show_byte_rate};
 

@@ -1,0 +1,119 @@
+//! `[route.NAME]`.
+
+use std::fmt;
+
+use crate::config::units::Place;
+
+/// `[route.NAME]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Route {
+    pub at: Place,
+    /// Empty: any host.
+    pub hosts: Vec<HostPattern>,
+    /// Default `/*`.
+    pub path: PathPattern,
+    pub when: Predicates,
+    /// A key of `Config::upstreams`: for `to = [..]` an anonymous upstream is added there, named as the route.
+    pub to: String,
+    /// `upgrade = ["websocket"]`: lower-case protocol names that may be upgraded to. Default: none.
+    pub upgrade: Vec<String>,
+    /// Pass 103 (Early Hints) on to the client. Default false.
+    pub early_hints: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum HostPattern {
+    /// Lower case, without a port.
+    Exact(String),
+    /// `*.example.com` is kept as `example.com`: matches any number of labels before it, at least one.
+    Wildcard(String),
+}
+
+/// A path as written: `/items`, `/items/{id}`, `/items/*`. See [`crate::route`] for how it matches.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PathPattern {
+    pub segments: Vec<Segment>,
+    /// Ends in `*`: `/items/*` matches `/items` and everything under `/items/`.
+    pub rest: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Segment {
+    Literal(String),
+    Parameter(String),
+}
+
+/// `methods`, `headers` and `query`: what must hold beside host and path. All of them must.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Predicates {
+    /// Any of these; GET takes HEAD too. Empty: any method.
+    pub methods: Vec<String>,
+    /// By lower-case field name.
+    pub headers: Vec<(String, Matcher)>,
+    /// By decoded name.
+    pub query: Vec<(String, Matcher)>,
+}
+
+impl Predicates {
+    /// How many there are: of routes with the same host and path, the one with more is asked first.
+    pub fn count(&self) -> usize {
+        usize::from(!self.methods.is_empty()) + self.headers.len() + self.query.len()
+    }
+
+    /// Whether no request meets both.
+    pub fn excludes(&self, other: &Predicates) -> bool {
+        let methods_meet = self.methods.is_empty()
+            || other.methods.is_empty()
+            || self.methods.iter().any(|method| other.methods.contains(method));
+        let apart = |ours: &[(String, Matcher)], theirs: &[(String, Matcher)]| {
+            ours.iter()
+                .any(|(name, one)| theirs.iter().any(|(other, two)| name == other && one.excludes(two)))
+        };
+        !methods_meet || apart(&self.headers, &other.headers) || apart(&self.query, &other.query)
+    }
+}
+
+/// What a header field or a query parameter must be.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Matcher {
+    Is(String),
+    /// `true`: it is there.
+    Present,
+    /// `false`: it is not there.
+    Absent,
+    /// `{ regex = "…" }`
+    Like(Pattern),
+}
+
+impl Matcher {
+    /// Of a name that is sent once.
+    fn excludes(&self, other: &Matcher) -> bool {
+        match (self, other) {
+            (Matcher::Absent, Matcher::Absent) => false,
+            (Matcher::Absent, _) | (_, Matcher::Absent) => true,
+            (Matcher::Is(one), Matcher::Is(two)) => one != two,
+            (Matcher::Is(value), Matcher::Like(pattern)) | (Matcher::Like(pattern), Matcher::Is(value)) => {
+                !pattern.regex.is_match(value.as_bytes())
+            }
+            _ => false,
+        }
+    }
+}
+
+/// A regular expression, compiled once. Matching takes time linear in the text.
+#[derive(Debug, Clone)]
+pub struct Pattern {
+    pub regex: regex::bytes::Regex,
+}
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.regex.as_str() == other.regex.as_str()
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.regex.as_str())
+    }
+}
