@@ -7,6 +7,7 @@ use std::{
 
 use http::HeaderValue;
 
+use super::headers::About;
 use crate::observe::access_log::ConnectionText;
 
 pub struct Client {
@@ -15,8 +16,8 @@ pub struct Client {
     pub text: HeaderValue,
     /// "http" or "https".
     pub scheme: &'static str,
-    /// `Forwarded`, remembered for the host it was made for.
-    pub forwarded: RefCell<Option<(HeaderValue, HeaderValue)>>,
+    /// What upstreams are told of it, kept for the host it was made for.
+    pub about: RefCell<Option<About>>,
     /// This connection's part of every log line.
     pub log_text: ConnectionText,
 }
@@ -43,7 +44,7 @@ impl Client {
             text: HeaderValue::from_maybe_shared(bytes::Bytes::from(addr.to_string()))
                 .unwrap_or(HeaderValue::from_static("unknown")),
             scheme: if manner.tls.is_some() { "https" } else { "http" },
-            forwarded: RefCell::default(),
+            about: RefCell::default(),
             log_text: ConnectionText::new(listener, addr, peer, manner.protocol, manner.tls),
         }
     }

@@ -88,6 +88,11 @@ impl ClientState {
         Ref::map(self.client.borrow(), |client| &**client)
     }
 
+    /// As [`ClientState::client`], to be kept.
+    pub fn kept_client(&self) -> Rc<Client> {
+        self.client.borrow().clone()
+    }
+
     /// The client sent something; the first bytes of a request start its clock. Heads are kept as they came, for
     /// [`ClientState::raw_head`].
     pub fn received(&self, bytes: &[u8]) {

@@ -14,6 +14,7 @@ mod forward;
 pub mod front;
 mod handler;
 mod headers;
+mod policed;
 mod problem;
 mod redirect;
 mod reuse;
@@ -22,4 +23,4 @@ mod transport;
 mod tunnel;
 pub mod worker;
 
-pub use body::RequestBody;
+pub use body::{Cut, RequestBody};
