@@ -99,6 +99,11 @@ fn a_config_in_effect_fits_the_schema() {
         query = { debug = true }
         to = "a"
         rewrite = { path = "/v2/*", set = { x-id = "${id}" }, response = { remove = "server" } }
+        [route.canary]
+        path = "/canary"
+        to = { a = 95, b = 5 }
+        sticky = "ip"
+        mirror = { to = "b", share = "1%" }
         [route.gone]
         path = "/gone"
         respond = { status = 410 }

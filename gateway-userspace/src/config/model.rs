@@ -9,8 +9,8 @@ mod tls;
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 pub use route::{
-    Destination, FieldRewrite, HostPattern, Matcher, PathPattern, PathRewrite, Pattern, Predicates, Redirect,
-    Respond, Rewrite, Route, Segment,
+    Destination, FieldRewrite, HostPattern, Matcher, Mirror, PathPattern, PathRewrite, Pattern, Predicates,
+    Redirect, Respond, Rewrite, Route, Segment, Split, Sticky,
 };
 
 use super::units::{Place, Prefix, Rate};

@@ -8,8 +8,8 @@ use super::{
     flags::toml_string,
     model::{
         Balance, Bucket, Config, Destination, Health, HealthCheck, Kernel, KernelClass, KernelMode,
-        LimitMode, LogFormat, LogTarget, Matcher, PathRewrite, Rewrite, Route, Service, ServiceTarget, Steer,
-        Target, Upstream,
+        LimitMode, LogFormat, LogTarget, Matcher, Mirror, PathRewrite, Rewrite, Route, Service,
+        ServiceTarget, Steer, Target, Upstream,
     },
     table::{Kind, ROOT, Section},
     units::{ByteSize, Template, show_byte_rate, show_duration},
@@ -226,9 +226,13 @@ fn service_target(target: &ServiceTarget) -> Value {
 
 fn route(route: &Route) -> Value {
     let hosts: Vec<String> = route.hosts.iter().map(ToString::to_string).collect();
-    let (mut to, mut respond, mut redirect) = (None, None, None);
+    let (mut to, mut sticky, mut respond, mut redirect) = (None, None, None, None);
     match &route.to {
         Destination::Upstream(name) => to = Some(json!(name)),
+        Destination::Split(split) => {
+            to = Some(split.shares.iter().map(|(name, weight)| (name.clone(), json!(weight))).collect());
+            sticky = split.sticky.as_ref().map(|sticky| json!(sticky.to_string()));
+        }
         Destination::Respond(fixed) => {
             respond = Some(some([
                 ("status", Some(json!(fixed.status))),
@@ -247,12 +251,19 @@ fn route(route: &Route) -> Value {
         ("headers", matchers(&route.when.headers)),
         ("query", matchers(&route.when.query)),
         ("to", to),
+        ("sticky", sticky),
         ("respond", respond),
         ("redirect", redirect),
         ("rewrite", rewrite(&route.rewrite)),
+        ("mirror", route.mirror.as_ref().map(mirror)),
         ("upgrade", Some(json!(route.upgrade))),
         ("early_hints", Some(json!(route.early_hints))),
     ])
+}
+
+fn mirror(mirror: &Mirror) -> Value {
+    let body = ByteSize(mirror.body as u64);
+    json!({ "to": mirror.to, "share": mirror.share, "body": body, "queue": mirror.queue })
 }
 
 fn rewrite(rewrite: &Rewrite) -> Option<Value> {

@@ -17,6 +17,7 @@ use hyper::body::Incoming;
 use super::{
     connection::ClientState,
     exchange::Exchange,
+    shadow::Kept,
     timer::{Expired, Wait},
 };
 use crate::{
@@ -40,6 +41,8 @@ impl std::error::Error for Cut {}
 pub enum RequestBody {
     Empty,
     Client(ClientBody),
+    /// One that was kept; empty once it is taken.
+    Kept(Bytes),
 }
 
 /// A request's body as it comes from the client, counted and limited.
@@ -52,6 +55,8 @@ pub struct ClientBody {
     ended: bool,
     /// Taken once, and not used.
     again: Option<Bytes>,
+    /// For a shadow.
+    copy: Option<Box<Kept>>,
 }
 
 impl RequestBody {
@@ -68,11 +73,27 @@ impl RequestBody {
             first_byte,
             ended: false,
             again: None,
+            copy: None,
         })
     }
 
+    pub fn kept(body: Bytes) -> Self {
+        RequestBody::Kept(body)
+    }
+
+    /// Keeps what passes for a shadow, which gets it once it is whole.
+    pub fn copy(&mut self, copy: Kept) {
+        if let RequestBody::Client(body) = self {
+            body.copy = Some(Box::new(copy));
+        }
+    }
+
     pub fn is_empty(&self) -> bool {
-        matches!(self, RequestBody::Empty)
+        match self {
+            RequestBody::Empty => true,
+            RequestBody::Client(_) => false,
+            RequestBody::Kept(bytes) => bytes.is_empty(),
+        }
     }
 
     /// Makes `data`, the last frame, the next one again.
@@ -87,6 +108,16 @@ impl ClientBody {
     fn cut(&self, why: Why) -> Cut {
         self.state.cut(why);
         Cut(why)
+    }
+
+    fn keep(&mut self, data: Option<&Bytes>) {
+        let copy = self.copy.take();
+        self.copy = copy.and_then(|copy| copy.add(data.map_or(&[], |data| data)));
+        if self.ended
+            && let Some(copy) = self.copy.take()
+        {
+            copy.whole();
+        }
     }
 
     /// From now on it is the upstream that is waited for.
@@ -104,7 +135,14 @@ impl Body for RequestBody {
     type Error = Cut;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
-        let RequestBody::Client(body) = &mut *self else { return Poll::Ready(None) };
+        let body = match &mut *self {
+            RequestBody::Client(body) => body,
+            RequestBody::Empty => return Poll::Ready(None),
+            RequestBody::Kept(bytes) => {
+                let bytes = std::mem::take(bytes);
+                return Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))));
+            }
+        };
         if let Some(data) = body.again.take() {
             return Poll::Ready(Some(Ok(Frame::data(data))));
         }
@@ -116,6 +154,9 @@ impl Body for RequestBody {
                     return Poll::Ready(Some(Err(body.cut(Why::BodyTooLarge))));
                 }
                 body.ended = body.incoming.is_end_stream();
+                if body.copy.is_some() {
+                    body.keep(frame.data_ref());
+                }
                 body.await_answer();
                 Poll::Ready(Some(Ok(frame)))
             }
@@ -129,6 +170,9 @@ impl Body for RequestBody {
             }
             Poll::Ready(None) => {
                 body.ended = true;
+                if body.copy.is_some() {
+                    body.keep(None);
+                }
                 body.await_answer();
                 Poll::Ready(None)
             }
@@ -148,6 +192,7 @@ impl Body for RequestBody {
         match self {
             RequestBody::Empty => true,
             RequestBody::Client(body) => body.again.is_none() && body.incoming.is_end_stream(),
+            RequestBody::Kept(bytes) => bytes.is_empty(),
         }
     }
 
@@ -155,6 +200,7 @@ impl Body for RequestBody {
         match self {
             RequestBody::Empty => SizeHint::with_exact(0),
             RequestBody::Client(body) => body.incoming.size_hint(),
+            RequestBody::Kept(bytes) => SizeHint::with_exact(bytes.len() as u64),
         }
     }
 }

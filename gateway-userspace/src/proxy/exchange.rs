@@ -28,6 +28,8 @@ pub struct Record {
     /// The request's own part of the log line.
     text: access_log::RequestText,
     route: Option<Arc<Route>>,
+    /// Where a policy sent it, if the route has no upstream of its own.
+    chosen: Option<Arc<Upstream>>,
     active: Option<Active>,
     tries: u32,
     /// What the client was, or will be, told. `None`: it went away before.
@@ -89,6 +91,11 @@ impl Exchange {
 
     pub fn set_route(&self, route: &Arc<Route>) {
         self.state.record.borrow_mut().route = Some(route.clone());
+    }
+
+    /// A policy chose this one.
+    pub fn set_upstream(&self, upstream: Arc<Upstream>) {
+        self.state.record.borrow_mut().chosen = Some(upstream);
     }
 
     /// The upstream of the route that took the request.
@@ -157,7 +164,8 @@ fn bytes_of(head: &request::Parts, name: header::HeaderName) -> Option<&[u8]> {
 
 impl Record {
     fn upstream(&self) -> Option<&Upstream> {
-        self.route.as_ref().and_then(|route| route.upstream.as_deref())
+        let own = || self.route.as_ref().and_then(|route| route.upstream.as_deref());
+        self.chosen.as_deref().or_else(own)
     }
 
     /// The time from the head's arrival that was not spent waiting for the upstream.

@@ -18,6 +18,7 @@ mod policed;
 mod problem;
 mod redirect;
 mod reuse;
+mod shadow;
 mod timer;
 mod transport;
 mod tunnel;

@@ -161,9 +161,9 @@ impl Route {
             // `config::load` made sure that it exists.
             upstream: match &config.to {
                 Destination::Upstream(name) => upstreams.get(name).cloned(),
-                Destination::Respond(_) | Destination::Redirect(_) => None,
+                Destination::Split(_) | Destination::Respond(_) | Destination::Redirect(_) => None,
             },
-            policies: Policies::new(config),
+            policies: Policies::new(config, |name| upstreams.get(name).cloned()),
             upgrade: config.upgrade.clone(),
             early_hints: config.early_hints,
             only: if stats.len() == 1 { stats.values().next().cloned() } else { None },
