@@ -127,7 +127,8 @@ async fn forward(
     head: request::Parts,
     body: Incoming,
 ) -> Response<ResponseBody> {
-    let chosen = policies.split.as_ref().and_then(|split| split.pick(&head.headers, exchange.state.client));
+    let chosen =
+        policies.split.as_ref().and_then(|split| split.pick(&head.headers, exchange.state.client().addr));
     if let Some(chosen) = chosen {
         exchange.set_upstream(chosen.clone());
     }
@@ -160,7 +161,7 @@ fn copy(mirror: &Mirror, exchange: &Exchange, request: &Outgoing, body: &mut Req
             about: request.about.clone(),
             id: request.id.clone(),
         },
-        client: state.client,
+        client: state.client().addr,
         place,
     };
     match body.is_empty() {
