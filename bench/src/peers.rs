@@ -13,6 +13,9 @@ use lab::{
 };
 use tempfile::TempDir;
 
+/// Sizes of the bodies that a backend has besides 128 bytes.
+pub const FILES: [usize; 2] = [10 << 10, 1 << 20];
+
 /// A running nginx or HAProxy.
 #[derive(Debug)]
 pub struct Peer {
@@ -29,14 +32,23 @@ pub struct Places {
     pub log_sink: SocketAddr,
 }
 
-/// An nginx that answers 128 bytes itself.
+/// An nginx that answers 128 bytes itself, and at `/BYTES` as many.
 pub fn nginx_backend(namespace: &Namespace, listen: SocketAddr, cpu: usize) -> Result<Peer> {
     let body = "x".repeat(128);
     let config = nginx_config(
         "",
-        &format!("access_log off; server {{ listen {listen} reuseport; return 200 '{body}'; }}"),
+        &format!(
+            "access_log off; sendfile on; open_file_cache max=10;
+             server {{ listen {listen} reuseport; root files; location = / {{ return 200 '{body}'; }} }}"
+        ),
     );
-    nginx(namespace, &config, listen, cpu)
+    let dir = nginx_dir(&config)?;
+    let files = dir.path().join("files");
+    std::fs::create_dir(&files)?;
+    for bytes in FILES {
+        std::fs::write(files.join(bytes.to_string()), vec![b'x'; bytes])?;
+    }
+    nginx_in(namespace, dir, listen, cpu)
 }
 
 /// The same facts as in gateway's log line.
@@ -93,10 +105,18 @@ fn nginx_config(top: &str, http: &str) -> String {
 }
 
 fn nginx(namespace: &Namespace, config: &str, listen: SocketAddr, cpu: usize) -> Result<Peer> {
+    nginx_in(namespace, nginx_dir(config)?, listen, cpu)
+}
+
+fn nginx_dir(config: &str) -> Result<TempDir> {
     let dir = lab::cleanup::scratch()?;
     // The worker gives root up and still has to write its log.
     std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777))?;
     std::fs::write(dir.path().join("nginx.conf"), config)?;
+    Ok(dir)
+}
+
+fn nginx_in(namespace: &Namespace, dir: TempDir, listen: SocketAddr, cpu: usize) -> Result<Peer> {
     let arguments = [
         "-p".to_owned(),
         dir.path().display().to_string(),

@@ -1,4 +1,4 @@
-//! What a request costs: CPU time a request at 64 keep-alive connections and 128-byte bodies, one worker each.
+//! What a request costs: CPU time a request, by body size and with a connection for each, one worker each.
 //!
 //! All are on one CPU, one at a time under load; wrk and the backend (an nginx) are on the other. Everything talks
 //! over the loopback of one namespace. Access log and metrics are on in all of them.
@@ -21,7 +21,44 @@ use crate::{
     stats::Rounds,
 };
 
-const CONNECTIONS: usize = 64;
+struct Scenario {
+    name: &'static str,
+    title: &'static str,
+    path: &'static str,
+    connections: usize,
+    /// A connection for each request.
+    fresh: bool,
+    /// Times what the best peer takes that must not be exceeded.
+    goal: f64,
+}
+
+const SCENARIOS: [Scenario; 4] = [
+    Scenario { name: "128B", title: "128-byte bodies", path: "/", connections: 64, fresh: false, goal: 0.9 },
+    Scenario {
+        name: "10KiB",
+        title: "10 KiB bodies",
+        path: "/10240",
+        connections: 64,
+        fresh: false,
+        goal: 0.9,
+    },
+    Scenario {
+        name: "1MiB",
+        title: "1 MiB bodies",
+        path: "/1048576",
+        connections: 16,
+        fresh: false,
+        goal: 1.0,
+    },
+    Scenario {
+        name: "new",
+        title: "128-byte bodies, a connection for each",
+        path: "/",
+        connections: 64,
+        fresh: true,
+        goal: 1.0,
+    },
+];
 
 fn at(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
@@ -59,14 +96,49 @@ pub fn run(effort: Effort) -> Result<Value> {
     ];
     // wrk runs where the lab's loopback is.
     let client = lab::net::Node::of_namespace(net.gateway.clone());
+    let mut report = serde_json::Map::new();
+    for scenario in &SCENARIOS {
+        let all = measure(scenario, &client, &programs, effort)?;
+        show_table(scenario, &all, effort);
+        let programs: serde_json::Map<_, _> =
+            all.iter().map(|(name, figures)| ((*name).to_owned(), figures.json())).collect();
+        report.insert(
+            scenario.name.into(),
+            json!({ "connections": scenario.connections, "path": scenario.path, "fresh": scenario.fresh,
+                    "rounds": effort.rounds, "round_seconds": effort.round.as_secs(),
+                    "goal_times_best_peer": scenario.goal, "programs": programs }),
+        );
+    }
+    Ok(report.into())
+}
+
+impl Figures {
+    fn json(&self) -> Value {
+        json!({ "cpu_us_per_request": self.cpu_us.json(), "requests_per_second": self.rate.json(),
+                "p50_us": self.p50_us.json(), "p99_us": self.p99_us.json() })
+    }
+}
+
+/// All programs in turn, round by round.
+fn measure(
+    scenario: &Scenario,
+    client: &lab::net::Node,
+    programs: &[(&'static str, u32, u16)],
+    effort: Effort,
+) -> Result<BTreeMap<&'static str, Figures>> {
     let mut all: BTreeMap<&str, Figures> = BTreeMap::new();
     for round in 0..=effort.rounds {
-        for (name, pid, port) in programs {
+        for &(name, pid, port) in programs {
             // Round 0 warms up.
             let duration = if round == 0 { Duration::from_secs(1) } else { effort.round };
-            let load = Load { cpu: Some(OTHER_CPU), ..Load::new(CONNECTIONS, duration) };
+            let load = Load {
+                cpu: Some(OTHER_CPU),
+                path: scenario.path.into(),
+                fresh: scenario.fresh,
+                ..Load::new(scenario.connections, duration)
+            };
             let before = cpu_time(pid)?;
-            let outcome = Wrk::run(&client, at(port), &load)?;
+            let outcome = Wrk::run(client, at(port), &load)?;
             let cpu = cpu_time(pid)?.saturating_sub(before);
             ensure!(outcome.errors == 0 && outcome.requests > 0, "{name}: {outcome:?}");
             if round > 0 {
@@ -78,25 +150,20 @@ pub fn run(effort: Effort) -> Result<Value> {
             }
         }
     }
-    show_table(&all, effort);
-    let json = |figures: &Figures| {
-        json!({ "cpu_us_per_request": figures.cpu_us.json(), "requests_per_second": figures.rate.json(),
-                "p50_us": figures.p50_us.json(), "p99_us": figures.p99_us.json() })
-    };
-    Ok(json!({
-        "connections": CONNECTIONS, "body_bytes": 128, "rounds": effort.rounds, "round_seconds": effort.round.as_secs(),
-        "programs": all.iter().map(|(name, figures)| ((*name).to_owned(), json(figures))).collect::<serde_json::Map<_, _>>(),
-    }))
+    Ok(all)
 }
 
-fn show_table(all: &BTreeMap<&str, Figures>, effort: Effort) {
+fn show_table(scenario: &Scenario, all: &BTreeMap<&str, Figures>, effort: Effort) {
     println!(
         "\n{}  {}",
         show::bold("A request's cost"),
         show::dim(&format!(
-            "128-byte bodies, {CONNECTIONS} keep-alive connections, 1 worker, log and metrics on; median of {} x {} s",
+            "{}, {} connections, 1 worker, log and metrics on; median of {} x {} s; at most {} of the best",
+            scenario.title,
+            scenario.connections,
             effort.rounds,
-            effort.round.as_secs()
+            effort.round.as_secs(),
+            scenario.goal
         ))
     );
     let ours = all.get("gateway").map_or(0.0, |figures| figures.cpu_us.median());

@@ -30,11 +30,13 @@ pub struct Load {
     pub duration: Duration,
     pub path: String,
     pub cpu: Option<usize>,
+    /// A connection for each request.
+    pub fresh: bool,
 }
 
 impl Load {
     pub fn new(connections: usize, duration: Duration) -> Load {
-        Load { connections, duration, path: "/".into(), cpu: None }
+        Load { connections, duration, path: "/".into(), cpu: None, fresh: false }
     }
 }
 
@@ -73,6 +75,9 @@ impl Wrk {
         let seconds = load.duration.as_secs().max(1);
         let mut command: Command = node.namespace.command(program)?;
         command.args(["-t1", &format!("-c{}", load.connections), &format!("-d{seconds}s"), "--latency"]);
+        if load.fresh {
+            command.args(["-H", "Connection: close"]);
+        }
         command.arg("-s").arg(&script).arg(format!("http://{}{}", to.into(), load.path));
         command.on_cpu(load.cpu).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         Ok(Wrk {
