@@ -263,7 +263,9 @@ pub fn insert<T: Table, const WORDS: usize, const VALUES: usize>(
     let Some(mut best) = candidate::<T, WORDS>(table, index, now) else { return false };
     if best.rank < OVER {
         for other in behind(key, table.mask()) {
-            if let Some(candidate) = candidate::<T, WORDS>(table, other, now)
+            // The second is looked into before the third, so it is kept for as long as that leaves room in it.
+            if best.rank < FREE + 2
+                && let Some(candidate) = candidate::<T, WORDS>(table, other, now)
                 && candidate.rank > best.rank
             {
                 (best, index) = (candidate, other);

@@ -77,10 +77,7 @@ pub const fn places(seed: u64, key: u64) -> Places {
     let hash = hash::of_key(seed, key);
     let any = (hash >> 32) as u32 & (SETS - 1);
     let behind = if any < FRONT { any + FRONT } else { any };
-    Places {
-        sets: [hash as u32 & (FRONT - 1), behind],
-        shared: (hash >> 46) as u32 & (SHARED - 1),
-    }
+    Places { sets: [hash as u32 & (FRONT - 1), behind], shared: (hash >> 46) as u32 & (SHARED - 1) }
 }
 
 /// Whether a bucket may be given to another source at `now`.
