@@ -28,9 +28,27 @@ health = { path = "/healthz", every = "5s", expect = [200] }
 [route.items]
 host = ["api.example.com", "*.api.example.com"]
 path = "/items/{id}/*"
+methods = ["GET", "POST"]
+headers = { x-canary = "1", x-old = false, x-user = { regex = "^[a-m]" } }
+query = { debug = true }
 to = "items"
+rewrite = { path = "/v2/*", set = { x-id = "${param.id}", host = "a.test" }, remove = ["server"], response = { add = { x-a = "$${b" } } }
 [route.rest]
 to = ["127.0.0.1:3000"]
+rewrite = { path = { regex = "^/a(.*)$", to = "/b${1}" } }
+[route.canary]
+path = "/canary"
+to = { items = 95, other = 5 }
+sticky = "cookie:uid"
+mirror = { to = "other", share = "1.5%", body = "1KiB" }
+[upstream.other]
+to = "10.0.0.3:80"
+[route.gone]
+path = "/gone"
+respond = { status = 410, body = "gone", headers = { x-path = "${path}" } }
+[route.moved]
+path = "/moved/*"
+redirect = { to = "https://b.test${uri}", status = 308 }
 [kernel.class.office]
 from = ["10.1.0.0/16"]
 bytes = "10MiB/s"

@@ -18,6 +18,7 @@ use arc_swap::ArcSwap;
 use gateway_common::{hash, source::Address};
 
 pub use table::Table;
+pub(crate) use table::smooth_sequence;
 
 use crate::config::model::Balance;
 

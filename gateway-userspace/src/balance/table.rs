@@ -55,7 +55,7 @@ impl Table {
 }
 
 /// Smooth weighted round robin (as nginx orders it): 5,1,1 gives a a b a c a a. One period, as indices.
-fn smooth_sequence(weights: &[u32]) -> Vec<usize> {
+pub(crate) fn smooth_sequence(weights: &[u32]) -> Vec<usize> {
     let divisor = weights.iter().fold(0, |a, b| gcd(a, u64::from(*b))).max(1);
     let mut weights: Vec<u64> = weights.iter().map(|weight| u64::from(*weight) / divisor).collect();
     let total: u64 = weights.iter().sum();

@@ -3,7 +3,14 @@
 //! [`crate::config::load`] is the only way to make one, so a value of these types is already valid:
 //! names resolve, numbers are in range, no two routes tie.
 
+mod route;
+
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+
+pub use route::{
+    Destination, FieldRewrite, HostPattern, Matcher, Mirror, PathPattern, PathRewrite, Pattern, Predicates,
+    Redirect, Respond, Rewrite, Route, Segment, Split, Sticky,
+};
 
 use super::units::{Place, Prefix, Rate};
 
@@ -385,44 +392,6 @@ pub struct ServiceLimit {
     pub packets: Option<Bucket>,
     pub new: Option<Bucket>,
     pub bytes: Option<Bucket>,
-}
-
-/// `[route.NAME]`
-#[derive(Debug, Clone, PartialEq)]
-pub struct Route {
-    pub at: Place,
-    /// Empty: any host.
-    pub hosts: Vec<HostPattern>,
-    /// Default `/*`.
-    pub path: PathPattern,
-    /// A key of `Config::upstreams`: for `to = [..]` an anonymous upstream is added there, named as the route.
-    pub to: String,
-    /// `upgrade = ["websocket"]`: lower-case protocol names that may be upgraded to. Default: none.
-    pub upgrade: Vec<String>,
-    /// Pass 103 (Early Hints) on to the client. Default false.
-    pub early_hints: bool,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum HostPattern {
-    /// Lower case, without a port.
-    Exact(String),
-    /// `*.example.com` is kept as `example.com`: matches any number of labels before it, at least one.
-    Wildcard(String),
-}
-
-/// A path as written: `/items`, `/items/{id}`, `/items/*`. See [`crate::route`] for how it matches.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct PathPattern {
-    pub segments: Vec<Segment>,
-    /// Ends in `*`: `/items/*` matches `/items` and everything under `/items/`.
-    pub rest: bool,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Segment {
-    Literal(String),
-    Parameter(String),
 }
 
 /// `[access_log]`

@@ -3,10 +3,10 @@
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use super::{
-    model::{Bind, HostPattern, PathPattern},
+    model::{Bind, HostPattern, PathPattern, Pattern},
     read::read_default,
     table::Section,
-    units::{ByteSize, Percent, Place, Prefix, Rate},
+    units::{ByteSize, Percent, Place, Prefix, Rate, Template},
 };
 
 #[derive(Debug, Clone)]
@@ -30,11 +30,15 @@ pub(crate) enum Value {
     Host(HostPattern),
     Path(PathPattern),
     Text(String),
+    Pattern(Pattern),
+    Template(Template),
     /// A word of a closed list.
     Word(&'static str),
     List(Vec<Node>),
     Table(Fields),
     Named(BTreeMap<String, Fields>),
+    /// Values by keys of the user's own, in the order of the keys.
+    Map(BTreeMap<String, Node>),
 }
 
 /// A table's keys as written.
@@ -95,6 +99,14 @@ impl Fields {
         }
     }
 
+    /// The values by the user's own keys at `key`.
+    pub fn map(&self, key: &str) -> BTreeMap<String, Node> {
+        match self.node(key).map(|node| &node.value) {
+            Some(Value::Map(map)) => map.clone(),
+            _ => BTreeMap::new(),
+        }
+    }
+
     /// The place of the value at `key`, or of the table.
     pub fn place(&self, key: &str) -> Place {
         self.node(key).map_or_else(|| self.at.clone(), |node| node.at.clone())
@@ -136,6 +148,8 @@ from_value! {
     SocketAddr: Value::Target(value) => Some(*value),
     HostPattern: Value::Host(value) => Some(value.clone()),
     PathPattern: Value::Path(value) => Some(value.clone()),
+    Pattern: Value::Pattern(value) => Some(value.clone()),
+    Template: Value::Template(value) => Some(value.clone()),
     String: Value::Text(value) => Some(value.clone()),
     PathBuf: Value::Text(value) => Some(value.into()),
     &'static str: Value::Word(value) => Some(value),

@@ -9,7 +9,7 @@ use super::{
     error::{Problem, ProblemKind, Problems, did_you_mean, ticks},
     node::{Fields, Node, Value},
     source::Source,
-    table::{Key, Kind, Need, ROOT, Section, is_name},
+    table::{Key, Kind, Need, ROOT, Section, Text, is_name},
     units::{ByteSize, Place, UnitError, parse_duration, quote, show_duration},
 };
 
@@ -114,6 +114,7 @@ impl Reader<'_> {
                 Some(Value::Table(self.table(section, path, at.clone(), table)))
             }
             (Kind::Named(section), DeValue::Table(table)) => Some(self.named(section, path, table)),
+            (Kind::Map { key, of }, DeValue::Table(table)) => Some(self.map(key, of, path, table)),
             (Kind::List { of, min, .. }, DeValue::Array(array)) => self.list(of, *min, path, spot, array),
             (Kind::List { of, one: true, .. }, _) => {
                 let value = self.value(of, path, at, spot)?;
@@ -276,6 +277,28 @@ impl Reader<'_> {
         Value::Named(tables)
     }
 
+    fn map(&mut self, key: &'static Text, of: &'static Kind, path: &str, table: &DeTable<'_>) -> Value {
+        let mut entries = BTreeMap::new();
+        for (name, value) in table {
+            let at = self.source.place(name.span().start);
+            let text = match (key.parse)(name.get_ref()) {
+                Ok(Value::Text(text)) => text,
+                Ok(_) => continue,
+                Err(error) => {
+                    self.problems.push(Problem::value(&at, path, error));
+                    continue;
+                }
+            };
+            let Some(value) = self.value(of, &join(path, name.get_ref()), &at, value) else { continue };
+            let node = Node { at, value };
+            if let Some(first) = entries.insert(text, node.clone()) {
+                let message = format!("`{path}` has {} twice, first at {}", quote(name.get_ref()), first.at);
+                self.problems.push(Problem::new(ProblemKind::Duplicate, &node.at, message));
+            }
+        }
+        Value::Map(entries)
+    }
+
     fn either(
         &mut self,
         kinds: &'static [Kind],
@@ -291,7 +314,8 @@ impl Reader<'_> {
             (Kind::Text(_) | Kind::Duration { .. } | Kind::Size { .. }, DeValue::String(_))
             | (Kind::Int { .. } | Kind::Size { .. } | Kind::Float { .. }, DeValue::Integer(_))
             | (Kind::Float { .. }, DeValue::Float(_))
-            | (Kind::Table(_) | Kind::NotYet, DeValue::Table(_))
+            | (Kind::Bool, DeValue::Boolean(_))
+            | (Kind::Table(_) | Kind::Map { .. } | Kind::NotYet, DeValue::Table(_))
             | (Kind::List { .. }, DeValue::Array(_)) => true,
             _ => false,
         };

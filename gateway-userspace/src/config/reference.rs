@@ -79,6 +79,7 @@ impl Reference {
             Kind::Table(table) => self.section(&inner, table),
             Kind::Named(table) => self.section(&format!("{inner}.NAME"), table),
             Kind::List { of, .. } => self.below(path, &format!("{name}[]"), of),
+            Kind::Map { of, .. } => self.below(path, &format!("{name}.NAME"), of),
             Kind::Either(kinds) => kinds.iter().for_each(|kind| self.below(path, name, kind)),
             _ => {}
         }
@@ -104,7 +105,7 @@ fn row(key: &'static Key) -> String {
 fn later(kind: &'static Kind) -> Box<dyn Iterator<Item = &'static str>> {
     match kind {
         Kind::Choice { later, .. } => Box::new(later.iter().copied()),
-        Kind::List { of, .. } => later(of),
+        Kind::List { of, .. } | Kind::Map { of, .. } => later(of),
         Kind::Either(kinds) => Box::new(kinds.iter().flat_map(later)),
         _ => Box::new(std::iter::empty()),
     }
@@ -131,6 +132,7 @@ fn describe(kind: &Kind) -> String {
         Kind::List { of, .. } => format!("list of: {}", describe(of)),
         Kind::Table(_) => "table, below".into(),
         Kind::Named(_) => "tables by name, below".into(),
+        Kind::Map { key, of } => format!("table, by {}: {}", key.what, describe(of)),
         Kind::Either(kinds) => {
             let supported = kinds.iter().filter(|kind| !matches!(kind, Kind::NotYet));
             supported.map(describe).collect::<Vec<_>>().join(", or ")

@@ -33,6 +33,7 @@ macro_rules! whys {
 
 whys! {
     NoRoute "no_route" 404 "No route matches this host and path";
+    MethodNotAllowed "method_not_allowed" 405 "No route matches this method";
     BadRequest "bad_request" 400 "The request is malformed";
     HeaderTooLarge "header_too_large" 431 "The request's head is larger than this listener takes";
     BodyTooLarge "body_too_large" 413 "The request's body is larger than this listener takes";

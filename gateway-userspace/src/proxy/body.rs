@@ -4,10 +4,9 @@
 
 use std::{
     fmt,
-    io::ErrorKind,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
@@ -18,9 +17,13 @@ use hyper::body::Incoming;
 use super::{
     connection::ClientState,
     exchange::Exchange,
+    shadow::Kept,
     timer::{Expired, Wait},
 };
-use crate::{observe::Why, upstream::connection::Connection};
+use crate::{
+    observe::Why,
+    upstream::http1::{Broken, Connection},
+};
 
 /// The body was cut; why is noted with the exchange.
 #[derive(Debug)]
@@ -38,6 +41,8 @@ impl std::error::Error for Cut {}
 pub enum RequestBody {
     Empty,
     Client(ClientBody),
+    /// One that was kept; empty once it is taken.
+    Kept(Bytes),
 }
 
 /// A request's body as it comes from the client, counted and limited.
@@ -48,6 +53,10 @@ pub struct ClientBody {
     /// The upstream's answer must start this long after the request's end.
     first_byte: Duration,
     ended: bool,
+    /// Taken once, and not used.
+    again: Option<Bytes>,
+    /// For a shadow.
+    copy: Option<Box<Kept>>,
 }
 
 impl RequestBody {
@@ -57,11 +66,41 @@ impl RequestBody {
         }
         let limit = state.listener.config.max.body.unwrap_or(u64::MAX);
         state.body_unread.set(true);
-        RequestBody::Client(ClientBody { incoming, state: state.clone(), limit, first_byte, ended: false })
+        RequestBody::Client(ClientBody {
+            incoming,
+            state: state.clone(),
+            limit,
+            first_byte,
+            ended: false,
+            again: None,
+            copy: None,
+        })
+    }
+
+    pub fn kept(body: Bytes) -> Self {
+        RequestBody::Kept(body)
+    }
+
+    /// Keeps what passes for a shadow, which gets it once it is whole.
+    pub fn copy(&mut self, copy: Kept) {
+        if let RequestBody::Client(body) = self {
+            body.copy = Some(Box::new(copy));
+        }
     }
 
     pub fn is_empty(&self) -> bool {
-        matches!(self, RequestBody::Empty)
+        match self {
+            RequestBody::Empty => true,
+            RequestBody::Client(_) => false,
+            RequestBody::Kept(bytes) => bytes.is_empty(),
+        }
+    }
+
+    /// Makes `data`, the last frame, the next one again.
+    pub fn push_back(&mut self, data: Bytes) {
+        if let RequestBody::Client(body) = self {
+            body.again = Some(data);
+        }
     }
 }
 
@@ -69,6 +108,16 @@ impl ClientBody {
     fn cut(&self, why: Why) -> Cut {
         self.state.cut(why);
         Cut(why)
+    }
+
+    fn keep(&mut self, data: Option<&Bytes>) {
+        let copy = self.copy.take();
+        self.copy = copy.and_then(|copy| copy.add(data.map_or(&[], |data| data)));
+        if self.ended
+            && let Some(copy) = self.copy.take()
+        {
+            copy.whole();
+        }
     }
 
     /// From now on it is the upstream that is waited for.
@@ -86,7 +135,17 @@ impl Body for RequestBody {
     type Error = Cut;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
-        let RequestBody::Client(body) = &mut *self else { return Poll::Ready(None) };
+        let body = match &mut *self {
+            RequestBody::Client(body) => body,
+            RequestBody::Empty => return Poll::Ready(None),
+            RequestBody::Kept(bytes) => {
+                let bytes = std::mem::take(bytes);
+                return Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))));
+            }
+        };
+        if let Some(data) = body.again.take() {
+            return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
         match Pin::new(&mut body.incoming).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 let total = body.state.bytes_in.get() + frame.data_ref().map_or(0, |data| data.len() as u64);
@@ -95,6 +154,9 @@ impl Body for RequestBody {
                     return Poll::Ready(Some(Err(body.cut(Why::BodyTooLarge))));
                 }
                 body.ended = body.incoming.is_end_stream();
+                if body.copy.is_some() {
+                    body.keep(frame.data_ref());
+                }
                 body.await_answer();
                 Poll::Ready(Some(Ok(frame)))
             }
@@ -108,6 +170,9 @@ impl Body for RequestBody {
             }
             Poll::Ready(None) => {
                 body.ended = true;
+                if body.copy.is_some() {
+                    body.keep(None);
+                }
                 body.await_answer();
                 Poll::Ready(None)
             }
@@ -126,7 +191,8 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             RequestBody::Empty => true,
-            RequestBody::Client(body) => body.incoming.is_end_stream(),
+            RequestBody::Client(body) => body.again.is_none() && body.incoming.is_end_stream(),
+            RequestBody::Kept(bytes) => bytes.is_empty(),
         }
     }
 
@@ -134,6 +200,7 @@ impl Body for RequestBody {
         match self {
             RequestBody::Empty => SizeHint::with_exact(0),
             RequestBody::Client(body) => body.incoming.size_hint(),
+            RequestBody::Kept(bytes) => SizeHint::with_exact(bytes.len() as u64),
         }
     }
 }
@@ -159,7 +226,6 @@ pub enum ResponseBody {
 
 /// An answer's body as it comes from the upstream.
 pub struct UpstreamBody {
-    incoming: Incoming,
     /// Taken when the body is whole (it goes back to the pool) or cut (it is closed).
     connection: Option<Box<Connection>>,
     pending_since: Option<Instant>,
@@ -174,21 +240,25 @@ impl ResponseBody {
         ResponseBody::Own { body: Some(body), exchange }
     }
 
-    pub fn upstream(incoming: Incoming, connection: Box<Connection>, exchange: Exchange) -> Self {
-        let mut body = UpstreamBody { incoming, connection: Some(connection), pending_since: None, exchange };
-        if body.incoming.is_end_stream() {
-            body.finish(&mut Context::from_waker(Waker::noop()));
+    pub fn upstream(connection: Box<Connection>, exchange: Exchange) -> Self {
+        let mut body = UpstreamBody { connection: Some(connection), pending_since: None, exchange };
+        if body.ended() {
+            body.finish();
         }
         ResponseBody::Upstream(body)
     }
 }
 
 impl UpstreamBody {
+    fn ended(&self) -> bool {
+        self.connection.as_ref().is_none_or(|connection| connection.body_ended())
+    }
+
     /// The body is whole: the connection goes back to the pool, if it can.
-    fn finish(&mut self, cx: &mut Context<'_>) {
+    fn finish(&mut self) {
         self.exchange.complete();
         if let Some(mut connection) = self.connection.take()
-            && connection.settle(cx)
+            && connection.settle()
         {
             let now = self.exchange.recently();
             self.exchange.with_upstream(|upstream| {
@@ -208,7 +278,7 @@ impl UpstreamBody {
         let Some(connection) = &mut self.connection else {
             return Poll::Ready(None);
         };
-        let Poll::Ready(frame) = connection.poll_body(&mut self.incoming, cx) else {
+        let Poll::Ready(frame) = connection.poll_body(cx) else {
             return self.wait();
         };
         if let Some(since) = self.pending_since.take() {
@@ -219,21 +289,20 @@ impl UpstreamBody {
         match frame {
             Some(Ok(frame)) => {
                 self.exchange.add_bytes_out(frame.data_ref().map_or(0, |data| data.len() as u64));
-                if self.incoming.is_end_stream() {
-                    self.finish(cx);
+                if self.ended() {
+                    self.finish();
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
-            Some(Err(error)) => {
+            Some(Err(broken)) => {
                 let why = self.exchange.state.take_cut();
-                self.cut(why.unwrap_or(if is_garbage(&error) {
-                    Why::UpstreamBadResponse
-                } else {
-                    Why::UpstreamReset
+                self.cut(why.unwrap_or(match broken {
+                    Broken::Malformed => Why::UpstreamBadResponse,
+                    Broken::Closed => Why::UpstreamReset,
                 }))
             }
             None => {
-                self.finish(cx);
+                self.finish();
                 Poll::Ready(None)
             }
         }
@@ -252,12 +321,6 @@ impl UpstreamBody {
         self.pending_since.get_or_insert_with(Instant::now);
         Poll::Pending
     }
-}
-
-/// Whether a body broke off because it cannot be parsed (a bad chunk), not because it ended too early.
-fn is_garbage(error: &hyper::Error) -> bool {
-    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<std::io::Error>());
-    source.is_some_and(|error| matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::InvalidInput))
 }
 
 impl Body for ResponseBody {
@@ -281,7 +344,7 @@ impl Body for ResponseBody {
         match self {
             ResponseBody::Nothing => true,
             ResponseBody::Own { body, .. } => body.as_ref().is_none_or(Bytes::is_empty),
-            ResponseBody::Upstream(body) => body.incoming.is_end_stream(),
+            ResponseBody::Upstream(body) => body.ended(),
         }
     }
 
@@ -291,7 +354,10 @@ impl Body for ResponseBody {
             ResponseBody::Own { body, .. } => {
                 SizeHint::with_exact(body.as_ref().map_or(0, |body| body.len() as u64))
             }
-            ResponseBody::Upstream(body) => body.incoming.size_hint(),
+            ResponseBody::Upstream(body) => match &body.connection {
+                Some(connection) => connection.body_size(),
+                None => SizeHint::with_exact(0),
+            },
         }
     }
 }

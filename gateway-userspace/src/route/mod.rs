@@ -1,72 +1,129 @@
-//! Which route takes a request, by host and path.
+//! Which route takes a request.
 //!
 //! The most specific route wins, whatever the order in the file: an exact host before a wildcard (the longer one
-//! first) before none; then, segment by segment, a literal before a `{parameter}` before a trailing `*`. A less
-//! specific host is only asked when no route of a more specific one matches. Ties are config errors, so there are none.
+//! first) before none; then, segment by segment, a literal before a `{parameter}` before a trailing `*`; then the one
+//! with more predicates. A less specific one is only asked when no more specific one matches. Ties are config errors, so
+//! there are none.
+
+mod conditions;
+mod paths;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 
-use crate::config::model::{HostPattern, PathPattern, Segment};
+use http::{HeaderMap, Method};
 
-/// Routes of type `T`, compiled.
+use crate::config::model::{self, HostPattern, PathPattern, Predicates};
+use conditions::Conditions;
+use paths::{Paths, Slot};
+
+/// What a route is found by.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// As sent: any case, maybe with a port.
+    pub host: &'a str,
+    /// Normalised, without the query.
+    pub path: &'a str,
+    pub method: &'a Method,
+    pub headers: &'a HeaderMap,
+    pub query: Option<&'a str>,
+}
+
+/// Which requests a route takes.
+#[derive(Debug, Clone, Copy)]
+pub struct Takes<'a> {
+    /// Empty: any.
+    pub hosts: &'a [HostPattern],
+    pub path: &'a PathPattern,
+    pub when: &'a Predicates,
+}
+
+impl<'a> Takes<'a> {
+    pub fn of(route: &'a model::Route) -> Self {
+        Takes { hosts: &route.hosts, path: &route.path, when: &route.when }
+    }
+}
+
+/// Routes of type `T`, compiled. A look-up takes as long with ten thousand routes as with ten: a hash of the host and
+/// one of each segment.
 #[derive(Debug)]
 pub struct Router<T> {
     exact: HashMap<String, Paths<T>>,
-    /// By suffix, the longest first.
-    wildcard: Vec<(String, Paths<T>)>,
+    /// By what follows `*.`.
+    wildcard: HashMap<String, Paths<T>>,
     any: Paths<T>,
+    /// Some route asks for a method.
+    methods: bool,
 }
 
 impl<T: Clone> Router<T> {
-    pub fn new<'a>(routes: impl IntoIterator<Item = (&'a [HostPattern], &'a PathPattern, T)>) -> Self {
-        let mut router = Router { exact: HashMap::new(), wildcard: Vec::new(), any: Paths::default() };
-        for (hosts, path, value) in routes {
-            if hosts.is_empty() {
-                router.any.insert(path, value.clone());
+    pub fn new<'a>(routes: impl IntoIterator<Item = (Takes<'a>, T)>) -> Self {
+        let mut router =
+            Router { exact: HashMap::new(), wildcard: HashMap::new(), any: Paths::default(), methods: false };
+        for (takes, value) in routes {
+            router.methods |= !takes.when.methods.is_empty();
+            let conditions = Conditions::new(takes.when);
+            if takes.hosts.is_empty() {
+                router.any.insert(takes.path, conditions.clone(), value.clone());
             }
-            for host in hosts {
-                router.paths_of(host).insert(path, value.clone());
+            for host in takes.hosts {
+                let paths = match host {
+                    HostPattern::Exact(name) => router.exact.entry(name.clone()),
+                    HostPattern::Wildcard(suffix) => router.wildcard.entry(suffix.clone()),
+                };
+                paths.or_default().insert(takes.path, conditions.clone(), value.clone());
             }
         }
-        router.wildcard.sort_by_key(|(suffix, _)| std::cmp::Reverse(suffix.len()));
         router
     }
 
-    fn paths_of(&mut self, host: &HostPattern) -> &mut Paths<T> {
-        match host {
-            HostPattern::Exact(name) => self.exact.entry(name.clone()).or_default(),
-            HostPattern::Wildcard(suffix) => {
-                let found = self.wildcard.iter().position(|(have, _)| have == suffix);
-                let index = found.unwrap_or_else(|| {
-                    self.wildcard.push((suffix.clone(), Paths::default()));
-                    self.wildcard.len() - 1
-                });
-                &mut self.wildcard[index].1
+    pub fn find(&self, asked: &Asked<'_>) -> Option<&T> {
+        self.visit(asked, |slot| slot.find(asked))
+    }
+
+    /// For a request that no route takes: the methods with which one would take it, as in `Allow`. `None`: none would.
+    pub fn allowed(&self, asked: &Asked<'_>) -> Option<String> {
+        if !self.methods {
+            return None;
+        }
+        let mut methods: Vec<&str> = Vec::new();
+        self.visit(asked, |slot| {
+            methods.extend(slot.allowed(asked));
+            None::<()>
+        });
+        methods.sort_unstable();
+        methods.dedup();
+        (!methods.is_empty()).then(|| methods.join(", "))
+    }
+
+    /// Shows `take` what matches host and path, the most specific first, until it takes something.
+    fn visit<'a, R>(
+        &'a self,
+        asked: &Asked<'_>,
+        mut take: impl FnMut(&'a Slot<T>) -> Option<R>,
+    ) -> Option<R> {
+        if self.exact.is_empty() && self.wildcard.is_empty() {
+            return self.any.visit(asked.path, &mut take);
+        }
+        let mut lower = [0u8; 255];
+        if let Some(host) = lower_case(without_port(asked.host), &mut lower) {
+            let paths = self.exact.get(host).into_iter().chain(self.wildcards(host));
+            for paths in paths {
+                let taken = paths.visit(asked.path, &mut take);
+                if taken.is_some() {
+                    return taken;
+                }
             }
         }
+        self.any.visit(asked.path, &mut take)
     }
 
-    /// `host` as sent (any case, maybe with a port), `path` without the query.
-    pub fn find(&self, host: &str, path: &str) -> Option<&T> {
-        if self.exact.is_empty() && self.wildcard.is_empty() {
-            return self.any.find(path);
-        }
-        let host = without_port(host);
-        let mut lower = [0u8; 255];
-        let host = lower_case(host, &mut lower);
-        host.and_then(|host| {
-            self.exact.get(host).and_then(|paths| paths.find(path)).or_else(|| self.find_wildcard(host, path))
-        })
-        .or_else(|| self.any.find(path))
-    }
-
-    fn find_wildcard(&self, host: &str, path: &str) -> Option<&T> {
-        self.wildcard
-            .iter()
-            .filter(|(suffix, _)| {
-                host.strip_suffix(suffix.as_str()).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
-            })
-            .find_map(|(_, paths)| paths.find(path))
+    /// Those that `host` is under, the longest first.
+    fn wildcards(&self, host: &str) -> impl Iterator<Item = &Paths<T>> {
+        let host = if self.wildcard.is_empty() { "" } else { host };
+        let suffixes = host.match_indices('.').filter(|(dot, _)| *dot > 0).map(|(dot, _)| &host[dot + 1..]);
+        suffixes.filter_map(|suffix| self.wildcard.get(suffix))
     }
 }
 
@@ -85,152 +142,4 @@ fn lower_case<'a>(host: &str, buffer: &'a mut [u8; 255]) -> Option<&'a str> {
     into.copy_from_slice(host.as_bytes());
     into.make_ascii_lowercase();
     std::str::from_utf8(into).ok()
-}
-
-/// A trie of path segments.
-#[derive(Debug)]
-struct Paths<T> {
-    here: Option<T>,
-    rest: Option<T>,
-    literal: HashMap<String, Paths<T>>,
-    parameter: Option<Box<Paths<T>>>,
-}
-
-impl<T> Default for Paths<T> {
-    fn default() -> Self {
-        Paths { here: None, rest: None, literal: HashMap::new(), parameter: None }
-    }
-}
-
-impl<T> Paths<T> {
-    fn insert(&mut self, path: &PathPattern, value: T) {
-        let mut node = self;
-        for segment in &path.segments {
-            node = match segment {
-                Segment::Literal(name) => node.literal.entry(name.clone()).or_default(),
-                Segment::Parameter(_) => node.parameter.get_or_insert_default(),
-            };
-        }
-        let slot = if path.rest { &mut node.rest } else { &mut node.here };
-        *slot = Some(value);
-    }
-
-    fn find(&self, path: &str) -> Option<&T> {
-        if self.literal.is_empty() && self.parameter.is_none() && self.here.is_none() {
-            return self.rest.as_ref();
-        }
-        let path = path.strip_prefix('/').unwrap_or(path);
-        self.find_segments(if path.is_empty() { None } else { Some(path) })
-    }
-
-    /// `left`: what follows the slash that ended the last segment; `None` at the end of the path.
-    fn find_segments(&self, left: Option<&str>) -> Option<&T> {
-        let Some(left) = left else {
-            return self.here.as_ref().or(self.rest.as_ref());
-        };
-        let (segment, after) = match left.split_once('/') {
-            Some((segment, after)) => (segment, Some(after)),
-            None => (left, None),
-        };
-        self.literal
-            .get(segment)
-            .and_then(|node| node.find_segments(after))
-            .or_else(|| {
-                let node = self.parameter.as_ref().filter(|_| !segment.is_empty())?;
-                node.find_segments(after)
-            })
-            .or(self.rest.as_ref())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn path(text: &str) -> PathPattern {
-        let mut segments: Vec<&str> = text.trim_start_matches('/').split('/').collect();
-        let rest = segments.last() == Some(&"*");
-        if rest {
-            segments.pop();
-        }
-        let segment = |s: &str| match s.strip_prefix('{') {
-            Some(name) => Segment::Parameter(name.trim_end_matches('}').into()),
-            None => Segment::Literal(s.into()),
-        };
-        PathPattern {
-            segments: segments.into_iter().filter(|s| !s.is_empty() || !rest).map(segment).collect(),
-            rest,
-        }
-    }
-
-    fn router(routes: &[(&[&str], &str)]) -> Router<String> {
-        let compiled: Vec<(Vec<HostPattern>, PathPattern, String)> = routes
-            .iter()
-            .map(|(hosts, pattern)| {
-                let host = |h: &&str| match h.strip_prefix("*.") {
-                    Some(suffix) => HostPattern::Wildcard(suffix.into()),
-                    None => HostPattern::Exact((*h).into()),
-                };
-                (hosts.iter().map(host).collect(), path(pattern), format!("{}{pattern}", hosts.join(",")))
-            })
-            .collect();
-        Router::new(compiled.iter().map(|(hosts, path, name)| (hosts.as_slice(), path, name.clone())))
-    }
-
-    #[track_caller]
-    fn check(router: &Router<String>, host: &str, path: &str, expected: Option<&str>) {
-        assert_eq!(router.find(host, path).map(String::as_str), expected, "{host}{path}");
-    }
-
-    #[test]
-    fn literals_win_over_parameters_over_the_rest() {
-        let router = router(&[(&[], "/*"), (&[], "/items/*"), (&[], "/items/{id}"), (&[], "/items/new")]);
-        check(&router, "x", "/items/new", Some("/items/new"));
-        check(&router, "x", "/items/7", Some("/items/{id}"));
-        check(&router, "x", "/items/7/parts", Some("/items/*"));
-        check(&router, "x", "/items", Some("/items/*"));
-        check(&router, "x", "/items/", Some("/items/*"));
-        check(&router, "x", "/itemsx", Some("/*"));
-        check(&router, "x", "/", Some("/*"));
-    }
-
-    #[test]
-    fn a_literal_that_leads_nowhere_falls_back_to_the_parameter() {
-        let router = router(&[(&[], "/a/b/c"), (&[], "/a/{x}/d")]);
-        check(&router, "x", "/a/b/d", Some("/a/{x}/d"));
-        check(&router, "x", "/a/b/c", Some("/a/b/c"));
-        check(&router, "x", "/a/b", None);
-    }
-
-    #[test]
-    fn exact_hosts_win_over_longer_wildcards_over_shorter_over_none() {
-        let router = router(&[
-            (&["a.b.example"], "/*"),
-            (&["*.b.example"], "/*"),
-            (&["*.example"], "/*"),
-            (&[], "/*"),
-        ]);
-        check(&router, "A.B.Example:8080", "/", Some("a.b.example/*"));
-        check(&router, "x.b.example", "/", Some("*.b.example/*"));
-        check(&router, "x.y.b.example.", "/", Some("*.b.example/*"));
-        check(&router, "b.example", "/", Some("*.example/*"));
-        check(&router, "example", "/", Some("/*"));
-        check(&router, "[2001:db8::1]:80", "/", Some("/*"));
-        check(&router, &"x".repeat(300), "/", Some("/*"));
-    }
-
-    #[test]
-    fn a_less_specific_host_serves_paths_that_the_specific_one_lacks() {
-        let router = router(&[(&["a.example"], "/only"), (&[], "/*")]);
-        check(&router, "a.example", "/only", Some("a.example/only"));
-        check(&router, "a.example", "/else", Some("/*"));
-    }
-
-    #[test]
-    fn a_route_without_rest_takes_its_path_alone() {
-        let router = router(&[(&[], "/exact")]);
-        check(&router, "x", "/exact", Some("/exact"));
-        check(&router, "x", "/exact/", None);
-        check(&router, "x", "/", None);
-    }
 }

@@ -1,6 +1,7 @@
 //! What a wrong config says: every problem, with its place and its cure, to the letter.
 
 mod files;
+mod routes;
 mod services;
 mod told;
 mod values;

@@ -81,9 +81,9 @@ to = "u"
 "#,
         r#"
 gateway.toml:8:8: route `b` takes the same requests (any host, path "/x/{name}") as route `a` at gateway.toml:5:8
-  hint: the most specific route wins, so give one of them another host or path
+  hint: the most specific route wins, so give one of them another host or path, or one more of `methods`, `headers` and `query`
 gateway.toml:15:8: route `d` takes the same requests (host "a.com", path "/x") as route `c` at gateway.toml:11:8
-  hint: the most specific route wins, so give one of them another host or path"#,
+  hint: the most specific route wins, so give one of them another host or path, or one more of `methods`, `headers` and `query`"#,
     );
 }
 

@@ -76,6 +76,9 @@ pub fn answer(
             out.full(200, "", &BODY)?;
             return Ok(false);
         }
+        echoed if echoed.starts_with("/echo/") => {
+            out.full(200, "content-type: application/json\r\n", echo(request).as_bytes())?
+        }
         _ => match path.strip_prefix("/status/").and_then(|status| status.parse().ok()) {
             Some(status) => out.full(status, "", b"")?,
             None if is_broken(&path) => return broken(&mut out, &path, reader),

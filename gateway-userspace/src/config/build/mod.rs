@@ -4,6 +4,8 @@ mod health;
 mod kernel;
 mod listener;
 mod overlap;
+mod predicates;
+mod rewrite;
 mod route;
 mod service;
 mod system;

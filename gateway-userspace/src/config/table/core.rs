@@ -1,10 +1,12 @@
 //! The root, the process itself, the kernel half and what is seen from outside.
 
 use super::{
-    BUCKET_OR_RATE, BYTE_BUCKET_OR_RATE, Key, Kind, OFF, Section, seconds,
+    BUCKET_OR_RATE, BYTE_BUCKET_OR_RATE, Key, Kind, OFF, Section,
+    route::ROUTE,
+    seconds,
     service::SERVICE,
     text::{ADDRESS, BYTE_RATE, FILE, FILES, INTERFACE, LOG_FILE, NAME, PREFIX, RATE},
-    traffic::{LISTENER, ROUTE, UPSTREAM},
+    traffic::{LISTENER, UPSTREAM},
 };
 
 pub(crate) static ROOT: Section = Section {

@@ -5,6 +5,9 @@
 //! support one that was only named, replace [`Kind::NotYet`] by its type and use it in [`super::build`].
 
 mod core;
+mod match_text;
+mod rewrite;
+mod route;
 mod service;
 mod text;
 mod traffic;
@@ -40,7 +43,7 @@ pub(crate) struct Key {
 pub(crate) enum Need {
     Optional,
     Required,
-    /// Not missed when one of these keys, not supported yet, is there in its place.
+    /// Not missed when one of these keys is there in its place.
     RequiredUnless(&'static [&'static str]),
 }
 
@@ -81,6 +84,11 @@ pub(crate) enum Kind {
     Table(&'static Section),
     /// Tables keyed by names of the user's own.
     Named(&'static Section),
+    /// Values by keys of the user's own, each key a text of this form.
+    Map {
+        key: &'static Text,
+        of: &'static Kind,
+    },
     /// Alternatives that the TOML type tells apart; words are tried before other texts.
     Either(&'static [Kind]),
     NotYet,
@@ -177,6 +185,9 @@ impl Kind {
                 let names: Vec<_> =
                     section.keys.iter().filter(|key| !key.is_later()).map(|key| key.name).collect();
                 format!("a table {{ {} }}", names.join(", "))
+            }
+            Kind::Map { key, of } => {
+                format!("a table such as {{ {} = … }}, each {}", key.example, of.expected())
             }
             Kind::Named(_) => "a table of tables, each with a name of your own".into(),
             Kind::Either(kinds) => {

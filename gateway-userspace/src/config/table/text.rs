@@ -7,7 +7,7 @@ use crate::config::{
     error::did_you_mean,
     model::{Bind, HostPattern, PathPattern, Segment},
     node::Value,
-    units::{UnitError, parse_byte_rate, parse_target, quote},
+    units::{UnitError, normal_path, parse_byte_rate, parse_target, quote},
 };
 
 /// Names become label values and parts of URLs and commands (`gateway target drain NAME/ADDR`).
@@ -299,6 +299,9 @@ pub(super) static PATH: Text = Text {
 fn parse_path(text: &str) -> Result<PathPattern, UnitError> {
     let wrong = || UnitError::new(format!("expected a path such as \"/items/*\", found {}", quote(text)));
     check_path(text)?;
+    let normal =
+        normal_path(text).ok_or_else(|| wrong().hint("a path has no `.` and `..` segments and no `%00`"))?;
+    let text = &*normal;
     let mut pattern = PathPattern { segments: Vec::new(), rest: false };
     let segments: Vec<&str> = text[1..].split('/').collect();
     for (index, segment) in segments.iter().enumerate() {
@@ -408,7 +411,8 @@ mod tests {
             ("/items", vec![literal("items")], false),
             ("/items/", vec![literal("items"), literal("")], false),
             ("/items/*", vec![literal("items")], true),
-            ("/a%2Fb/{id}/x", vec![literal("a%2Fb"), parameter("id"), literal("x")], false),
+            ("/%7ea/*", vec![literal("~a")], true),
+            ("/a%2fb/{id}/x", vec![literal("a%2Fb"), parameter("id"), literal("x")], false),
         ];
         for (text, segments, rest) in table {
             assert_eq!(parse_path(text), Ok(PathPattern { segments, rest }), "{text}");

@@ -1,9 +1,9 @@
-//! Listeners, upstreams and routes.
+//! Listeners and upstreams.
 
 use super::{
     Key, Kind, OFF, Section, TIMEOUT,
     service::{CHECK_TIMEOUT, EVERY, EXPECT, FALL, RISE},
-    text::{ADDRESS, HOST, PATH, PERCENT, PROBE_PATH, PROTOCOL, TARGET, UPSTREAM_NAME},
+    text::{ADDRESS, PERCENT, PROBE_PATH, TARGET},
 };
 
 pub(super) static LISTENER: Section = Section {
@@ -104,7 +104,7 @@ pub(super) static UPSTREAM: Section = Section {
     ],
 };
 
-const TARGET_OR_TABLE: Kind = Kind::Either(&[Kind::Text(&TARGET), Kind::Table(&TARGET_TABLE)]);
+pub(super) const TARGET_OR_TABLE: Kind = Kind::Either(&[Kind::Text(&TARGET), Kind::Table(&TARGET_TABLE)]);
 
 static TARGET_TABLE: Section = Section {
     doc: "A target; \"10.0.0.1:8080\" is short for `{ addr = \"10.0.0.1:8080\" }`.",
@@ -168,56 +168,5 @@ static POOL: Section = Section {
         Key::new("idle_for", TIMEOUT, "How long one may idle.").default("\"60s\""),
         Key::not_yet("max", "The most connections to a target."),
         Key::not_yet("queue", "Requests that may wait for a connection."),
-    ],
-};
-
-pub(super) static ROUTE: Section = Section {
-    doc: "Which requests go to which upstream. The most specific route wins, wherever it stands: an exact host before a \
-          wildcard before none; then a literal segment before a `{parameter}` before `*`.",
-    keys: &[
-        Key::new(
-            "host",
-            Kind::List { of: &Kind::Text(&HOST), min: 1, one: true },
-            "Host names; `*.example.com` matches every name under it. Left out: any host.",
-        ),
-        Key::new(
-            "path",
-            Kind::Text(&PATH),
-            "`/items` matches just that, `/items/{id}` one segment more, `/items/*` itself and everything under it.",
-        )
-        .default("\"/*\""),
-        Key::new(
-            "to",
-            Kind::Either(&[
-                Kind::Text(&UPSTREAM_NAME),
-                Kind::List { of: &TARGET_OR_TABLE, min: 1, one: false },
-                Kind::NotYet,
-            ]),
-            "An upstream's name, or a list of targets, which makes an upstream with the route's name. Several \
-             upstreams by weight (a table) are not supported yet.",
-        )
-        .required_unless(&["respond", "redirect", "version"]),
-        Key::new(
-            "upgrade",
-            Kind::List { of: &Kind::Text(&PROTOCOL), min: 0, one: true },
-            "Protocols that a connection may be upgraded to, such as \"websocket\".",
-        )
-        .default("[]"),
-        Key::new("early_hints", Kind::Bool, "Pass 103 (Early Hints) on to the client.").default("false"),
-        Key::new("compress", Kind::OnlyFalse, "Compress responses.").default("false"),
-        Key::not_yet("methods", "Only these methods."),
-        Key::not_yet("auth", "Who may call."),
-        Key::not_yet("allow", "What callers must have been granted."),
-        Key::not_yet("limit", "L7 limits."),
-        Key::not_yet("cache", "Keep responses."),
-        Key::not_yet("version", "API versions."),
-        Key::not_yet("rewrite", "Change the request or the response."),
-        Key::not_yet("respond", "Answer without an upstream."),
-        Key::not_yet("redirect", "Answer with a redirect."),
-        Key::not_yet("mirror", "Send a copy elsewhere."),
-        Key::not_yet("cors", "Cross-origin requests."),
-        Key::not_yet("timeout", "Time limits of this route's own."),
-        Key::not_yet("retry", "Retries of this route's own."),
-        Key::not_yet("ai", "Language models."),
     ],
 };

@@ -1,0 +1,225 @@
+//! `[route.NAME]`.
+
+use std::fmt;
+
+use crate::config::units::{Percent, Place, Template};
+
+/// `[route.NAME]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Route {
+    pub at: Place,
+    /// Empty: any host.
+    pub hosts: Vec<HostPattern>,
+    /// Default `/*`.
+    pub path: PathPattern,
+    pub when: Predicates,
+    pub to: Destination,
+    pub rewrite: Rewrite,
+    pub mirror: Option<Mirror>,
+    /// `upgrade = ["websocket"]`: lower-case protocol names that may be upgraded to. Default: none.
+    pub upgrade: Vec<String>,
+    /// Pass 103 (Early Hints) on to the client. Default false.
+    pub early_hints: bool,
+}
+
+/// Where a route leads.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Destination {
+    /// A key of `Config::upstreams`: for `to = [..]` an anonymous upstream is added there, named as the route.
+    Upstream(String),
+    Split(Split),
+    Respond(Respond),
+    Redirect(Redirect),
+}
+
+impl Destination {
+    /// Those that requests may go to.
+    pub fn upstreams(&self) -> Vec<&str> {
+        match self {
+            Destination::Upstream(name) => vec![name],
+            Destination::Split(split) => split.shares.iter().map(|(name, _)| name.as_str()).collect(),
+            Destination::Respond(_) | Destination::Redirect(_) => Vec::new(),
+        }
+    }
+}
+
+/// `to = { a = 95, b = 5 }`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Split {
+    /// Keys of `Config::upstreams` and their weights, 0..=1000, of which one is not 0.
+    pub shares: Vec<(String, u32)>,
+    pub sticky: Option<Sticky>,
+}
+
+/// `sticky`: what keeps a client with the same upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sticky {
+    Ip,
+    Cookie(String),
+    /// In lower case.
+    Header(String),
+}
+
+impl fmt::Display for Sticky {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Sticky::Ip => f.write_str("ip"),
+            Sticky::Cookie(name) => write!(f, "cookie:{name}"),
+            Sticky::Header(name) => write!(f, "header:{name}"),
+        }
+    }
+}
+
+/// `mirror = { to, share, body, queue }`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mirror {
+    /// A key of `Config::upstreams`.
+    pub to: String,
+    /// 0..=1. Default 100%.
+    pub share: Percent,
+    /// Bytes of a body. Default 64 KiB.
+    pub body: usize,
+    /// Copies at once. Default 100.
+    pub queue: usize,
+}
+
+/// `respond = { status, body, headers }`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Respond {
+    /// 200..=599. Default 200.
+    pub status: u16,
+    pub body: String,
+    /// By lower-case name.
+    pub headers: Vec<(String, Template)>,
+}
+
+/// `redirect = "https://new.example${uri}"`, or `{ to, status }`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Redirect {
+    pub to: Template,
+    /// 301, 302, 303, 307 or 308. Default 307.
+    pub status: u16,
+}
+
+/// `rewrite = { path, set, add, remove, response }`
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Rewrite {
+    pub path: Option<PathRewrite>,
+    pub request: FieldRewrite,
+    pub response: FieldRewrite,
+    /// Taken out of both.
+    pub remove: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum PathRewrite {
+    /// `path = "/internal/*"`
+    To(Template),
+    /// `path = { regex, to }`: the first match is replaced.
+    Replace { regex: Pattern, to: Template },
+}
+
+/// What becomes of header fields, by lower-case name: first `remove`, then `set`, then `add`.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct FieldRewrite {
+    pub set: Vec<(String, Template)>,
+    pub add: Vec<(String, Template)>,
+    pub remove: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum HostPattern {
+    /// Lower case, without a port.
+    Exact(String),
+    /// `*.example.com` is kept as `example.com`: matches any number of labels before it, at least one.
+    Wildcard(String),
+}
+
+/// A path as written: `/items`, `/items/{id}`, `/items/*`. See [`crate::route`] for how it matches.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PathPattern {
+    pub segments: Vec<Segment>,
+    /// Ends in `*`: `/items/*` matches `/items` and everything under `/items/`.
+    pub rest: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Segment {
+    Literal(String),
+    Parameter(String),
+}
+
+/// `methods`, `headers` and `query`: what must hold beside host and path. All of them must.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Predicates {
+    /// Any of these; GET takes HEAD too. Empty: any method.
+    pub methods: Vec<String>,
+    /// By lower-case field name.
+    pub headers: Vec<(String, Matcher)>,
+    /// By decoded name.
+    pub query: Vec<(String, Matcher)>,
+}
+
+impl Predicates {
+    /// How many there are: of routes with the same host and path, the one with more is asked first.
+    pub fn count(&self) -> usize {
+        usize::from(!self.methods.is_empty()) + self.headers.len() + self.query.len()
+    }
+
+    /// Whether no request meets both.
+    pub fn excludes(&self, other: &Predicates) -> bool {
+        let methods_meet = self.methods.is_empty()
+            || other.methods.is_empty()
+            || self.methods.iter().any(|method| other.methods.contains(method));
+        let apart = |ours: &[(String, Matcher)], theirs: &[(String, Matcher)]| {
+            ours.iter()
+                .any(|(name, one)| theirs.iter().any(|(other, two)| name == other && one.excludes(two)))
+        };
+        !methods_meet || apart(&self.headers, &other.headers) || apart(&self.query, &other.query)
+    }
+}
+
+/// What a header field or a query parameter must be.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Matcher {
+    Is(String),
+    /// `true`: it is there.
+    Present,
+    /// `false`: it is not there.
+    Absent,
+    /// `{ regex = "…" }`
+    Like(Pattern),
+}
+
+impl Matcher {
+    /// Of a name that is sent once.
+    fn excludes(&self, other: &Matcher) -> bool {
+        match (self, other) {
+            (Matcher::Absent, Matcher::Absent) => false,
+            (Matcher::Absent, _) | (_, Matcher::Absent) => true,
+            (Matcher::Is(one), Matcher::Is(two)) => one != two,
+            (Matcher::Is(value), Matcher::Like(pattern)) | (Matcher::Like(pattern), Matcher::Is(value)) => {
+                !pattern.regex.is_match(value.as_bytes())
+            }
+            _ => false,
+        }
+    }
+}
+
+/// A regular expression, compiled once. Matching takes time linear in the text.
+#[derive(Debug, Clone)]
+pub struct Pattern {
+    pub regex: regex::bytes::Regex,
+}
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.regex.as_str() == other.regex.as_str()
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.regex.as_str())
+    }
+}

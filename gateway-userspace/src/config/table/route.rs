@@ -1,0 +1,115 @@
+//! Routes.
+
+use super::{
+    Key, Kind, Section,
+    match_text::{FIELD_NAME, MATCHED_VALUE, METHOD, QUERY_NAME, REGEX, STICKY},
+    rewrite::{LOCATION, REDIRECT, RESPOND, REWRITE},
+    text::{HOST, PATH, PERCENT, PROTOCOL, UPSTREAM_NAME},
+    traffic::TARGET_OR_TABLE,
+};
+
+pub(super) static ROUTE: Section = Section {
+    doc: "Which requests go to which upstream. The most specific route wins, wherever it stands: an exact host before a \
+          wildcard before none; then a literal segment before a `{parameter}` before `*`; then the one with more of \
+          `methods`, `headers` and `query`. Routes that tie are an error.",
+    keys: &[
+        Key::new(
+            "host",
+            Kind::List { of: &Kind::Text(&HOST), min: 1, one: true },
+            "Host names; `*.example.com` matches every name under it. Left out: any host.",
+        ),
+        Key::new(
+            "path",
+            Kind::Text(&PATH),
+            "`/items` matches just that, `/items/{id}` one segment more, `/items/*` itself and everything under it.",
+        )
+        .default("\"/*\""),
+        Key::new(
+            "methods",
+            Kind::List { of: &Kind::Text(&METHOD), min: 1, one: true },
+            "Only these methods; GET takes HEAD too. Where no route takes a request but for its method, the answer is \
+             405. Left out: any method.",
+        ),
+        Key::new(
+            "headers",
+            Kind::Map { key: &FIELD_NAME, of: &MATCHER },
+            "Only requests with these header fields: a value, true (there with any value), false (not there) or \
+             `{ regex = \"…\" }`. Of a field that is there more than once, one must match.",
+        ),
+        Key::new(
+            "query",
+            Kind::Map { key: &QUERY_NAME, of: &MATCHER },
+            "Only requests with these query parameters, decoded; written as for `headers`.",
+        ),
+        Key::new(
+            "to",
+            Kind::Either(&[
+                Kind::Text(&UPSTREAM_NAME),
+                Kind::List { of: &TARGET_OR_TABLE, min: 1, one: false },
+                Kind::Map { key: &UPSTREAM_NAME, of: &Kind::Int { min: 0, max: 1000 } },
+            ]),
+            "An upstream's name, or a list of targets, which makes an upstream with the route's name, or several \
+             upstreams by weight: `{ items-v2 = 95, items-v1 = 5 }`.",
+        )
+        .required_unless(&["respond", "redirect", "version"]),
+        Key::new(
+            "sticky",
+            Kind::Text(&STICKY),
+            "With several upstreams: \"cookie:NAME\", \"header:NAME\" or \"ip\" keeps who has the same with the same one. \
+             Requests without it go by weight.",
+        ),
+        Key::new(
+            "redirect",
+            Kind::Either(&[Kind::Text(&LOCATION), Kind::Table(&REDIRECT)]),
+            "Answer with a redirect, in place of `to`.",
+        ),
+        Key::new("respond", Kind::Table(&RESPOND), "Answer without an upstream, in place of `to`."),
+        Key::new("mirror", Kind::Table(&MIRROR), "Send copies elsewhere, and ignore the answers."),
+        Key::new("rewrite", Kind::Table(&REWRITE), "Change the request or the response."),
+        Key::new(
+            "upgrade",
+            Kind::List { of: &Kind::Text(&PROTOCOL), min: 0, one: true },
+            "Protocols that a connection may be upgraded to, such as \"websocket\".",
+        )
+        .default("[]"),
+        Key::new("early_hints", Kind::Bool, "Pass 103 (Early Hints) on to the client.").default("false"),
+        Key::new("compress", Kind::OnlyFalse, "Compress responses.").default("false"),
+        Key::not_yet("auth", "Who may call."),
+        Key::not_yet("allow", "What callers must have been granted."),
+        Key::not_yet("limit", "L7 limits."),
+        Key::not_yet("cache", "Keep responses."),
+        Key::not_yet("version", "API versions."),
+        Key::not_yet("cors", "Cross-origin requests."),
+        Key::not_yet("timeout", "Time limits of this route's own."),
+        Key::not_yet("retry", "Retries of this route's own."),
+        Key::not_yet("ai", "Language models."),
+    ],
+};
+
+const MATCHER: Kind = Kind::Either(&[Kind::Text(&MATCHED_VALUE), Kind::Bool, Kind::Table(&LIKE)]);
+
+static LIKE: Section = Section {
+    doc: "A regular expression instead of a value.",
+    keys: &[Key::new(
+        "regex",
+        Kind::Text(&REGEX),
+        "Found anywhere in the value; `^` and `$` for the whole of it.",
+    )
+    .required()],
+};
+
+static MIRROR: Section = Section {
+    doc: "Copies of requests for another upstream. Its answers are ignored, and no client waits for it.",
+    keys: &[
+        Key::new("to", Kind::Text(&UPSTREAM_NAME), "The upstream that gets them.").required(),
+        Key::new("share", Kind::Text(&PERCENT), "The part of requests that is copied.").default("\"100%\""),
+        Key::new("body", Kind::Size { min: 0, max: 16 << 20 }, "Requests with a longer body are not copied.")
+            .default("\"64KiB\""),
+        Key::new(
+            "queue",
+            Kind::Int { min: 1, max: 10_000 },
+            "Copies under way at once, over all workers; what would be more is left out.",
+        )
+        .default("100"),
+    ],
+};

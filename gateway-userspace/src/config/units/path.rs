@@ -1,0 +1,82 @@
+//! The one form of a path that routes are matched by and that goes upstream.
+
+use std::borrow::Cow;
+
+/// A path with what RFC 3986 section 6.2.2 makes equal written in one way: unreserved characters are not encoded, and
+/// hexadecimal digits are upper case. Encoded delimiters (`%2F`) stay as they are: they mean something else.
+///
+/// `None` for what an upstream may read differently: dot segments (section 3.3) however they are written, `%` without
+/// two hexadecimal digits, encoded control characters that end strings (`%00`).
+pub fn normal_path(path: &str) -> Option<Cow<'_, str>> {
+    if !path.bytes().any(|byte| byte == b'.' || byte == b'%' || byte == b'\\') {
+        return Some(Cow::Borrowed(path));
+    }
+    let path = if path.contains('%') { decode_unreserved(path)? } else { Cow::Borrowed(path) };
+    let dots = path.split(['/', '\\']).any(|segment| matches!(segment, "." | ".."));
+    (!dots).then_some(path)
+}
+
+fn decode_unreserved(path: &str) -> Option<Cow<'_, str>> {
+    let mut parts = path.split('%');
+    let mut out = String::with_capacity(path.len());
+    out.push_str(parts.next()?);
+    for part in parts {
+        let (digits, rest) = part.split_at_checked(2)?;
+        let digit = |index: usize| char::from(digits.as_bytes()[index]).to_digit(16);
+        let byte = u8::try_from(digit(0)? << 4 | digit(1)?).ok()?;
+        match byte {
+            0 => return None,
+            _ if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) => out.push(char::from(byte)),
+            _ => {
+                out.push('%');
+                out.push_str(&digits.to_ascii_uppercase());
+            }
+        }
+        out.push_str(rest);
+    }
+    Some(if out == path { Cow::Borrowed(path) } else { Cow::Owned(out) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::normal_path;
+
+    #[test]
+    fn what_is_equal_is_written_in_one_way() {
+        for (path, normal) in [
+            ("/a.b", "/a.b"),
+            ("/%7Euser/%41", "/~user/A"),
+            ("/a%2fb%c3%bc", "/a%2Fb%C3%BC"),
+            ("/a%2Fb", "/a%2Fb"),
+            ("/%2e%2ea", "/..a"),
+            ("/%252e", "/%252e"),
+            ("/...", "/..."),
+            ("/.well-known/x", "/.well-known/x"),
+            ("/", "/"),
+            ("*", "*"),
+        ] {
+            assert_eq!(normal_path(path).as_deref(), Some(normal), "{path}");
+            assert_eq!(normal_path(normal).as_deref(), Some(normal), "{path} twice");
+        }
+    }
+
+    #[test]
+    fn dot_segments_and_broken_escapes_are_refused_however_they_are_written() {
+        for path in [
+            "/a/../b",
+            "/..",
+            "/a/./b",
+            "/%2e%2E/b",
+            "/a/.%2e",
+            "/a\\..\\b",
+            "/%",
+            "/%4",
+            "/%zz",
+            "/a%00b",
+            "/%é1",
+            "/%+1",
+        ] {
+            assert_eq!(normal_path(path), None, "{path}");
+        }
+    }
+}
