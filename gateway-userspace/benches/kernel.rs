@@ -21,7 +21,7 @@ use gateway_common::{maps::Wrap, verdict::Reason};
 use kernel_support::{
     accuracy, bucket, config,
     frames::{self, SYN, ethernet, ipv4, padded, tcp_from, udp, udp_from},
-    pin_to, plane, prefix, prefixes, verdict,
+    pin_to, plane, prefix, prefixes,
 };
 use serde_json::json;
 
@@ -57,10 +57,13 @@ fn main() {
     let (planes, mut paths) = paths();
     let repeat = if quick { 20_000 } else { 200_000 };
     for path in &paths {
+        // Loaded before, or on a busy machine a token comes back meanwhile.
+        let judge = planes[path.plane].runner("probe_verdict").unwrap();
         // Empties buckets and fills caches.
         path.runner.run(&path.frame, 20_000).unwrap();
         if let Some(expect) = path.expect {
-            assert_eq!(verdict(&planes[path.plane], &path.frame), expect, "{}", path.name);
+            let id = judge.run(&path.frame, 1).unwrap().0;
+            assert_eq!(u8::try_from(id).ok().and_then(Reason::from_id), Some(expect), "{}", path.name);
         }
     }
     for _ in 0..ROUNDS {
