@@ -31,7 +31,6 @@ const NOT_YET: &str = r#"
 85:1 `route.items.allow` is not supported yet
 86:1 `route.items.limit` is not supported yet
 87:1 `route.items.cache` is not supported yet
-88:1 `route.items.compress = true` is not supported yet
 90:14 `route.items.version` is not supported yet
 107:70 `route.carts.rewrite.set.x-forwarded-tenant`: `${consumer.id}` is not supported yet
 108:1 `route.carts.auth` is not supported yet

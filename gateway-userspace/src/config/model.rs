@@ -8,8 +8,8 @@ mod route;
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 pub use route::{
-    Destination, FieldRewrite, HostPattern, Matcher, Mirror, PathPattern, PathRewrite, Pattern, Predicates,
-    Redirect, Respond, Rewrite, Route, Segment, Split, Sticky,
+    Coding, Compress, Cors, Destination, FieldRewrite, HostPattern, Matcher, Mirror, Origin, PathPattern,
+    PathRewrite, Pattern, Predicates, Redirect, Respond, Rewrite, Route, Segment, Split, Sticky,
 };
 
 use super::units::{Place, Prefix, Rate};

@@ -5,9 +5,9 @@ use serde_json::{Map, Value, json};
 use super::{
     flags::toml_string,
     model::{
-        Balance, Bucket, Config, Destination, Health, HealthCheck, Kernel, KernelClass, KernelMode,
-        LimitMode, Listener, LogFormat, LogTarget, Matcher, Mirror, PathRewrite, Rewrite, Route, Service,
-        ServiceTarget, Steer, Target, Upstream,
+        Balance, Bucket, Compress, Config, Cors, Destination, Health, HealthCheck, Kernel, KernelClass,
+        KernelMode, LimitMode, Listener, LogFormat, LogTarget, Matcher, Mirror, PathRewrite, Rewrite, Route,
+        Service, ServiceTarget, Steer, Target, Upstream,
     },
     table::{Kind, ROOT, Section},
     units::{ByteSize, Template, show_byte_rate, show_duration},
@@ -268,10 +268,28 @@ fn route(route: &Route) -> Value {
         ("respond", respond),
         ("redirect", redirect),
         ("rewrite", rewrite(&route.rewrite)),
+        ("cors", route.cors.as_ref().map(cors)),
+        ("compress", route.compress.as_ref().map(compress)),
         ("mirror", route.mirror.as_ref().map(mirror)),
         ("upgrade", Some(json!(route.upgrade))),
         ("early_hints", Some(json!(route.early_hints))),
     ])
+}
+
+fn cors(cors: &Cors) -> Value {
+    json!({
+        "origins": cors.origins.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "methods": cors.methods,
+        "headers": cors.headers,
+        "expose": cors.expose,
+        "credentials": cors.credentials,
+        "max_age": show_duration(cors.max_age),
+    })
+}
+
+fn compress(compress: &Compress) -> Value {
+    let codings: Vec<_> = compress.codings.iter().map(|coding| coding.word()).collect();
+    json!({ "codings": codings, "min": ByteSize(compress.min), "types": compress.types })
 }
 
 fn mirror(mirror: &Mirror) -> Value {

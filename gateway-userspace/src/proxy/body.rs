@@ -15,6 +15,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::{
+    compressed::Compressed,
     connection::ClientState,
     exchange::Exchange,
     shadow::Kept,
@@ -222,6 +223,7 @@ pub enum ResponseBody {
         exchange: Exchange,
     },
     Upstream(UpstreamBody),
+    Compressed(Box<Compressed>),
 }
 
 /// An answer's body as it comes from the upstream.
@@ -246,6 +248,18 @@ impl ResponseBody {
             body.finish();
         }
         ResponseBody::Upstream(body)
+    }
+}
+
+impl ResponseBody {
+    /// The exchange that ends with it.
+    pub fn exchange(&self) -> Option<&Exchange> {
+        match self {
+            ResponseBody::Nothing => None,
+            ResponseBody::Own { exchange, .. } => Some(exchange),
+            ResponseBody::Upstream(body) => Some(&body.exchange),
+            ResponseBody::Compressed(body) => body.exchange(),
+        }
     }
 }
 
@@ -337,6 +351,7 @@ impl Body for ResponseBody {
                 Poll::Ready(body.map(|body| Ok(Frame::data(body))))
             }
             ResponseBody::Upstream(body) => body.poll(cx),
+            ResponseBody::Compressed(body) => body.poll(cx),
         }
     }
 
@@ -345,6 +360,7 @@ impl Body for ResponseBody {
             ResponseBody::Nothing => true,
             ResponseBody::Own { body, .. } => body.as_ref().is_none_or(Bytes::is_empty),
             ResponseBody::Upstream(body) => body.ended(),
+            ResponseBody::Compressed(body) => body.ended(),
         }
     }
 
@@ -354,6 +370,7 @@ impl Body for ResponseBody {
             ResponseBody::Own { body, .. } => {
                 SizeHint::with_exact(body.as_ref().map_or(0, |body| body.len() as u64))
             }
+            ResponseBody::Compressed(_) => SizeHint::default(),
             ResponseBody::Upstream(body) => match &body.connection {
                 Some(connection) => connection.body_size(),
                 None => SizeHint::with_exact(0),

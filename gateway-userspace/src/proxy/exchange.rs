@@ -148,6 +148,12 @@ impl Exchange {
         self.state.record.borrow_mut().bytes_out += n;
     }
 
+    /// So many bytes did not go out as they came, but as others.
+    pub fn replace_bytes_out(&self, came: u64, goes: u64) {
+        let mut record = self.state.record.borrow_mut();
+        record.bytes_out = record.bytes_out.saturating_sub(came) + goes;
+    }
+
     pub fn complete(&self) {
         self.state.record.borrow_mut().complete = true;
     }

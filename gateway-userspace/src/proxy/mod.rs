@@ -7,6 +7,7 @@
 
 mod body;
 mod client_io;
+mod compressed;
 pub mod connection;
 mod exchange;
 mod forward;

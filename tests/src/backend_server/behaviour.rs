@@ -63,6 +63,15 @@ pub fn answer(
             thread::sleep(ms);
             out.full(200, "", &BODY)?;
         }
+        "/text" => {
+            let line = b"The quick brown fox jumps over the lazy dog, again and again.\n";
+            let bytes = request.number("bytes", 10_000) as usize;
+            let body: Vec<u8> = line.iter().copied().cycle().take(bytes).collect();
+            let marked =
+                if request.number("no-transform", 0) > 0 { "cache-control: no-transform\r\n" } else { "" };
+            let fields = "content-type: text/plain; charset=utf-8\r\netag: \"v1\"\r\naccess-control-allow-origin: *\r\n";
+            out.full(200, &format!("{fields}{marked}"), &body)?
+        }
         "/no-length" => {
             out.head(200, "connection: close\r\n")?;
             out.bytes(&BODY)?;

@@ -8,6 +8,7 @@ mod predicates;
 mod rewrite;
 mod route;
 mod service;
+mod shape;
 mod system;
 mod upstream;
 

@@ -9,6 +9,7 @@ mod match_text;
 mod rewrite;
 mod route;
 mod service;
+mod shape;
 mod text;
 mod traffic;
 
