@@ -4,6 +4,7 @@
 //! names resolve, numbers are in range, no two routes tie.
 
 mod route;
+mod tls;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -14,12 +15,15 @@ pub use route::{
 
 use super::units::{Place, Prefix, Rate};
 
+pub use tls::{Alpn, Cert, ClientAuth, Hsts, Secret, Tls, TlsVersion};
+
 /// The whole config.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     pub gateway: Gateway,
     pub kernel: Kernel,
     pub listeners: BTreeMap<String, Listener>,
+    pub certs: BTreeMap<String, Cert>,
     pub upstreams: BTreeMap<String, Upstream>,
     pub routes: BTreeMap<String, Route>,
     pub services: BTreeMap<String, Service>,
@@ -161,7 +165,7 @@ pub struct KernelBlock {
     pub files: Vec<PathBuf>,
 }
 
-/// `[listener.NAME]`: HTTP/1.1 in clear.
+/// `[listener.NAME]`
 #[derive(Debug, Clone, PartialEq)]
 pub struct Listener {
     pub at: Place,
@@ -169,6 +173,11 @@ pub struct Listener {
     pub bind: Bind,
     pub max: ListenerMax,
     pub timeout: ListenerTimeout,
+    /// `None`: in clear.
+    pub tls: Option<Tls>,
+    /// `redirect = "https"`: every request is sent to this port.
+    pub redirect: Option<u16>,
+    pub hsts: Option<Hsts>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

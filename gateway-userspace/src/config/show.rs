@@ -1,13 +1,15 @@
 //! The config in effect, every default written out: as JSON, and as TOML that loads to the same config.
 
+mod listener;
+
 use serde_json::{Map, Value, json};
 
 use super::{
     flags::toml_string,
     model::{
         Balance, Bucket, Compress, Config, Cors, Destination, Health, HealthCheck, Kernel, KernelClass,
-        KernelMode, LimitMode, Listener, LogFormat, LogTarget, Matcher, Mirror, PathRewrite, Rewrite, Route,
-        Service, ServiceTarget, Steer, Target, Upstream,
+        KernelMode, LimitMode, LogFormat, LogTarget, Matcher, Mirror, PathRewrite, Rewrite, Route, Service,
+        ServiceTarget, Steer, Target, Upstream,
     },
     table::{Kind, ROOT, Section},
     units::{ByteSize, Template, show_byte_rate, show_duration},
@@ -30,7 +32,8 @@ pub fn to_json(config: &Config) -> Value {
             },
         },
         "kernel": kernel(&config.kernel),
-        "listener": by_name(&config.listeners, listener),
+        "listener": by_name(&config.listeners, listener::listener),
+        "cert": by_name(&config.certs, listener::cert),
         "upstream": by_name(&config.upstreams, upstream),
         "route": by_name(&config.routes, route),
         "service": by_name(&config.services, service),
@@ -108,22 +111,6 @@ fn bucket(bucket: Bucket) -> Value {
 
 fn byte_bucket(bucket: Bucket) -> Value {
     json!({ "rate": show_byte_rate(bucket.rate), "burst": ByteSize(bucket.burst) })
-}
-
-fn listener(listener: &Listener) -> Value {
-    json!({
-        "bind": listener.bind.to_string(),
-        "max": {
-            "connections": listener.max.connections,
-            "header": ByteSize(listener.max.header as u64),
-            "body": listener.max.body.map_or(json!("unlimited"), |bytes| json!(ByteSize(bytes))),
-        },
-        "timeout": {
-            "header": show_duration(listener.timeout.header),
-            "idle": show_duration(listener.timeout.idle),
-            "body": show_duration(listener.timeout.body),
-        },
-    })
 }
 
 fn upstream(upstream: &Upstream) -> Value {

@@ -213,11 +213,12 @@ impl Record {
 
     fn log(&self, state: &ClientState, started: Instant, us: u64, us_self: u64) {
         let worker = &state.worker;
+        let client = state.client();
         let route = self.route.as_deref();
         worker.log(&access_log::Line {
             at: worker.wall_clock(started),
             id: self.id.as_ref().map_or(b"-", HeaderValue::as_bytes),
-            connection: &state.log_text,
+            connection: &client.log_text,
             request: &self.text,
             status: self.status().as_u16(),
             route: route.map(|route| &*route.name),

@@ -6,18 +6,22 @@
 //!   it ends.
 
 mod body;
+mod client;
 mod client_io;
 mod compressed;
 pub mod connection;
 mod exchange;
 mod forward;
+pub mod front;
 mod handler;
 mod headers;
 mod policed;
 mod problem;
+mod redirect;
 mod reuse;
 mod shadow;
 mod timer;
+mod transport;
 mod tunnel;
 pub mod worker;
 

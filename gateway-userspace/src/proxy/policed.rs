@@ -38,7 +38,8 @@ pub async fn handle(
 ) -> Response<ResponseBody> {
     let id = exchange.id();
     let state = exchange.state.clone();
-    let context = Context { head: &head, client: &state.client_text, id: &id, scheme: "http" };
+    let client = state.kept_client();
+    let context = Context { head: &head, client: &client.text, id: &id, scheme: client.scheme };
     let plan = match Plan::new(policies, &context) {
         Ok(plan) => plan,
         Err(why) => return problem::response(exchange, why),
@@ -130,10 +131,12 @@ fn own(answered: Answered, exchange: Exchange) -> Response<ResponseBody> {
     exchange.answers(answered.status);
     let id = exchange.id();
     let close = exchange.state.body_unread.get();
+    let hsts = exchange.state.listener.hsts.clone();
     let mut response = Response::new(ResponseBody::own(answered.body, exchange));
     *response.status_mut() = answered.status;
     let mut fields: HeaderMap = answered.headers;
     fields.insert(headers::X_REQUEST_ID, id);
+    fields.extend(hsts.map(|hsts| (header::STRICT_TRANSPORT_SECURITY, hsts)));
     if close {
         fields.insert(header::CONNECTION, header::HeaderValue::from_static("close"));
     }
@@ -150,7 +153,8 @@ async fn forward(
     head: request::Parts,
     body: Incoming,
 ) -> Response<ResponseBody> {
-    let chosen = policies.split.as_ref().and_then(|split| split.pick(&head.headers, exchange.state.client));
+    let chosen =
+        policies.split.as_ref().and_then(|split| split.pick(&head.headers, exchange.state.client().addr));
     if let Some(chosen) = chosen {
         exchange.set_upstream(chosen.clone());
     }
@@ -183,7 +187,7 @@ fn copy(mirror: &Mirror, exchange: &Exchange, request: &Outgoing, body: &mut Req
             about: request.about.clone(),
             id: request.id.clone(),
         },
-        client: state.client,
+        client: state.client().addr,
         place,
     };
     match body.is_empty() {

@@ -3,6 +3,7 @@
 mod files;
 mod routes;
 mod services;
+mod tls;
 mod told;
 mod values;
 mod whole;
