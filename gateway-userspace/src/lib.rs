@@ -9,6 +9,7 @@ pub mod kernel;
 mod kernel_log;
 pub mod net;
 pub mod observe;
+pub mod policy;
 pub mod proxy;
 pub mod route;
 pub mod runtime;

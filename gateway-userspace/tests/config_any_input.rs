@@ -32,8 +32,16 @@ methods = ["GET", "POST"]
 headers = { x-canary = "1", x-old = false, x-user = { regex = "^[a-m]" } }
 query = { debug = true }
 to = "items"
+rewrite = { path = "/v2/*", set = { x-id = "${param.id}", host = "a.test" }, remove = ["server"], response = { add = { x-a = "$${b" } } }
 [route.rest]
 to = ["127.0.0.1:3000"]
+rewrite = { path = { regex = "^/a(.*)$", to = "/b${1}" } }
+[route.gone]
+path = "/gone"
+respond = { status = 410, body = "gone", headers = { x-path = "${path}" } }
+[route.moved]
+path = "/moved/*"
+redirect = { to = "https://b.test${uri}", status = 308 }
 [kernel.class.office]
 from = ["10.1.0.0/16"]
 bytes = "10MiB/s"

@@ -98,6 +98,13 @@ fn a_config_in_effect_fits_the_schema() {
         headers = { x-canary = "1", x-user = { regex = "^[a-m]" } }
         query = { debug = true }
         to = "a"
+        rewrite = { path = "/v2/*", set = { x-id = "${id}" }, response = { remove = "server" } }
+        [route.gone]
+        path = "/gone"
+        respond = { status = 410 }
+        [route.moved]
+        path = "/moved"
+        redirect = "https://b.test${uri}"
         [route.rest]
         to = ["127.0.0.1:1"]
         [kernel.class.office]

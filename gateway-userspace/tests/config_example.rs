@@ -33,12 +33,11 @@ const NOT_YET: &str = r#"
 87:1 `route.items.cache` is not supported yet
 88:1 `route.items.compress = true` is not supported yet
 90:14 `route.items.version` is not supported yet
-107:1 `route.carts.rewrite` is not supported yet
+107:70 `route.carts.rewrite.set.x-forwarded-tenant`: `${consumer.id}` is not supported yet
 108:1 `route.carts.auth` is not supported yet
 114:1 `route.chat.auth` is not supported yet
 115:1 `route.chat.limit` is not supported yet
 116:1 `route.chat.ai` is not supported yet
-120:1 `route.maintenance.respond` is not supported yet
 123:8 `limit.per-consumer` is not supported yet
 131:8 `limit.protect-items` is not supported yet
 136:8 `limit.tokens` is not supported yet

@@ -132,7 +132,7 @@ socket = "/tmp/gateway.sock"
 fn five_lines_are_a_config() {
     let config = parse(MINIMAL);
     assert_eq!(config.listeners["web"].bind, Bind::Any(8080));
-    assert_eq!(config.routes["all"].to, "all");
+    assert_eq!(config.routes["all"].to.upstreams(), ["all"]);
     let targets: Vec<String> =
         config.upstreams["all"].targets.iter().map(|target| target.addr.to_string()).collect();
     assert_eq!(targets, ["127.0.0.1:3000", "127.0.0.1:3001"]);
@@ -284,7 +284,7 @@ fn a_file_is_read_with_what_it_includes_and_names() {
     fs::write(at("block.txt"), "# who\n10.0.0.0/8\n\n  192.0.2.1 # one\n10.0.0.0/8\n").expect("written");
 
     let config = config::load(&at("gateway.toml")).unwrap_or_else(|errors| panic!("{errors}"));
-    assert_eq!(config.routes["a"].to, "b");
+    assert_eq!(config.routes["a"].to.upstreams(), ["b"]);
     assert_eq!(config.kernel.block.prefixes.len(), 2);
     assert_eq!(config.files, [at("gateway.toml"), at("conf.d/a.toml"), at("conf.d/b.toml"), at("block.txt")]);
     let again = parse(&config::show(&config));

@@ -52,7 +52,7 @@ mod tests {
             from_flags(&[":8080", "127.0.0.1:81"], &["127.0.0.1:3000", "127.0.0.1:3001"]).expect("valid");
         assert_eq!(config.listeners.keys().collect::<Vec<_>>(), ["web", "web-2"]);
         assert_eq!(config.upstreams["all"].targets.len(), 2);
-        assert_eq!(config.routes["all"].to, "all");
+        assert_eq!(config.routes["all"].to.upstreams(), ["all"]);
     }
 
     #[test]

@@ -7,7 +7,10 @@ mod route;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
-pub use route::{HostPattern, Matcher, PathPattern, Pattern, Predicates, Route, Segment};
+pub use route::{
+    Destination, FieldRewrite, HostPattern, Matcher, PathPattern, PathRewrite, Pattern, Predicates, Redirect,
+    Respond, Rewrite, Route, Segment,
+};
 
 use super::units::{Place, Prefix, Rate};
 

@@ -6,7 +6,7 @@ use super::{
     model::{Bind, HostPattern, PathPattern, Pattern},
     read::read_default,
     table::Section,
-    units::{ByteSize, Percent, Place, Prefix, Rate},
+    units::{ByteSize, Percent, Place, Prefix, Rate, Template},
 };
 
 #[derive(Debug, Clone)]
@@ -31,6 +31,7 @@ pub(crate) enum Value {
     Path(PathPattern),
     Text(String),
     Pattern(Pattern),
+    Template(Template),
     /// A word of a closed list.
     Word(&'static str),
     List(Vec<Node>),
@@ -148,6 +149,7 @@ from_value! {
     HostPattern: Value::Host(value) => Some(value.clone()),
     PathPattern: Value::Path(value) => Some(value.clone()),
     Pattern: Value::Pattern(value) => Some(value.clone()),
+    Template: Value::Template(value) => Some(value.clone()),
     String: Value::Text(value) => Some(value.clone()),
     PathBuf: Value::Text(value) => Some(value.into()),
     &'static str: Value::Word(value) => Some(value),

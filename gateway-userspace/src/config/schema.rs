@@ -34,9 +34,15 @@ fn object(section: &Section) -> Value {
     if !required.is_empty() {
         object["required"] = json!(required);
     }
-    // What may stand in for a missing key is not supported yet, so it is required all the same.
-    for key in section.keys.iter().filter(|key| matches!(key.need, Need::RequiredUnless(_))) {
-        object["required"] = json!([key.name]);
+    // Exactly one of a key and those that may stand in for it.
+    for key in section.keys {
+        let Need::RequiredUnless(others) = key.need else { continue };
+        let supported = others.iter().filter(|other| section.key(other).is_some_and(|key| !key.is_later()));
+        let names: Vec<&str> = std::iter::once(key.name).chain(supported.copied()).collect();
+        match &*names {
+            [only] => object["required"] = json!([only]),
+            _ => object["oneOf"] = names.iter().map(|name| json!({ "required": [name] })).collect(),
+        }
     }
     object
 }

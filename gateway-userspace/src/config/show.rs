@@ -5,11 +5,12 @@ use serde_json::{Map, Value, json};
 use super::{
     flags::toml_string,
     model::{
-        Balance, Bucket, Config, Health, HealthCheck, Kernel, KernelClass, KernelMode, LimitMode, Listener,
-        LogFormat, LogTarget, Matcher, Route, Service, ServiceTarget, Steer, Target, Upstream,
+        Balance, Bucket, Config, Destination, Health, HealthCheck, Kernel, KernelClass, KernelMode,
+        LimitMode, Listener, LogFormat, LogTarget, Matcher, PathRewrite, Rewrite, Route, Service,
+        ServiceTarget, Steer, Target, Upstream,
     },
     table::{Kind, ROOT, Section},
-    units::{ByteSize, show_byte_rate, show_duration},
+    units::{ByteSize, Template, show_byte_rate, show_duration},
 };
 
 /// The config in effect, with the names and forms of the file.
@@ -238,16 +239,62 @@ fn service_target(target: &ServiceTarget) -> Value {
 
 fn route(route: &Route) -> Value {
     let hosts: Vec<String> = route.hosts.iter().map(ToString::to_string).collect();
+    let (mut to, mut respond, mut redirect) = (None, None, None);
+    match &route.to {
+        Destination::Upstream(name) => to = Some(json!(name)),
+        Destination::Respond(fixed) => {
+            respond = Some(some([
+                ("status", Some(json!(fixed.status))),
+                ("body", Some(json!(fixed.body))),
+                ("headers", templates(&fixed.headers)),
+            ]))
+        }
+        Destination::Redirect(there) => {
+            redirect = Some(json!({ "to": there.to.to_string(), "status": there.status }))
+        }
+    }
     some([
         ("host", (!hosts.is_empty()).then(|| json!(hosts))),
         ("path", Some(json!(route.path.to_string()))),
         ("methods", (!route.when.methods.is_empty()).then(|| json!(route.when.methods))),
         ("headers", matchers(&route.when.headers)),
         ("query", matchers(&route.when.query)),
-        ("to", Some(json!(route.to))),
+        ("to", to),
+        ("respond", respond),
+        ("redirect", redirect),
+        ("rewrite", rewrite(&route.rewrite)),
         ("upgrade", Some(json!(route.upgrade))),
         ("early_hints", Some(json!(route.early_hints))),
     ])
+}
+
+fn rewrite(rewrite: &Rewrite) -> Option<Value> {
+    let path = rewrite.path.as_ref().map(|path| match path {
+        PathRewrite::To(to) => json!(to.to_string()),
+        PathRewrite::Replace { regex, to } => json!({ "regex": regex.to_string(), "to": to.to_string() }),
+    });
+    let names = |names: &[String]| (!names.is_empty()).then(|| json!(names));
+    let response = some([
+        ("set", templates(&rewrite.response.set)),
+        ("add", templates(&rewrite.response.add)),
+        ("remove", names(&rewrite.response.remove)),
+    ]);
+    let shown = some([
+        ("path", path),
+        ("set", templates(&rewrite.request.set)),
+        ("add", templates(&rewrite.request.add)),
+        ("remove", names(&rewrite.remove)),
+        (
+            "response",
+            Some(response).filter(|response| response.as_object().is_some_and(|all| !all.is_empty())),
+        ),
+    ]);
+    Some(shown).filter(|shown| shown.as_object().is_some_and(|all| !all.is_empty()))
+}
+
+fn templates(all: &[(String, Template)]) -> Option<Value> {
+    let entries = || all.iter().map(|(name, template)| (name.clone(), json!(template.to_string())));
+    (!all.is_empty()).then(|| Value::Object(entries().collect()))
 }
 
 fn matchers(all: &[(String, Matcher)]) -> Option<Value> {

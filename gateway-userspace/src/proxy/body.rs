@@ -4,10 +4,9 @@
 
 use std::{
     fmt,
-    io::ErrorKind,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
@@ -20,7 +19,10 @@ use super::{
     exchange::Exchange,
     timer::{Expired, Wait},
 };
-use crate::{observe::Why, upstream::connection::Connection};
+use crate::{
+    observe::Why,
+    upstream::http1::{Broken, Connection},
+};
 
 /// The body was cut; why is noted with the exchange.
 #[derive(Debug)]
@@ -48,6 +50,8 @@ pub struct ClientBody {
     /// The upstream's answer must start this long after the request's end.
     first_byte: Duration,
     ended: bool,
+    /// Taken once, and not used.
+    again: Option<Bytes>,
 }
 
 impl RequestBody {
@@ -57,11 +61,25 @@ impl RequestBody {
         }
         let limit = state.listener.config.max.body.unwrap_or(u64::MAX);
         state.body_unread.set(true);
-        RequestBody::Client(ClientBody { incoming, state: state.clone(), limit, first_byte, ended: false })
+        RequestBody::Client(ClientBody {
+            incoming,
+            state: state.clone(),
+            limit,
+            first_byte,
+            ended: false,
+            again: None,
+        })
     }
 
     pub fn is_empty(&self) -> bool {
         matches!(self, RequestBody::Empty)
+    }
+
+    /// Makes `data`, the last frame, the next one again.
+    pub fn push_back(&mut self, data: Bytes) {
+        if let RequestBody::Client(body) = self {
+            body.again = Some(data);
+        }
     }
 }
 
@@ -87,6 +105,9 @@ impl Body for RequestBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         let RequestBody::Client(body) = &mut *self else { return Poll::Ready(None) };
+        if let Some(data) = body.again.take() {
+            return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
         match Pin::new(&mut body.incoming).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 let total = body.state.bytes_in.get() + frame.data_ref().map_or(0, |data| data.len() as u64);
@@ -126,7 +147,7 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             RequestBody::Empty => true,
-            RequestBody::Client(body) => body.incoming.is_end_stream(),
+            RequestBody::Client(body) => body.again.is_none() && body.incoming.is_end_stream(),
         }
     }
 
@@ -159,7 +180,6 @@ pub enum ResponseBody {
 
 /// An answer's body as it comes from the upstream.
 pub struct UpstreamBody {
-    incoming: Incoming,
     /// Taken when the body is whole (it goes back to the pool) or cut (it is closed).
     connection: Option<Box<Connection>>,
     pending_since: Option<Instant>,
@@ -174,21 +194,25 @@ impl ResponseBody {
         ResponseBody::Own { body: Some(body), exchange }
     }
 
-    pub fn upstream(incoming: Incoming, connection: Box<Connection>, exchange: Exchange) -> Self {
-        let mut body = UpstreamBody { incoming, connection: Some(connection), pending_since: None, exchange };
-        if body.incoming.is_end_stream() {
-            body.finish(&mut Context::from_waker(Waker::noop()));
+    pub fn upstream(connection: Box<Connection>, exchange: Exchange) -> Self {
+        let mut body = UpstreamBody { connection: Some(connection), pending_since: None, exchange };
+        if body.ended() {
+            body.finish();
         }
         ResponseBody::Upstream(body)
     }
 }
 
 impl UpstreamBody {
+    fn ended(&self) -> bool {
+        self.connection.as_ref().is_none_or(|connection| connection.body_ended())
+    }
+
     /// The body is whole: the connection goes back to the pool, if it can.
-    fn finish(&mut self, cx: &mut Context<'_>) {
+    fn finish(&mut self) {
         self.exchange.complete();
         if let Some(mut connection) = self.connection.take()
-            && connection.settle(cx)
+            && connection.settle()
         {
             let now = self.exchange.recently();
             self.exchange.with_upstream(|upstream| {
@@ -208,7 +232,7 @@ impl UpstreamBody {
         let Some(connection) = &mut self.connection else {
             return Poll::Ready(None);
         };
-        let Poll::Ready(frame) = connection.poll_body(&mut self.incoming, cx) else {
+        let Poll::Ready(frame) = connection.poll_body(cx) else {
             return self.wait();
         };
         if let Some(since) = self.pending_since.take() {
@@ -219,21 +243,20 @@ impl UpstreamBody {
         match frame {
             Some(Ok(frame)) => {
                 self.exchange.add_bytes_out(frame.data_ref().map_or(0, |data| data.len() as u64));
-                if self.incoming.is_end_stream() {
-                    self.finish(cx);
+                if self.ended() {
+                    self.finish();
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
-            Some(Err(error)) => {
+            Some(Err(broken)) => {
                 let why = self.exchange.state.take_cut();
-                self.cut(why.unwrap_or(if is_garbage(&error) {
-                    Why::UpstreamBadResponse
-                } else {
-                    Why::UpstreamReset
+                self.cut(why.unwrap_or(match broken {
+                    Broken::Malformed => Why::UpstreamBadResponse,
+                    Broken::Closed => Why::UpstreamReset,
                 }))
             }
             None => {
-                self.finish(cx);
+                self.finish();
                 Poll::Ready(None)
             }
         }
@@ -252,12 +275,6 @@ impl UpstreamBody {
         self.pending_since.get_or_insert_with(Instant::now);
         Poll::Pending
     }
-}
-
-/// Whether a body broke off because it cannot be parsed (a bad chunk), not because it ended too early.
-fn is_garbage(error: &hyper::Error) -> bool {
-    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<std::io::Error>());
-    source.is_some_and(|error| matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::InvalidInput))
 }
 
 impl Body for ResponseBody {
@@ -281,7 +298,7 @@ impl Body for ResponseBody {
         match self {
             ResponseBody::Nothing => true,
             ResponseBody::Own { body, .. } => body.as_ref().is_none_or(Bytes::is_empty),
-            ResponseBody::Upstream(body) => body.incoming.is_end_stream(),
+            ResponseBody::Upstream(body) => body.ended(),
         }
     }
 
@@ -291,7 +308,10 @@ impl Body for ResponseBody {
             ResponseBody::Own { body, .. } => {
                 SizeHint::with_exact(body.as_ref().map_or(0, |body| body.len() as u64))
             }
-            ResponseBody::Upstream(body) => body.incoming.size_hint(),
+            ResponseBody::Upstream(body) => match &body.connection {
+                Some(connection) => connection.body_size(),
+                None => SizeHint::with_exact(0),
+            },
         }
     }
 }

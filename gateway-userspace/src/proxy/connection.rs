@@ -22,7 +22,9 @@ use tokio::{io::Interest, net::TcpStream};
 use super::{
     client_io::ClientIo,
     exchange::Record,
-    handler, problem,
+    handler,
+    headers::About,
+    problem,
     reuse::Reuse,
     timer::{Expired, Timer, Wait},
     tunnel::{self, Tunnel},
@@ -56,8 +58,8 @@ pub struct ClientState {
     /// Interim answers to write.
     pub early: RefCell<Vec<u8>>,
     pub tunnel: RefCell<Option<Tunnel>>,
-    /// `Forwarded`, remembered for the host it was made for.
-    pub forwarded: RefCell<Option<(HeaderValue, HeaderValue)>>,
+    /// What upstreams are told of it, kept for the host it was made for.
+    pub about: RefCell<Option<About>>,
     /// The request at hand.
     pub record: RefCell<Record>,
     /// This connection's part of every log line.
@@ -88,7 +90,7 @@ impl ClientState {
             in_request: Cell::new(false),
             early: RefCell::default(),
             tunnel: RefCell::default(),
-            forwarded: RefCell::default(),
+            about: RefCell::default(),
             record: RefCell::default(),
             log_text,
             raw: RefCell::default(),

@@ -93,7 +93,7 @@ impl Exchange {
 
     /// The upstream of the route that took the request.
     pub fn with_upstream<T>(&self, f: impl FnOnce(&Upstream) -> T) -> Option<T> {
-        self.state.record.borrow().route.as_ref().map(|route| f(&route.upstream))
+        self.state.record.borrow().upstream().map(f)
     }
 
     /// Another target is tried.
@@ -120,7 +120,12 @@ impl Exchange {
         record.status = Some(status);
     }
 
-    /// The gateway answers itself.
+    /// The route answers by itself.
+    pub fn answers(&self, status: StatusCode) {
+        self.state.record.borrow_mut().status = Some(status);
+    }
+
+    /// The gateway answers in place of an upstream.
     pub fn refuse(&self, why: Why) {
         let mut record = self.state.record.borrow_mut();
         record.status = Some(why.status());
@@ -151,6 +156,10 @@ fn bytes_of(head: &request::Parts, name: header::HeaderName) -> Option<&[u8]> {
 }
 
 impl Record {
+    fn upstream(&self) -> Option<&Upstream> {
+        self.route.as_ref().and_then(|route| route.upstream.as_deref())
+    }
+
     /// The time from the head's arrival that was not spent waiting for the upstream.
     fn own_time(&self, total: Duration, now: Instant, body_waited: Duration) -> Duration {
         let waited = match (self.sent, self.first_byte) {
@@ -179,12 +188,12 @@ impl Record {
         if let Some(why) = self.why {
             shard.error(why);
         }
-        if let (Some(route), Some(active), Some(sent), Some(first_byte)) =
-            (&self.route, &self.active, self.sent, self.first_byte)
+        if let (Some(upstream), Some(active), Some(sent), Some(first_byte)) =
+            (self.upstream(), &self.active, self.sent, self.first_byte)
         {
             active.target().stats.shards.of(worker).count(self.status());
             let took = first_byte.saturating_duration_since(sent);
-            route.upstream.stats.shards.of(worker).duration.record(micros(took));
+            upstream.stats.shards.of(worker).duration.record(micros(took));
         }
     }
 
@@ -198,7 +207,7 @@ impl Record {
             request: &self.text,
             status: self.status().as_u16(),
             route: route.map(|route| &*route.name),
-            upstream: route.map(|route| &*route.upstream.name),
+            upstream: self.upstream().map(|upstream| &*upstream.name),
             target: self.active.as_ref().map(|active| &*active.target().name),
             tries: self.tries,
             why: self.why,

@@ -3,14 +3,9 @@
 //! Safe means: no byte of the request was sent; or it has no body, its method is idempotent, and a kept connection
 //! closed without answering, as an upstream may do at any time (RFC 9112 section 9.3.1, RFC 9110 section 9.2.2).
 
-use std::{
-    io,
-    sync::{Arc, Mutex, PoisonError},
-    time::Instant,
-};
+use std::{sync::Arc, time::Instant};
 
-use http::{HeaderName, HeaderValue, Method, Request, Response, Uri};
-use hyper::body::Incoming;
+use http::{HeaderMap, Method, StatusCode};
 
 use super::{
     body::RequestBody,
@@ -26,13 +21,13 @@ use crate::{
     },
     upstream::{
         Target, Upstream,
-        connection::{Connection, Failed, connect},
+        http1::{Connection, Failed, Head, Outgoing, connect},
     },
 };
 
-/// An answer's head, its body to be read, and the connection that it comes on.
+/// An answer's head, and the connection that its body comes on.
 pub struct Answer {
-    pub response: Response<Incoming>,
+    pub head: Head,
     pub connection: Box<Connection>,
 }
 
@@ -44,13 +39,26 @@ enum Attempt {
     Failed(Why),
 }
 
-/// The request is taken out of `request` when it is sent, and put back when it turns out that it was not.
+/// A request on its way, and what it needs on all of its ways.
+struct Sent<'a> {
+    upstream: &'a Upstream,
+    exchange: &'a Exchange,
+    request: &'a Outgoing,
+    /// Taken when it is sent, and put back when it turns out that it was not.
+    body: &'a mut RequestBody,
+    /// Who gets the upstream's 103 answers.
+    hints: Option<&'a ClientState>,
+}
+
 pub async fn send(
     upstream: &Upstream,
     exchange: &Exchange,
-    request: &mut Option<Request<RequestBody>>,
+    request: &Outgoing,
+    body: &mut RequestBody,
+    hints: Option<&ClientState>,
 ) -> Result<Answer, Why> {
     let state = &*exchange.state;
+    let mut sent = Sent { upstream, exchange, request, body, hints };
     let mut tried = Tried::default();
     let mut failed = None;
     for _ in 0..=upstream.config.retry.tries {
@@ -60,7 +68,7 @@ pub async fn send(
         }
         let target = active.target().clone();
         exchange.try_target(active);
-        match try_target(upstream, &target, exchange, request).await {
+        match sent.on_target(&target).await {
             Attempt::Answered(answer) => return Ok(answer),
             Attempt::Failed(why) => return Err(why),
             Attempt::NotConnected(why) => failed = Some(why),
@@ -69,33 +77,92 @@ pub async fn send(
     Err(failed.unwrap_or(Why::NoHealthyTarget))
 }
 
-/// One target: a kept connection first, a fresh one if that turns out to be closed or if there is none.
-async fn try_target(
-    upstream: &Upstream,
-    target: &Arc<Target>,
-    exchange: &Exchange,
-    request: &mut Option<Request<RequestBody>>,
-) -> Attempt {
-    let worker = &exchange.state.worker;
-    let mut connection = worker.pool.take(target);
-    loop {
-        let kept = connection.is_some();
-        let on = match connection.take() {
-            Some(kept) => kept,
-            // Boxed: it is rare, and would make every request's future larger.
-            None => match Box::pin(open(upstream, target, exchange)).await {
-                Ok(fresh) => fresh,
-                Err(attempt) => return attempt,
-            },
-        };
-        match on_connection(upstream, exchange, on, request, kept).await {
-            Sent::Answered(answer) => return Attempt::Answered(answer),
-            Sent::Failed(why) => return Attempt::Failed(why),
-            Sent::Again if kept => upstream.stats.shards.of(worker.index).retry(Retry::Stale),
-            // A fresh connection that takes nothing is no different from one that is refused.
-            Sent::Again => return Attempt::NotConnected(Why::UpstreamConnectRefused),
+impl Sent<'_> {
+    /// One target: a kept connection first, a fresh one if that turns out to be closed or if there is none.
+    async fn on_target(&mut self, target: &Arc<Target>) -> Attempt {
+        let worker = &self.exchange.state.worker;
+        let mut connection = worker.pool.take(target);
+        loop {
+            let kept = connection.is_some();
+            let on = match connection.take() {
+                Some(kept) => kept,
+                // Boxed: it is rare, and would make every request's future larger.
+                None => match Box::pin(open(self.upstream, target, self.exchange)).await {
+                    Ok(fresh) => fresh,
+                    Err(attempt) => return attempt,
+                },
+            };
+            match self.on_connection(on, kept).await {
+                Outcome::Answered(answer) => return Attempt::Answered(answer),
+                Outcome::Failed(why) => return Attempt::Failed(why),
+                Outcome::Again if kept => self.upstream.stats.shards.of(worker.index).retry(Retry::Stale),
+                // A fresh connection that takes nothing is no different from one that is refused.
+                Outcome::Again => return Attempt::NotConnected(Why::UpstreamConnectRefused),
+            }
         }
     }
+
+    async fn on_connection(&mut self, mut connection: Box<Connection>, kept: bool) -> Outcome {
+        let state = &*self.exchange.state;
+        let now = Instant::now();
+        self.exchange.sent(now);
+        state.awaiting_head.set(true);
+        state.timer.start(Wait::FirstByte, now + self.upstream.config.timeout.first_byte);
+        let body = std::mem::replace(self.body, RequestBody::Empty);
+        let repeatable = kept && body.is_empty() && is_idempotent(&self.request.head.method);
+        let hints = self.hints;
+        let answer = connection.request(
+            self.request,
+            body,
+            || state.timer.take_expired(),
+            |head| {
+                if let (StatusCode::EARLY_HINTS, Some(state)) = (head.status, hints) {
+                    early_hints(&head.headers, &mut state.early.borrow_mut());
+                }
+            },
+        );
+        let answer = answer.await;
+        state.awaiting_head.set(false);
+        match answer {
+            Ok(Ok(head)) => {
+                state.timer.stop();
+                Outcome::Answered(Answer { head, connection })
+            }
+            Ok(Err(failed)) => self.not_answered(&mut connection, &failed, repeatable),
+            Err(expired) => Outcome::Failed(match expired {
+                Expired::Total => Why::UpstreamTotalTimeout,
+                Expired::Wait(Wait::RequestBody) => Why::BodyTimeout,
+                Expired::Wait(_) => Why::UpstreamFirstByteTimeout,
+            }),
+        }
+    }
+
+    fn not_answered(&mut self, connection: &mut Connection, failed: &Failed, repeatable: bool) -> Outcome {
+        if let Some(why) = self.exchange.state.take_cut() {
+            return Outcome::Failed(why);
+        }
+        tracing::debug!(target = %connection.target().name, ?failed, "no answer");
+        match failed {
+            Failed::Closed { received: false } => {
+                if connection.untouched()
+                    && let Some(body) = connection.take_unsent_body()
+                {
+                    *self.body = body;
+                    return Outcome::Again;
+                }
+                if repeatable { Outcome::Again } else { Outcome::Failed(Why::UpstreamReset) }
+            }
+            Failed::Closed { received: true } | Failed::Cut => Outcome::Failed(Why::UpstreamReset),
+            Failed::Malformed => Outcome::Failed(Why::UpstreamBadResponse),
+        }
+    }
+}
+
+enum Outcome {
+    Answered(Answer),
+    /// It can be sent again: nothing was sent of it, or it may be repeated and got no answer.
+    Again,
+    Failed(Why),
 }
 
 /// Opens a connection, within `timeout.connect`.
@@ -110,7 +177,7 @@ async fn open(
     let worker = state.worker.index;
     let made = state.timer.bound(async {
         let stream = connect(target.addr).await?;
-        Connection::handshake(stream, target.clone(), worker).await.map_err(io::Error::other)
+        std::io::Result::Ok(Connection::new(stream, target.clone(), worker))
     });
     let made = made.await;
     exchange.connected(began.elapsed());
@@ -133,72 +200,6 @@ async fn open(
     }
 }
 
-enum Sent {
-    Answered(Answer),
-    /// It can be sent again, and is back in its place: nothing was sent of it, or it may be repeated and got no answer.
-    Again,
-    Failed(Why),
-}
-
-async fn on_connection(
-    upstream: &Upstream,
-    exchange: &Exchange,
-    mut connection: Box<Connection>,
-    request: &mut Option<Request<RequestBody>>,
-    kept: bool,
-) -> Sent {
-    let state = &*exchange.state;
-    let Some(sending) = request.take() else { return Sent::Failed(Why::UpstreamReset) };
-    let now = Instant::now();
-    exchange.sent(now);
-    state.awaiting_head.set(true);
-    state.timer.start(Wait::FirstByte, now + upstream.config.timeout.first_byte);
-    let repeatable = kept && sending.body().is_empty() && is_idempotent(sending.method());
-    let hints = sending.extensions().get::<EarlyHints>().cloned();
-    let answer = connection.request(sending, repeatable, || {
-        if let Some(hints) = &hints {
-            hints.move_to(state);
-        }
-        state.timer.take_expired()
-    });
-    let answer = answer.await;
-    state.awaiting_head.set(false);
-    match answer {
-        Ok(Ok(response)) => {
-            if let Some(hints) = &hints {
-                hints.move_to(state);
-            }
-            state.timer.stop();
-            Sent::Answered(Answer { response, connection })
-        }
-        Ok(Err(failed)) => not_answered(state, &connection, failed, request),
-        Err(expired) => Sent::Failed(match expired {
-            Expired::Total => Why::UpstreamTotalTimeout,
-            Expired::Wait(Wait::RequestBody) => Why::BodyTimeout,
-            Expired::Wait(_) => Why::UpstreamFirstByteTimeout,
-        }),
-    }
-}
-
-fn not_answered(
-    state: &ClientState,
-    connection: &Connection,
-    failed: Failed,
-    request: &mut Option<Request<RequestBody>>,
-) -> Sent {
-    if let Some(why) = state.take_cut() {
-        return Sent::Failed(why);
-    }
-    *request = failed.unsent.or_else(|| connection.unanswered().and_then(|bytes| rebuild(&bytes)));
-    if request.is_some() {
-        return Sent::Again;
-    }
-    let error = &failed.error;
-    tracing::debug!(target = %connection.target().name, %error, "no answer");
-    let garbage = error.is_parse() || error.is_parse_too_large();
-    Sent::Failed(if garbage { Why::UpstreamBadResponse } else { Why::UpstreamReset })
-}
-
 /// RFC 9110 section 9.2.2.
 fn is_idempotent(method: &Method) -> bool {
     matches!(
@@ -207,67 +208,20 @@ fn is_idempotent(method: &Method) -> bool {
     )
 }
 
-/// A request without a body, from the bytes that were sent of it.
-fn rebuild(bytes: &[u8]) -> Option<Request<RequestBody>> {
-    let mut fields = vec![httparse::EMPTY_HEADER; 256];
-    let mut parsed = httparse::Request::new(&mut fields);
-    if !parsed.parse(bytes).ok()?.is_complete() {
-        return None;
-    }
-    let mut request = Request::new(RequestBody::Empty);
-    *request.method_mut() = Method::from_bytes(parsed.method?.as_bytes()).ok()?;
-    *request.uri_mut() = parsed.path?.parse::<Uri>().ok()?;
-    for field in parsed.headers.iter() {
-        let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
-        request.headers_mut().append(name, HeaderValue::from_bytes(field.value).ok()?);
-    }
-    Some(request)
-}
-
-/// 103 answers as they come, in wire format. hyper wants a callback that could run on any thread.
-#[derive(Clone, Default)]
-struct EarlyHints(Arc<Mutex<Vec<u8>>>);
-
-impl EarlyHints {
-    fn move_to(&self, state: &ClientState) {
-        state.early.borrow_mut().append(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
-    }
-}
-
-/// Makes the upstream's 103 answers (RFC 8297) go on to the client. The final answer is not affected.
-pub fn collect_early_hints(request: &mut Request<RequestBody>) {
-    let hints = EarlyHints::default();
-    let into = hints.0.clone();
-    hyper::ext::on_informational(request, move |interim| {
-        if interim.status() != http::StatusCode::EARLY_HINTS {
-            return;
+/// A 103 answer (RFC 8297) in wire format, to go on to the client before the final one.
+fn early_hints(headers: &HeaderMap, into: &mut Vec<u8>) {
+    into.extend_from_slice(b"HTTP/1.1 103 Early Hints\r\n");
+    for (name, value) in headers {
+        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+            into.extend_from_slice(part);
         }
-        let mut into = into.lock().unwrap_or_else(PoisonError::into_inner);
-        into.extend_from_slice(b"HTTP/1.1 103 Early Hints\r\n");
-        for (name, value) in interim.headers() {
-            into.extend_from_slice(name.as_ref());
-            into.extend_from_slice(b": ");
-            into.extend_from_slice(value.as_bytes());
-            into.extend_from_slice(b"\r\n");
-        }
-        into.extend_from_slice(b"\r\n");
-    });
-    request.extensions_mut().insert(hints);
+    }
+    into.extend_from_slice(b"\r\n");
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_request_is_rebuilt_from_its_bytes() {
-        let request = rebuild(b"GET /a?b=c HTTP/1.1\r\nhost: x\r\nx-a: 1\r\nx-a: 2\r\n\r\n").unwrap();
-        assert_eq!(request.method(), Method::GET);
-        assert_eq!(request.uri(), "/a?b=c");
-        assert_eq!(request.headers().get_all("x-a").iter().count(), 2);
-        assert!(request.body().is_empty());
-        assert!(rebuild(b"GET / HTTP/1.1\r\nhost: x\r\n").is_none());
-    }
 
     #[test]
     fn only_methods_that_may_be_repeated_are() {

@@ -10,13 +10,17 @@ use super::{
     connection::ClientState,
     exchange::Exchange,
     forward::{self, Answer},
-    headers, problem,
+    headers, policed, problem,
     tunnel::Tunnel,
 };
 use crate::{
     observe::Why,
     route::Asked,
     runtime::{Route, Snapshot},
+    upstream::{
+        Upstream,
+        http1::{self, Head, Outgoing, Switch},
+    },
 };
 
 pub async fn handle(
@@ -34,16 +38,37 @@ pub async fn handle(
         return Ok(no_route(&snapshot, exchange, &head));
     };
     exchange.set_route(&route);
-    let (mut request, upgrade) = prepare(&snapshot, &route, &exchange, head, body);
-    let answer = forward::send(&route.upstream, &exchange, &mut request).await;
-    Ok(match answer {
-        Ok(answer) => match (answer.response.status(), upgrade) {
-            (StatusCode::SWITCHING_PROTOCOLS, true) => self::upgrade(&snapshot, answer, exchange),
+    if let Some(policies) = &route.policies {
+        // Boxed: the future of requests without policies stays small.
+        return Ok(Box::pin(policed::handle(&snapshot, &route, policies, exchange, head, body)).await);
+    }
+    // A route without policies has an upstream.
+    let Some(upstream) = &route.upstream else { return Ok(problem::response(exchange, Why::NoRoute)) };
+    let (request, body) = prepare(&snapshot, &route, upstream, &exchange, head, body);
+    Ok(forward(&snapshot, &route, upstream, exchange, request, body).await)
+}
+
+/// Sends the request on and brings the answer back.
+pub async fn forward(
+    snapshot: &Snapshot,
+    route: &Route,
+    upstream: &Upstream,
+    exchange: Exchange,
+    request: Outgoing,
+    mut body: RequestBody,
+) -> Response<ResponseBody> {
+    let hints = (route.early_hints && request.head.version == Version::HTTP_11).then_some(&*exchange.state);
+    let answer = forward::send(upstream, &exchange, &request, &mut body, hints).await;
+    let upgrade = matches!(request.switch, Switch::Upgrade(_));
+    http1::recycle(request.head.headers);
+    match answer {
+        Ok(answer) => match (answer.head.status, upgrade) {
+            (StatusCode::SWITCHING_PROTOCOLS, true) => self::upgrade(snapshot, answer, exchange),
             (StatusCode::SWITCHING_PROTOCOLS, false) => problem::response(exchange, Why::UpstreamBadResponse),
-            _ => deliver(&snapshot, answer, exchange),
+            _ => deliver(snapshot, answer, exchange),
         },
         Err(why) => problem::response(exchange, why),
-    })
+    }
 }
 
 /// What hyper lets through and an intermediary must not: RFC 9112 section 3.2 and RFC 9110 section 9.3.6.
@@ -83,52 +108,56 @@ fn no_route(snapshot: &Snapshot, exchange: Exchange, head: &request::Parts) -> R
     response
 }
 
-/// The request as it goes upstream, and whether it asks for another protocol. `None` once it is sent.
-fn prepare(
+/// The request as it goes upstream.
+pub fn prepare(
     snapshot: &Snapshot,
     route: &Route,
+    upstream: &Upstream,
     exchange: &Exchange,
     mut head: request::Parts,
     body: Incoming,
-) -> (Option<Request<RequestBody>>, bool) {
+) -> (Outgoing, RequestBody) {
     let state = &exchange.state;
-    let timeout = &route.upstream.config.timeout;
+    let timeout = &upstream.config.timeout;
     if let Some(total) = timeout.total {
         state.timer.set_total(Some(exchange.started() + total));
     }
-    let upgrade = headers::wanted_upgrade(&head, &route.upgrade);
-    headers::to_upstream(&mut head, upgrade.as_ref(), state, exchange, snapshot);
-    let takes_interim = head.version == Version::HTTP_11;
-    head.version = Version::HTTP_11;
-    // What hyper attached for its own upgrades is of no use upstream.
-    head.extensions.clear();
+    let switch = headers::switch(&head, &route.upgrade);
+    headers::remove_listed(&mut head.headers);
+    let about = headers::about(state, head.headers.get(header::HOST), snapshot);
     let body = RequestBody::new(body, state, timeout.first_byte);
-    let mut request = Request::from_parts(head, body);
-    if route.early_hints && takes_interim {
-        forward::collect_early_hints(&mut request);
-    }
-    (Some(request), upgrade.is_some())
+    (Outgoing { head, switch, about, id: exchange.id() }, body)
 }
 
 /// Streams the upstream's answer to the client.
 fn deliver(snapshot: &Snapshot, answer: Answer, exchange: Exchange) -> Response<ResponseBody> {
-    let (mut head, body) = answer.response.into_parts();
+    let Answer { head, connection } = answer;
     exchange.answered(head.status);
-    headers::to_client(&mut head, None, &exchange, snapshot);
-    head.version = Version::HTTP_11;
-    head.extensions.clear();
-    Response::from_parts(head, ResponseBody::upstream(body, answer.connection, exchange))
+    let head = response(snapshot, head, None, &exchange);
+    head.map(|()| ResponseBody::upstream(connection, exchange))
+}
+
+/// An upstream's head, fit for the client.
+fn response(
+    snapshot: &Snapshot,
+    head: Head,
+    upgrade: Option<&HeaderValue>,
+    exchange: &Exchange,
+) -> Response<()> {
+    let mut response = Response::new(());
+    *response.status_mut() = head.status;
+    *response.headers_mut() = head.headers;
+    headers::to_client(response.headers_mut(), upgrade, exchange, snapshot);
+    response
 }
 
 /// Passes a 101 on and leaves both sockets to a tunnel, which the connection starts once the 101 is written.
 fn upgrade(snapshot: &Snapshot, answer: Answer, exchange: Exchange) -> Response<ResponseBody> {
-    let (mut head, _) = answer.response.into_parts();
+    let Answer { head, connection } = answer;
     exchange.answered(head.status);
-    let protocol = head.headers.get(http::header::UPGRADE).cloned();
-    headers::to_client(&mut head, protocol.as_ref(), &exchange, snapshot);
-    head.version = Version::HTTP_11;
-    head.extensions.clear();
+    let protocol = head.headers.get(header::UPGRADE).cloned();
+    let response = response(snapshot, head, protocol.as_ref(), &exchange);
     let state = exchange.state.clone();
-    *state.tunnel.borrow_mut() = Some(Tunnel::new(*answer.connection, exchange));
-    Response::from_parts(head, ResponseBody::Nothing)
+    *state.tunnel.borrow_mut() = Some(Tunnel::new(*connection, exchange));
+    response.map(|()| ResponseBody::Nothing)
 }

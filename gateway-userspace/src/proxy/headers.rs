@@ -3,20 +3,15 @@
 //! RFC 9110 sections 7.6.1 (Connection) and 7.6.3 (Via), RFC 7239 (Forwarded). No proxy in front is trusted yet, so
 //! whatever a client says of itself in `X-Forwarded-*` or `Forwarded` is replaced.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, net::IpAddr, rc::Rc};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Uri, header, request, response, uri::PathAndQuery};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, header, request, uri::PathAndQuery};
 
 use super::{connection::ClientState, exchange::Exchange};
-use crate::{config::units::normal_path, observe::Why, runtime::Snapshot};
+use crate::{config::units::normal_path, observe::Why, runtime::Snapshot, upstream::http1::Switch};
 
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
-const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
@@ -55,7 +50,7 @@ fn make_origin_form(head: &mut request::Parts) -> Result<(), Why> {
 }
 
 /// Letters, digits, dots, dashes and underscores with an optional port, or a bracketed IPv6 address.
-fn valid_host(host: &[u8]) -> bool {
+pub fn valid_host(host: &[u8]) -> bool {
     let (name, port) = match host.iter().rposition(|byte| *byte == b':') {
         Some(colon) if !host.ends_with(b"]") => (&host[..colon], Some(&host[colon + 1..])),
         _ => (host, None),
@@ -76,20 +71,19 @@ fn valid_host(host: &[u8]) -> bool {
 pub fn normalise_path(head: &mut request::Parts) -> Result<(), Why> {
     let normal = normal_path(head.uri.path()).ok_or(Why::BadRequest)?;
     if let Cow::Owned(path) = normal {
-        set_path(head, path)?;
+        head.uri = with_path(&head.uri, path)?;
     }
     Ok(())
 }
 
 /// Another path with the same query.
-pub fn set_path(head: &mut request::Parts, mut path: String) -> Result<(), Why> {
-    if let Some(query) = head.uri.query() {
+pub fn with_path(uri: &Uri, mut path: String) -> Result<Uri, Why> {
+    if let Some(query) = uri.query() {
         path.push('?');
         path.push_str(query);
     }
     let path = PathAndQuery::from_maybe_shared(Bytes::from(path)).map_err(|_| Why::BadRequest)?;
-    head.uri = Uri::from(path);
-    Ok(())
+    Ok(Uri::from(path))
 }
 
 /// A body's length is told in one way only (RFC 9112 section 6.1 and 6.3). hyper lets Transfer-Encoding override and
@@ -106,8 +100,17 @@ pub fn check_framing(head: &request::Parts, raw: &[u8]) -> Result<(), Why> {
     if only_chunked && !has_length { Ok(()) } else { Err(Why::BadRequest) }
 }
 
+/// What the client asks to switch to and may, or that it takes trailers.
+pub fn switch(head: &request::Parts, allowed: &[String]) -> Switch {
+    match wanted_upgrade(head, allowed) {
+        Some(protocol) => Switch::Upgrade(protocol),
+        None if head.headers.contains_key(header::TE) && accepts_trailers(&head.headers) => Switch::Trailers,
+        None => Switch::No,
+    }
+}
+
 /// The protocol that the client asks to switch to, if the route allows it.
-pub fn wanted_upgrade(head: &request::Parts, allowed: &[String]) -> Option<HeaderValue> {
+fn wanted_upgrade(head: &request::Parts, allowed: &[String]) -> Option<HeaderValue> {
     if allowed.is_empty() || head.version != http::Version::HTTP_11 {
         return None;
     }
@@ -135,8 +138,6 @@ struct Found {
     transfer_encoding: bool,
     upgrade: bool,
     expect: bool,
-    /// `X-Real-IP` or `X-Forwarded-Port`.
-    claims: bool,
 }
 
 impl Found {
@@ -159,7 +160,6 @@ impl Found {
                 header::EXPECT => found.expect = true,
                 _ if *name == KEEP_ALIVE => found.keep_alive = true,
                 _ if *name == PROXY_CONNECTION => found.proxy_connection = true,
-                _ if *name == X_REAL_IP || *name == X_FORWARDED_PORT => found.claims = true,
                 _ => {}
             }
         }
@@ -187,11 +187,12 @@ impl Found {
 }
 
 /// Removes what `Connection` lists, except what routing and framing stand on: naming it there is an attack.
-fn remove_listed(headers: &mut HeaderMap) {
-    if headers.get(header::CONNECTION).is_some_and(|value| value == "keep-alive" || value == "close")
-        && headers.get_all(header::CONNECTION).iter().count() == 1
-    {
-        return;
+pub fn remove_listed(headers: &mut HeaderMap) {
+    let mut options = headers.get_all(header::CONNECTION).iter();
+    match (options.next(), options.next()) {
+        (None, _) => return,
+        (Some(only), None) if only == "keep-alive" || only == "close" => return,
+        _ => {}
     }
     let listed: Vec<HeaderName> = connection_tokens(headers)
         .filter(|token| !token.is_empty())
@@ -204,83 +205,62 @@ fn remove_listed(headers: &mut HeaderMap) {
     }
 }
 
-/// Makes a client's head fit to be sent upstream.
-pub fn to_upstream(
-    head: &mut request::Parts,
-    upgrade: Option<&HeaderValue>,
-    state: &ClientState,
-    exchange: &Exchange,
-    snapshot: &Snapshot,
-) {
-    let headers = &mut head.headers;
-    let found = Found::of(headers);
-    let trailers = found.te && accepts_trailers(headers);
-    found.remove(headers);
-    if let Some(protocol) = upgrade {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        headers.insert(header::UPGRADE, protocol.clone());
-    } else if trailers {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
-        headers.insert(header::TE, HeaderValue::from_static("trailers"));
-    }
-    if found.claims {
-        headers.remove(X_REAL_IP);
-        headers.remove(X_FORWARDED_PORT);
-    }
-    headers.insert(X_FORWARDED_FOR, state.client_text.clone());
-    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
-    let host = headers.get(header::HOST).cloned();
-    match &host {
-        Some(host) => headers.insert(X_FORWARDED_HOST, host.clone()),
-        None => headers.remove(X_FORWARDED_HOST),
-    };
-    headers.insert(header::FORWARDED, forwarded(state, host.as_ref()));
-    headers.append(header::VIA, snapshot.via.clone());
-    headers.insert(X_REQUEST_ID, exchange.id());
-}
-
 fn accepts_trailers(headers: &HeaderMap) -> bool {
     let mut codings =
         headers.get_all(header::TE).iter().flat_map(|te| te.as_bytes().split(|byte| *byte == b','));
     codings.any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
 }
 
-/// `for=192.0.2.1;proto=http;host=a.example` (RFC 7239 section 4). Clients seldom change the host on a connection.
-fn forwarded(state: &ClientState, host: Option<&HeaderValue>) -> HeaderValue {
-    let mut kept = state.forwarded.borrow_mut();
-    if let (Some((kept_host, value)), Some(host)) = (&*kept, host)
+/// The lines that tell an upstream of the client and of us.
+pub struct About {
+    host: HeaderValue,
+    via: HeaderValue,
+    lines: Rc<[u8]>,
+}
+
+/// `X-Forwarded-*`, `Forwarded` (RFC 7239 section 4) and `Via` in wire format. Clients seldom change the host on a
+/// connection, so the last ones are kept.
+pub fn about(state: &ClientState, host: Option<&HeaderValue>, snapshot: &Snapshot) -> Rc<[u8]> {
+    let mut kept = state.about.borrow_mut();
+    if let (Some(About { host: kept_host, via, lines }), Some(host)) = (&*kept, host)
         && kept_host == host
+        && *via == snapshot.via
     {
-        return value.clone();
+        return lines.clone();
     }
-    let node =
-        if state.client.is_ipv6() { format!("\"[{}]\"", state.client) } else { state.client.to_string() };
-    let mut text = format!("for={node};proto=http");
-    if let Some(host) = host.and_then(|host| host.to_str().ok()) {
-        let is_token = host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%".contains(&byte));
-        text.push_str(&if is_token { format!(";host={host}") } else { format!(";host=\"{host}\"") });
-    }
-    let value = HeaderValue::from_maybe_shared(Bytes::from(text)).unwrap_or(HeaderValue::from_static(""));
+    let text = host.and_then(|host| host.to_str().ok());
+    let lines: Rc<[u8]> = lines(state.client, text, &snapshot.via).into();
     if let Some(host) = host {
-        *kept = Some((host.clone(), value.clone()));
+        *kept = Some(About { host: host.clone(), via: snapshot.via.clone(), lines: lines.clone() });
     }
-    value
+    lines
+}
+
+fn lines(client: IpAddr, host: Option<&str>, via: &HeaderValue) -> Vec<u8> {
+    let node = if client.is_ipv6() { format!("\"[{client}]\"") } else { client.to_string() };
+    let (mut named, mut forwarded) = (String::new(), String::new());
+    if let Some(host) = host {
+        let is_token = host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%".contains(&byte));
+        forwarded = if is_token { format!(";host={host}") } else { format!(";host=\"{host}\"") };
+        named = format!("x-forwarded-host: {host}\r\n");
+    }
+    let mut lines = format!(
+        "x-forwarded-for: {client}\r\nx-forwarded-proto: http\r\n{named}forwarded: for={node};proto=http{forwarded}\r\nvia: "
+    )
+    .into_bytes();
+    lines.extend_from_slice(via.as_bytes());
+    lines.extend_from_slice(b"\r\n");
+    lines
 }
 
 /// Makes an upstream's head fit to be sent to the client. `upgrade`: the protocol that is switched to.
 pub fn to_client(
-    head: &mut response::Parts,
+    headers: &mut HeaderMap,
     upgrade: Option<&HeaderValue>,
     exchange: &Exchange,
     snapshot: &Snapshot,
 ) {
-    let headers = &mut head.headers;
-    let found = Found::of(headers);
-    if found.transfer_encoding {
-        // Transfer-Encoding overrides it (RFC 9112 section 6.3), so it says nothing true.
-        headers.remove(header::CONTENT_LENGTH);
-    }
-    found.remove(headers);
+    Found::of(headers).remove(headers);
     if let Some(protocol) = upgrade {
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(header::UPGRADE, protocol.clone());
@@ -355,6 +335,22 @@ mod tests {
         let twice = head(http::Request::post("/").header("transfer-encoding", "gzip, chunked"));
         assert!(check_framing(&twice, with("transfer-encoding: gzip, chunked").as_bytes()).is_err());
         assert!(check_framing(&head(http::Request::get("/")), b"").is_ok());
+    }
+
+    #[test]
+    fn upstreams_are_told_of_the_client() {
+        let told = |client: &str, host| {
+            let via = HeaderValue::from_static("1.1 gateway");
+            String::from_utf8(lines(client.parse().unwrap(), host, &via)).unwrap()
+        };
+        assert_eq!(
+            told("192.0.2.1", Some("a.example")),
+            "x-forwarded-for: 192.0.2.1\r\nx-forwarded-proto: http\r\nx-forwarded-host: a.example\r\n\
+             forwarded: for=192.0.2.1;proto=http;host=a.example\r\nvia: 1.1 gateway\r\n"
+        );
+        let six = told("2001:db8::1", Some("a:8080"));
+        assert!(six.contains("forwarded: for=\"[2001:db8::1]\";proto=http;host=\"a:8080\"\r\n"), "{six}");
+        assert!(!told("192.0.2.1", None).contains("host"));
     }
 
     #[test]

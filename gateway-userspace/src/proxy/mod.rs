@@ -12,10 +12,11 @@ mod exchange;
 mod forward;
 mod handler;
 mod headers;
+mod policed;
 mod problem;
 mod reuse;
 mod timer;
 mod tunnel;
 pub mod worker;
 
-pub use body::RequestBody;
+pub use body::{Cut, RequestBody};

@@ -7,7 +7,7 @@ use tokio::{
 };
 
 use super::exchange::Exchange;
-use crate::upstream::connection::Connection;
+use crate::upstream::http1::Connection;
 
 /// A 101 was received from an upstream and is being passed on.
 pub struct Tunnel {

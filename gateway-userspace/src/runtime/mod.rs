@@ -12,8 +12,9 @@ use std::{
 use http::HeaderValue;
 
 use crate::{
-    config::model::{self, Config},
+    config::model::{self, Config, Destination},
     observe::stats::{ListenerStats, NO_ROUTE, Registry, RouteStats},
+    policy::Policies,
     route::{Router, Takes},
     service::Services,
     upstream::Upstream,
@@ -47,7 +48,10 @@ pub struct Listener {
 #[derive(Debug)]
 pub struct Route {
     pub name: Arc<str>,
-    pub upstream: Arc<Upstream>,
+    /// `None`: the policies say where requests go, or answer them.
+    pub upstream: Option<Arc<Upstream>>,
+    /// `None`: the route only forwards.
+    pub policies: Option<Box<Policies>>,
     /// Lower-case protocol names.
     pub upgrade: Vec<String>,
     pub early_hints: bool,
@@ -87,11 +91,7 @@ impl Snapshot {
         let routes: Vec<(&model::Route, Arc<Route>)> = config
             .routes
             .iter()
-            .filter_map(|(name, route)| {
-                // `config::load` made sure that the upstream exists.
-                let upstream = upstreams.get(&route.to)?.clone();
-                Some((route, Arc::new(Route::new(name, route, upstream, &listeners, registry))))
-            })
+            .map(|(name, route)| (route, Arc::new(Route::new(name, route, &upstreams, &listeners, registry))))
             .collect();
         let router = Router::new(routes.iter().map(|(route, compiled)| (Takes::of(route), compiled.clone())));
         let via = HeaderValue::from_str(&format!("1.1 {}", pseudonym(&config.gateway.name)))
@@ -136,7 +136,7 @@ impl Route {
     fn new(
         name: &str,
         config: &model::Route,
-        upstream: Arc<Upstream>,
+        upstreams: &BTreeMap<String, Arc<Upstream>>,
         listeners: &BTreeMap<String, Arc<Listener>>,
         registry: &Registry,
     ) -> Self {
@@ -146,7 +146,12 @@ impl Route {
             .collect();
         Route {
             name: name.into(),
-            upstream,
+            // `config::load` made sure that it exists.
+            upstream: match &config.to {
+                Destination::Upstream(name) => upstreams.get(name).cloned(),
+                Destination::Respond(_) | Destination::Redirect(_) => None,
+            },
+            policies: Policies::new(config),
             upgrade: config.upgrade.clone(),
             early_hints: config.early_hints,
             only: if stats.len() == 1 { stats.values().next().cloned() } else { None },

@@ -2,10 +2,8 @@
 //!
 //! [`Upstream`] and [`Target`] are shared by all workers; a [`pool::Pool`] and its connections belong to one.
 
-pub mod connection;
 pub mod health;
-mod inline_waker;
-pub mod io;
+pub mod http1;
 pub mod operator;
 pub mod pool;
 

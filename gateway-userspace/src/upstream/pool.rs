@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Target, connection::Connection};
+use super::{Target, http1::Connection};
 
 /// Indexed by the targets' slots. Targets come with configs, so it stays small.
 #[derive(Default)]

@@ -71,3 +71,95 @@ gateway.toml:8:8: route `b` takes the same requests (any host, path "/~u") as ro
   hint: the most specific route wins, so give one of them another host or path, or one more of `methods`, `headers` and `query`"#,
     );
 }
+
+#[test]
+fn a_rewrite_says_what_is_wrong_with_it_and_where() {
+    says(
+        &with_upstream(
+            r#"[route.a]
+path = "/a/{id}"
+to = "u"
+[route.a.rewrite]
+path = "/b/*"
+set = { connection = "close", x-a = "${param.ID}", x-b = "${hots}", x-c = "a\r\nb", x-d = "${1}" }
+add = { host = "b.test", x-e = "${header.x" }
+remove = ["content-length", "host"]
+[route.b]
+path = "/b"
+to = "u"
+rewrite = { path = { regex = "^/(b)", to = "/${2}" }, response = { set = { te = "x" } } }
+[route.c]
+path = "/c"
+to = "u"
+rewrite = { path = "c", set = { x-a = "ü", x-b = " a" } }
+"#,
+        ),
+        r#"
+gateway.toml:9:8: `rewrite.path`: the route's path "/a/{id}" has no `*`
+  hint: `*` stands for what the route's own `*` took
+gateway.toml:10:9: the field `connection` is the gateway's own business
+  hint: it frames the message, belongs to one connection only or is how logs are found
+gateway.toml:10:31: `set.x-a`: the route's path "/a/{id}" has no parameter "ID"
+  hint: did you mean `${param.id}`?
+gateway.toml:10:58: `route.a.rewrite.set.x-b`: "${hots}" is not a variable
+  hint: did you mean `${host}`?
+gateway.toml:10:75: `route.a.rewrite.set.x-c`: a field's value cannot have '\r' in it
+  hint: only visible ASCII characters and spaces
+gateway.toml:10:85: `set.x-d`: `${1}` is a group of a regular expression, and here is none
+  hint: groups are counted from 1 by their opening parentheses; 0 is the whole match
+gateway.toml:11:9: the field `host` is the gateway's own business
+  hint: use `rewrite.set` for another host
+gateway.toml:11:32: `route.a.rewrite.add.x-e`: "${header.x" has a `${` without a `}`
+  hint: write `$${` for a `${` that is meant as it is
+gateway.toml:12:11: the field `content-length` is the gateway's own business
+  hint: it frames the message, belongs to one connection only or is how logs are found
+gateway.toml:12:29: the field `host` is the gateway's own business
+  hint: use `rewrite.set` for another host
+gateway.toml:16:44: `rewrite.path.to`: the regular expression has no group 2
+  hint: groups are counted from 1 by their opening parentheses; 0 is the whole match
+gateway.toml:16:76: the field `te` is the gateway's own business
+  hint: it frames the message, belongs to one connection only or is how logs are found
+gateway.toml:20:20: `route.c.rewrite.path`: expected a path such as "/internal/*", found "c"
+  hint: a path starts with a slash
+gateway.toml:20:39: `route.c.rewrite.set.x-a`: a field's value cannot have 'ü' in it
+  hint: only visible ASCII characters and spaces
+gateway.toml:20:50: `route.c.rewrite.set.x-b`: the spaces around " a" would not be sent"#,
+    );
+}
+
+#[test]
+fn a_route_leads_to_one_place_only() {
+    says(
+        &with_upstream(
+            r#"[route.a]
+path = "/a"
+to = "u"
+respond = { status = 200 }
+[route.b]
+path = "/b"
+redirect = { to = "example.com", status = 304 }
+[route.c]
+path = "/c"
+redirect = { to = "/x", status = 305 }
+rewrite = { path = "/y" }
+[route.d]
+path = "/d"
+respond = { status = 204, body = "x" }
+[route.e]
+path = "/e"
+redirect = "//evil.test"
+"#,
+        ),
+        r#"
+gateway.toml:8:1: `respond` and `to` (at gateway.toml:7:6) both answer this route's requests
+  hint: leave one of them out
+gateway.toml:11:19: `route.b.redirect.to`: expected a URL such as "https://www.example.com${uri}", found "example.com"
+  hint: it starts with "https://", "http://", "${scheme}://" or "/"
+gateway.toml:14:34: 305 is no redirect
+  hint: use 301, 302, 303, 307 or 308
+gateway.toml:15:20: `rewrite.path` changes what an upstream sees, and this route has none
+gateway.toml:18:34: an answer with status 204 has no body
+gateway.toml:21:12: `route.e.redirect`: expected a URL such as "https://www.example.com${uri}", found "//evil.test"
+  hint: it starts with "https://", "http://", "${scheme}://" or "/""#,
+    );
+}

@@ -5,6 +5,7 @@ mod kernel;
 mod listener;
 mod overlap;
 mod predicates;
+mod rewrite;
 mod route;
 mod service;
 mod system;

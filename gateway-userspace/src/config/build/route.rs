@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use super::{
     distinct,
     predicates::{predicates, ties},
-    upstream,
+    rewrite, upstream,
 };
 use crate::config::{
     error::{Problem, ProblemKind, Problems, did_you_mean},
-    model::{Route, Upstream},
+    model::{Destination, PathPattern, Route, Upstream},
     node::{Fields, Value},
     table::{Kind, ROOT, Section},
     units::quote,
@@ -26,7 +26,9 @@ pub(super) fn routes(
     let mut whole = Vec::new();
     for (name, fields) in root.named("route") {
         let before = problems.count();
-        let to = to(&name, &fields, declared, upstreams, problems);
+        let path: PathPattern = fields.or_default("path");
+        let to = rewrite::answer(&fields, &path, problems)
+            .or_else(|| to(&name, &fields, declared, upstreams, problems).map(Destination::Upstream));
         let hosts = distinct(&fields, "host", fields.get("host").unwrap_or_default(), problems, |host| {
             format!("host \"{host}\"")
         });
@@ -37,9 +39,10 @@ pub(super) fn routes(
         let route = Route {
             at: fields.at.clone(),
             hosts,
-            path: fields.or_default("path"),
+            rewrite: rewrite::rewrite(&fields, &path, problems),
+            path,
             when: predicates(&fields, problems),
-            to: to.unwrap_or_default(),
+            to: to.unwrap_or(Destination::Upstream(String::new())),
             upgrade,
             early_hints: fields.or_default("early_hints"),
         };

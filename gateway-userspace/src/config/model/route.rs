@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::config::units::Place;
+use crate::config::units::{Place, Template};
 
 /// `[route.NAME]`
 #[derive(Debug, Clone, PartialEq)]
@@ -13,12 +13,75 @@ pub struct Route {
     /// Default `/*`.
     pub path: PathPattern,
     pub when: Predicates,
-    /// A key of `Config::upstreams`: for `to = [..]` an anonymous upstream is added there, named as the route.
-    pub to: String,
+    pub to: Destination,
+    pub rewrite: Rewrite,
     /// `upgrade = ["websocket"]`: lower-case protocol names that may be upgraded to. Default: none.
     pub upgrade: Vec<String>,
     /// Pass 103 (Early Hints) on to the client. Default false.
     pub early_hints: bool,
+}
+
+/// Where a route leads.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Destination {
+    /// A key of `Config::upstreams`: for `to = [..]` an anonymous upstream is added there, named as the route.
+    Upstream(String),
+    Respond(Respond),
+    Redirect(Redirect),
+}
+
+impl Destination {
+    /// Those that requests may go to.
+    pub fn upstreams(&self) -> Vec<&str> {
+        match self {
+            Destination::Upstream(name) => vec![name],
+            Destination::Respond(_) | Destination::Redirect(_) => Vec::new(),
+        }
+    }
+}
+
+/// `respond = { status, body, headers }`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Respond {
+    /// 200..=599. Default 200.
+    pub status: u16,
+    pub body: String,
+    /// By lower-case name.
+    pub headers: Vec<(String, Template)>,
+}
+
+/// `redirect = "https://new.example${uri}"`, or `{ to, status }`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Redirect {
+    pub to: Template,
+    /// 301, 302, 303, 307 or 308. Default 307.
+    pub status: u16,
+}
+
+/// `rewrite = { path, set, add, remove, response }`
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Rewrite {
+    pub path: Option<PathRewrite>,
+    pub request: FieldRewrite,
+    pub response: FieldRewrite,
+    /// Taken out of both.
+    pub remove: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum PathRewrite {
+    /// `path = "/internal/*"`
+    To(Template),
+    /// `path = { regex, to }`: the first match is replaced.
+    Replace { regex: Pattern, to: Template },
+}
+
+/// What becomes of header fields, by lower-case name: first `remove`, then `set`, then `add`.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct FieldRewrite {
+    pub set: Vec<(String, Template)>,
+    pub add: Vec<(String, Template)>,
+    pub remove: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -6,6 +6,7 @@
 
 mod core;
 mod match_text;
+mod rewrite;
 mod route;
 mod service;
 mod text;
@@ -42,7 +43,7 @@ pub(crate) struct Key {
 pub(crate) enum Need {
     Optional,
     Required,
-    /// Not missed when one of these keys, not supported yet, is there in its place.
+    /// Not missed when one of these keys is there in its place.
     RequiredUnless(&'static [&'static str]),
 }
 

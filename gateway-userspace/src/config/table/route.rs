@@ -3,6 +3,7 @@
 use super::{
     Key, Kind, Section,
     match_text::{FIELD_NAME, MATCHED_VALUE, METHOD, QUERY_NAME, REGEX},
+    rewrite::{LOCATION, REDIRECT, RESPOND, REWRITE},
     text::{HOST, PATH, PROTOCOL, UPSTREAM_NAME},
     traffic::TARGET_OR_TABLE,
 };
@@ -52,6 +53,13 @@ pub(super) static ROUTE: Section = Section {
         )
         .required_unless(&["respond", "redirect", "version"]),
         Key::new(
+            "redirect",
+            Kind::Either(&[Kind::Text(&LOCATION), Kind::Table(&REDIRECT)]),
+            "Answer with a redirect, in place of `to`.",
+        ),
+        Key::new("respond", Kind::Table(&RESPOND), "Answer without an upstream, in place of `to`."),
+        Key::new("rewrite", Kind::Table(&REWRITE), "Change the request or the response."),
+        Key::new(
             "upgrade",
             Kind::List { of: &Kind::Text(&PROTOCOL), min: 0, one: true },
             "Protocols that a connection may be upgraded to, such as \"websocket\".",
@@ -64,9 +72,6 @@ pub(super) static ROUTE: Section = Section {
         Key::not_yet("limit", "L7 limits."),
         Key::not_yet("cache", "Keep responses."),
         Key::not_yet("version", "API versions."),
-        Key::not_yet("rewrite", "Change the request or the response."),
-        Key::not_yet("respond", "Answer without an upstream."),
-        Key::not_yet("redirect", "Answer with a redirect."),
         Key::not_yet("mirror", "Send a copy elsewhere."),
         Key::not_yet("cors", "Cross-origin requests."),
         Key::not_yet("timeout", "Time limits of this route's own."),

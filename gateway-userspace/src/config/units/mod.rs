@@ -8,6 +8,7 @@ mod path;
 mod pattern;
 mod prefix;
 mod quantity;
+mod template;
 
 use std::{fmt, path::PathBuf, sync::Arc};
 
@@ -18,6 +19,7 @@ pub use duration::{HumanDuration, parse_duration, show_duration};
 pub use path::normal_path;
 pub use prefix::Prefix;
 pub use quantity::{ByteSize, Percent, Rate, parse_byte_rate, show_byte_rate};
+pub use template::{Part, Template, Variable};
 
 /// Where something stands in a config file; lines and columns start at 1, columns count characters.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,0 +1,132 @@
+//! A request of a route with policies: what [`super::handler`] tells, with what they add.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, Response, header, request};
+use hyper::body::Incoming;
+
+use super::{
+    body::ResponseBody,
+    exchange::Exchange,
+    handler::{self, prepare},
+    headers, problem,
+};
+use crate::{
+    observe::Why,
+    policy::{
+        Policies,
+        answer::Answered,
+        rewrite::{Changes, Rewrite},
+        template::Context,
+    },
+    runtime::{Route, Snapshot},
+    upstream::http1::Outgoing,
+};
+
+pub async fn handle(
+    snapshot: &Snapshot,
+    route: &Arc<Route>,
+    policies: &Policies,
+    exchange: Exchange,
+    head: request::Parts,
+    body: Incoming,
+) -> Response<ResponseBody> {
+    let id = exchange.id();
+    let state = exchange.state.clone();
+    let context = Context { head: &head, client: &state.client_text, id: &id, scheme: "http" };
+    let plan = match Plan::new(policies, &context) {
+        Ok(plan) => plan,
+        Err(why) => return problem::response(exchange, why),
+    };
+    let mut response = match plan.answer {
+        Some(answered) => own(answered, exchange),
+        None => forward(snapshot, route, exchange, plan.request, head, body).await,
+    };
+    plan.response.apply(response.headers_mut());
+    response
+}
+
+/// Everything that the policies say of one request, before any of it is done.
+struct Plan<'a> {
+    answer: Option<Answered>,
+    request: RequestChanges<'a>,
+    response: Changes<'a>,
+}
+
+#[derive(Default)]
+struct RequestChanges<'a> {
+    path: Option<String>,
+    fields: Changes<'a>,
+}
+
+impl<'a> Plan<'a> {
+    fn new(policies: &'a Policies, context: &Context<'_>) -> Result<Self, Why> {
+        let rewrite = policies.rewrite.as_ref();
+        Ok(Plan {
+            answer: policies.answer.as_ref().map(|answer| answer.answer(context)),
+            request: match rewrite {
+                Some(rewrite) => RequestChanges::new(rewrite, context)?,
+                None => RequestChanges::default(),
+            },
+            response: rewrite.map(|rewrite| rewrite.response.fill(context)).unwrap_or_default(),
+        })
+    }
+}
+
+impl<'a> RequestChanges<'a> {
+    fn new(rewrite: &'a Rewrite, context: &Context<'_>) -> Result<Self, Why> {
+        let path = rewrite.path(context).map_err(|_| Why::BadRequest)?;
+        Ok(RequestChanges { path, fields: rewrite.request.fill(context) })
+    }
+
+    fn apply(mut self, request: &mut Outgoing) -> Result<(), Why> {
+        let Outgoing { head, about, .. } = request;
+        if let Some(path) = self.path {
+            head.uri = headers::with_path(&head.uri, path)?;
+        }
+        let ours = self.fields.take_vouched();
+        if !ours.is_empty() {
+            *about = [about, &*ours].concat().into();
+        }
+        self.fields.apply(&mut head.headers);
+        // What a client sent may have been put into it.
+        match head.headers.get(header::HOST) {
+            Some(host) if !headers::valid_host(host.as_bytes()) => Err(Why::BadRequest),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// An answer of the route's own.
+fn own(answered: Answered, exchange: Exchange) -> Response<ResponseBody> {
+    exchange.answers(answered.status);
+    let id = exchange.id();
+    let close = exchange.state.body_unread.get();
+    let mut response = Response::new(ResponseBody::own(answered.body, exchange));
+    *response.status_mut() = answered.status;
+    let mut fields: HeaderMap = answered.headers;
+    fields.insert(headers::X_REQUEST_ID, id);
+    if close {
+        fields.insert(header::CONNECTION, header::HeaderValue::from_static("close"));
+    }
+    *response.headers_mut() = fields;
+    response
+}
+
+async fn forward(
+    snapshot: &Snapshot,
+    route: &Arc<Route>,
+    exchange: Exchange,
+    changes: RequestChanges<'_>,
+    head: request::Parts,
+    body: Incoming,
+) -> Response<ResponseBody> {
+    let Some(upstream) = route.upstream.clone() else {
+        return problem::response(exchange, Why::NoHealthyTarget);
+    };
+    let (mut request, body) = prepare(snapshot, route, &upstream, &exchange, head, body);
+    if let Err(why) = changes.apply(&mut request) {
+        return problem::response(exchange, why);
+    }
+    handler::forward(snapshot, route, &upstream, exchange, request, body).await
+}

@@ -1,0 +1,305 @@
+//! One HTTP/1.1 connection to a target, used by one request at a time and polled by that request's task.
+//!
+//! hyper's client is a task of its own behind channels, made for requests from anywhere. Here the request's task writes
+//! and reads itself, so an answer wakes it directly, nothing is handed between tasks, and a head is written from where
+//! it lies. See docs/performance.md for what that gains.
+
+mod body;
+mod head;
+mod request;
+
+use std::{
+    cell::{Cell, RefCell},
+    future::poll_fn,
+    io,
+    net::SocketAddr,
+    pin::pin,
+    sync::Arc,
+    task::{Context, Poll, Waker, ready},
+};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, Method, StatusCode};
+use http_body::{Frame, SizeHint};
+use tokio::{io::AsyncReadExt, net::TcpStream};
+
+use self::{body::Decoder, request::Sending};
+pub use self::{
+    head::{Head, Malformed},
+    request::{Outgoing, SendFailed, Switch},
+};
+use super::Target;
+use crate::proxy::RequestBody;
+
+/// Bytes that are read at once.
+const READ: usize = 64 * 1024;
+
+/// Up to this many bytes are copied out of the buffer they were read into, so that they do not keep all of it.
+const COPIED: usize = 4096;
+
+thread_local! {
+    /// What is read goes here first. A worker's connections share it: between reads it holds nothing.
+    static INPUT: RefCell<BytesMut> = RefCell::new(BytesMut::new());
+    /// The header map of a request that was answered: the next answer uses its memory.
+    static SPARE: Cell<Option<HeaderMap>> = const { Cell::new(None) };
+}
+
+/// Leaves a map's memory for a later answer's header.
+pub fn recycle(mut headers: HeaderMap) {
+    headers.clear();
+    SPARE.set(Some(headers));
+}
+
+/// The length of most kept heads; more is given back.
+fn spare() -> HeaderMap {
+    SPARE.take().filter(|map| map.capacity() <= 64).unwrap_or_default()
+}
+
+pub struct Connection {
+    stream: TcpStream,
+    sending: Sending,
+    /// Received and not used yet.
+    input: Bytes,
+    decoder: Decoder,
+    asked: Method,
+    /// Some of the answer's head came.
+    received: bool,
+    keep_alive: bool,
+    write_failed: bool,
+    gauge: Gauge,
+}
+
+/// Why a request got no answer on this connection.
+#[derive(Debug)]
+pub enum Failed {
+    /// The connection ended. `received`: after the beginning of an answer.
+    Closed { received: bool },
+    /// That is no HTTP.
+    Malformed,
+    /// The request's own body was cut.
+    Cut,
+}
+
+/// Why a body broke off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Broken {
+    Closed,
+    Malformed,
+}
+
+/// Opens a TCP connection. The caller bounds the time.
+pub async fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(addr).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+impl Connection {
+    pub fn new(stream: TcpStream, target: Arc<Target>, worker: usize) -> Self {
+        Connection {
+            stream,
+            sending: Sending::default(),
+            input: Bytes::new(),
+            decoder: Decoder::Done,
+            asked: Method::GET,
+            received: false,
+            keep_alive: true,
+            write_failed: false,
+            gauge: Gauge::new(target, worker),
+        }
+    }
+
+    /// Moves it between the gauges of idle and busy connections.
+    pub fn count_idle(&self, idle: bool) {
+        self.gauge.set_idle(idle);
+    }
+
+    pub fn target(&self) -> &Arc<Target> {
+        &self.gauge.target
+    }
+
+    /// Sends a request and waits for its answer's head, or until `limit` says that it has been long enough. The body
+    /// may go on being sent while the answer comes. `interim` is shown 1xx answers.
+    pub async fn request<E>(
+        &mut self,
+        request: &Outgoing,
+        body: RequestBody,
+        mut limit: impl FnMut() -> Option<E>,
+        mut interim: impl FnMut(Head),
+    ) -> Result<Result<Head, Failed>, E> {
+        self.asked.clone_from(&request.head.method);
+        self.received = false;
+        self.sending.begin(request, body);
+        poll_fn(|cx| match self.poll_head(cx, &mut interim) {
+            Poll::Ready(head) => Poll::Ready(Ok(head)),
+            Poll::Pending => limit().map_or(Poll::Pending, |over| Poll::Ready(Err(over))),
+        })
+        .await
+    }
+
+    /// The body of a request that failed, if it can be sent again as it was: nothing of it was taken.
+    pub fn take_unsent_body(&mut self) -> Option<RequestBody> {
+        self.sending.take_body()
+    }
+
+    /// Not a byte of the request went out.
+    pub fn untouched(&self) -> bool {
+        self.sending.untouched()
+    }
+
+    fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        interim: &mut impl FnMut(Head),
+    ) -> Poll<Result<Head, Failed>> {
+        if let Err(failed) = self.poll_sending(cx) {
+            match failed {
+                SendFailed::Body(_) => return Poll::Ready(Err(Failed::Cut)),
+                // It may have answered before it stopped listening.
+                SendFailed::Socket(_) => self.broken(),
+            }
+        }
+        loop {
+            if !self.input.is_empty() {
+                match head::parse(&self.input, &self.asked, spare()) {
+                    Err(Malformed) => return Poll::Ready(Err(Failed::Malformed)),
+                    Ok(Some((head, length))) => {
+                        let _ = self.input.split_to(length);
+                        if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
+                            interim(head);
+                            continue;
+                        }
+                        self.decoder = Decoder::new(head.framing);
+                        self.keep_alive = head.keep_alive;
+                        return Poll::Ready(Ok(head));
+                    }
+                    Ok(None) => {}
+                }
+            }
+            match ready!(self.poll_read(cx)) {
+                Ok(0) | Err(_) => return Poll::Ready(Err(Failed::Closed { received: self.received })),
+                Ok(_) => self.received = true,
+            }
+        }
+    }
+
+    /// Goes on with the request. A socket that takes no more now is no failure.
+    fn poll_sending(&mut self, cx: &mut Context<'_>) -> Result<(), SendFailed> {
+        if self.sending.done() {
+            return Ok(());
+        }
+        match self.sending.poll(&mut self.stream, cx) {
+            Poll::Ready(result) => result,
+            Poll::Pending => Ok(()),
+        }
+    }
+
+    /// The rest of the request cannot be sent, and so no other on this connection. An answer may still come.
+    fn broken(&mut self) {
+        self.sending.give_up();
+        self.write_failed = true;
+    }
+
+    /// Reads more behind `input`. How many bytes came.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        INPUT.with_borrow_mut(|buffer| {
+            buffer.clear();
+            buffer.reserve(READ);
+            buffer.extend_from_slice(&self.input);
+            let n = ready!(pin!(self.stream.read_buf(buffer)).poll(cx))?;
+            let all = buffer.len();
+            self.input =
+                if all <= COPIED { Bytes::copy_from_slice(buffer) } else { buffer.split_to(all).freeze() };
+            Poll::Ready(Ok(n))
+        })
+    }
+
+    /// The next frame of the answer's body.
+    pub fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        if self.poll_sending(cx).is_err() {
+            self.broken();
+        }
+        loop {
+            match self.decoder.decode(&mut self.input) {
+                Ok(Some(frame)) => return Poll::Ready(Some(Ok(frame))),
+                Err(Malformed) => return Poll::Ready(Some(Err(Broken::Malformed))),
+                Ok(None) if self.decoder.done() => return Poll::Ready(None),
+                Ok(None) => {}
+            }
+            match ready!(self.poll_read(cx)) {
+                Ok(0) if matches!(self.decoder, Decoder::UntilClose) => {
+                    self.decoder = Decoder::Done;
+                    self.keep_alive = false;
+                }
+                Ok(0) | Err(_) => return Poll::Ready(Some(Err(Broken::Closed))),
+                Ok(_) => {}
+            }
+        }
+    }
+
+    pub fn body_ended(&self) -> bool {
+        self.decoder.done()
+    }
+
+    pub fn body_size(&self) -> SizeHint {
+        self.decoder.size_hint()
+    }
+
+    /// After an answer was read to its end: whether another request can be sent. Bytes behind the answer belong to no
+    /// request: whoever sends them cannot be trusted to tell answers apart.
+    pub fn settle(&mut self) -> bool {
+        self.sending.rest();
+        let whole = self.decoder.done() && self.sending.done() && self.input.is_empty();
+        self.input = Bytes::new();
+        whole && self.keep_alive && !self.write_failed
+    }
+
+    /// Whether a kept connection is still open, as far as its socket's events tell. No system call where they say
+    /// nothing.
+    pub fn alive(&mut self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        match self.stream.poll_read_ready(&mut cx) {
+            Poll::Pending => true,
+            // An event, but was it for bytes? Those would be an answer to nothing.
+            Poll::Ready(Ok(())) => {
+                matches!(self.stream.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+            }
+            Poll::Ready(Err(_)) => false,
+        }
+    }
+
+    /// After a 101: the socket, and what was read beyond the head.
+    pub fn into_upgraded(self) -> (TcpStream, Bytes) {
+        (self.stream, self.input)
+    }
+}
+
+/// Counts a connection as busy or idle for as long as it lives.
+struct Gauge {
+    target: Arc<Target>,
+    worker: usize,
+    idle: Cell<bool>,
+}
+
+impl Gauge {
+    fn new(target: Arc<Target>, worker: usize) -> Self {
+        target.stats.shards.of(worker).busy.add(1);
+        Gauge { target, worker, idle: Cell::new(false) }
+    }
+
+    fn set_idle(&self, idle: bool) {
+        if self.idle.replace(idle) != idle {
+            let shard = self.target.stats.shards.of(self.worker);
+            let step = if idle { 1 } else { -1 };
+            shard.idle.add(step);
+            shard.busy.add(-step);
+        }
+    }
+}
+
+impl Drop for Gauge {
+    fn drop(&mut self) {
+        self.set_idle(false);
+        self.target.stats.shards.of(self.worker).busy.add(-1);
+    }
+}
