@@ -7,7 +7,10 @@
 //!    likely wrong than so many endpoints at once, and the few that are left would drown.
 //! 3. Of those, the ones in our own zone, as long as enough of the zone is healthy.
 
-use super::{Endpoint, table::{Share, divisor}};
+use super::{
+    Endpoint,
+    table::{Share, divisor},
+};
 
 /// What of an upstream's config decides who takes part.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -23,8 +23,8 @@ use gateway_common::{hash, source::Address};
 
 pub use group::{Group, Rules};
 pub use latency::PeakEwma;
-pub use table::Table;
 use table::Share;
+pub use table::Table;
 
 use crate::config::model::Balance;
 
@@ -98,12 +98,7 @@ pub struct Balancer {
 }
 
 impl Balancer {
-    pub fn new(
-        kind: Balance,
-        bounded_load: Option<f64>,
-        rules: Rules,
-        endpoints: &[impl Endpoint],
-    ) -> Self {
+    pub fn new(kind: Balance, bounded_load: Option<f64>, rules: Rules, endpoints: &[impl Endpoint]) -> Self {
         let table = ArcSwap::from_pointee(Table::Empty);
         let balancer = Balancer {
             kind,

@@ -3,6 +3,7 @@
 //! Nothing is buffered: a frame is read when the other side has taken the last one.
 
 use std::{
+    cell::{Cell, RefCell},
     fmt,
     pin::Pin,
     rc::Rc,
@@ -40,6 +41,53 @@ impl std::error::Error for Cut {}
 pub enum RequestBody {
     Empty,
     Client(ClientBody),
+    /// A body that was sent before.
+    Copy(Bytes),
+}
+
+/// Larger bodies are not sent twice.
+const MAX_COPY: usize = 64 * 1024;
+
+/// A copy of a body, made while it is sent.
+#[derive(Debug, Default)]
+pub struct Copied {
+    bytes: RefCell<Vec<u8>>,
+    state: Cell<CopyState>,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum CopyState {
+    #[default]
+    Partial,
+    Whole,
+    /// Too large, or with trailers.
+    Lost,
+}
+
+impl Copied {
+    /// The body, if all of it came and fitted.
+    pub fn whole(&self) -> Option<Bytes> {
+        (self.state.get() == CopyState::Whole).then(|| Bytes::copy_from_slice(&self.bytes.borrow()))
+    }
+
+    fn add(&self, frame: &Frame<Bytes>) {
+        let mut bytes = self.bytes.borrow_mut();
+        match frame.data_ref() {
+            Some(data) if self.state.get() == CopyState::Partial && bytes.len() + data.len() <= MAX_COPY => {
+                bytes.extend_from_slice(data);
+            }
+            _ => {
+                *bytes = Vec::new();
+                self.state.set(CopyState::Lost);
+            }
+        }
+    }
+
+    fn end(&self) {
+        if self.state.get() == CopyState::Partial {
+            self.state.set(CopyState::Whole);
+        }
+    }
 }
 
 /// A request's body as it comes from the client, counted and limited.
@@ -52,6 +100,7 @@ pub struct ClientBody {
     ended: bool,
     /// Taken once, and not used.
     again: Option<Bytes>,
+    copy: Option<Rc<Copied>>,
 }
 
 impl RequestBody {
@@ -68,6 +117,7 @@ impl RequestBody {
             first_byte,
             ended: false,
             again: None,
+            copy: None,
         })
     }
 
@@ -77,8 +127,17 @@ impl RequestBody {
 
     /// Makes `data`, the last frame, the next one again.
     pub fn push_back(&mut self, data: Bytes) {
-        if let RequestBody::Client(body) = self {
-            body.again = Some(data);
+        match self {
+            RequestBody::Client(body) => body.again = Some(data),
+            RequestBody::Empty | RequestBody::Copy(_) => *self = RequestBody::Copy(data),
+        }
+    }
+
+    /// Where a copy will be, once the body is sent. `None`: there is nothing to send.
+    pub fn copy(&mut self) -> Option<Rc<Copied>> {
+        match self {
+            RequestBody::Client(body) => Some(body.copy.get_or_insert_default().clone()),
+            RequestBody::Empty | RequestBody::Copy(_) => None,
         }
     }
 }
@@ -91,6 +150,11 @@ impl ClientBody {
 
     /// From now on it is the upstream that is waited for.
     fn await_answer(&self) {
+        if self.ended
+            && let Some(copy) = &self.copy
+        {
+            copy.end();
+        }
         if self.state.awaiting_head.get() {
             self.state.timer.start(Wait::FirstByte, Instant::now() + self.first_byte);
         } else {
@@ -104,7 +168,14 @@ impl Body for RequestBody {
     type Error = Cut;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
-        let RequestBody::Client(body) = &mut *self else { return Poll::Ready(None) };
+        let body = match &mut *self {
+            RequestBody::Client(body) => body,
+            RequestBody::Empty => return Poll::Ready(None),
+            RequestBody::Copy(bytes) => {
+                let bytes = std::mem::take(bytes);
+                return Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))));
+            }
+        };
         if let Some(data) = body.again.take() {
             return Poll::Ready(Some(Ok(Frame::data(data))));
         }
@@ -114,6 +185,9 @@ impl Body for RequestBody {
                 body.state.bytes_in.set(total);
                 if total > body.limit {
                     return Poll::Ready(Some(Err(body.cut(Why::BodyTooLarge))));
+                }
+                if let Some(copy) = &body.copy {
+                    copy.add(&frame);
                 }
                 body.ended = body.incoming.is_end_stream();
                 body.await_answer();
@@ -147,6 +221,7 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             RequestBody::Empty => true,
+            RequestBody::Copy(bytes) => bytes.is_empty(),
             RequestBody::Client(body) => body.again.is_none() && body.incoming.is_end_stream(),
         }
     }
@@ -154,6 +229,7 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             RequestBody::Empty => SizeHint::with_exact(0),
+            RequestBody::Copy(bytes) => SizeHint::with_exact(bytes.len() as u64),
             RequestBody::Client(body) => body.incoming.size_hint(),
         }
     }
