@@ -14,6 +14,7 @@ pub mod proxy;
 pub mod route;
 pub mod runtime;
 pub mod service;
+pub mod tls;
 pub mod upstream;
 
 /// The commit this was built from, or "unknown".

@@ -36,6 +36,13 @@ rewrite = { path = "/v2/*", set = { x-id = "${param.id}", host = "a.test" }, rem
 [route.rest]
 to = ["127.0.0.1:3000"]
 rewrite = { path = { regex = "^/a(.*)$", to = "/b${1}" } }
+[route.canary]
+path = "/canary"
+to = { items = 95, other = 5 }
+sticky = "cookie:uid"
+mirror = { to = "other", share = "1.5%", body = "1KiB" }
+[upstream.other]
+to = "10.0.0.3:80"
 [route.gone]
 path = "/gone"
 respond = { status = 410, body = "gone", headers = { x-path = "${path}" } }

@@ -27,7 +27,7 @@ fn the_schema_knows_keys_defaults_and_restarts() {
     assert_eq!(listener["required"], serde_json::json!(["bind"]));
     assert_eq!(listener["additionalProperties"], false);
     assert_eq!(listener["properties"]["max"]["properties"]["connections"]["default"], 100_000);
-    assert_eq!(listener["properties"]["tls"]["not"], serde_json::json!({}));
+    assert_eq!(listener["properties"]["real_ip"]["not"], serde_json::json!({}));
 }
 
 /// The part of JSON Schema that the schema uses, checked against a value. Patterns are left to the units' own tests.
@@ -99,6 +99,11 @@ fn a_config_in_effect_fits_the_schema() {
         query = { debug = true }
         to = "a"
         rewrite = { path = "/v2/*", set = { x-id = "${id}" }, response = { remove = "server" } }
+        [route.canary]
+        path = "/canary"
+        to = { a = 95, b = 5 }
+        sticky = "ip"
+        mirror = { to = "b", share = "1%" }
         [route.gone]
         path = "/gone"
         respond = { status = 410 }

@@ -6,16 +6,13 @@ use std::path::Path;
 use gateway::config::{self, ProblemKind};
 
 const NOT_YET: &str = r#"
-29:1 `listener.http.redirect` is not supported yet
 33:20 `listener.https.protocols = "h2"` is not supported yet
 33:26 `listener.https.protocols = "h3"` is not supported yet
-34:1 `listener.https.tls` is not supported yet
+34:22 `listener.https.tls.cert = "auto"` is not supported yet
 35:1 `listener.https.real_ip` is not supported yet
 36:72 `listener.https.max.streams` is not supported yet
 41:1 `listener.partners.proxy_protocol` is not supported yet
-42:1 `listener.partners.tls` is not supported yet
 44:2 `acme` is not supported yet
-49:7 `cert.partners` is not supported yet
 68:43 `upstream.items-v2.pool.max` is not supported yet
 68:55 `upstream.items-v2.pool.queue` is not supported yet
 71:1 `upstream.carts.dns` is not supported yet

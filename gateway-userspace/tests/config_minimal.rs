@@ -6,7 +6,7 @@ use gateway::config::{
     self,
     model::{
         Balance, Bind, Config, Forward, HealthCheck, HostPattern, KernelMode, L4Balance, L4Protocol,
-        LimitMode, LogTarget, ServiceLimit, Steer,
+        LimitMode, LogTarget, Secret, ServiceLimit, Steer, TlsVersion,
     },
     units::Place,
 };
@@ -50,6 +50,19 @@ syn_cookies = { above = "10k/s" }
 class.office = { from = ["10.2.0.0/16", "10.1.0.0/16"], packets = "100k/s", bytes = "1KB/s" }
 class."odd.name" = { from = "2001:db8::/32", new = "5/m", mode = "soft" }
 
+[cert.main]
+chain = "main.pem"
+key = { credential = "tls-key" }
+[cert.spare]
+chain = "/etc/spare.pem"
+key = { env = "SPARE_KEY" }
+[listener.secure]
+bind = ":443"
+tls = { cert = ["main", "spare"], min = "1.3", alpn = ["http/1.1"], client_ca = "ca.pem", client = "request" }
+hsts = { max_age = "365d", subdomains = true, preload = true }
+[listener.redirected]
+bind = ":8088"
+redirect = "https"
 [listener.web]
 bind = ":80"
 protocols = ["h1"]
@@ -223,6 +236,10 @@ fn every_key_is_read() {
     assert_eq!(config.kernel.limit.exempt.len(), 3);
     assert_eq!(config.listeners["web"].max.body, None);
     assert_eq!(config.listeners["odd.name"].max.body, Some(1000));
+    assert_eq!(config.listeners["redirected"].redirect, Some(443));
+    let tls = config.listeners["secure"].tls.as_ref().expect("written");
+    assert_eq!((tls.min, tls.client.as_ref().map(|client| client.required)), (TlsVersion::V13, Some(false)));
+    assert_eq!(config.certs["main"].key, Secret::Credential("tls-key".into()));
     let items = &config.upstreams["items"];
     assert_eq!(items.targets.iter().map(|target| target.weight).collect::<Vec<_>>(), [3, 1, 1]);
     assert_eq!((items.balance, items.bounded_load), (Balance::IpHash, Some(1.25)));
@@ -256,6 +273,7 @@ fn what_is_shown_loads_to_the_same_config() {
 fn placeless(mut config: Config) -> Config {
     let at = Place { file: Default::default(), line: 0, column: 0 };
     config.listeners.values_mut().for_each(|listener| listener.at = at.clone());
+    config.certs.values_mut().for_each(|cert| cert.at = at.clone());
     config.upstreams.values_mut().for_each(|upstream| upstream.at = at.clone());
     config.services.values_mut().for_each(|service| service.at = at.clone());
     config.kernel.classes.values_mut().for_each(|class| class.at = at.clone());

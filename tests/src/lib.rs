@@ -9,7 +9,9 @@
 pub mod backend;
 pub mod backend_server;
 pub mod bpf;
+pub mod certs;
 pub mod cleanup;
+pub mod curl;
 pub mod flood;
 pub mod gateway;
 pub mod http;
@@ -22,6 +24,7 @@ pub mod ping;
 pub mod process;
 pub mod steady;
 pub mod sys;
+pub mod tls;
 pub mod tools;
 pub mod transfer;
 pub mod vm;

@@ -12,7 +12,7 @@ use axum::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{bans, capture, events, explain, problem::Problem, services, status, targets};
+use super::{bans, capture, certs, events, explain, problem::Problem, services, status, targets};
 use crate::{
     config,
     daemon::{Control, Reach, Request},
@@ -39,6 +39,8 @@ pub fn routes() -> Router<Arc<Control>> {
         .route("/v1/services", get(services::list))
         .route("/v1/services/{name}", get(services::show))
         .route("/v1/services/{name}/targets/{addr}", patch(targets::patch_service))
+        .route("/v1/certs", get(certs::list))
+        .route("/v1/certs/{name}", get(certs::show))
         .route("/v1/kernel", get(kernel_status))
         .route("/v1/kernel/maps", get(|State(control): Shared| async move { Json(control.kernel.maps()) }))
         .route("/v1/kernel/sources", get(sources))

@@ -5,6 +5,7 @@
 mod api;
 mod bans;
 mod capture;
+mod certs;
 mod events;
 mod explain;
 mod peer;
@@ -14,6 +15,7 @@ mod socket;
 mod status;
 mod targets;
 
+pub use certs::CertStatus;
 pub use services::{ServiceStatus, TargetStatus as ServiceTargetStatus};
 pub use socket::{SocketError, bind};
 pub use status::{Status, TargetStatus, UpstreamStatus};

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::PoisonError, sync::atomic::Ordering::Rela
 use serde::{Deserialize, Serialize};
 
 use super::{
+    certs::{self, CertStatus},
     services::{self, ServiceStatus},
     targets::OverrideStatus,
 };
@@ -29,6 +30,7 @@ pub struct Status {
     pub listeners: BTreeMap<String, ListenerStatus>,
     pub kernel: serde_json::Value,
     pub kernel_summary: String,
+    pub certs: BTreeMap<String, CertStatus>,
     pub upstreams: BTreeMap<String, UpstreamStatus>,
     pub services: BTreeMap<String, ServiceStatus>,
     /// Why the services are not served.
@@ -78,6 +80,7 @@ pub struct TargetStatus {
 pub fn healthy(status: &Status) -> bool {
     status.last_error.is_none()
         && status.services_off.is_none()
+        && status.certs.values().all(CertStatus::good)
         && status
             .upstreams
             .values()
@@ -102,6 +105,7 @@ pub fn status(control: &Control) -> Status {
         listeners: listeners(control),
         kernel_summary: kernel.summary(),
         kernel: serde_json::to_value(&kernel).unwrap_or_default(),
+        certs: certs::all(control),
         upstreams: snapshot
             .upstreams
             .iter()

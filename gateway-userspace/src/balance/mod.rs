@@ -25,6 +25,7 @@ pub use group::{Group, Rules};
 pub use latency::PeakEwma;
 use table::Share;
 pub use table::Table;
+pub(crate) use table::smooth_sequence;
 
 use crate::config::model::Balance;
 

@@ -69,7 +69,7 @@ impl Table {
 }
 
 /// Smooth weighted round robin (as nginx orders it): 5,1,1 gives a a b a c a a. One period, as indices.
-fn smooth_sequence(weights: &[u32]) -> Vec<usize> {
+pub(crate) fn smooth_sequence(weights: &[u32]) -> Vec<usize> {
     let divisor = divisor(weights);
     let mut weights: Vec<u64> = weights.iter().map(|weight| u64::from(*weight / divisor)).collect();
     let total: u64 = weights.iter().sum();

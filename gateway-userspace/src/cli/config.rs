@@ -6,7 +6,14 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::{Global, Outcome, client, exit, output};
-use crate::{config, service};
+use crate::{
+    config::{
+        self, ConfigErrors,
+        model::{self, Secret},
+    },
+    service,
+    tls::Tls,
+};
 
 #[derive(Debug, Args)]
 pub struct Check {
@@ -19,8 +26,12 @@ impl Check {
         let path = self.config.unwrap_or_else(|| super::places::CONFIG.into());
         let began = Instant::now();
         let checked = config::load(&path)?;
-        let warnings: Vec<String> =
-            service::not_forwarded(&checked).into_iter().chain(service::unreachable(&checked)).collect();
+        let certs = certs(&checked)?;
+        let warnings: Vec<String> = service::not_forwarded(&checked)
+            .into_iter()
+            .chain(service::unreachable(&checked))
+            .chain(certs)
+            .collect();
         if !global.json() {
             warnings.iter().for_each(|warning| output::warn(global, warning));
         }
@@ -47,6 +58,16 @@ impl Check {
             )
         });
         Ok(exit::OK)
+    }
+}
+
+/// Certificates that cannot be used. Here, only warnings if keys may be where only the daemon finds them.
+fn certs(config: &model::Config) -> Result<Vec<String>, ConfigErrors> {
+    let here = config.certs.values().all(|cert| matches!(cert.key, Secret::File(_)));
+    match Tls::load(config, None) {
+        Ok(_) => Ok(Vec::new()),
+        Err(errors) if here => Err(errors),
+        Err(errors) => Ok(errors.problems.iter().map(ToString::to_string).collect()),
     }
 }
 

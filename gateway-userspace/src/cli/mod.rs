@@ -2,6 +2,7 @@
 
 mod ban;
 mod capture;
+mod cert;
 mod client;
 mod config;
 mod decap;
@@ -87,6 +88,9 @@ enum Command {
     /// Show L4 services and their targets
     #[command(subcommand)]
     Service(service::Service),
+    /// Show certificates
+    #[command(subcommand)]
+    Cert(cert::Cert),
     /// Drain a target, take it down or up, or change its weight, while the gateway runs
     #[command(subcommand)]
     Target(target::Target),
@@ -186,6 +190,7 @@ fn dispatch(global: &Global, command: Command) -> Outcome {
         Command::Status(command) => command.run(global),
         Command::Upstream(command) => command.run(global),
         Command::Service(command) => command.run(global),
+        Command::Cert(command) => command.run(global),
         Command::Target(command) => command.run(global),
         Command::Ban(command) => command.run(global),
         Command::Limit(command) => command.run(global),

@@ -97,13 +97,13 @@ pub fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> St
     table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
 }
 
-/// A table with the states in it ("up", "draining", "down") in colour: after the layout, which counts every character.
+/// A table with the states in it ("up", "draining", "down", "valid", "expired") in colour: after the layout, which counts every character.
 pub fn color_states(global: &Global, table: &str) -> String {
     let word = |word: &str| {
         let color = match word.trim_end() {
-            "up" => GREEN,
+            "up" | "valid" => GREEN,
             "draining" => YELLOW,
-            "down" => RED,
+            "down" | "expired" => RED,
             _ => return word.to_owned(),
         };
         let state = word.trim_end();

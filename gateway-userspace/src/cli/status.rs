@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::{
-    Error, Global, Outcome, client, exit,
+    Error, Global, Outcome, cert, client, exit,
     output::{self, BOLD, GREEN, RED, YELLOW, table},
     service, upstream,
 };
@@ -59,6 +59,9 @@ fn describe(global: &Global, status: &admin::Status) -> String {
     if !status.listeners.is_empty() {
         let header = ["LISTENER", "BIND", "OPEN", "ACCEPTED", "REQUESTS NOW"];
         out += &format!("\n{}\n", table(&header, listeners));
+    }
+    if !status.certs.is_empty() {
+        out += &format!("\n{}\n", cert::list(global, &status.certs));
     }
     if !status.upstreams.is_empty() {
         out += &format!("\n{}\n", upstream::describe(global, &status.upstreams));

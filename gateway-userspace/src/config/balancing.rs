@@ -60,7 +60,7 @@ pub(crate) fn is_token(text: &str) -> bool {
 
 /// `sticky = { cookie, lasts, same_site, secure }`
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sticky {
+pub struct StickyCookie {
     pub cookie: String,
     /// `None`: as long as the browser runs.
     pub lasts: Option<Duration>,

@@ -145,6 +145,11 @@ impl Problems {
         }
     }
 
+    /// What `at` names cannot be used.
+    pub fn file(&mut self, at: &Place, message: impl Into<String>) {
+        self.push(Problem::new(ProblemKind::File, at, message));
+    }
+
     /// Counts problems that are not worth telling.
     pub fn skip(&mut self, count: usize) {
         self.more += count;

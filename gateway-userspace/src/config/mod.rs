@@ -31,7 +31,7 @@ pub use reference::reference;
 pub use schema::schema;
 pub use show::{show, to_json};
 
-use error::Problems;
+pub(crate) use error::Problems;
 use model::{Bind, Config};
 use source::Source;
 

@@ -4,16 +4,19 @@
 //! names resolve, numbers are in range, no two routes tie.
 
 mod route;
+mod tls;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 pub use route::{
-    Destination, FieldRewrite, HostPattern, Matcher, PathPattern, PathRewrite, Pattern, Predicates, Redirect,
-    Respond, Rewrite, Route, Segment,
+    Destination, FieldRewrite, HostPattern, Matcher, Mirror, PathPattern, PathRewrite, Pattern, Predicates,
+    Redirect, Respond, Rewrite, Route, Segment, Split, Sticky,
 };
 
-pub use super::balancing::{Breaker, Eject, HashOn, Retry, RetryOn, Sticky};
+pub use super::balancing::{Breaker, Eject, HashOn, Retry, RetryOn, StickyCookie};
 use super::units::{Place, Prefix, Rate};
+
+pub use tls::{Alpn, Cert, ClientAuth, Hsts, Secret, Tls, TlsVersion};
 
 /// The whole config.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,6 +24,7 @@ pub struct Config {
     pub gateway: Gateway,
     pub kernel: Kernel,
     pub listeners: BTreeMap<String, Listener>,
+    pub certs: BTreeMap<String, Cert>,
     pub upstreams: BTreeMap<String, Upstream>,
     pub routes: BTreeMap<String, Route>,
     pub services: BTreeMap<String, Service>,
@@ -164,7 +168,7 @@ pub struct KernelBlock {
     pub files: Vec<PathBuf>,
 }
 
-/// `[listener.NAME]`: HTTP/1.1 in clear.
+/// `[listener.NAME]`
 #[derive(Debug, Clone, PartialEq)]
 pub struct Listener {
     pub at: Place,
@@ -172,6 +176,11 @@ pub struct Listener {
     pub bind: Bind,
     pub max: ListenerMax,
     pub timeout: ListenerTimeout,
+    /// `None`: in clear.
+    pub tls: Option<Tls>,
+    /// `redirect = "https"`: every request is sent to this port.
+    pub redirect: Option<u16>,
+    pub hsts: Option<Hsts>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -220,7 +229,7 @@ pub struct Upstream {
     pub pool: Pool,
     /// Not empty.
     pub hash_on: Vec<HashOn>,
-    pub sticky: Option<Sticky>,
+    pub sticky: Option<StickyCookie>,
     pub slow_start: Option<Duration>,
     /// A share. Default 0.5.
     pub spill: f64,

@@ -134,7 +134,7 @@ fn describe(kind: &Kind) -> String {
         Kind::Named(_) => "tables by name, below".into(),
         Kind::Map { key, of } => format!("table, by {}: {}", key.what, describe(of)),
         Kind::Either(kinds) => {
-            let supported = kinds.iter().filter(|kind| !matches!(kind, Kind::NotYet));
+            let supported = kinds.iter().filter(|kind| kind.is_supported());
             supported.map(describe).collect::<Vec<_>>().join(", or ")
         }
         Kind::NotYet | Kind::NotYetNamed => "not supported yet".into(),

@@ -115,7 +115,7 @@ fn kind(kind: &Kind) -> Value {
             json!({ "type": "object", "propertyNames": names, "additionalProperties": self::kind(of) })
         }
         Kind::Either(kinds) => {
-            let supported = kinds.iter().filter(|kind| !matches!(kind, Kind::NotYet));
+            let supported = kinds.iter().filter(|kind| kind.is_supported());
             json!({ "anyOf": supported.map(self::kind).collect::<Vec<_>>() })
         }
         Kind::NotYet | Kind::NotYetNamed => json!({ "not": {} }),

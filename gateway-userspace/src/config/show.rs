@@ -1,13 +1,15 @@
 //! The config in effect, every default written out: as JSON, and as TOML that loads to the same config.
 
+mod listener;
+
 use serde_json::{Map, Value, json};
 
 use super::{
     flags::toml_string,
     model::{
         Balance, Breaker, Bucket, Config, Destination, Eject, Health, HealthCheck, Kernel, KernelClass,
-        KernelMode, LimitMode, Listener, LogFormat, LogTarget, Matcher, PathRewrite, Rewrite, Route, Service,
-        ServiceTarget, Steer, Sticky, Target, Upstream,
+        KernelMode, LimitMode, LogFormat, LogTarget, Matcher, Mirror, PathRewrite, Rewrite, Route, Service,
+        ServiceTarget, Steer, StickyCookie, Target, Upstream,
     },
     table::{Kind, ROOT, Section},
     units::{ByteSize, Template, show_byte_rate, show_duration},
@@ -30,7 +32,8 @@ pub fn to_json(config: &Config) -> Value {
             },
         },
         "kernel": kernel(&config.kernel),
-        "listener": by_name(&config.listeners, listener),
+        "listener": by_name(&config.listeners, listener::listener),
+        "cert": by_name(&config.certs, listener::cert),
         "upstream": by_name(&config.upstreams, upstream),
         "route": by_name(&config.routes, route),
         "service": by_name(&config.services, service),
@@ -114,22 +117,6 @@ fn byte_bucket(bucket: Bucket) -> Value {
     json!({ "rate": show_byte_rate(bucket.rate), "burst": ByteSize(bucket.burst) })
 }
 
-fn listener(listener: &Listener) -> Value {
-    json!({
-        "bind": listener.bind.to_string(),
-        "max": {
-            "connections": listener.max.connections,
-            "header": ByteSize(listener.max.header as u64),
-            "body": listener.max.body.map_or(json!("unlimited"), |bytes| json!(ByteSize(bytes))),
-        },
-        "timeout": {
-            "header": show_duration(listener.timeout.header),
-            "idle": show_duration(listener.timeout.idle),
-            "body": show_duration(listener.timeout.body),
-        },
-    })
-}
-
 fn upstream(upstream: &Upstream) -> Value {
     some([
         ("to", Some(upstream.targets.iter().map(target).collect())),
@@ -172,7 +159,7 @@ fn upstream(upstream: &Upstream) -> Value {
     ])
 }
 
-fn sticky(sticky: &Sticky) -> Value {
+fn sticky(sticky: &StickyCookie) -> Value {
     json!({
         "cookie": sticky.cookie,
         "lasts": sticky.lasts.map_or("off".into(), show_duration),
@@ -291,9 +278,13 @@ fn service_target(target: &ServiceTarget) -> Value {
 
 fn route(route: &Route) -> Value {
     let hosts: Vec<String> = route.hosts.iter().map(ToString::to_string).collect();
-    let (mut to, mut respond, mut redirect) = (None, None, None);
+    let (mut to, mut sticky, mut respond, mut redirect) = (None, None, None, None);
     match &route.to {
         Destination::Upstream(name) => to = Some(json!(name)),
+        Destination::Split(split) => {
+            to = Some(split.shares.iter().map(|(name, weight)| (name.clone(), json!(weight))).collect());
+            sticky = split.sticky.as_ref().map(|sticky| json!(sticky.to_string()));
+        }
         Destination::Respond(fixed) => {
             respond = Some(some([
                 ("status", Some(json!(fixed.status))),
@@ -312,12 +303,19 @@ fn route(route: &Route) -> Value {
         ("headers", matchers(&route.when.headers)),
         ("query", matchers(&route.when.query)),
         ("to", to),
+        ("sticky", sticky),
         ("respond", respond),
         ("redirect", redirect),
         ("rewrite", rewrite(&route.rewrite)),
+        ("mirror", route.mirror.as_ref().map(mirror)),
         ("upgrade", Some(json!(route.upgrade))),
         ("early_hints", Some(json!(route.early_hints))),
     ])
+}
+
+fn mirror(mirror: &Mirror) -> Value {
+    let body = ByteSize(mirror.body as u64);
+    json!({ "to": mirror.to, "share": mirror.share, "body": body, "queue": mirror.queue })
 }
 
 fn rewrite(rewrite: &Rewrite) -> Option<Value> {

@@ -34,6 +34,7 @@ use crate::{
     },
     runtime::Snapshot,
     service,
+    tls::{self, Tls},
     upstream::{Upstream, health::Checks},
 };
 
@@ -113,6 +114,9 @@ pub struct Control {
     /// The sockets in use, kept for steering: the kernel's map wants all of them anew when listeners change.
     sockets: Mutex<BTreeMap<String, (Bind, Vec<std::net::TcpListener>)>>,
     checks: Mutex<Checks>,
+    /// Told when certificates' files change.
+    pub cert_changes: tls::Changes,
+    pub(super) cert_watch: Mutex<tls::Watch>,
 }
 
 impl Control {
@@ -145,6 +149,8 @@ impl Control {
             log_control,
             sockets: Mutex::default(),
             checks: Mutex::default(),
+            cert_changes: tls::Changes::default(),
+            cert_watch: Mutex::default(),
         }
     }
 
@@ -217,6 +223,7 @@ impl Control {
 
     fn apply(&self, config: Config) -> Result<Reload, ReloadError> {
         let old = self.snapshot.load_full();
+        let tls = Tls::load(&config, Some(&old.tls))?;
         let needs_restart = config::changes_needing_restart(&old.config, &config);
         let changes = config::diff(&old.config, &config);
         let new_log =
@@ -240,10 +247,13 @@ impl Control {
         }
         self.log_control.set_level(&config.gateway.log.level);
         let generation = old.generation + 1;
-        let snapshot = Arc::new(Snapshot::compile(config, services, generation, Some(&old), &self.registry));
+        let snapshot =
+            Arc::new(Snapshot::compile(config, services, tls, generation, Some(&old), &self.registry));
         self.snapshot.store(snapshot.clone());
         old.retire_targets(&snapshot);
         self.start_checks(&snapshot);
+        snapshot.tls.refresh();
+        self.watch_certs(&snapshot);
         self.switch_listeners(&snapshot.config, opened);
         if snapshot.config.services != old.config.services {
             service::unreachable(&snapshot.config).iter().for_each(|warning| tracing::warn!("{warning}"));
@@ -333,6 +343,6 @@ impl Control {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

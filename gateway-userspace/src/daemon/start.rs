@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
 use super::{
+    certs,
     control::{Control, Reach, ReloadError, Request},
     services,
     signals::Signals,
@@ -24,6 +25,7 @@ use crate::{
     observe::{access_log::AccessLog, events, process_log, stats::Registry},
     runtime::Snapshot,
     service,
+    tls::Tls,
 };
 
 /// Where the config comes from.
@@ -75,6 +77,13 @@ pub fn run(options: Options) -> Exit {
         }
     };
     let log_control = process_log::init(&config.gateway.log);
+    let tls = match Tls::load(&config, None) {
+        Ok(tls) => tls,
+        Err(errors) => {
+            eprintln!("{errors}");
+            return exit::USAGE;
+        }
+    };
     let kernel = match KernelPlane::start(&config.kernel) {
         Ok(kernel) => kernel,
         Err(error) => {
@@ -90,7 +99,7 @@ pub fn run(options: Options) -> Exit {
             return exit::FAILED;
         }
     };
-    match runtime.block_on(serve(options, config, log_control, kernel, began)) {
+    match runtime.block_on(serve(options, config, tls, log_control, kernel, began)) {
         Ok(()) => exit::OK,
         Err(error) => {
             tracing::error!("{error}");
@@ -132,6 +141,7 @@ impl StartError {
 async fn serve(
     options: Options,
     config: Config,
+    tls: Tls,
     log_control: process_log::LogControl,
     kernel: KernelPlane,
     began: Instant,
@@ -149,7 +159,8 @@ async fn serve(
     let count = worker_count(&config);
     let registry = Arc::new(Registry::new(count));
     let services = service::compile(&config.services, None);
-    let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::compile(config, services, 1, None, &registry)));
+    let first = Snapshot::compile(config, services, tls, 1, None, &registry);
+    let snapshot = Arc::new(ArcSwap::from_pointee(first));
     let workers = Workers::start(count, &snapshot, &access_log)?;
     warn(&snapshot.load().config);
     let (requests, received) = mpsc::unbounded_channel();
@@ -168,6 +179,7 @@ async fn serve(
     control.set_services(&first.config, &first.services)?;
     control.open_listeners()?;
     control.start_checks(&first);
+    control.watch_certs(&first);
     drop(first);
     let _admin = admin::serve(admin_listener, control.clone());
     if let Some(listener) = metrics_listener {
@@ -177,6 +189,7 @@ async fn serve(
     tokio::task::spawn_local(tick_upstreams(control.clone()));
     tokio::task::spawn_local(services::follow(control.clone()));
     tokio::task::spawn_local(services::verify(control.clone()));
+    tokio::task::spawn_local(certs::follow(control.clone()));
     tokio::task::spawn_local(crate::kernel_log::forward(control.clone()));
     tokio::task::spawn_local(watch(control.clone(), control.options.watch));
     let config = &control.snapshot.load().config;

@@ -10,7 +10,7 @@ use tokio::{
 
 use crate::{
     observe::access_log::{AccessLog, FLUSH_EVERY},
-    proxy::{connection, worker::Worker},
+    proxy::{connection, front, worker::Worker},
     runtime::Snapshot,
 };
 
@@ -221,7 +221,12 @@ async fn accept(name: String, socket: TcpListener, worker: Rc<Worker>, stop: Rc<
 fn take(name: &str, stream: TcpStream, peer: std::net::SocketAddr, worker: &Rc<Worker>) {
     let Some(listener) = worker.snapshot().listeners.get(name).cloned() else { return };
     if connection::admit(&listener) {
-        tokio::task::spawn_local(connection::serve(stream, peer, listener, worker.clone()));
+        let worker = worker.clone();
+        if listener.plain {
+            tokio::task::spawn_local(connection::serve(stream, peer, listener, worker));
+        } else {
+            tokio::task::spawn_local(front::serve(stream, peer, listener, worker));
+        }
     } else {
         listener.stats.shards.of(worker.index).over_limit.add(1);
         // Reset rather than linger: there are too many connections as it is.

@@ -1,4 +1,4 @@
-//! Reading from a tokio socket into hyper's buffer, with the bytes shown: hyper-util's adapter hides it.
+//! Reading from a socket into hyper's buffer, with the bytes shown: hyper-util's adapter hides it.
 
 use std::{
     io,
@@ -8,14 +8,11 @@ use std::{
 };
 
 use hyper::rt::ReadBufCursor;
-use tokio::{
-    io::{AsyncRead, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, ReadBuf};
 
 /// Reads into hyper's buffer; `see` is shown what arrived (nothing: the peer has closed).
 pub fn read_into(
-    stream: &mut TcpStream,
+    stream: &mut (impl AsyncRead + Unpin),
     cx: &mut Context<'_>,
     mut cursor: ReadBufCursor<'_>,
     see: impl FnOnce(&[u8]),

@@ -1,4 +1,4 @@
-//! Writing to a tokio socket the way that costs the kernel least.
+//! Writing to a socket the way that costs the kernel least.
 
 use std::{
     cell::RefCell,
@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use tokio::{io::AsyncWrite, net::TcpStream};
+use tokio::io::AsyncWrite;
 
 /// Up to this many bytes are copied together: for so few, one buffer and `send` are cheaper than `writev`.
 const TOGETHER: usize = 2048;
@@ -19,7 +19,7 @@ thread_local! {
 
 /// Writes from several buffers. Returns how many bytes were taken.
 pub fn write_slices(
-    stream: &mut TcpStream,
+    stream: &mut (impl AsyncWrite + Unpin),
     cx: &mut Context<'_>,
     slices: &[IoSlice<'_>],
 ) -> Poll<io::Result<usize>> {

@@ -30,12 +30,13 @@ const QUEUE: usize = 256;
 pub struct ConnectionText(Vec<u8>);
 
 impl ConnectionText {
-    pub fn new(listener: &str, client: IpAddr, peer: SocketAddr, proto: &str) -> Self {
+    pub fn new(listener: &str, client: IpAddr, peer: SocketAddr, proto: &str, tls: Option<&str>) -> Self {
         let mut out = Vec::new();
         text(&mut out, b",\"listener\":", listener.as_bytes());
         // A Vec takes every write.
         let _ = write!(out, ",\"client\":\"{client}\",\"peer\":\"{peer}\"");
         text(&mut out, b",\"proto\":", proto.as_bytes());
+        optional(&mut out, b",\"tls\":", tls.map(str::as_bytes));
         ConnectionText(out)
     }
 }
@@ -388,7 +389,7 @@ mod tests {
 
     fn written(request: Request<'_>) -> String {
         let peer = SocketAddr::from(([192, 0, 2, 1], 4000));
-        let connection = ConnectionText::new("web", peer.ip(), peer, "h1");
+        let connection = ConnectionText::new("web", peer.ip(), peer, "h1", None);
         let mut text = RequestText::default();
         text.fill(Some(request));
         let mut out = Vec::new();

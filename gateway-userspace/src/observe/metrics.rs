@@ -9,7 +9,7 @@ use prometheus::{
 
 use super::{
     Why,
-    stats::{BOUNDS_US, Connect, HistogramTotal, Retry, Sharded},
+    stats::{BOUNDS_US, Connect, Handshake, HistogramTotal, Retry, Sharded, TlsVersion},
 };
 use crate::{
     daemon::Control,
@@ -185,18 +185,35 @@ struct RouteTotals {
 
 fn connections(control: &Control, families: &mut Families) {
     let (mut requests, mut active, mut total) = (Vec::new(), Vec::new(), Vec::new());
+    let mut handshakes = Vec::new();
     for (name, stats) in control.registry.listeners() {
         let running: i64 = stats.shards.iter().map(|shard| shard.active_requests.get()).sum();
         requests.push(gauge(&[("listener", &name)], running as f64));
         active.push(gauge(&[("listener", &name)], f64::from(stats.connections.load(Relaxed))));
-        let accepted = stats.shards.sum(|shard| shard.accepted.get());
         let over_limit = stats.shards.sum(|shard| shard.over_limit.get());
-        total.push(counter(&[("listener", &name), ("protocol", "h1")], accepted));
+        total.push(counter(
+            &[("listener", &name), ("protocol", "h1")],
+            stats.shards.sum(|shard| shard.http1.get()),
+        ));
         total.push(counter(&[("listener", &name), ("protocol", "over_limit")], over_limit));
+        for version in TlsVersion::ALL {
+            for (result, word) in Handshake::ALL {
+                let n = stats.shards.sum(|shard| shard.handshakes(version, result));
+                let labels = [("listener", &*name), ("version", version.name()), ("result", word)];
+                if n > 0 {
+                    handshakes.push(counter(&labels, n));
+                }
+            }
+        }
     }
     families.gauges("http_active_requests", "Requests under way", requests);
     families.gauges("connections_active", "Open client connections", active);
-    families.counters("connections_total", "Accepted client connections, and those closed at once", total);
+    families.counters("connections_total", "Client connections by protocol, and those closed at once", total);
+    families.counters("tls_handshakes_total", "TLS handshakes by version and how they ended", handshakes);
+    let snapshot = control.snapshot.load();
+    let certs = snapshot.tls.certs.values();
+    let expiry = certs.map(|cert| gauge(&[("cert", &cert.name)], cert.facts().not_after as f64)).collect();
+    families.gauges("cert_expiry_timestamp_seconds", "When a certificate expires", expiry);
 }
 
 fn upstreams(control: &Control, families: &mut Families) {

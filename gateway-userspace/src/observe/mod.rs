@@ -12,4 +12,5 @@ pub mod process_log;
 pub mod stats;
 mod why;
 
+pub use access_log::rfc3339_seconds;
 pub use why::Why;

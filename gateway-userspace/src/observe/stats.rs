@@ -244,6 +244,57 @@ pub struct ListenerShard {
     pub accepted: Count,
     pub over_limit: Count,
     pub active_requests: Level,
+    /// Connections that came to speak HTTP/1.1.
+    pub http1: Count,
+    handshakes: [[Count; Handshake::ALL.len()]; TlsVersion::ALL.len()],
+}
+
+impl ListenerShard {
+    pub fn handshake(&self, version: TlsVersion, result: Handshake) {
+        self.handshakes[version as usize][result as usize].add(1);
+    }
+
+    pub fn handshakes(&self, version: TlsVersion, result: Handshake) -> u64 {
+        self.handshakes[version as usize][result as usize].get()
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsVersion {
+    V12,
+    V13,
+    /// The handshake failed.
+    Unknown,
+}
+
+impl TlsVersion {
+    pub const ALL: [TlsVersion; 3] = [TlsVersion::V12, TlsVersion::V13, TlsVersion::Unknown];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            TlsVersion::V12 => "1.2",
+            TlsVersion::V13 => "1.3",
+            TlsVersion::Unknown => "-",
+        }
+    }
+}
+
+/// How a TLS handshake ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Handshake {
+    Ok,
+    Resumed,
+    Failed,
+    Timeout,
+}
+
+impl Handshake {
+    pub const ALL: [(Handshake, &'static str); 4] = [
+        (Handshake::Ok, "ok"),
+        (Handshake::Resumed, "resumed"),
+        (Handshake::Failed, "failed"),
+        (Handshake::Timeout, "timeout"),
+    ];
 }
 
 #[derive(Debug)]

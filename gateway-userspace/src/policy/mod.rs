@@ -2,12 +2,21 @@
 //! A route without any has none of them, and its requests never come here.
 
 pub mod answer;
+pub mod mirror;
 pub mod rewrite;
+pub mod split;
 pub mod template;
 
-use crate::config::model::{self, Destination, Rewrite as RewriteConfig};
+use std::sync::Arc;
+
+use crate::{
+    config::model::{self, Destination, Rewrite as RewriteConfig},
+    upstream::Upstream,
+};
 use answer::Answer;
+use mirror::Mirror;
 use rewrite::Rewrite;
+use split::Split;
 
 /// The policies of one route.
 #[derive(Debug)]
@@ -15,20 +24,30 @@ pub struct Policies {
     pub rewrite: Option<Rewrite>,
     /// Instead of an upstream's.
     pub answer: Option<Answer>,
+    /// Instead of the route's one upstream.
+    pub split: Option<Split>,
+    pub mirror: Option<Mirror>,
 }
 
 impl Policies {
-    /// `None`: the route only forwards.
-    pub fn new(route: &model::Route) -> Option<Box<Self>> {
+    /// `None`: the route only forwards. `upstream`: the one of that name, which the config's reader knows to exist.
+    pub fn new(route: &model::Route, upstream: impl Fn(&str) -> Option<Arc<Upstream>>) -> Option<Box<Self>> {
+        let mirror = route.mirror.as_ref();
+        let (mut answer, mut split) = (None, None);
+        match &route.to {
+            Destination::Upstream(_) => {}
+            Destination::Split(config) => split = Some(Split::new(config, &upstream)),
+            Destination::Respond(respond) => answer = Some(Answer::respond(respond)),
+            Destination::Redirect(redirect) => answer = Some(Answer::redirect(redirect)),
+        }
         let policies = Policies {
             rewrite: (route.rewrite != RewriteConfig::default()).then(|| Rewrite::new(&route.rewrite)),
-            answer: match &route.to {
-                Destination::Upstream(_) => None,
-                Destination::Respond(respond) => Some(Answer::respond(respond)),
-                Destination::Redirect(redirect) => Some(Answer::redirect(redirect)),
-            },
+            answer,
+            split,
+            mirror: mirror.and_then(|mirror| Some(Mirror::new(mirror, upstream(&mirror.to)?))),
         };
-        let any = policies.rewrite.is_some() || policies.answer.is_some();
+        let Policies { rewrite, answer, split, mirror } = &policies;
+        let any = rewrite.is_some() || answer.is_some() || split.is_some() || mirror.is_some();
         any.then(|| Box::new(policies))
     }
 }

@@ -18,6 +18,7 @@ use hyper::body::Incoming;
 use super::{
     connection::ClientState,
     exchange::Exchange,
+    shadow::Kept,
     timer::{Expired, Wait},
 };
 use crate::{
@@ -41,8 +42,8 @@ impl std::error::Error for Cut {}
 pub enum RequestBody {
     Empty,
     Client(ClientBody),
-    /// A body that was sent before.
-    Copy(Bytes),
+    /// One that was kept; empty once it is taken.
+    Kept(Bytes),
 }
 
 /// Larger bodies are not sent twice.
@@ -100,7 +101,10 @@ pub struct ClientBody {
     ended: bool,
     /// Taken once, and not used.
     again: Option<Bytes>,
-    copy: Option<Rc<Copied>>,
+    /// For a shadow.
+    copy: Option<Box<Kept>>,
+    /// For another try.
+    replay: Option<Rc<Copied>>,
 }
 
 impl RequestBody {
@@ -118,26 +122,42 @@ impl RequestBody {
             ended: false,
             again: None,
             copy: None,
+            replay: None,
         })
     }
 
+    pub fn kept(body: Bytes) -> Self {
+        RequestBody::Kept(body)
+    }
+
+    /// Keeps what passes for a shadow, which gets it once it is whole.
+    pub fn copy(&mut self, copy: Kept) {
+        if let RequestBody::Client(body) = self {
+            body.copy = Some(Box::new(copy));
+        }
+    }
+
     pub fn is_empty(&self) -> bool {
-        matches!(self, RequestBody::Empty)
+        match self {
+            RequestBody::Empty => true,
+            RequestBody::Client(_) => false,
+            RequestBody::Kept(bytes) => bytes.is_empty(),
+        }
     }
 
     /// Makes `data`, the last frame, the next one again.
     pub fn push_back(&mut self, data: Bytes) {
         match self {
             RequestBody::Client(body) => body.again = Some(data),
-            RequestBody::Empty | RequestBody::Copy(_) => *self = RequestBody::Copy(data),
+            RequestBody::Empty | RequestBody::Kept(_) => *self = RequestBody::Kept(data),
         }
     }
 
-    /// Where a copy will be, once the body is sent. `None`: there is nothing to send.
-    pub fn copy(&mut self) -> Option<Rc<Copied>> {
+    /// Where a copy will be, once the body is sent. `None`: it is no client's.
+    pub fn replay(&mut self) -> Option<Rc<Copied>> {
         match self {
-            RequestBody::Client(body) => Some(body.copy.get_or_insert_default().clone()),
-            RequestBody::Empty | RequestBody::Copy(_) => None,
+            RequestBody::Client(body) => Some(body.replay.get_or_insert_default().clone()),
+            RequestBody::Empty | RequestBody::Kept(_) => None,
         }
     }
 }
@@ -148,10 +168,20 @@ impl ClientBody {
         Cut(why)
     }
 
+    fn keep(&mut self, data: Option<&Bytes>) {
+        let copy = self.copy.take();
+        self.copy = copy.and_then(|copy| copy.add(data.map_or(&[], |data| data)));
+        if self.ended
+            && let Some(copy) = self.copy.take()
+        {
+            copy.whole();
+        }
+    }
+
     /// From now on it is the upstream that is waited for.
     fn await_answer(&self) {
         if self.ended
-            && let Some(copy) = &self.copy
+            && let Some(copy) = &self.replay
         {
             copy.end();
         }
@@ -171,7 +201,7 @@ impl Body for RequestBody {
         let body = match &mut *self {
             RequestBody::Client(body) => body,
             RequestBody::Empty => return Poll::Ready(None),
-            RequestBody::Copy(bytes) => {
+            RequestBody::Kept(bytes) => {
                 let bytes = std::mem::take(bytes);
                 return Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))));
             }
@@ -186,10 +216,13 @@ impl Body for RequestBody {
                 if total > body.limit {
                     return Poll::Ready(Some(Err(body.cut(Why::BodyTooLarge))));
                 }
-                if let Some(copy) = &body.copy {
+                if let Some(copy) = &body.replay {
                     copy.add(&frame);
                 }
                 body.ended = body.incoming.is_end_stream();
+                if body.copy.is_some() {
+                    body.keep(frame.data_ref());
+                }
                 body.await_answer();
                 Poll::Ready(Some(Ok(frame)))
             }
@@ -203,6 +236,9 @@ impl Body for RequestBody {
             }
             Poll::Ready(None) => {
                 body.ended = true;
+                if body.copy.is_some() {
+                    body.keep(None);
+                }
                 body.await_answer();
                 Poll::Ready(None)
             }
@@ -221,16 +257,16 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             RequestBody::Empty => true,
-            RequestBody::Copy(bytes) => bytes.is_empty(),
             RequestBody::Client(body) => body.again.is_none() && body.incoming.is_end_stream(),
+            RequestBody::Kept(bytes) => bytes.is_empty(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             RequestBody::Empty => SizeHint::with_exact(0),
-            RequestBody::Copy(bytes) => SizeHint::with_exact(bytes.len() as u64),
             RequestBody::Client(body) => body.incoming.size_hint(),
+            RequestBody::Kept(bytes) => SizeHint::with_exact(bytes.len() as u64),
         }
     }
 }

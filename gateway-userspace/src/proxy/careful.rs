@@ -6,6 +6,7 @@
 
 use std::{rc::Rc, time::Instant};
 
+use bytes::Bytes;
 use http::{StatusCode, header};
 
 use super::{
@@ -91,17 +92,19 @@ struct Choice<'a> {
     /// What the client's cookie says.
     stuck: Option<u64>,
     tried: Tried,
+    over_tls: bool,
 }
 
 impl<'a> Choice<'a> {
     fn new(sent: &Sent<'a>) -> Self {
         let Sent { upstream, request, exchange, .. } = sent;
-        let client = exchange.state.client;
+        let client = exchange.state.client().addr;
         let key = (upstream.config.balance == Balance::Maglev)
             .then(|| key::key(&upstream.config.hash_on, &request.head, client));
         let sticky = upstream.config.sticky.as_ref();
+        let over_tls = exchange.state.listener.config.tls.is_some();
         let stuck = sticky.and_then(|sticky| key::stuck_to(sticky, &request.head.headers));
-        Choice { upstream, client, key, stuck, tried: Tried::default() }
+        Choice { upstream, client, key, stuck, tried: Tried::default(), over_tls }
     }
 
     fn next(&mut self) -> Option<Active> {
@@ -112,7 +115,7 @@ impl<'a> Choice<'a> {
     fn stick(&self, mut answer: Answer, target: &Target) -> Answer {
         if let Some(sticky) = &self.upstream.config.sticky
             && self.stuck != Some(target.identity())
-            && let Some(cookie) = key::set_cookie(sticky, target.identity())
+            && let Some(cookie) = key::set_cookie(sticky, target.identity(), self.over_tls)
         {
             answer.head.headers.append(header::SET_COOKIE, cookie);
         }
@@ -123,7 +126,8 @@ impl<'a> Choice<'a> {
 /// What is needed to send a request once more.
 enum Repeat {
     No,
-    Empty,
+    /// There from the start, or empty.
+    Bytes(Bytes),
     /// The copy that is made while the body is sent.
     Copy(Rc<Copied>),
 }
@@ -135,9 +139,10 @@ impl Repeat {
         if !safe || !sent.upstream.config.retry.on.after_sending() {
             return Repeat::No;
         }
-        match sent.body.copy() {
-            Some(copy) => Repeat::Copy(copy),
-            None => Repeat::Empty,
+        match (sent.body.replay(), &*sent.body) {
+            (Some(copy), _) => Repeat::Copy(copy),
+            (None, RequestBody::Kept(bytes)) => Repeat::Bytes(bytes.clone()),
+            (None, _) => Repeat::Bytes(Bytes::new()),
         }
     }
 
@@ -145,10 +150,14 @@ impl Repeat {
     fn body(&self) -> Option<RequestBody> {
         match self {
             Repeat::No => None,
-            Repeat::Empty => Some(RequestBody::Empty),
-            Repeat::Copy(copied) => copied.whole().map(RequestBody::Copy),
+            Repeat::Bytes(bytes) => Some(kept(bytes.clone())),
+            Repeat::Copy(copied) => copied.whole().map(kept),
         }
     }
+}
+
+fn kept(bytes: Bytes) -> RequestBody {
+    if bytes.is_empty() { RequestBody::Empty } else { RequestBody::Kept(bytes) }
 }
 
 /// Why this is to be tried again, if it is.

@@ -8,19 +8,17 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use hyper::rt::{Read, ReadBufCursor, Write};
-use tokio::{io::AsyncWrite, net::TcpStream};
-
-use super::{connection::ClientState, timer::Wait};
+use super::{connection::ClientState, timer::Wait, transport::Transport};
 use crate::net::{read_into, write_slices};
+use hyper::rt::{Read, ReadBufCursor, Write};
 
-pub struct ClientIo {
-    pub stream: TcpStream,
+pub struct ClientIo<S> {
+    pub stream: S,
     state: Rc<ClientState>,
 }
 
-impl ClientIo {
-    pub fn new(stream: TcpStream, state: Rc<ClientState>) -> Self {
+impl<S: Transport> ClientIo<S> {
+    pub fn new(stream: S, state: Rc<ClientState>) -> Self {
         ClientIo { stream, state }
     }
 
@@ -49,7 +47,7 @@ impl ClientIo {
     }
 }
 
-impl Read for ClientIo {
+impl<S: Transport> Read for ClientIo<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -60,7 +58,7 @@ impl Read for ClientIo {
     }
 }
 
-impl Write for ClientIo {
+impl<S: Transport> Write for ClientIo<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if self.is_parse_refusal(bytes) {
             return Poll::Ready(Ok(bytes.len()));

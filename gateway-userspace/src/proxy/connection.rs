@@ -5,9 +5,9 @@
 //! upgraded ones over into a tunnel.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, Ref, RefCell},
     future::poll_fn,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     pin::Pin,
     rc::Rc,
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -15,25 +15,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::HeaderValue;
 use hyper::{server::conn::http1, service::service_fn};
 use tokio::{io::Interest, net::TcpStream};
 
 use super::{
+    client::{Client, Manner},
     client_io::ClientIo,
     exchange::Record,
-    handler,
-    headers::About,
-    problem,
+    handler, problem,
     reuse::Reuse,
     timer::{Expired, Timer, Wait},
+    transport::Transport,
     tunnel::{self, Tunnel},
     worker::Worker,
 };
-use crate::{
-    observe::{Why, access_log::ConnectionText},
-    runtime::Listener,
-};
+use crate::{observe::Why, runtime::Listener};
 
 /// After this long without a request a connection gives its buffers back and sleeps.
 const SLEEP_AFTER: Duration = Duration::from_millis(250);
@@ -42,9 +38,7 @@ const SLEEP_AFTER: Duration = Duration::from_millis(250);
 pub struct ClientState {
     pub worker: Rc<Worker>,
     pub listener: Arc<Listener>,
-    /// Who it is: the peer's address, IPv4-mapped IPv6 taken as IPv4.
-    pub client: IpAddr,
-    pub client_text: HeaderValue,
+    client: RefCell<Rc<Client>>,
     pub timer: Timer,
     /// Bytes of the current request's body so far.
     pub bytes_in: Cell<u64>,
@@ -58,12 +52,8 @@ pub struct ClientState {
     /// Interim answers to write.
     pub early: RefCell<Vec<u8>>,
     pub tunnel: RefCell<Option<Tunnel>>,
-    /// What upstreams are told of it, kept for the host it was made for.
-    pub about: RefCell<Option<About>>,
     /// The request at hand.
     pub record: RefCell<Record>,
-    /// This connection's part of every log line.
-    pub log_text: ConnectionText,
     raw: RefCell<Vec<u8>>,
     cut: Cell<Option<Why>>,
     started: Cell<Option<Instant>>,
@@ -72,16 +62,11 @@ pub struct ClientState {
 
 impl ClientState {
     fn new(worker: Rc<Worker>, listener: Arc<Listener>, peer: SocketAddr) -> Self {
-        let client = peer.ip().to_canonical();
-        let text = client.to_string();
-        let log_text =
-            ConnectionText::new(&listener.name, client, SocketAddr::new(client, peer.port()), "h1");
+        let client = Rc::new(Client::new(&listener.name, peer, Manner::PLAIN_HTTP1));
         ClientState {
             worker,
             listener,
-            client,
-            client_text: HeaderValue::from_maybe_shared(bytes::Bytes::from(text))
-                .unwrap_or(HeaderValue::from_static("unknown")),
+            client: RefCell::new(client),
             timer: Timer::new(),
             bytes_in: Cell::new(0),
             body_waited: Cell::new(Duration::ZERO),
@@ -90,14 +75,22 @@ impl ClientState {
             in_request: Cell::new(false),
             early: RefCell::default(),
             tunnel: RefCell::default(),
-            about: RefCell::default(),
             record: RefCell::default(),
-            log_text,
             raw: RefCell::default(),
             cut: Cell::new(None),
             started: Cell::new(None),
             closing: Cell::new(false),
         }
+    }
+
+    /// Who it is.
+    pub fn client(&self) -> Ref<'_, Client> {
+        Ref::map(self.client.borrow(), |client| &**client)
+    }
+
+    /// As [`ClientState::client`], to be kept.
+    pub fn kept_client(&self) -> Rc<Client> {
+        self.client.borrow().clone()
     }
 
     /// The client sent something; the first bytes of a request start its clock. Heads are kept as they came, for
@@ -118,8 +111,8 @@ impl ClientState {
     }
 
     /// What was received of the request at hand up to its head's end, and maybe more. Empty for one that was pipelined.
-    pub fn raw_head(&self) -> std::cell::Ref<'_, [u8]> {
-        std::cell::Ref::map(self.raw.borrow(), Vec::as_slice)
+    pub fn raw_head(&self) -> Ref<'_, [u8]> {
+        Ref::map(self.raw.borrow(), Vec::as_slice)
     }
 
     /// When the request at hand began. A pipelined one began when its turn came.
@@ -159,16 +152,31 @@ impl ClientState {
 }
 
 /// Counts an open connection for as long as it lives.
-struct Open {
+pub struct Open {
     state: Rc<ClientState>,
     slot: usize,
 }
 
 impl Open {
-    fn new(state: Rc<ClientState>) -> Self {
+    pub fn new(listener: Arc<Listener>, worker: Rc<Worker>, peer: SocketAddr) -> Self {
+        let state = Rc::new(ClientState::new(worker, listener, peer));
         state.listener.stats.shards.of(state.worker.index).accepted.add(1);
         let slot = state.worker.add_client(&state);
         Open { state, slot }
+    }
+
+    pub fn listener(&self) -> &Listener {
+        &self.state.listener
+    }
+
+    /// The index of its worker.
+    pub fn worker(&self) -> usize {
+        self.state.worker.index
+    }
+
+    /// After it turned out who it is, and how it speaks.
+    pub fn set_client(&self, client: Client) {
+        self.state.client.replace(Rc::new(client));
     }
 }
 
@@ -192,28 +200,34 @@ pub fn admit(listener: &Listener) -> bool {
 }
 
 /// How a spell of serving ended.
-enum End {
+enum End<S> {
     /// Nothing more to do; what the client may still send is of no interest.
-    Closed(TcpStream),
+    Closed(S),
     /// Idle and without unread bytes: wait for the next request without hyper.
-    Sleep(TcpStream),
+    Sleep(S),
     /// The request could not be read.
-    Refused(TcpStream, Why),
-    Upgraded(TcpStream, bytes::Bytes),
+    Refused(S, Why),
+    Upgraded(S, bytes::Bytes),
     /// The client is gone, or treated as if it were.
     Dropped,
 }
 
-/// Serves an admitted connection to its end.
-pub async fn serve(mut stream: TcpStream, peer: SocketAddr, listener: Arc<Listener>, worker: Rc<Worker>) {
+/// Serves an admitted connection of a listener that is plain HTTP/1.1, to its end.
+pub async fn serve(stream: TcpStream, peer: SocketAddr, listener: Arc<Listener>, worker: Rc<Worker>) {
     let _ = stream.set_nodelay(true);
-    let open = Open::new(Rc::new(ClientState::new(worker, listener, peer)));
+    serve_http1(stream, Open::new(listener, worker, peer)).await;
+}
+
+/// Serves HTTP/1.1 to the connection's end.
+pub async fn serve_http1<S: Transport>(mut stream: S, open: Open) {
     let state = &open.state;
+    state.listener.stats.shards.of(state.worker.index).http1.add(1);
+    let mut awake = S::HOLDS_BYTES;
     let opened = Instant::now();
     state.timer.start(Wait::Idle, opened + state.listener.config.timeout.idle);
     loop {
-        if !readable(&stream, state).await {
-            return;
+        if !std::mem::take(&mut awake) && !readable(stream.socket(), state).await {
+            return stream.say_goodbye();
         }
         match serve_awake(stream, state).await {
             End::Sleep(idle) => {
@@ -223,14 +237,16 @@ pub async fn serve(mut stream: TcpStream, peer: SocketAddr, listener: Arc<Listen
                 let left = state.listener.config.timeout.idle.saturating_sub(state.first_idle());
                 state.timer.start(Wait::Idle, Instant::now() + left);
             }
-            End::Closed(stream) => {
+            End::Closed(mut stream) => {
                 if state.body_unread.get() {
                     linger(stream).await;
+                } else {
+                    stream.say_goodbye();
                 }
                 return;
             }
-            End::Refused(stream, why) => {
-                if problem::write_raw(&stream, state, why).await {
+            End::Refused(mut stream, why) => {
+                if problem::write_raw(&mut stream, state, why).await {
                     linger(stream).await;
                 }
                 return;
@@ -263,7 +279,7 @@ async fn readable(stream: &TcpStream, state: &Rc<ClientState>) -> bool {
 }
 
 /// Serves requests until the connection ends or has been idle for a while.
-async fn serve_awake(stream: TcpStream, state: &Rc<ClientState>) -> End {
+async fn serve_awake<S: Transport>(stream: S, state: &Rc<ClientState>) -> End<S> {
     let service_state = state.clone();
     let reuse = Reuse::new();
     let service = service_fn(move |request| reuse.run(handler::handle(service_state.clone(), request)));
@@ -322,10 +338,12 @@ enum Outcome {
 }
 
 /// Closes so that the client gets to read the answer: closing with unread bytes would reset the connection.
-async fn linger(stream: TcpStream) {
+async fn linger(mut stream: impl Transport) {
     const PATIENCE: Duration = Duration::from_secs(2);
     const MOST: usize = 1 << 20;
-    let _ = socket2::SockRef::from(&stream).shutdown(std::net::Shutdown::Write);
+    stream.say_goodbye();
+    let stream = stream.socket();
+    let _ = socket2::SockRef::from(stream).shutdown(std::net::Shutdown::Write);
     let drain = async {
         let mut scratch = vec![0; 16 * 1024];
         let mut left = MOST;

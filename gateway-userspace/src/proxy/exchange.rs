@@ -28,6 +28,8 @@ pub struct Record {
     /// The request's own part of the log line.
     text: access_log::RequestText,
     route: Option<Arc<Route>>,
+    /// Where a policy sent it, if the route has no upstream of its own.
+    chosen: Option<Arc<Upstream>>,
     active: Option<Active>,
     tries: u32,
     /// What the client was, or will be, told. `None`: it went away before.
@@ -89,6 +91,11 @@ impl Exchange {
 
     pub fn set_route(&self, route: &Arc<Route>) {
         self.state.record.borrow_mut().route = Some(route.clone());
+    }
+
+    /// A policy chose this one.
+    pub fn set_upstream(&self, upstream: Arc<Upstream>) {
+        self.state.record.borrow_mut().chosen = Some(upstream);
     }
 
     /// The upstream of the route that took the request.
@@ -157,7 +164,8 @@ fn bytes_of(head: &request::Parts, name: header::HeaderName) -> Option<&[u8]> {
 
 impl Record {
     fn upstream(&self) -> Option<&Upstream> {
-        self.route.as_ref().and_then(|route| route.upstream.as_deref())
+        let own = || self.route.as_ref().and_then(|route| route.upstream.as_deref());
+        self.chosen.as_deref().or_else(own)
     }
 
     /// The time from the head's arrival that was not spent waiting for the upstream.
@@ -199,11 +207,12 @@ impl Record {
 
     fn log(&self, state: &ClientState, started: Instant, us: u64, us_self: u64) {
         let worker = &state.worker;
+        let client = state.client();
         let route = self.route.as_deref();
         worker.log(&access_log::Line {
             at: worker.wall_clock(started),
             id: self.id.as_ref().map_or(b"-", HeaderValue::as_bytes),
-            connection: &state.log_text,
+            connection: &client.log_text,
             request: &self.text,
             status: self.status().as_u16(),
             route: route.map(|route| &*route.name),

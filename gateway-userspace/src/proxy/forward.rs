@@ -67,7 +67,7 @@ pub async fn send(
     let mut tried = Tried::default();
     let mut failed = None;
     for _ in 0..=upstream.config.retry.tries {
-        let Some(active) = upstream.pick(state.client, &mut tried) else { break };
+        let Some(active) = upstream.pick(state.client().addr, &mut tried) else { break };
         if failed.is_some() {
             upstream.stats.shards.of(state.worker.index).retry(Retry::Connect);
         }

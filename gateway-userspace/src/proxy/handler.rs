@@ -10,7 +10,7 @@ use super::{
     connection::ClientState,
     exchange::Exchange,
     forward::{self, Answer},
-    headers, policed, problem,
+    headers, policed, problem, redirect,
     tunnel::Tunnel,
 };
 use crate::{
@@ -33,6 +33,9 @@ pub async fn handle(
     let exchange = Exchange::begin(state, Some(&head));
     if let Err(why) = check(&mut head, &body, &exchange) {
         return Ok(problem::response(exchange, why));
+    }
+    if let Some(port) = exchange.state.listener.config.redirect {
+        return Ok(redirect::to_https(exchange, &head, port));
     }
     let Some(route) = snapshot.router.find(&asked(&head)).cloned() else {
         return Ok(no_route(&snapshot, exchange, &head));
@@ -124,7 +127,7 @@ pub fn prepare(
     }
     let switch = headers::switch(&head, &route.upgrade);
     headers::remove_listed(&mut head.headers);
-    let about = headers::about(state, head.headers.get(header::HOST), snapshot);
+    let about = headers::about(&state.client(), head.headers.get(header::HOST), snapshot);
     let body = RequestBody::new(body, state, upstream.first_byte);
     (Outgoing { head, switch, about, id: exchange.id() }, body)
 }

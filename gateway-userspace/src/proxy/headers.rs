@@ -3,12 +3,12 @@
 //! RFC 9110 sections 7.6.1 (Connection) and 7.6.3 (Via), RFC 7239 (Forwarded). No proxy in front is trusted yet, so
 //! whatever a client says of itself in `X-Forwarded-*` or `Forwarded` is replaced.
 
-use std::{borrow::Cow, net::IpAddr, rc::Rc};
+use std::{borrow::Cow, rc::Rc};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, header, request, uri::PathAndQuery};
 
-use super::{connection::ClientState, exchange::Exchange};
+use super::{client::Client, exchange::Exchange};
 use crate::{config::units::normal_path, observe::Why, runtime::Snapshot, upstream::http1::Switch};
 
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -220,8 +220,8 @@ pub struct About {
 
 /// `X-Forwarded-*`, `Forwarded` (RFC 7239 section 4) and `Via` in wire format. Clients seldom change the host on a
 /// connection, so the last ones are kept.
-pub fn about(state: &ClientState, host: Option<&HeaderValue>, snapshot: &Snapshot) -> Rc<[u8]> {
-    let mut kept = state.about.borrow_mut();
+pub fn about(client: &Client, host: Option<&HeaderValue>, snapshot: &Snapshot) -> Rc<[u8]> {
+    let mut kept = client.about.borrow_mut();
     if let (Some(About { host: kept_host, via, lines }), Some(host)) = (&*kept, host)
         && kept_host == host
         && *via == snapshot.via
@@ -229,15 +229,16 @@ pub fn about(state: &ClientState, host: Option<&HeaderValue>, snapshot: &Snapsho
         return lines.clone();
     }
     let text = host.and_then(|host| host.to_str().ok());
-    let lines: Rc<[u8]> = lines(state.client, text, &snapshot.via).into();
+    let lines: Rc<[u8]> = lines(client, text, &snapshot.via).into();
     if let Some(host) = host {
         *kept = Some(About { host: host.clone(), via: snapshot.via.clone(), lines: lines.clone() });
     }
     lines
 }
 
-fn lines(client: IpAddr, host: Option<&str>, via: &HeaderValue) -> Vec<u8> {
-    let node = if client.is_ipv6() { format!("\"[{client}]\"") } else { client.to_string() };
+fn lines(client: &Client, host: Option<&str>, via: &HeaderValue) -> Vec<u8> {
+    let Client { addr, scheme, .. } = client;
+    let node = if addr.is_ipv6() { format!("\"[{addr}]\"") } else { addr.to_string() };
     let (mut named, mut forwarded) = (String::new(), String::new());
     if let Some(host) = host {
         let is_token = host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%".contains(&byte));
@@ -245,7 +246,7 @@ fn lines(client: IpAddr, host: Option<&str>, via: &HeaderValue) -> Vec<u8> {
         named = format!("x-forwarded-host: {host}\r\n");
     }
     let mut lines = format!(
-        "x-forwarded-for: {client}\r\nx-forwarded-proto: http\r\n{named}forwarded: for={node};proto=http{forwarded}\r\nvia: "
+        "x-forwarded-for: {addr}\r\nx-forwarded-proto: {scheme}\r\n{named}forwarded: for={node};proto={scheme}{forwarded}\r\nvia: "
     )
     .into_bytes();
     lines.extend_from_slice(via.as_bytes());
@@ -267,11 +268,14 @@ pub fn to_client(
     }
     headers.append(header::VIA, snapshot.via.clone());
     headers.insert(X_REQUEST_ID, exchange.id());
+    if let Some(hsts) = &exchange.state.listener.hsts {
+        headers.insert(header::STRICT_TRANSPORT_SECURITY, hsts.clone());
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::client::Manner, *};
 
     fn head(request: http::request::Builder) -> request::Parts {
         request.body(()).unwrap().into_parts().0
@@ -341,7 +345,9 @@ mod tests {
     fn upstreams_are_told_of_the_client() {
         let told = |client: &str, host| {
             let via = HeaderValue::from_static("1.1 gateway");
-            String::from_utf8(lines(client.parse().unwrap(), host, &via)).unwrap()
+            let peer = std::net::SocketAddr::new(client.parse().unwrap(), 1);
+            let client = Client::new("web", peer, Manner::PLAIN_HTTP1);
+            String::from_utf8(lines(&client, host, &via)).unwrap()
         };
         assert_eq!(
             told("192.0.2.1", Some("a.example")),

@@ -7,16 +7,21 @@
 
 mod body;
 mod careful;
+mod client;
 mod client_io;
 pub mod connection;
 mod exchange;
 mod forward;
+pub mod front;
 mod handler;
 mod headers;
 mod policed;
 mod problem;
+mod redirect;
 mod reuse;
+mod shadow;
 mod timer;
+mod transport;
 mod tunnel;
 pub mod worker;
 

@@ -6,21 +6,23 @@ use http::{HeaderMap, Response, header, request};
 use hyper::body::Incoming;
 
 use super::{
-    body::ResponseBody,
+    body::{RequestBody, ResponseBody},
     exchange::Exchange,
     handler::{self, prepare},
     headers, problem,
+    shadow::{Copy, Kept},
 };
 use crate::{
     observe::Why,
     policy::{
         Policies,
         answer::Answered,
+        mirror::Mirror,
         rewrite::{Changes, Rewrite},
         template::Context,
     },
     runtime::{Route, Snapshot},
-    upstream::http1::Outgoing,
+    upstream::http1::{Outgoing, Switch},
 };
 
 pub async fn handle(
@@ -33,14 +35,15 @@ pub async fn handle(
 ) -> Response<ResponseBody> {
     let id = exchange.id();
     let state = exchange.state.clone();
-    let context = Context { head: &head, client: &state.client_text, id: &id, scheme: "http" };
+    let client = state.kept_client();
+    let context = Context { head: &head, client: &client.text, id: &id, scheme: client.scheme };
     let plan = match Plan::new(policies, &context) {
         Ok(plan) => plan,
         Err(why) => return problem::response(exchange, why),
     };
     let mut response = match plan.answer {
         Some(answered) => own(answered, exchange),
-        None => forward(snapshot, route, exchange, plan.request, head, body).await,
+        None => forward(snapshot, route, policies, exchange, plan.request, head, body).await,
     };
     plan.response.apply(response.headers_mut());
     response
@@ -102,10 +105,12 @@ fn own(answered: Answered, exchange: Exchange) -> Response<ResponseBody> {
     exchange.answers(answered.status);
     let id = exchange.id();
     let close = exchange.state.body_unread.get();
+    let hsts = exchange.state.listener.hsts.clone();
     let mut response = Response::new(ResponseBody::own(answered.body, exchange));
     *response.status_mut() = answered.status;
     let mut fields: HeaderMap = answered.headers;
     fields.insert(headers::X_REQUEST_ID, id);
+    fields.extend(hsts.map(|hsts| (header::STRICT_TRANSPORT_SECURITY, hsts)));
     if close {
         fields.insert(header::CONNECTION, header::HeaderValue::from_static("close"));
     }
@@ -116,17 +121,51 @@ fn own(answered: Answered, exchange: Exchange) -> Response<ResponseBody> {
 async fn forward(
     snapshot: &Snapshot,
     route: &Arc<Route>,
+    policies: &Policies,
     exchange: Exchange,
     changes: RequestChanges<'_>,
     head: request::Parts,
     body: Incoming,
 ) -> Response<ResponseBody> {
-    let Some(upstream) = route.upstream.clone() else {
+    let chosen =
+        policies.split.as_ref().and_then(|split| split.pick(&head.headers, exchange.state.client().addr));
+    if let Some(chosen) = chosen {
+        exchange.set_upstream(chosen.clone());
+    }
+    let Some(upstream) = chosen.or(route.upstream.as_ref()) else {
         return problem::response(exchange, Why::NoHealthyTarget);
     };
-    let (mut request, body) = prepare(snapshot, route, &upstream, &exchange, head, body);
+    let (mut request, mut body) = prepare(snapshot, route, upstream, &exchange, head, body);
     if let Err(why) = changes.apply(&mut request) {
         return problem::response(exchange, why);
     }
-    handler::forward(snapshot, route, &upstream, exchange, request, body).await
+    if let Some(mirror) = &policies.mirror {
+        copy(mirror, &exchange, &request, &mut body);
+    }
+    handler::forward(snapshot, route, upstream, exchange, request, body).await
+}
+
+/// Sends a copy to the shadow: at once, or when the body has passed. Connections that change their protocol have none.
+fn copy(mirror: &Mirror, exchange: &Exchange, request: &Outgoing, body: &mut RequestBody) {
+    if matches!(request.switch, Switch::Upgrade(_)) {
+        return;
+    }
+    let Some(place) = mirror.take() else { return };
+    let state = &exchange.state;
+    let copy = Copy {
+        worker: state.worker.clone(),
+        upstream: mirror.upstream.clone(),
+        request: Outgoing {
+            head: request.head.clone(),
+            switch: Switch::No,
+            about: request.about.clone(),
+            id: request.id.clone(),
+        },
+        client: state.client().addr,
+        place,
+    };
+    match body.is_empty() {
+        true => copy.send(None),
+        false => body.copy(Kept::new(copy, mirror.body)),
+    }
 }

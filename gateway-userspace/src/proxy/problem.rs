@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, header};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 use super::{body::ResponseBody, connection::ClientState, exchange::Exchange, headers::X_REQUEST_ID};
 use crate::observe::Why;
@@ -20,6 +20,7 @@ pub fn response(exchange: Exchange, why: Why) -> Response<ResponseBody> {
     exchange.refuse(why);
     let id = exchange.id();
     let close = exchange.state.body_unread.get();
+    let hsts = exchange.state.listener.hsts.clone();
     let body = Bytes::from(body(why, id.to_str().unwrap_or("-")));
     let mut response = Response::new(ResponseBody::own(body, exchange));
     *response.status_mut() = why.status();
@@ -27,6 +28,9 @@ pub fn response(exchange: Exchange, why: Why) -> Response<ResponseBody> {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(X_REQUEST_ID, id);
+    if let Some(hsts) = hsts {
+        headers.insert(header::STRICT_TRANSPORT_SECURITY, hsts);
+    }
     if close {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
@@ -34,7 +38,7 @@ pub fn response(exchange: Exchange, why: Why) -> Response<ResponseBody> {
 }
 
 /// Answers a request whose head could not be read, on the bare socket, and accounts for it. False if the client is gone.
-pub async fn write_raw(stream: &TcpStream, state: &Rc<ClientState>, why: Why) -> bool {
+pub async fn write_raw(stream: &mut (impl AsyncWrite + Unpin), state: &Rc<ClientState>, why: Why) -> bool {
     let exchange = Exchange::begin(state.clone(), None);
     exchange.refuse(why);
     let id = exchange.id();
@@ -53,16 +57,8 @@ pub async fn write_raw(stream: &TcpStream, state: &Rc<ClientState>, why: Why) ->
     drop(exchange);
     let limit = state.listener.config.timeout.body;
     let writing = async {
-        let mut left = text.as_bytes();
-        while !left.is_empty() {
-            stream.writable().await?;
-            match stream.try_write(left) {
-                Ok(n) => left = &left[n..],
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
+        stream.write_all(text.as_bytes()).await?;
+        stream.flush().await
     };
     matches!(tokio::time::timeout(limit, writing).await, Ok(Ok(())))
 }

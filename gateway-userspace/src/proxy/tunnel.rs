@@ -6,7 +6,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::exchange::Exchange;
+use super::{exchange::Exchange, transport::Transport};
 use crate::upstream::http1::Connection;
 
 /// A 101 was received from an upstream and is being passed on.
@@ -26,7 +26,7 @@ impl Tunnel {
 
 /// Carries bytes until both sides have closed, or one failed. `read`: what the client sent behind its request.
 /// The request ends, and stops counting as active on its target, when this returns.
-pub async fn run(mut tunnel: Tunnel, mut client: TcpStream, read: Bytes) {
+pub async fn run(mut tunnel: Tunnel, mut client: impl Transport, read: Bytes) {
     let state = tunnel.exchange.state.clone();
     state.timer.stop();
     let result = async {

@@ -17,6 +17,7 @@ use crate::{
     policy::Policies,
     route::{Router, Takes},
     service::Services,
+    tls::{Acceptor, Tls},
     upstream::Upstream,
 };
 
@@ -30,6 +31,7 @@ pub struct Snapshot {
     pub listeners: BTreeMap<String, Arc<Listener>>,
     pub upstreams: BTreeMap<String, Arc<Upstream>>,
     pub services: Services,
+    pub tls: Tls,
     /// `Via` of what passes through (RFC 9110 section 7.6.3).
     pub via: HeaderValue,
 }
@@ -38,6 +40,11 @@ pub struct Snapshot {
 #[derive(Debug)]
 pub struct Listener {
     pub name: Arc<str>,
+    /// Nothing comes before HTTP/1.1.
+    pub plain: bool,
+    pub tls: Option<Arc<Acceptor>>,
+    /// `Strict-Transport-Security` of every answer.
+    pub hsts: Option<HeaderValue>,
     pub config: model::Listener,
     pub stats: Arc<ListenerStats>,
     /// Requests that no route took.
@@ -67,10 +74,11 @@ impl Route {
 }
 
 impl Snapshot {
-    /// `services`: those of the config. `old`: the snapshot before, whose targets live on where they are still named.
+    /// `services`, `tls`: those of the config. `old`: the snapshot before, whose targets live on where they are still named.
     pub fn compile(
         config: Config,
         services: Services,
+        tls: Tls,
         generation: u64,
         old: Option<&Snapshot>,
         registry: &Registry,
@@ -78,7 +86,7 @@ impl Snapshot {
         let listeners: BTreeMap<String, Arc<Listener>> = config
             .listeners
             .iter()
-            .map(|(name, listener)| (name.clone(), Arc::new(Listener::new(name, listener, registry))))
+            .map(|(name, listener)| (name.clone(), Arc::new(Listener::new(name, listener, &tls, registry))))
             .collect();
         let zone = config.gateway.zone.as_deref();
         let upstreams: BTreeMap<String, Arc<Upstream>> = config
@@ -97,7 +105,7 @@ impl Snapshot {
         let router = Router::new(routes.iter().map(|(route, compiled)| (Takes::of(route), compiled.clone())));
         let via = HeaderValue::from_str(&format!("1.1 {}", pseudonym(&config.gateway.name)))
             .unwrap_or(HeaderValue::from_static("1.1 gateway"));
-        Snapshot { generation, router, listeners, upstreams, services, via, config }
+        Snapshot { generation, router, listeners, upstreams, services, tls, via, config }
     }
 
     /// Marks the targets that `new` no longer has.
@@ -123,9 +131,13 @@ fn pseudonym(name: &str) -> String {
 }
 
 impl Listener {
-    fn new(name: &str, config: &model::Listener, registry: &Registry) -> Self {
+    fn new(name: &str, config: &model::Listener, tls: &Tls, registry: &Registry) -> Self {
+        let hsts = config.hsts.as_ref();
         Listener {
             name: name.into(),
+            plain: config.tls.is_none(),
+            tls: tls.acceptors.get(name).cloned(),
+            hsts: hsts.and_then(|hsts| HeaderValue::from_str(&hsts.value()).ok()),
             config: config.clone(),
             stats: registry.listener(name),
             unrouted: registry.route(name, NO_ROUTE),
@@ -150,9 +162,9 @@ impl Route {
             // `config::load` made sure that it exists.
             upstream: match &config.to {
                 Destination::Upstream(name) => upstreams.get(name).cloned(),
-                Destination::Respond(_) | Destination::Redirect(_) => None,
+                Destination::Split(_) | Destination::Respond(_) | Destination::Redirect(_) => None,
             },
-            policies: Policies::new(config),
+            policies: Policies::new(config, |name| upstreams.get(name).cloned()),
             upgrade: config.upgrade.clone(),
             early_hints: config.early_hints,
             only: if stats.len() == 1 { stats.values().next().cloned() } else { None },

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, header, request};
 
 use crate::{
     balance::SEED,
-    config::model::{HashOn, Sticky},
+    config::model::{HashOn, StickyCookie},
 };
 
 /// The hash of the first of `on` that the request has; else of the client's address.
@@ -44,7 +44,7 @@ fn query<'a>(query: &'a str, name: &str) -> Option<&'a str> {
 }
 
 /// The target that the client's cookie names, as its identity.
-pub fn stuck_to(sticky: &Sticky, headers: &HeaderMap) -> Option<u64> {
+pub fn stuck_to(sticky: &StickyCookie, headers: &HeaderMap) -> Option<u64> {
     let value = std::str::from_utf8(cookie(headers, &sticky.cookie)?).ok()?;
     // `from_str_radix` would take a sign.
     let fits = value.len() == 16 && value.bytes().all(|b| b.is_ascii_hexdigit());
@@ -52,15 +52,15 @@ pub fn stuck_to(sticky: &Sticky, headers: &HeaderMap) -> Option<u64> {
 }
 
 /// The cookie for a target.
-pub fn set_cookie(sticky: &Sticky, identity: u64) -> Option<HeaderValue> {
-    let Sticky { cookie, lasts, same_site, secure } = sticky;
+pub fn set_cookie(sticky: &StickyCookie, identity: u64, over_tls: bool) -> Option<HeaderValue> {
+    let StickyCookie { cookie, lasts, same_site, secure } = sticky;
     let same_site = match *same_site {
         "strict" => "Strict",
         "none" => "None",
         _ => "Lax",
     };
     let lasts = lasts.map(|lasts| format!("; Max-Age={}", lasts.as_secs())).unwrap_or_default();
-    let secure = if *secure { "; Secure" } else { "" };
+    let secure = if *secure || over_tls { "; Secure" } else { "" };
     let text = format!("{cookie}={identity:016x}; Path=/{lasts}; HttpOnly; SameSite={same_site}{secure}");
     HeaderValue::try_from(text).ok()
 }
@@ -100,13 +100,13 @@ mod tests {
 
     #[test]
     fn a_sticky_cookie_is_written_and_read() {
-        let sticky = Sticky {
+        let sticky = StickyCookie {
             cookie: "at".into(),
             lasts: Some(Duration::from_secs(60)),
             same_site: "strict",
             secure: true,
         };
-        let set = set_cookie(&sticky, 0xab).unwrap();
+        let set = set_cookie(&sticky, 0xab, false).unwrap();
         assert_eq!(set, "at=00000000000000ab; Path=/; Max-Age=60; HttpOnly; SameSite=Strict; Secure");
         let read = |value: &str| stuck_to(&sticky, &head("/", &[("cookie", value)]).headers);
         assert_eq!(read("x=1; at=00000000000000ab"), Some(0xab));

@@ -4,6 +4,7 @@ mod balancing;
 mod files;
 mod routes;
 mod services;
+mod tls;
 mod told;
 mod values;
 mod whole;

@@ -163,3 +163,49 @@ gateway.toml:21:12: `route.e.redirect`: expected a URL such as "https://www.exam
   hint: it starts with "https://", "http://", "${scheme}://" or "/""#,
     );
 }
+
+#[test]
+fn shares_and_mirrors_lead_to_upstreams_that_are_there() {
+    says(
+        &with_upstream(
+            r#"[upstream.users]
+to = "10.0.0.2:1"
+[route.a]
+path = "/a"
+to = { u = 95, user = 5 }
+[route.b]
+path = "/b"
+to = { u = 0, users = 0 }
+[route.c]
+path = "/c"
+to = { u = 1001, "10.0.0.1:80" = 1 }
+sticky = "cookie"
+[route.d]
+path = "/d"
+to = "u"
+sticky = "ip"
+mirror = { to = "nobody", share = "150%" }
+[route.e]
+path = "/e"
+respond = { status = 200 }
+mirror = { to = "u", body = "1GiB" }
+"#,
+        ),
+        r#"
+gateway.toml:9:16: upstream "user" is not defined
+  hint: did you mean "users"?
+gateway.toml:12:1: no upstream gets any request
+  hint: give one of them a weight: { items-v2 = 95, items-v1 = 5 }
+gateway.toml:15:12: `route.c.to.u`: must be from 0 to 1000, found 1001
+gateway.toml:15:18: `route.c.to`: "10.0.0.1:80" is an address, not an upstream's name
+  hint: write a list: to = ["10.0.0.1:80"]
+gateway.toml:16:10: `route.c.sticky`: expected a key such as "cookie:uid", found "cookie"
+  hint: it is "ip", or "cookie:" or "header:" and a name
+gateway.toml:20:10: `sticky` is for several upstreams: to = { a = 95, b = 5 }
+gateway.toml:21:17: upstream "nobody" is not defined
+  hint: defined: "u", "users"
+gateway.toml:21:35: `mirror.share`: there is no more than 100%, found 150%
+gateway.toml:25:1: `mirror` copies what goes to an upstream, and this route has none
+gateway.toml:25:29: `route.e.mirror.body`: must be from 0B to 16MiB, found "1GiB""#,
+    );
+}

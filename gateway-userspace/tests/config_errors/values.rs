@@ -18,7 +18,7 @@ bind = ":1"
 gateway.toml:3:1: unknown key `listener.web.timout`
   hint: did you mean `timeout`?
 gateway.toml:4:1: unknown key `listener.web.foo`
-  hint: known here: bind, max, timeout, protocols
+  hint: known here: bind, max, timeout, protocols, tls, redirect, hsts
 gateway.toml:7:2: unknown key `listeners`
   hint: did you mean `listener`?"#,
     );
@@ -56,7 +56,7 @@ gateway.toml:9:8: `listener.web.bind`: expected an address such as ":80", found 
 gateway.toml:10:23: `listener.web.max.connections`: expected a whole number from 1 to 10000000, found 1.5
 gateway.toml:10:37: `listener.web.max.header`: expected a size such as "512MiB", found true
 gateway.toml:12:8: `listener.x.bind`: expected an address such as ":80", found a list
-gateway.toml:14:6: `route.a.to`: expected an upstream's name such as "items" or a list such as ["10.0.0.1:8080"], found 5"#,
+gateway.toml:14:6: `route.a.to`: expected an upstream's name such as "items" or a list such as ["10.0.0.1:8080"] or a table such as { items = … }, each a whole number from 0 to 1000, found 5"#,
     );
 }
 
@@ -229,7 +229,8 @@ gateway.toml:4:98: target "10.0.0.4:80" is there twice, first at gateway.toml:4:
 gateway.toml:6:6: `route.a.to`: expected a list such as ["10.0.0.1:8080"], found an empty one
 gateway.toml:9:6: `route.b.to`: "127.0.0.1:3000" is an address, not an upstream's name
   hint: write a list: to = ["127.0.0.1:3000"]
-gateway.toml:12:1: `route.c.to = { … }` is not supported yet"#,
+gateway.toml:12:16: upstream "b" is not defined
+  hint: defined: "a""#,
     );
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::config::{
     error::{Problem, ProblemKind, Problems},
-    model::{Balance, Breaker, Eject, HashOn, Retry, RetryOn, Sticky},
+    model::{Balance, Breaker, Eject, HashOn, Retry, RetryOn, StickyCookie},
     node::Fields,
     units::Percent,
 };
@@ -37,7 +37,8 @@ pub(super) fn retry(name: &str, parent: &Fields, problems: &mut Problems) -> Ret
 
 pub(super) fn hash_on(name: &str, fields: &Fields, balance: Balance, problems: &mut Problems) -> Vec<HashOn> {
     let Some(node) = fields.node("hash_on") else { return vec![HashOn::Ip] };
-    if balance != Balance::Maglev {
+    // A balance that could not be read may have been meant as this one.
+    if balance != Balance::Maglev && !fields.broken {
         let message = format!("`upstream.{name}.hash_on` only works with balance = \"maglev\"");
         let problem = Problem::new(ProblemKind::Conflict, &node.at, message);
         problems.push(problem.hint("write balance = \"maglev\", or drop it".to_owned()));
@@ -54,7 +55,7 @@ pub(super) fn hash_on(name: &str, fields: &Fields, balance: Balance, problems: &
     on
 }
 
-pub(super) fn sticky(name: &str, parent: &Fields, problems: &mut Problems) -> Option<Sticky> {
+pub(super) fn sticky(name: &str, parent: &Fields, problems: &mut Problems) -> Option<StickyCookie> {
     parent.node("sticky")?;
     let fields = parent.table("sticky");
     let same_site: &'static str = fields.or_default("same_site");
@@ -67,7 +68,7 @@ pub(super) fn sticky(name: &str, parent: &Fields, problems: &mut Problems) -> Op
         let problem = Problem::new(ProblemKind::Conflict, &fields.place("same_site"), message);
         problems.push(problem.hint("add secure = true".to_owned()));
     }
-    Some(Sticky { cookie: fields.get("cookie")?, lasts: fields.or_default("lasts"), same_site, secure })
+    Some(StickyCookie { cookie: fields.get("cookie")?, lasts: fields.or_default("lasts"), same_site, secure })
 }
 
 pub(super) fn eject(name: &str, parent: &Fields, problems: &mut Problems) -> Option<Eject> {

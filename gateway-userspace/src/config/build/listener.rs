@@ -1,23 +1,58 @@
 //! `[listener.NAME]`.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
+use super::tls;
 use crate::config::{
-    model::{Listener, ListenerMax, ListenerTimeout},
-    node::Fields,
+    error::{Problem, ProblemKind, Problems},
+    model::{Bind, Hsts, Listener, ListenerMax, ListenerTimeout},
+    node::{Fields, Value},
     units::ByteSize,
 };
 
-pub(super) fn listeners(root: &Fields) -> BTreeMap<String, Listener> {
+const HTTPS: u16 = 443;
+
+pub(super) fn listeners(root: &Fields, problems: &mut Problems) -> BTreeMap<String, Listener> {
+    let https = https_port(root);
     root.named("listener")
         .iter()
-        .filter_map(|(name, fields)| Some((name.clone(), listener(fields)?)))
+        .filter_map(|(name, fields)| Some((name.clone(), listener(name, fields, root, https, problems)?)))
         .collect()
 }
 
-fn listener(fields: &Fields) -> Option<Listener> {
+/// The port that browsers are sent to: 443 if anything listens there with TLS, or nothing does anywhere; else the
+/// first listener with TLS.
+fn https_port(root: &Fields) -> u16 {
+    let ports: Vec<u16> = root
+        .named("listener")
+        .values()
+        .filter(|fields| fields.node("tls").is_some())
+        .filter_map(|fields| Some(fields.get::<Bind>("bind")?.port()))
+        .collect();
+    if ports.contains(&HTTPS) { HTTPS } else { ports.first().copied().unwrap_or(HTTPS) }
+}
+
+fn listener(
+    name: &str,
+    fields: &Fields,
+    root: &Fields,
+    https: u16,
+    problems: &mut Problems,
+) -> Option<Listener> {
     let max = fields.table("max");
     let timeout = fields.table("timeout");
+    let tls = fields.node("tls").is_some();
+    for key in ["redirect", "hsts"] {
+        let (wrong, why) = match key {
+            "redirect" => (tls, "would send clients of TLS back to TLS"),
+            _ => (!tls, "counts only over TLS (RFC 6797 section 7.2)"),
+        };
+        if wrong && fields.node(key).is_some() && !fields.broken {
+            let message = format!("`listener.{name}.{key}` {why}");
+            let problem = Problem::new(ProblemKind::Conflict, &fields.place(key), message);
+            problems.push(problem.hint(format!("take `{key}` out, or put it into another listener")));
+        }
+    }
     Some(Listener {
         at: fields.at.clone(),
         bind: fields.get("bind")?,
@@ -31,5 +66,20 @@ fn listener(fields: &Fields) -> Option<Listener> {
             idle: timeout.or_default("idle"),
             body: timeout.or_default("body"),
         },
+        tls: tls::tls(name, fields, root, problems),
+        redirect: fields.get::<&str>("redirect").map(|_| https),
+        hsts: hsts(fields),
     })
+}
+
+fn hsts(fields: &Fields) -> Option<Hsts> {
+    match &fields.node("hsts")?.value {
+        Value::Table(hsts) => Some(Hsts {
+            max_age: hsts.get::<Duration>("max_age")?,
+            subdomains: hsts.or_default("subdomains"),
+            preload: hsts.or_default("preload"),
+        }),
+        Value::Duration(max_age) => Some(Hsts { max_age: *max_age, subdomains: false, preload: false }),
+        _ => None,
+    }
 }

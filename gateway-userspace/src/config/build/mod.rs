@@ -10,6 +10,7 @@ mod rewrite;
 mod route;
 mod service;
 mod system;
+mod tls;
 mod upstream;
 
 use std::{collections::BTreeMap, path::PathBuf};
@@ -26,7 +27,8 @@ use super::{
 /// all is left out: its problem has been told, so the result is not used.
 pub(crate) fn config(root: &Fields, mut files: Vec<PathBuf>, problems: &mut Problems) -> Option<Config> {
     overlap::overlaps(root, problems);
-    let listeners = listener::listeners(root);
+    let certs = tls::certs(root, problems);
+    let listeners = listener::listeners(root, problems);
     let services = service::services(root, problems);
     let declared = root.named("upstream");
     let mut upstreams: BTreeMap<String, Upstream> = declared
@@ -40,10 +42,12 @@ pub(crate) fn config(root: &Fields, mut files: Vec<PathBuf>, problems: &mut Prob
     let only_services = !root.named("service").is_empty()
         && root.named("listener").is_empty()
         && root.named("route").is_empty();
+    let only_redirects =
+        !listeners.is_empty() && listeners.values().all(|listener| listener.redirect.is_some());
     if !root.broken && !only_services {
         for (what, none, example) in [
             ("listener", listeners.is_empty(), "[listener.web] with bind = \":80\""),
-            ("route", routes.is_empty(), "[route.all] with to = [\"127.0.0.1:3000\"]"),
+            ("route", routes.is_empty() && !only_redirects, "[route.all] with to = [\"127.0.0.1:3000\"]"),
         ] {
             if none && root.named(what).is_empty() {
                 let at = Place { line: 0, column: 0, ..root.at.clone() };
@@ -56,6 +60,7 @@ pub(crate) fn config(root: &Fields, mut files: Vec<PathBuf>, problems: &mut Prob
         gateway: system::gateway(&root.table("gateway")),
         kernel,
         listeners,
+        certs,
         upstreams,
         routes,
         services,

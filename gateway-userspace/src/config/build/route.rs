@@ -9,10 +9,10 @@ use super::{
 };
 use crate::config::{
     error::{Problem, ProblemKind, Problems, did_you_mean},
-    model::{Destination, PathPattern, Route, Upstream},
-    node::{Fields, Value},
+    model::{Destination, Mirror, PathPattern, Route, Split, Sticky, Upstream},
+    node::{Fields, Node, Value},
     table::{Kind, ROOT, Section},
-    units::quote,
+    units::{ByteSize, Percent, Place, quote},
 };
 
 /// `declared`: the upstreams of the config, right or wrong. Those that routes make are added to `upstreams`.
@@ -28,7 +28,10 @@ pub(super) fn routes(
         let before = problems.count();
         let path: PathPattern = fields.or_default("path");
         let to = rewrite::answer(&fields, &path, problems)
-            .or_else(|| to(&name, &fields, declared, upstreams, problems).map(Destination::Upstream));
+            .or_else(|| to(&name, &fields, declared, upstreams, problems));
+        if let Some(to) = &to {
+            needs_upstreams(&fields, to, problems);
+        }
         let hosts = distinct(&fields, "host", fields.get("host").unwrap_or_default(), problems, |host| {
             format!("host \"{host}\"")
         });
@@ -42,6 +45,7 @@ pub(super) fn routes(
             rewrite: rewrite::rewrite(&fields, &path, problems),
             path,
             when: predicates(&fields, problems),
+            mirror: mirror(&fields, declared, problems),
             to: to.unwrap_or(Destination::Upstream(String::new())),
             upgrade,
             early_hints: fields.or_default("early_hints"),
@@ -62,20 +66,96 @@ fn to(
     declared: &BTreeMap<String, Fields>,
     upstreams: &mut BTreeMap<String, Upstream>,
     problems: &mut Problems,
-) -> Option<String> {
+) -> Option<Destination> {
     let node = fields.node("to")?;
-    if let Value::Text(wanted) = &node.value {
-        if !declared.contains_key(wanted) {
-            let hint = did_you_mean(wanted, declared.keys().map(String::as_str), quote);
-            let problem = Problem::new(
-                ProblemKind::Undefined,
-                &node.at,
-                format!("upstream {} is not defined", quote(wanted)),
-            );
-            problems.push(problem.hint(hint.unwrap_or_else(|| none_near(wanted, declared))));
+    match &node.value {
+        Value::Text(wanted) => {
+            defined(wanted, &node.at, declared, problems);
+            Some(Destination::Upstream(wanted.clone()))
         }
-        return Some(wanted.clone());
+        Value::Map(shares) => Some(Destination::Split(split(shares, &node.at, fields, declared, problems))),
+        _ => targets(name, node, declared, upstreams, problems).map(Destination::Upstream),
     }
+}
+
+fn split(
+    shares: &BTreeMap<String, Node>,
+    at: &Place,
+    fields: &Fields,
+    declared: &BTreeMap<String, Fields>,
+    problems: &mut Problems,
+) -> Split {
+    shares.iter().for_each(|(wanted, node)| defined(wanted, &node.at, declared, problems));
+    let weight = |node: &Node| match node.value {
+        Value::Int(weight) => u32::try_from(weight).unwrap_or(u32::MAX),
+        _ => 0,
+    };
+    let shares: Vec<(String, u32)> = shares.iter().map(|(name, node)| (name.clone(), weight(node))).collect();
+    // Where a weight is wrong, that has been told.
+    if !fields.broken && shares.iter().all(|(_, weight)| *weight == 0) {
+        let hint = "give one of them a weight: { items-v2 = 95, items-v1 = 5 }".to_owned();
+        problems.push(Problem::new(ProblemKind::Value, at, "no upstream gets any request").hint(hint));
+    }
+    Split { shares, sticky: fields.get::<String>("sticky").map(sticky) }
+}
+
+fn sticky(text: String) -> Sticky {
+    match text.split_once(':') {
+        Some(("cookie", name)) => Sticky::Cookie(name.into()),
+        Some((_, name)) => Sticky::Header(name.into()),
+        None => Sticky::Ip,
+    }
+}
+
+/// Only several upstreams can be kept to, and only what goes to one can be copied.
+fn needs_upstreams(fields: &Fields, to: &Destination, problems: &mut Problems) {
+    let wrong = [
+        (
+            "sticky",
+            !matches!(to, Destination::Split(_)),
+            "`sticky` is for several upstreams: to = { a = 95, b = 5 }",
+        ),
+        (
+            "mirror",
+            to.upstreams().is_empty(),
+            "`mirror` copies what goes to an upstream, and this route has none",
+        ),
+    ];
+    for (key, _, message) in wrong.iter().filter(|(key, wrong, _)| *wrong && fields.node(key).is_some()) {
+        problems.push(Problem::new(ProblemKind::Conflict, &fields.place(key), *message));
+    }
+}
+
+fn mirror(fields: &Fields, declared: &BTreeMap<String, Fields>, problems: &mut Problems) -> Option<Mirror> {
+    let Value::Table(fields) = &fields.node("mirror")?.value else { return None };
+    let to: String = fields.get("to")?;
+    defined(&to, &fields.place("to"), declared, problems);
+    let share: Percent = fields.or_default("share");
+    if share.0 > 1.0 {
+        let message = format!("`mirror.share`: there is no more than 100%, found {share}");
+        problems.push(Problem::new(ProblemKind::Value, &fields.place("share"), message));
+    }
+    let body: ByteSize = fields.or_default("body");
+    Some(Mirror { to, share, body: body.0 as usize, queue: fields.or_default("queue") })
+}
+
+fn defined(wanted: &str, at: &Place, declared: &BTreeMap<String, Fields>, problems: &mut Problems) {
+    if !declared.contains_key(wanted) {
+        let hint = did_you_mean(wanted, declared.keys().map(String::as_str), quote);
+        let message = format!("upstream {} is not defined", quote(wanted));
+        let problem = Problem::new(ProblemKind::Undefined, at, message);
+        problems.push(problem.hint(hint.unwrap_or_else(|| none_near(wanted, declared))));
+    }
+}
+
+/// An upstream of the route's own; its name.
+fn targets(
+    name: &str,
+    node: &Node,
+    declared: &BTreeMap<String, Fields>,
+    upstreams: &mut BTreeMap<String, Upstream>,
+    problems: &mut Problems,
+) -> Option<String> {
     if let Some(taken) = declared.get(name) {
         let message = format!(
             "the targets of `route.{name}` would make an upstream \"{name}\", which is defined already, at {}",

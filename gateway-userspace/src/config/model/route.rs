@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::config::units::{Place, Template};
+use crate::config::units::{Percent, Place, Template};
 
 /// `[route.NAME]`
 #[derive(Debug, Clone, PartialEq)]
@@ -15,6 +15,7 @@ pub struct Route {
     pub when: Predicates,
     pub to: Destination,
     pub rewrite: Rewrite,
+    pub mirror: Option<Mirror>,
     /// `upgrade = ["websocket"]`: lower-case protocol names that may be upgraded to. Default: none.
     pub upgrade: Vec<String>,
     /// Pass 103 (Early Hints) on to the client. Default false.
@@ -26,6 +27,7 @@ pub struct Route {
 pub enum Destination {
     /// A key of `Config::upstreams`: for `to = [..]` an anonymous upstream is added there, named as the route.
     Upstream(String),
+    Split(Split),
     Respond(Respond),
     Redirect(Redirect),
 }
@@ -35,9 +37,50 @@ impl Destination {
     pub fn upstreams(&self) -> Vec<&str> {
         match self {
             Destination::Upstream(name) => vec![name],
+            Destination::Split(split) => split.shares.iter().map(|(name, _)| name.as_str()).collect(),
             Destination::Respond(_) | Destination::Redirect(_) => Vec::new(),
         }
     }
+}
+
+/// `to = { a = 95, b = 5 }`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Split {
+    /// Keys of `Config::upstreams` and their weights, 0..=1000, of which one is not 0.
+    pub shares: Vec<(String, u32)>,
+    pub sticky: Option<Sticky>,
+}
+
+/// `sticky`: what keeps a client with the same upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sticky {
+    Ip,
+    Cookie(String),
+    /// In lower case.
+    Header(String),
+}
+
+impl fmt::Display for Sticky {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Sticky::Ip => f.write_str("ip"),
+            Sticky::Cookie(name) => write!(f, "cookie:{name}"),
+            Sticky::Header(name) => write!(f, "header:{name}"),
+        }
+    }
+}
+
+/// `mirror = { to, share, body, queue }`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mirror {
+    /// A key of `Config::upstreams`.
+    pub to: String,
+    /// 0..=1. Default 100%.
+    pub share: Percent,
+    /// Bytes of a body. Default 64 KiB.
+    pub body: usize,
+    /// Copies at once. Default 100.
+    pub queue: usize,
 }
 
 /// `respond = { status, body, headers }`

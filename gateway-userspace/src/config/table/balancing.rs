@@ -45,7 +45,7 @@ pub(super) static STICKY: Section = Section {
             "`SameSite`.",
         )
         .default("\"lax\""),
-        Key::new("secure", Kind::Bool, "`Secure`: only over TLS. \"none\" in `same_site` needs it.")
+        Key::new("secure", Kind::Bool, "`Secure`, also where the listener has no TLS; with TLS it always is. \"none\" in `same_site` needs it.")
             .default("false"),
     ],
 };

@@ -2,11 +2,12 @@
 
 use super::{
     BUCKET_OR_RATE, BYTE_BUCKET_OR_RATE, Key, Kind, OFF, Section,
+    listener::{CERT, LISTENER},
     route::ROUTE,
     seconds,
     service::SERVICE,
     text::{ADDRESS, BYTE_RATE, FILE, FILES, INTERFACE, LOG_FILE, NAME, PREFIX, RATE},
-    traffic::{LISTENER, UPSTREAM},
+    traffic::UPSTREAM,
 };
 
 pub(crate) static ROOT: Section = Section {
@@ -22,6 +23,7 @@ pub(crate) static ROOT: Section = Section {
         Key::new("gateway", Kind::Table(&GATEWAY), "The process itself."),
         Key::new("kernel", Kind::Table(&KERNEL), "The kernel half: XDP and steering."),
         Key::new("listener", Kind::Named(&LISTENER), "Where clients connect."),
+        Key::new("cert", Kind::Named(&CERT), "Certificates."),
         Key::new("upstream", Kind::Named(&UPSTREAM), "Groups of targets that serve the same."),
         Key::new("route", Kind::Named(&ROUTE), "Which requests go to which upstream: the most specific match wins."),
         Key::new("service", Kind::Named(&SERVICE), "L4 services: TCP and UDP, forwarded by the kernel half."),
@@ -30,7 +32,6 @@ pub(crate) static ROOT: Section = Section {
         Key::new("admin", Kind::Table(&ADMIN), "The admin API."),
         Key::not_yet("acme", "Certificates by ACME."),
         Key::not_yet("tracing", "OpenTelemetry traces."),
-        Key::new("cert", Kind::NotYetNamed, "Certificates."),
         Key::new("limit", Kind::NotYetNamed, "L7 limits."),
         Key::new("cache", Kind::NotYetNamed, "Caches."),
         Key::new("auth", Kind::NotYetNamed, "Ways to tell who calls."),

@@ -57,6 +57,19 @@ pub(super) static QUERY_NAME: Text = Text {
     },
 };
 
+pub(super) static STICKY: Text = Text {
+    what: "a key",
+    example: "cookie:uid",
+    pattern: Some("^(ip|(cookie|header):[A-Za-z0-9!#$%&'*+.^_`|~-]+)$"),
+    parse: |text| match text.split_once(':') {
+        None if text == "ip" => Ok(Value::Text(text.into())),
+        Some(("cookie", name)) if is_token(name) => Ok(Value::Text(text.into())),
+        Some(("header", name)) if is_token(name) => Ok(Value::Text(text.to_ascii_lowercase())),
+        _ => Err(UnitError::new(format!("expected a key such as \"cookie:uid\", found {}", quote(text)))
+            .hint("it is \"ip\", or \"cookie:\" or \"header:\" and a name")),
+    },
+};
+
 pub(super) static MATCHED_VALUE: Text = Text {
     what: "a value",
     example: "v2",

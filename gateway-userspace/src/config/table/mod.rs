@@ -6,6 +6,7 @@
 
 mod balancing;
 mod core;
+mod listener;
 mod match_text;
 mod rewrite;
 mod route;
@@ -146,6 +147,11 @@ impl Key {
 }
 
 impl Kind {
+    /// Whether any value of it works in this version.
+    pub fn is_supported(&self) -> bool {
+        !matches!(self, Kind::NotYet | Kind::NotYetNamed | Kind::Choice { now: [], .. })
+    }
+
     /// A value as TOML, for hints.
     pub fn example(&self) -> Option<String> {
         match self {
@@ -192,7 +198,7 @@ impl Kind {
             }
             Kind::Named(_) => "a table of tables, each with a name of your own".into(),
             Kind::Either(kinds) => {
-                let now = kinds.iter().filter(|kind| !matches!(kind, Kind::NotYet));
+                let now = kinds.iter().filter(|kind| kind.is_supported());
                 now.map(Kind::expected).collect::<Vec<_>>().join(" or ")
             }
             Kind::NotYet | Kind::NotYetNamed => "nothing in this version".into(),

@@ -2,9 +2,9 @@
 
 use super::{
     Key, Kind, Section,
-    match_text::{FIELD_NAME, MATCHED_VALUE, METHOD, QUERY_NAME, REGEX},
+    match_text::{FIELD_NAME, MATCHED_VALUE, METHOD, QUERY_NAME, REGEX, STICKY},
     rewrite::{LOCATION, REDIRECT, RESPOND, REWRITE},
-    text::{HOST, PATH, PROTOCOL, UPSTREAM_NAME},
+    text::{HOST, PATH, PERCENT, PROTOCOL, UPSTREAM_NAME},
     traffic::TARGET_OR_TABLE,
 };
 
@@ -46,18 +46,25 @@ pub(super) static ROUTE: Section = Section {
             Kind::Either(&[
                 Kind::Text(&UPSTREAM_NAME),
                 Kind::List { of: &TARGET_OR_TABLE, min: 1, one: false },
-                Kind::NotYet,
+                Kind::Map { key: &UPSTREAM_NAME, of: &Kind::Int { min: 0, max: 1000 } },
             ]),
-            "An upstream's name, or a list of targets, which makes an upstream with the route's name. Several \
-             upstreams by weight (a table) are not supported yet.",
+            "An upstream's name, or a list of targets, which makes an upstream with the route's name, or several \
+             upstreams by weight: `{ items-v2 = 95, items-v1 = 5 }`.",
         )
         .required_unless(&["respond", "redirect", "version"]),
+        Key::new(
+            "sticky",
+            Kind::Text(&STICKY),
+            "With several upstreams: \"cookie:NAME\", \"header:NAME\" or \"ip\" keeps who has the same with the same one. \
+             Requests without it go by weight.",
+        ),
         Key::new(
             "redirect",
             Kind::Either(&[Kind::Text(&LOCATION), Kind::Table(&REDIRECT)]),
             "Answer with a redirect, in place of `to`.",
         ),
         Key::new("respond", Kind::Table(&RESPOND), "Answer without an upstream, in place of `to`."),
+        Key::new("mirror", Kind::Table(&MIRROR), "Send copies elsewhere, and ignore the answers."),
         Key::new("rewrite", Kind::Table(&REWRITE), "Change the request or the response."),
         Key::new(
             "upgrade",
@@ -72,7 +79,6 @@ pub(super) static ROUTE: Section = Section {
         Key::not_yet("limit", "L7 limits."),
         Key::not_yet("cache", "Keep responses."),
         Key::not_yet("version", "API versions."),
-        Key::not_yet("mirror", "Send a copy elsewhere."),
         Key::not_yet("cors", "Cross-origin requests."),
         Key::not_yet("timeout", "Time limits of this route's own."),
         Key::not_yet("retry", "Retries of this route's own."),
@@ -90,4 +96,20 @@ static LIKE: Section = Section {
         "Found anywhere in the value; `^` and `$` for the whole of it.",
     )
     .required()],
+};
+
+static MIRROR: Section = Section {
+    doc: "Copies of requests for another upstream. Its answers are ignored, and no client waits for it.",
+    keys: &[
+        Key::new("to", Kind::Text(&UPSTREAM_NAME), "The upstream that gets them.").required(),
+        Key::new("share", Kind::Text(&PERCENT), "The part of requests that is copied.").default("\"100%\""),
+        Key::new("body", Kind::Size { min: 0, max: 16 << 20 }, "Requests with a longer body are not copied.")
+            .default("\"64KiB\""),
+        Key::new(
+            "queue",
+            Kind::Int { min: 1, max: 10_000 },
+            "Copies under way at once, over all workers; what would be more is left out.",
+        )
+        .default("100"),
+    ],
 };

@@ -175,6 +175,36 @@ const FILE_TEXT: Text = Text {
     },
 };
 
+pub(super) static VARIABLE: Text = Text {
+    what: "an environment variable",
+    example: "TLS_KEY",
+    pattern: Some("^[A-Za-z_][A-Za-z0-9_]*$"),
+    parse: |text| {
+        let plain = |c: u8| c.is_ascii_alphanumeric() || c == b'_';
+        match text.bytes().all(plain) && text.bytes().next().is_some_and(|c| !c.is_ascii_digit()) {
+            true => Ok(Value::Text(text.into())),
+            false => Err(UnitError::new(format!(
+                "expected an environment variable such as \"TLS_KEY\", found {}",
+                quote(text)
+            ))
+            .hint("never the secret itself: the config is shown to whoever asks")),
+        }
+    },
+};
+
+pub(super) static CREDENTIAL: Text = Text {
+    what: "a credential's name",
+    example: "tls-key",
+    pattern: Some("^[^/\\u0000]+$"),
+    parse: |text| match text.is_empty() || text.contains(['/', '\0']) || text == "." || text == ".." {
+        true => {
+            let message = format!("expected a credential's name such as \"tls-key\", found {}", quote(text));
+            Err(UnitError::new(message).hint("for a file write { file = \"…\" }"))
+        }
+        false => Ok(Value::Text(text.into())),
+    },
+};
+
 pub(super) static LOG_FILE: Text = Text {
     what: "a file's path",
     example: "/var/log/gateway/access.log",

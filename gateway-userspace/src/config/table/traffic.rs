@@ -1,73 +1,10 @@
-//! Listeners and upstreams.
+//! Upstreams.
 
 use super::{
     Key, Kind, OFF, Section, TIMEOUT,
     balancing::{BREAKER, EJECT, HASH_ON, SHARE_OR_OFF, STICKY},
     service::{CHECK_TIMEOUT, EVERY, EXPECT, FALL, RISE},
-    text::{ADDRESS, NAME, PERCENT, PROBE_PATH, TARGET},
-};
-
-pub(super) static LISTENER: Section = Section {
-    doc: "Where clients connect: HTTP/1.1 in clear.",
-    keys: &[
-        Key::new(
-            "bind",
-            Kind::Text(&ADDRESS),
-            "Address and port. \":80\" is every IPv4 and IPv6 address of the host, \"0.0.0.0:80\" every IPv4 one.",
-        )
-        .required(),
-        Key::new("max", Kind::Table(&LISTENER_MAX), "Limits."),
-        Key::new("timeout", Kind::Table(&LISTENER_TIMEOUT), "Time limits."),
-        Key::new(
-            "protocols",
-            Kind::List {
-                of: &Kind::Choice { now: &[("h1", "HTTP/1.1")], later: &["h2", "h3", "h2c"] },
-                min: 1,
-                one: true,
-            },
-            "HTTP versions.",
-        )
-        .default("[\"h1\"]"),
-        Key::not_yet("tls", "TLS."),
-        Key::not_yet("redirect", "Answer every request with a redirect."),
-        Key::not_yet("real_ip", "Take the client's address from a header."),
-        Key::not_yet("proxy_protocol", "Take the client's address from the PROXY protocol."),
-    ],
-};
-
-static LISTENER_MAX: Section = Section {
-    doc: "Limits of a listener.",
-    keys: &[
-        Key::new(
-            "connections",
-            Kind::Int { min: 1, max: 10_000_000 },
-            "Open client connections over all workers.",
-        )
-        .default("100_000"),
-        Key::new("header", Kind::Size { min: 8 << 10, max: 1 << 20 }, "A request's head.")
-            .default("\"32KiB\""),
-        Key::new(
-            "body",
-            Kind::Either(&[
-                Kind::Choice { now: &[("unlimited", "no limit")], later: &[] },
-                Kind::Size { min: 0, max: 1 << 50 },
-            ]),
-            "A request's body; \"unlimited\": no limit.",
-        )
-        .default("\"10MiB\""),
-        Key::not_yet("streams", "Concurrent HTTP/2 and HTTP/3 streams."),
-    ],
-};
-
-static LISTENER_TIMEOUT: Section = Section {
-    doc: "Time limits of a listener.",
-    keys: &[
-        Key::new("header", TIMEOUT, "From the first byte of a request to the end of its head.")
-            .default("\"10s\""),
-        Key::new("idle", TIMEOUT, "Between two requests on a connection.").default("\"75s\""),
-        Key::new("body", TIMEOUT, "Between two reads of a request's body, and two writes of a response.")
-            .default("\"30s\""),
-    ],
+    text::{NAME, PERCENT, PROBE_PATH, TARGET},
 };
 
 pub(super) static UPSTREAM: Section = Section {

@@ -1,0 +1,89 @@
+//! Certificates as they are in use.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use axum::{
+    Json,
+    extract::{Path, State},
+};
+use serde::{Deserialize, Serialize};
+
+use super::problem::Problem;
+use crate::{
+    config::model::Secret,
+    daemon::Control,
+    observe::rfc3339_seconds,
+    tls::{Cert, Facts},
+};
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct CertStatus {
+    #[serde(flatten)]
+    pub facts: Facts,
+    /// "valid", "not yet valid", "expired"
+    pub state: String,
+    /// RFC 3339.
+    pub expires: String,
+    pub chain: String,
+    /// Where the key is; never the key.
+    pub key: String,
+    pub listeners: Vec<String>,
+    /// Why what is in the files now is not in use.
+    pub error: Option<String>,
+}
+
+impl CertStatus {
+    pub fn good(&self) -> bool {
+        self.state == "valid" && self.error.is_none()
+    }
+}
+
+pub fn all(control: &Control) -> BTreeMap<String, CertStatus> {
+    let snapshot = control.snapshot.load();
+    let users = |name: &str| -> Vec<String> {
+        let listeners = snapshot.config.listeners.iter();
+        let uses = listeners.filter(|(_, listener)| {
+            listener.tls.as_ref().is_some_and(|tls| tls.certs.iter().any(|cert| cert == name))
+        });
+        uses.map(|(listener, _)| listener.clone()).collect()
+    };
+    snapshot.tls.certs.iter().map(|(name, cert)| (name.clone(), describe(cert, users(name)))).collect()
+}
+
+fn describe(cert: &Cert, listeners: Vec<String>) -> CertStatus {
+    let facts = cert.facts();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
+    let state = match () {
+        () if facts.expired(now) => "expired",
+        () if now < facts.not_before => "not yet valid",
+        () => "valid",
+    };
+    CertStatus {
+        state: state.into(),
+        expires: format!("{}Z", rfc3339_seconds(facts.not_after.try_into().unwrap_or(0))),
+        chain: cert.config.chain.display().to_string(),
+        key: match &cert.config.key {
+            Secret::File(path) => path.display().to_string(),
+            Secret::Env(variable) => format!("${variable}"),
+            Secret::Credential(name) => format!("credential {name}"),
+        },
+        listeners,
+        error: cert.error(),
+        facts,
+    }
+}
+
+pub async fn list(State(control): State<Arc<Control>>) -> Json<BTreeMap<String, CertStatus>> {
+    Json(all(&control))
+}
+
+pub async fn show(
+    State(control): State<Arc<Control>>,
+    Path(name): Path<String>,
+) -> Result<Json<CertStatus>, Problem> {
+    all(&control).remove(&name).map(Json).ok_or_else(|| Problem::not_found("certificate", &name))
+}

@@ -1,0 +1,94 @@
+//! `[cert.NAME]` and `[listener.NAME] tls`.
+
+use std::collections::BTreeMap;
+
+use super::{distinct, file};
+use crate::config::{
+    error::{Problem, ProblemKind, Problems, did_you_mean},
+    model::{Alpn, Cert, ClientAuth, Secret, Tls, TlsVersion},
+    node::{Fields, Value},
+    units::quote,
+};
+
+pub(super) fn certs(root: &Fields, problems: &mut Problems) -> BTreeMap<String, Cert> {
+    root.named("cert")
+        .iter()
+        .filter_map(|(name, fields)| Some((name.clone(), cert(name, fields, problems)?)))
+        .collect()
+}
+
+fn cert(name: &str, fields: &Fields, problems: &mut Problems) -> Option<Cert> {
+    fields.node("chain")?;
+    fields.node("key")?;
+    let key = secret(&format!("cert.{name}.key"), &fields.table("key"), problems)?;
+    Some(Cert { at: fields.at.clone(), chain: file(fields, "chain"), key })
+}
+
+fn secret(path: &str, fields: &Fields, problems: &mut Problems) -> Option<Secret> {
+    let (env, credential) = (fields.get("env"), fields.get("credential"));
+    match (fields.node("file"), env, credential) {
+        (Some(_), None, None) => Some(Secret::File(file(fields, "file"))),
+        (None, Some(variable), None) => Some(Secret::Env(variable)),
+        (None, None, Some(name)) => Some(Secret::Credential(name)),
+        _ => {
+            // What is missed may be there, but wrong.
+            if !fields.broken {
+                let message = format!("`{path}` must have exactly one of `file`, `env` and `credential`");
+                let problem = Problem::new(ProblemKind::Conflict, &fields.at, message);
+                problems.push(problem.hint("for example: { file = \"path/to/key.pem\" }".to_owned()));
+            }
+            None
+        }
+    }
+}
+
+/// `tls` of the listener at `fields`.
+pub(super) fn tls(listener: &str, fields: &Fields, root: &Fields, problems: &mut Problems) -> Option<Tls> {
+    fields.node("tls")?;
+    let tls = fields.table("tls");
+    let certs =
+        distinct(&tls, "cert", tls.get("cert")?, problems, |name: &String| format!("cert {}", quote(name)));
+    known(listener, &tls, root, problems);
+    let auto = matches!(tls.node("alpn").map(|node| &node.value), None | Some(Value::Word(_)));
+    Some(Tls {
+        certs,
+        min: match tls.or_default("min") {
+            "1.3" => TlsVersion::V13,
+            _ => TlsVersion::V12,
+        },
+        alpn: vec![Alpn::Http1],
+        alpn_auto: auto,
+        client: client(listener, &tls, problems),
+    })
+}
+
+/// Every certificate that is named must be there.
+fn known(listener: &str, tls: &Fields, root: &Fields, problems: &mut Problems) {
+    let declared = root.named("cert");
+    let Some(Value::List(nodes)) = tls.node("cert").map(|node| &node.value) else { return };
+    for node in nodes {
+        let Value::Text(name) = &node.value else { continue };
+        if !declared.contains_key(name) && !root.broken {
+            let message = format!("`listener.{listener}.tls.cert`: there is no certificate {}", quote(name));
+            let hint = did_you_mean(name, declared.keys().map(String::as_str), quote)
+                .unwrap_or_else(|| format!("add [cert.{name}] with chain and key"));
+            problems.push(Problem::new(ProblemKind::Undefined, &node.at, message).hint(hint));
+        }
+    }
+}
+
+fn client(listener: &str, tls: &Fields, problems: &mut Problems) -> Option<ClientAuth> {
+    let wanted: Option<&str> = tls.get("client");
+    if tls.node("client_ca").is_none() {
+        if wanted.is_some() && !tls.broken {
+            let message = format!("`listener.{listener}.tls.client` needs `client_ca`");
+            let problem = Problem::new(ProblemKind::Conflict, &tls.place("client"), message);
+            problems
+                .push(problem.hint(
+                    "name the file of the authorities that clients' certificates come from".to_owned(),
+                ));
+        }
+        return None;
+    }
+    Some(ClientAuth { ca: file(tls, "client_ca"), required: wanted != Some("request") })
+}

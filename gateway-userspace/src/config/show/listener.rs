@@ -1,0 +1,74 @@
+//! Listeners and certificates.
+
+use serde_json::{Value, json};
+
+use super::some;
+use crate::config::{
+    model::{Alpn, Cert, Listener, Secret, Tls, TlsVersion},
+    units::{ByteSize, show_duration},
+};
+
+pub(super) fn listener(listener: &Listener) -> Value {
+    some([
+        ("bind", Some(json!(listener.bind.to_string()))),
+        (
+            "max",
+            Some(json!({
+                "connections": listener.max.connections,
+                "header": ByteSize(listener.max.header as u64),
+                "body": listener.max.body.map_or(json!("unlimited"), |bytes| json!(ByteSize(bytes))),
+            })),
+        ),
+        (
+            "timeout",
+            Some(json!({
+                "header": show_duration(listener.timeout.header),
+                "idle": show_duration(listener.timeout.idle),
+                "body": show_duration(listener.timeout.body),
+            })),
+        ),
+        ("tls", listener.tls.as_ref().map(tls)),
+        ("redirect", listener.redirect.map(|_| json!("https"))),
+        (
+            "hsts",
+            listener.hsts.as_ref().map(|hsts| {
+                json!({
+                    "max_age": show_duration(hsts.max_age),
+                    "subdomains": hsts.subdomains,
+                    "preload": hsts.preload,
+                })
+            }),
+        ),
+    ])
+}
+
+fn tls(tls: &Tls) -> Value {
+    let alpn = || json!(tls.alpn.iter().map(|alpn| Alpn::name(*alpn)).collect::<Vec<_>>());
+    some([
+        ("cert", Some(json!(tls.certs))),
+        (
+            "min",
+            Some(json!(match tls.min {
+                TlsVersion::V12 => "1.2",
+                TlsVersion::V13 => "1.3",
+            })),
+        ),
+        ("alpn", Some(if tls.alpn_auto { json!("auto") } else { alpn() })),
+        ("client_ca", tls.client.as_ref().map(|client| json!(client.ca.to_string_lossy()))),
+        (
+            "client",
+            tls.client.as_ref().map(|client| json!(if client.required { "require" } else { "request" })),
+        ),
+    ])
+}
+
+pub(super) fn cert(cert: &Cert) -> Value {
+    json!({
+        "chain": cert.chain.to_string_lossy(),
+        "key": match &cert.key {
+            Secret::File(path) => json!({ "file": path.to_string_lossy() }),
+            Secret::Env(variable) => json!({ "env": variable }),
+            Secret::Credential(name) => json!({ "credential": name }),
+        },
+    })
+}

@@ -1,0 +1,170 @@
+//! Listeners and their certificates.
+
+use super::{
+    Key, Kind, Section, TIMEOUT, seconds,
+    text::{ADDRESS, CREDENTIAL, FILE, NAME, VARIABLE},
+};
+
+pub(super) static LISTENER: Section = Section {
+    doc: "Where clients connect.",
+    keys: &[
+        Key::new(
+            "bind",
+            Kind::Text(&ADDRESS),
+            "Address and port. \":80\" is every IPv4 and IPv6 address of the host, \"0.0.0.0:80\" every IPv4 one.",
+        )
+        .required(),
+        Key::new("max", Kind::Table(&LISTENER_MAX), "Limits."),
+        Key::new("timeout", Kind::Table(&LISTENER_TIMEOUT), "Time limits."),
+        Key::new(
+            "protocols",
+            Kind::List {
+                of: &Kind::Choice { now: &[("h1", "HTTP/1.1")], later: &["h2", "h3"] },
+                min: 1,
+                one: true,
+            },
+            "HTTP versions.",
+        )
+        .default("[\"h1\"]"),
+        Key::new("tls", Kind::Table(&TLS), "TLS. Left out: in clear."),
+        Key::new(
+            "redirect",
+            Kind::Choice {
+                now: &[("https", "to the same host and path, on the port of the listener with TLS")],
+                later: &[],
+            },
+            "Answer every request with a redirect: 301 to GET and HEAD, 308 to others. No route is asked.",
+        ),
+        Key::new(
+            "hsts",
+            Kind::Either(&[Kind::Duration { min: seconds(0), max: seconds(10 * 365 * 86_400) }, Kind::Table(&HSTS)]),
+            "Tell clients to come by TLS only from now on (Strict-Transport-Security, RFC 6797): for how long.",
+        ),
+        Key::not_yet("real_ip", "Take the client's address from a header."),
+        Key::not_yet("proxy_protocol", "Take the client's address from the PROXY protocol."),
+    ],
+};
+
+static LISTENER_MAX: Section = Section {
+    doc: "Limits of a listener.",
+    keys: &[
+        Key::new(
+            "connections",
+            Kind::Int { min: 1, max: 10_000_000 },
+            "Open client connections over all workers.",
+        )
+        .default("100_000"),
+        Key::new("header", Kind::Size { min: 8 << 10, max: 1 << 20 }, "A request's head.")
+            .default("\"32KiB\""),
+        Key::new(
+            "body",
+            Kind::Either(&[
+                Kind::Choice { now: &[("unlimited", "no limit")], later: &[] },
+                Kind::Size { min: 0, max: 1 << 50 },
+            ]),
+            "A request's body; \"unlimited\": no limit.",
+        )
+        .default("\"10MiB\""),
+        Key::not_yet("streams", "Concurrent HTTP/2 and HTTP/3 streams."),
+    ],
+};
+
+static LISTENER_TIMEOUT: Section = Section {
+    doc: "Time limits of a listener.",
+    keys: &[
+        Key::new("header", TIMEOUT, "From the first byte of a request to the end of its head.")
+            .default("\"10s\""),
+        Key::new("idle", TIMEOUT, "Between two requests on a connection.").default("\"75s\""),
+        Key::new("body", TIMEOUT, "Between two reads of a request's body, and two writes of a response.")
+            .default("\"30s\""),
+    ],
+};
+
+static TLS: Section = Section {
+    doc: "TLS 1.3 and 1.2 with forward secrecy. Session tickets are encrypted with keys that change every six hours.",
+    keys: &[
+        Key::new(
+            "cert",
+            Kind::List {
+                of: &Kind::Either(&[Kind::Choice { now: &[], later: &["auto"] }, Kind::Text(&NAME)]),
+                min: 1,
+                one: true,
+            },
+            "Names of `[cert.NAME]`. Which one a client gets is decided by the host name it asks for (SNI) and the \
+             names in the certificates, `*.example.com` among them; the first one where none fits or none is asked for.",
+        )
+        .required(),
+        Key::new("min", Kind::Choice { now: &[("1.2", ""), ("1.3", "")], later: &[] }, "The oldest version.")
+            .default("\"1.2\""),
+        Key::new(
+            "alpn",
+            Kind::Either(&[
+                Kind::Choice { now: &[("auto", "what `protocols` says, the newest first")], later: &[] },
+                Kind::List {
+                    of: &Kind::Choice { now: &[("http/1.1", "")], later: &["h2", "h3"] },
+                    min: 1,
+                    one: false,
+                },
+            ]),
+            "What is offered by ALPN, the preferred one first. Each must be among `protocols`.",
+        )
+        .default("\"auto\""),
+        Key::new(
+            "client_ca",
+            Kind::Text(&FILE),
+            "Authorities of client certificates, PEM; relative to the config file.",
+        ),
+        Key::new(
+            "client",
+            Kind::Choice {
+                now: &[
+                    ("require", "no connection without a good certificate"),
+                    ("request", "a certificate that is shown must be good"),
+                ],
+                later: &[],
+            },
+            "Client certificates; needs `client_ca`. Default: \"require\" where `client_ca` is there.",
+        ),
+    ],
+};
+
+static HSTS: Section = Section {
+    doc: "Strict-Transport-Security; `hsts = \"365d\"` is short for `{ max_age = \"365d\" }`.",
+    keys: &[
+        Key::new(
+            "max_age",
+            Kind::Duration { min: seconds(0), max: seconds(10 * 365 * 86_400) },
+            "For how long.",
+        )
+        .required(),
+        Key::new("subdomains", Kind::Bool, "For every name under the host as well.").default("false"),
+        Key::new("preload", Kind::Bool, "Browsers may ship with it.").default("false"),
+    ],
+};
+
+pub(super) static CERT: Section = Section {
+    doc: "A certificate and its key. Both files are watched: a good new pair is used from the next handshake on, a bad \
+          one is refused and the old one stays.",
+    keys: &[
+        Key::new(
+            "chain",
+            Kind::Text(&FILE),
+            "The certificate and those between it and its authority, PEM; relative to the config file.",
+        )
+        .required(),
+        Key::new("key", Kind::Table(&SECRET), "Its private key, PEM: PKCS #8, PKCS #1 or SEC 1.").required(),
+    ],
+};
+
+static SECRET: Section = Section {
+    doc: "Where a secret is; exactly one of these.",
+    keys: &[
+        Key::new("file", Kind::Text(&FILE), "In a file; relative to the config file."),
+        Key::new("env", Kind::Text(&VARIABLE), "In an environment variable."),
+        Key::new(
+            "credential",
+            Kind::Text(&CREDENTIAL),
+            "In a systemd credential (a file in $CREDENTIALS_DIRECTORY).",
+        ),
+    ],
+};

@@ -1,0 +1,107 @@
+//! Copies of requests to a shadow: sent by tasks of their own, after the client's request, on the worker's connections.
+//!
+//! Whatever the shadow does, no client waits for it and none sees it. What is kept for it is bounded: so many copies,
+//! so many bytes of a body, so much time.
+
+use std::{future::poll_fn, rc::Rc, time::Instant};
+
+use bytes::Bytes;
+
+use super::{RequestBody, worker::Worker};
+use crate::{
+    balance::Tried,
+    policy::mirror::Place,
+    upstream::{
+        Active, Upstream,
+        http1::{Connection, Outgoing, connect},
+    },
+};
+
+/// An answer with more is not read to its end, and its connection is closed.
+const MOST: usize = 1 << 20;
+
+/// A request that goes to a shadow as soon as it is whole.
+pub struct Copy {
+    pub worker: Rc<Worker>,
+    pub upstream: std::sync::Arc<Upstream>,
+    pub request: Outgoing,
+    pub client: std::net::IpAddr,
+    pub place: Place,
+}
+
+impl Copy {
+    /// `body`: `None` if there is none.
+    pub fn send(self, body: Option<Bytes>) {
+        tokio::task::spawn_local(async move {
+            let timeout = &self.upstream.config.timeout;
+            let limit = timeout.total.unwrap_or(timeout.connect + timeout.first_byte + timeout.idle);
+            // Its end, by whatever cause, frees the place.
+            let _ = tokio::time::timeout(limit, self.exchange(body)).await;
+        });
+    }
+
+    /// `None` when it came to nothing.
+    async fn exchange(&self, body: Option<Bytes>) -> Option<()> {
+        let active = self.upstream.pick(self.client, &mut Tried::default())?;
+        let kept = self.worker.pool.take(active.target());
+        if let Some(mut connection) = kept
+            && self.on(&mut connection, &active, body.clone()).await.is_some()
+        {
+            self.keep(connection);
+            return Some(());
+        }
+        // A kept connection may be closed at any time, and nobody is hurt by a copy that comes twice.
+        let stream = connect(active.target().addr).await.ok()?;
+        let mut connection = Box::new(Connection::new(stream, active.target().clone(), self.worker.index));
+        self.on(&mut connection, &active, body).await?;
+        self.keep(connection);
+        Some(())
+    }
+
+    async fn on(&self, connection: &mut Connection, active: &Active, body: Option<Bytes>) -> Option<()> {
+        let body = body.map_or(RequestBody::Empty, RequestBody::kept);
+        let head = connection.request(&self.request, body, || None::<()>, |_| {}).await.ok()?.ok()?;
+        active.target().stats.shards.of(self.worker.index).count(head.status);
+        let mut read = 0;
+        while let Some(frame) = poll_fn(|cx| connection.poll_body(cx)).await {
+            read += frame.ok()?.data_ref().map_or(0, Bytes::len);
+            if read > MOST {
+                break;
+            }
+        }
+        Some(())
+    }
+
+    fn keep(&self, mut connection: Box<Connection>) {
+        if connection.settle() {
+            let pool = &self.upstream.config.pool;
+            self.worker.pool.put(connection, pool.idle, pool.idle_for, Instant::now());
+        }
+    }
+}
+
+/// A body that is kept while it passes.
+pub struct Kept {
+    copy: Copy,
+    bytes: Vec<u8>,
+    most: usize,
+}
+
+impl Kept {
+    pub fn new(copy: Copy, most: usize) -> Self {
+        Kept { copy, bytes: Vec::new(), most }
+    }
+
+    /// Another piece; `None` when it is too much, and there is no copy.
+    pub fn add(mut self: Box<Self>, data: &[u8]) -> Option<Box<Self>> {
+        if self.bytes.len() + data.len() > self.most {
+            return None;
+        }
+        self.bytes.extend_from_slice(data);
+        Some(self)
+    }
+
+    pub fn whole(self) {
+        self.copy.send(Some(self.bytes.into()));
+    }
+}

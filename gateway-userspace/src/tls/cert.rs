@@ -1,0 +1,100 @@
+//! `[cert.NAME]`, alive: the pair in use, and why a newer one is not.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use arc_swap::ArcSwap;
+use serde_json::json;
+
+use super::pair::{Facts, Pair, PairError};
+use crate::{config::model, observe::events};
+
+#[derive(Debug)]
+pub struct Cert {
+    pub name: String,
+    pub config: model::Cert,
+    pair: ArcSwap<Pair>,
+    /// Why what is in the files now is not in use.
+    error: Mutex<Option<String>>,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum RefreshError {
+    #[error(transparent)]
+    Pair(#[from] PairError),
+    #[error("the certificate has expired already")]
+    Expired,
+}
+
+impl Cert {
+    pub fn load(name: &str, config: &model::Cert) -> Result<Cert, PairError> {
+        let pair = Pair::read(config)?;
+        if pair.facts.expired(now()) {
+            tracing::warn!(cert = name, "the certificate has expired");
+        }
+        Ok(Cert {
+            name: name.to_owned(),
+            config: config.clone(),
+            pair: ArcSwap::from_pointee(pair),
+            error: Mutex::default(),
+        })
+    }
+
+    /// Whether `config` names the same files.
+    pub fn is_from(&self, config: &model::Cert) -> bool {
+        self.config.chain == config.chain && self.config.key == config.key
+    }
+
+    pub fn pair(&self) -> Arc<Pair> {
+        self.pair.load_full()
+    }
+
+    pub fn facts(&self) -> Facts {
+        self.pair.load().facts.clone()
+    }
+
+    pub fn error(&self) -> Option<String> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<String>> {
+        self.error.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads the files again; whether there is another pair in use now.
+    pub fn refresh(&self) -> bool {
+        let read = Pair::read(&self.config).map_err(RefreshError::from).and_then(|new| {
+            let same = self.pair.load().key.cert == new.key.cert;
+            if !same && new.facts.expired(now()) { Err(RefreshError::Expired) } else { Ok((same, new)) }
+        });
+        match read {
+            // The same certificate with another encoding of its key is no change worth telling.
+            Ok((true, _)) => {
+                *self.lock() = None;
+                false
+            }
+            Ok((false, new)) => {
+                tracing::info!(cert = self.name, names = ?new.facts.names, "a new certificate is in use");
+                events::tell("cert", json!({ "cert": self.name, "ok": true, "serial": new.facts.serial }));
+                self.pair.store(Arc::new(new));
+                *self.lock() = None;
+                true
+            }
+            Err(error) => {
+                let text = error.to_string();
+                if self.error().as_deref() != Some(&text) {
+                    tracing::error!(cert = self.name, "certificate not reloaded, the old one stays: {text}");
+                    events::tell("cert", json!({ "cert": self.name, "ok": false, "error": text }));
+                }
+                *self.lock() = Some(text);
+                false
+            }
+        }
+    }
+}
+
+fn now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64)
+}

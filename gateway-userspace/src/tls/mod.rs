@@ -1,0 +1,82 @@
+//! TLS at listeners: certificates, which one a client gets, session tickets, client certificates.
+//!
+//! [`Tls`] is what a config's `[cert.NAME]` and `tls = { … }` come to. Certificates outlive reloads: a changed file is
+//! read anew into the [`Cert`] that handshakes use already, if it is good. rustls does the protocol, aws-lc-rs the
+//! cryptography; the provider is named wherever one is needed, so no other crate's choice can change it.
+
+mod acceptor;
+mod cert;
+mod choose;
+mod pair;
+mod watch;
+
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+
+pub use acceptor::Acceptor;
+pub use cert::Cert;
+pub use pair::Facts;
+pub use watch::{Changes, Watch};
+
+use crate::config::{
+    ConfigErrors, Problems,
+    model::{Config, Secret},
+};
+
+/// All of a config's TLS.
+#[derive(Debug, Default)]
+pub struct Tls {
+    pub certs: BTreeMap<String, Arc<Cert>>,
+    /// By listener.
+    pub acceptors: BTreeMap<String, Arc<Acceptor>>,
+}
+
+impl Tls {
+    /// Reads what is new since `old`; the rest is taken over as it is.
+    ///
+    /// # Errors
+    /// Every file that cannot be used, by its place in the config.
+    pub fn load(config: &Config, old: Option<&Tls>) -> Result<Tls, ConfigErrors> {
+        let mut problems = Problems::default();
+        let mut tls = Tls::default();
+        for (name, wanted) in &config.certs {
+            let kept = old.and_then(|old| old.certs.get(name)).filter(|cert| cert.is_from(wanted));
+            match kept.map_or_else(|| Cert::load(name, wanted).map(Arc::new), |kept| Ok(kept.clone())) {
+                Ok(cert) => drop(tls.certs.insert(name.clone(), cert)),
+                Err(error) => problems.file(&wanted.at, format!("cert.{name}: {error}")),
+            }
+        }
+        for (name, listener) in &config.listeners {
+            let Some(wanted) = &listener.tls else { continue };
+            let certs: Option<Vec<_>> =
+                wanted.certs.iter().map(|cert| tls.certs.get(cert).cloned()).collect();
+            // One that is missing has been told.
+            let Some(certs) = certs else { continue };
+            let before = old.and_then(|old| old.acceptors.get(name));
+            match Acceptor::new(wanted, certs, before) {
+                Ok(acceptor) => drop(tls.acceptors.insert(name.clone(), acceptor)),
+                Err(error) => problems.file(&listener.at, format!("listener.{name}.tls: {error}")),
+            }
+        }
+        problems.into_result(Some(tls))
+    }
+
+    /// Reads all certificates' files again. Says what changed in the log; a bad pair is refused and the old one stays.
+    pub fn refresh(&self) {
+        let changed = self.certs.values().filter(|cert| cert.refresh()).count();
+        if changed > 0 {
+            self.acceptors.values().for_each(|acceptor| acceptor.choose_anew());
+        }
+    }
+
+    /// Files that a change of is to be noticed.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let of = |cert: &Arc<Cert>| {
+            let key = match &cert.config.key {
+                Secret::File(path) => Some(path.clone()),
+                _ => None,
+            };
+            std::iter::once(cert.config.chain.clone()).chain(key)
+        };
+        self.certs.values().flat_map(of).collect()
+    }
+}
