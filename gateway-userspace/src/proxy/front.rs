@@ -19,7 +19,6 @@ use crate::{
 /// Serves an admitted connection to its end.
 pub async fn serve(stream: TcpStream, peer: SocketAddr, listener: Arc<Listener>, worker: Rc<Worker>) {
     let open = Open::new(listener, worker, peer);
-    let _ = stream.set_nodelay(true);
     match &open.listener().tls {
         Some(acceptor) => {
             let handshake = handshake(stream, TlsAcceptor::from(acceptor.config.clone()), &open).await;
