@@ -102,7 +102,7 @@ impl Passive {
 
 /// Whether one more of so many targets may be out.
 pub fn may_eject(config: &Eject, out: usize, all: usize) -> bool {
-    out + 1 <= (config.at_most * all as f64 + 1e-9).floor() as usize
+    out < (config.at_most * all as f64 + 1e-9).floor() as usize
 }
 
 #[cfg(test)]
