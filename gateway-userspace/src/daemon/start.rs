@@ -202,6 +202,7 @@ async fn serve(
         "gateway {} is up", env!("CARGO_PKG_VERSION")
     );
     let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
+    crate::kernel::sys::trim_heap();
     attend(&control, received).await;
     Ok(())
 }

@@ -40,7 +40,24 @@ fn listen(addr: SocketAddr, shared: bool) -> io::Result<std::net::TcpListener> {
     }
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(shared)?;
+    // Accepted sockets have it from here: a system call less for each.
+    socket.set_tcp_nodelay(true)?;
     socket.bind(&addr.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accepted_sockets_send_small_answers_at_once() {
+        let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let socket = listen(loopback, true).unwrap();
+        socket.set_nonblocking(false).unwrap();
+        let _client = std::net::TcpStream::connect(socket.local_addr().unwrap()).unwrap();
+        let (accepted, _) = socket.accept().unwrap();
+        assert!(accepted.nodelay().unwrap(), "TCP_NODELAY is inherited");
+    }
 }

@@ -278,6 +278,9 @@ impl UpstreamBody {
         let Some(connection) = &mut self.connection else {
             return Poll::Ready(None);
         };
+        if self.exchange.state.write_blocked.take() {
+            connection.slow_down();
+        }
         let Poll::Ready(frame) = connection.poll_body(cx) else {
             return self.wait();
         };

@@ -39,6 +39,7 @@ impl<S: Transport> ClientIo<S> {
 
     fn note_write<T>(&self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if result.is_pending() {
+            self.state.write_blocked.set(true);
             self.state.timer.interrupt(Wait::Write, self.state.listener.config.timeout.body);
         } else {
             self.state.timer.resume(Wait::Write);

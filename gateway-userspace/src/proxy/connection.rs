@@ -49,6 +49,8 @@ pub struct ClientState {
     /// The current request has no answer yet.
     pub awaiting_head: Cell<bool>,
     pub in_request: Cell<bool>,
+    /// The client did not take at once what was written.
+    pub write_blocked: Cell<bool>,
     /// Interim answers to write.
     pub early: RefCell<Vec<u8>>,
     pub tunnel: RefCell<Option<Tunnel>>,
@@ -83,6 +85,7 @@ impl ClientState {
             body_unread: Cell::new(false),
             awaiting_head: Cell::new(false),
             in_request: Cell::new(false),
+            write_blocked: Cell::new(false),
             early: RefCell::default(),
             tunnel: RefCell::default(),
             record: RefCell::default(),
@@ -224,7 +227,6 @@ enum End<S> {
 
 /// Serves an admitted connection of a listener that is plain HTTP/1.1, to its end.
 pub async fn serve(stream: TcpStream, peer: SocketAddr, listener: Arc<Listener>, worker: Rc<Worker>) {
-    let _ = stream.set_nodelay(true);
     serve_http1(stream, Open::new(listener, worker, peer)).await;
 }
 

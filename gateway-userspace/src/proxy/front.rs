@@ -31,7 +31,6 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// Serves an admitted connection to its end.
 pub async fn serve(stream: TcpStream, peer: SocketAddr, listener: Arc<Listener>, worker: Rc<Worker>) {
     let open = Open::new(listener, worker, peer);
-    let _ = stream.set_nodelay(true);
     match &open.listener().tls {
         Some(acceptor) => {
             let handshake = handshake(stream, TlsAcceptor::from(acceptor.config.clone()), &open).await;

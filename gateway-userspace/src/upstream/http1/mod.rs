@@ -31,8 +31,10 @@ pub use self::{
 use super::Target;
 use crate::proxy::RequestBody;
 
-/// Bytes that are read at once.
+/// Bytes that are read at once, to begin with; and where as many come again and again, and go on at once. Each read
+/// costs a system call and most likely another for what is read, which wakes somebody.
 const READ: usize = 64 * 1024;
+const READ_MOST: usize = 512 * 1024;
 
 /// Up to this many bytes are copied out of the buffer they were read into, so that they do not keep all of it.
 const COPIED: usize = 4096;
@@ -66,6 +68,8 @@ pub struct Connection {
     received: bool,
     keep_alive: bool,
     write_failed: bool,
+    /// How much to read next.
+    read: usize,
     gauge: Gauge,
 }
 
@@ -105,6 +109,7 @@ impl Connection {
             received: false,
             keep_alive: true,
             write_failed: false,
+            read: READ,
             gauge: Gauge::new(target, worker),
         }
     }
@@ -204,14 +209,22 @@ impl Connection {
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         INPUT.with_borrow_mut(|buffer| {
             buffer.clear();
-            buffer.reserve(READ);
+            buffer.reserve(self.read.max(self.input.len() + READ / 2));
             buffer.extend_from_slice(&self.input);
             let n = ready!(pin!(self.stream.read_buf(buffer)).poll(cx))?;
             let all = buffer.len();
+            if n >= self.read {
+                self.read = READ_MOST.min(self.read * 2);
+            }
             self.input =
                 if all <= COPIED { Bytes::copy_from_slice(buffer) } else { buffer.split_to(all).freeze() };
             Poll::Ready(Ok(n))
         })
+    }
+
+    /// Whoever takes the body was slow: less is read at once, so that little waits for it.
+    pub fn slow_down(&mut self) {
+        self.read = READ;
     }
 
     /// The next frame of the answer's body.
@@ -251,6 +264,7 @@ impl Connection {
         self.sending.rest();
         let whole = self.decoder.done() && self.sending.done() && self.input.is_empty();
         self.input = Bytes::new();
+        self.read = READ;
         whole && self.keep_alive && !self.write_failed
     }
 
