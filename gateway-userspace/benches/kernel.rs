@@ -17,11 +17,11 @@ use gateway::{
     },
     kernel::{KernelPlane, Runner},
 };
-use gateway_common::verdict::Reason;
+use gateway_common::{maps::Wrap, verdict::Reason};
 use kernel_support::{
     accuracy, bucket, config,
     frames::{self, SYN, ethernet, ipv4, padded, tcp_from, udp, udp_from},
-    pin_to, plane, prefix, prefixes, verdict,
+    pin_to, plane, prefix, prefixes,
 };
 use serde_json::json;
 
@@ -30,6 +30,8 @@ const SOURCE: [u8; 4] = [192, 0, 2, 1];
 
 /// The goal for a drop over the limit, above a bare drop.
 const GOAL_NS: f64 = 40.0;
+/// And for a packet of a flood, in those of a packet that finds its bucket.
+const FLOOD_GOAL: f64 = 1.5;
 
 struct Path {
     name: &'static str,
@@ -55,10 +57,13 @@ fn main() {
     let (planes, mut paths) = paths();
     let repeat = if quick { 20_000 } else { 200_000 };
     for path in &paths {
+        // Loaded before, or on a busy machine a token comes back meanwhile.
+        let judge = planes[path.plane].runner("probe_verdict").unwrap();
         // Empties buckets and fills caches.
         path.runner.run(&path.frame, 20_000).unwrap();
         if let Some(expect) = path.expect {
-            assert_eq!(verdict(&planes[path.plane], &path.frame), expect, "{}", path.name);
+            let id = judge.run(&path.frame, 1).unwrap().0;
+            assert_eq!(u8::try_from(id).ok().and_then(Reason::from_id), Some(expect), "{}", path.name);
         }
     }
     for _ in 0..ROUNDS {
@@ -78,11 +83,18 @@ fn main() {
     for row in &rows {
         println!("{:46} {:>8} {:>12}", row["path"].as_str().unwrap(), row["ns"], row["ns_over_bare_drop"]);
     }
-    let over =
-        rows.iter().find(|row| row["path"] == OVER_LIMIT).unwrap()["ns_over_bare_drop"].as_f64().unwrap();
+    let net = |path: &str| {
+        rows.iter().find(|row| row["path"] == path).unwrap()["ns_over_bare_drop"].as_f64().unwrap()
+    };
+    let (over, flood) = (net(OVER_LIMIT), net(FLOOD));
+    let (of_hot, of_many) = (flood / net(WITHIN_LIMIT), flood / net(HIT_AMONG_MANY));
     println!(
         "goal: over the limit at most {GOAL_NS} ns above a bare drop: {}",
         if over <= GOAL_NS { "met" } else { "MISSED" }
+    );
+    println!(
+        "goal: a packet of a flood at most {FLOOD_GOAL} x one within its limit: {of_hot:.1} x of one source, {of_many:.1} x of \
+         the next of many"
     );
     let report = json!({
         "kernel": std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap().trim(),
@@ -91,11 +103,29 @@ fn main() {
         "paths": rows,
         "goal_ns": GOAL_NS,
         "over_limit_ns": over,
+        "flood_of_hot_hit": of_hot,
+        "flood_of_hit_among_many": of_many,
         "two_cpus": accuracy,
     });
     if let Some(file) = json {
         std::fs::write(file, serde_json::to_string_pretty(&report).unwrap()).unwrap();
     }
+}
+
+const WITHIN_LIMIT: &str = "pass, within the limit (jiffies)";
+const FLOOD: &str = "flood, each packet from another source";
+const HIT_AMONG_MANY: &str = "pass, each packet from the next of 131,072";
+const LENGTH: usize = 80;
+
+/// For the harness: this frame from one of many sources after the other.
+fn in_turn(mut frame: Vec<u8>) -> Wrap {
+    frame.resize(LENGTH, 0);
+    let mut template = [0; 10];
+    for (word, bytes) in template.iter_mut().zip(frame.chunks(8)) {
+        *word = u64::from_ne_bytes(bytes.try_into().unwrap());
+    }
+    let (length, flows, first) = (LENGTH as u32, 131_072, 0x0b00_0000);
+    Wrap { template, length, flows, round: 0, source: 26, first, _pad: 0 }
 }
 
 const OVER_LIMIT: &str = "drop, over the limit (jiffies)";
@@ -142,13 +172,7 @@ fn paths() -> (Vec<KernelPlane>, Vec<Path>) {
     add("pass, nothing configured", xdp, None, datagram.clone(), Some(Reason::Ok));
     // Exact clocks have bursts below ten ticks, jiffies above.
     let (by_jiffies, by_clock) = (limited(0.01, 5), limited(1000.0, 5));
-    add(
-        "pass, within the limit (jiffies)",
-        xdp,
-        Some(&limited(1e9, 1_000_000_000)),
-        datagram.clone(),
-        Some(Reason::Ok),
-    );
+    add(WITHIN_LIMIT, xdp, Some(&limited(1e9, 1_000_000_000)), datagram.clone(), Some(Reason::Ok));
     add(OVER_LIMIT, xdp, Some(&by_jiffies), datagram.clone(), Some(Reason::LimitPackets));
     let vlan = padded(ethernet(&[0x8100], 0x0800, &ipv4(SOURCE, frames::UDP, &[], 0, &udp(b"hi"))));
     add("drop, over the limit, VLAN (jiffies)", xdp, None, vlan, Some(Reason::LimitPackets));
@@ -176,7 +200,9 @@ fn paths() -> (Vec<KernelPlane>, Vec<Path>) {
     add("drop, malformed", xdp, None, fin, Some(Reason::BadTcpFlags));
 
     let each = limited(10.0, 20);
-    add("flood, each packet from another source", "bench_spoofed", Some(&each), datagram.clone(), None);
+    add(FLOOD, "bench_spoofed", Some(&each), datagram.clone(), None);
+    // As many as have buckets of their own, in turn.
+    add(HIT_AMONG_MANY, "bench_wrap", Some(&limited(1e6, 1_000_000)), vec![0; LENGTH], None);
     let mut bytes = limited(1e9, 1_000_000_000);
     bytes.limit.bytes = bucket(1e12, 1 << 40);
     add("pass, within limits of packets and bytes", xdp, Some(&bytes), datagram.clone(), Some(Reason::Ok));
@@ -186,6 +212,8 @@ fn paths() -> (Vec<KernelPlane>, Vec<Path>) {
     classed.classes.insert("bench".into(), class(&["192.0.2.0/24"]));
     add("drop, over the limit of a class", xdp, Some(&classed), datagram.clone(), Some(Reason::LimitPackets));
 
+    let many = paths.iter().find(|path| path.name == HIT_AMONG_MANY).unwrap();
+    planes[many.plane].wrap("xdp_gateway", in_turn(datagram)).unwrap();
     let banned = paths.iter_mut().find(|path| path.name == "drop, banned").unwrap();
     planes[banned.plane].ban(prefix("192.0.2.1/32"), None, "the bench").unwrap();
     banned.expect = Some(Reason::Banned);

@@ -1,13 +1,14 @@
 //! `gateway explain packet`: what it says of packets, that they then fare so, and that asking changes nothing.
 
 use std::{
+    collections::BTreeMap,
     io::{Read as _, Write as _},
     os::unix::net::UnixStream,
     process::Command,
 };
 
 use lab::{
-    packet::{Frame, Inside, SYN, Sender},
+    packet::{ACK, Frame, Inside, SYN, Sender},
     prelude::*,
 };
 
@@ -192,32 +193,131 @@ fn a_connection_and_its_replies_are_recognised() -> Result<()> {
     Ok(())
 }
 
+/// Frames of every kind that reach the first client's interface, and what is to become of them: in this order, for a
+/// connection goes on with its second packet.
+fn frames(rig: &Rig) -> Result<Vec<(&'static str, Vec<u8>, &'static str)>> {
+    let own = &*rig.gateway.at4().ip().to_string();
+    let (udp, ping) = (Inside::Udp { payload: vec![b'u'; 32] }, Inside::Icmp);
+    let (syn, ack) = (Inside::tcp(SYN), Inside::tcp(ACK));
+    let frame = |from: &str, to: &str, inside: &Inside| rig.frame(from, to, inside.clone());
+    let to_own = |from: &str, inside: &Inside| frame(from, &format!("{own}:80"), inside);
+    let at = |vip: &str| if vip.contains(':') { format!("[{vip}]:8080") } else { format!("{vip}:8080") };
+    let to = |from: &str, vip: &str, inside: &Inside| frame(from, &at(vip), inside);
+    let changed = |frame: Frame, at: usize, bytes: &[u8]| {
+        let mut all = frame.bytes();
+        all.splice(at..at + bytes.len(), bytes.iter().copied());
+        all
+    };
+    // Where headers begin in an untagged frame.
+    const IP: usize = 14;
+    const INSIDE: usize = IP + 20;
+    let mut arp = [[0xff; 6], rig.net.client(1).mac()].concat();
+    arp.extend([8, 6]);
+    arp.resize(60, 0);
+    Ok(vec![
+        ("blocked", to_own("198.51.100.7", &syn)?.bytes(), "blocked"),
+        ("blocked, UDP", to_own("198.51.100.7", &udp)?.bytes(), "blocked"),
+        ("blocked, ping", frame("198.51.100.7", own, &ping)?.bytes(), "blocked"),
+        ("blocked, VLAN", Frame { vlans: vec![5], ..to_own("198.51.100.7", &syn)? }.bytes(), "blocked"),
+        ("blocked, VLANs", Frame { vlans: vec![5, 6], ..to_own("198.51.100.7", &syn)? }.bytes(), "blocked"),
+        (
+            "blocked, options",
+            Frame { options: vec![1; 8], ..to_own("198.51.100.7", &syn)? }.bytes(),
+            "blocked",
+        ),
+        ("blocked, fragment", Frame { fragment: 64, ..to_own("198.51.100.7", &udp)? }.bytes(), "blocked"),
+        ("blocked, IPv6", to("[2001:db8:bad::1]:9", NAT6, &udp)?.bytes(), "blocked"),
+        ("a hole in a block", to_own("198.51.100.9", &syn)?.bytes(), "ok"),
+        ("banned", to_own("192.0.2.9", &syn)?.bytes(), "banned"),
+        ("banned, ping", frame("192.0.2.9", own, &ping)?.bytes(), "banned"),
+        ("banned at a service", to("192.0.2.9", NAT, &syn)?.bytes(), "banned"),
+        ("in a banned prefix", to_own("192.0.2.200", &udp)?.bytes(), "banned"),
+        ("beside a banned prefix", to_own("192.0.2.100", &udp)?.bytes(), "ok"),
+        ("exempt", to_own("10.1.2.3", &syn)?.bytes(), "exempt"),
+        ("exempt, UDP", to_own("10.1.2.3", &udp)?.bytes(), "exempt"),
+        ("over its limit", to_own(BUSY, &syn)?.bytes(), "limit_new"),
+        ("over its limit, VLAN", Frame { vlans: vec![5], ..to_own(BUSY, &syn)? }.bytes(), "limit_new"),
+        ("over its limit at a service", to(BUSY, IPIP, &syn)?.bytes(), "limit_new"),
+        ("nothing new", to_own(BUSY, &ack)?.bytes(), "ok"),
+        ("within its limit", to_own("203.0.113.6", &syn)?.bytes(), "ok"),
+        ("a closed port", frame("203.0.113.6", &format!("{own}:9999"), &udp)?.bytes(), "ok"),
+        ("SYN with FIN", to_own("203.0.113.7", &Inside::tcp(SYN | 1))?.bytes(), "bad_tcp_flags"),
+        ("no flags", to_own("203.0.113.7", &Inside::tcp(0))?.bytes(), "bad_tcp_flags"),
+        ("from the loopback", to_own("127.0.0.1", &syn)?.bytes(), "martian_source"),
+        ("from this network", to_own("0.1.2.3", &udp)?.bytes(), "martian_source"),
+        ("from a group", to_own("224.0.0.5", &udp)?.bytes(), "martian_source"),
+        ("from a group, IPv6", to("[ff02::5]:9", NAT6, &udp)?.bytes(), "martian_source"),
+        ("IPv4-mapped", to("[::ffff:192.0.2.77]:9", NAT6, &udp)?.bytes(), "martian_source"),
+        ("cut off", to_own("203.0.113.7", &udp)?.bytes()[..IP + 12].to_vec(), "truncated"),
+        ("version 5", changed(to_own("203.0.113.7", &udp)?, IP, &[0x55]), "bad_ip_header"),
+        ("beyond the frame", changed(to_own("203.0.113.7", &udp)?, IP + 2, &[9, 0]), "bad_ip_length"),
+        ("tiny fragment", Frame { fragment: 1, ..to_own("203.0.113.7", &syn)? }.bytes(), "bad_fragment"),
+        (
+            "three VLANs",
+            Frame { vlans: vec![1, 2, 3], ..to_own("203.0.113.7", &syn)? }.bytes(),
+            "too_many_headers",
+        ),
+        ("short TCP header", changed(to_own("203.0.113.7", &ack)?, INSIDE + 12, &[0x40]), "bad_tcp_header"),
+        ("long datagram", changed(to_own("203.0.113.7", &udp)?, INSIDE + 4, &[1, 0]), "bad_udp_length"),
+        ("ARP", arp, "not_ip"),
+        ("ping of the host", frame("203.0.113.8", own, &ping)?.bytes(), "ok"),
+        ("ping of a service", frame("203.0.113.8", NAT, &ping)?.bytes(), "echo"),
+        ("ping of a service, IPv6", frame("[fd77::77]:9", &format!("[{NAT6}]:9"), &ping)?.bytes(), "echo"),
+        ("the middle of nothing", to("203.0.113.9", NAT, &ack)?.bytes(), "no_flow"),
+        ("a connection begins", to("203.0.113.9", NAT, &syn)?.bytes(), "service"),
+        ("the connection goes on", to("203.0.113.9", NAT, &ack)?.bytes(), "service"),
+        ("its time is over", changed(to("203.0.113.9", NAT, &ack)?, IP + 8, &[1]), "ttl_expired"),
+        ("NAT, IPv6", to("[fd77::77]:9", NAT6, &syn)?.bytes(), "service"),
+        ("IPIP", to("203.0.113.9", IPIP, &syn)?.bytes(), "service"),
+        ("GUE", to("203.0.113.9", GUE, &syn)?.bytes(), "service"),
+        ("DSR", frame("203.0.113.9", &format!("{DSR}:53"), &udp)?.bytes(), "service"),
+        ("another port of a service", frame("203.0.113.9", &format!("{DSR}:54"), &udp)?.bytes(), "ok"),
+        ("no target", frame("203.0.113.9", &format!("{EMPTY}:80"), &syn)?.bytes(), "no_target"),
+    ])
+}
+
+/// Packets of the first client's interface by reason.
+fn judged(rig: &Rig) -> Result<BTreeMap<String, f64>> {
+    let interface = &*rig.net.client(1).role;
+    Ok(rig.gateway.metrics()?.by("kernel_packets_total", "reason", &[("interface", interface)]))
+}
+
+// Idea 8, O15
 #[test]
-fn real_packets_fare_as_explained() -> Result<()> {
+fn fifty_real_packets_fare_as_explained() -> Result<()> {
     lab_test!();
     let rig = rig()?;
     rig.spend_connections()?;
-    let (client, own) = (rig.net.client(1).v4(), rig.gateway.at4().ip());
-    let ready = format!("tcp {client} {IPIP}:8080");
-    eventually("the target's MAC address is known", || Ok(rig.explain(&ready)?["reason"] == "service"))?;
-    for (from, to, inside, packet) in [
-        ("198.51.100.7", format!("{own}:80"), Inside::tcp(SYN), "tcp"),
-        ("192.0.2.9", format!("{own}:80"), Inside::tcp(SYN), "tcp"),
-        ("192.0.2.200", format!("{own}:80"), Inside::tcp(SYN), "tcp"),
-        ("10.1.2.3", format!("{own}:80"), Inside::tcp(SYN), "tcp"),
-        (BUSY, format!("{own}:80"), Inside::tcp(SYN), "tcp"),
-        ("127.0.0.1", format!("{own}:80"), Inside::tcp(SYN), "tcp"),
-        (&*client.to_string(), format!("{own}:80"), Inside::tcp(0x03), "tcp --flags syn,fin"),
-        (&*client.to_string(), format!("{IPIP}:8080"), Inside::tcp(SYN), "tcp"),
-        (&*client.to_string(), format!("{NAT}:8080"), Inside::tcp(0x10), "tcp --ack"),
-        (&*client.to_string(), format!("{EMPTY}:80"), Inside::tcp(SYN), "tcp"),
-        (&*client.to_string(), NAT.to_owned(), Inside::Icmp, "icmp"),
-    ] {
-        let told = rig.explain(&format!("{packet} {from} {to}"))?;
-        let reason = told["reason"].as_str().context("no reason")?.to_owned();
-        let before = rig.packets(&reason)?;
-        rig.send(&[rig.frame(from, &to, inside)?])?;
-        eventually(&format!("{packet} {from} {to} is {reason}"), || Ok(rig.packets(&reason)? == before + 1))?;
+    let client = rig.net.client(1).v4();
+    eventually("the targets' MAC addresses are known", || {
+        let known = |told: Value| told["reason"] == "service";
+        let nat = |n: u16| known(rig.explain(&format!("tcp 203.0.113.{n} {NAT}:8080")).unwrap_or_default());
+        Ok((9..19).all(nat)
+            && known(rig.explain(&format!("tcp {client} {IPIP}:8080"))?)
+            && known(rig.explain(&format!("tcp {client} {GUE}:8080"))?)
+            && known(rig.explain(&format!("udp {client} {DSR}:53"))?)
+            && known(rig.explain(&format!("tcp fd77::77 [{NAT6}]:8080"))?))
+    })?;
+    let sender = Sender::open(rig.net.client(1))?;
+    let table = frames(&rig)?;
+    assert_eq!(table.len(), 50);
+    for (name, bytes, expected) in table {
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let told = rig.explain(&format!("--hex {hex} --interface {}", rig.net.client(1).role))?;
+        assert_eq!(told["reason"], expected, "{name}: {told}");
+        let before = judged(&rig)?;
+        sender.send_all(&[bytes])?;
+        let what = format!("{name}: {expected}");
+        let more = |now: &BTreeMap<String, f64>, reason: &str| {
+            now.get(reason).unwrap_or(&0.0) - before.get(reason).unwrap_or(&0.0)
+        };
+        eventually(&what, || Ok(more(&judged(&rig)?, expected) > 0.0))?;
+        let now = judged(&rig)?;
+        // What hosts say to each other unasked is ARP and ICMPv6.
+        for reason in now.keys().filter(|reason| !["ok", "not_ip"].contains(&reason.as_str())) {
+            let wanted = if reason == expected { 1.0 } else { 0.0 };
+            assert_eq!(more(&now, reason), wanted, "{name}: {reason}");
+        }
     }
     Ok(())
 }

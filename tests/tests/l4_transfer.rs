@@ -52,16 +52,16 @@ fn a_hundred_megabytes_there_and_back_by_gue() -> Result<()> {
     transfer("gue", &[false, true])
 }
 
-/// Sockets of one client, each with a port of its own.
-fn sockets(rig: &Rig, v6: bool, n: usize) -> Result<Vec<UdpSocket>> {
+/// Sockets of one client at ports which the services' hash, that has no seed, does not send to one target all.
+fn sockets(rig: &Rig, v6: bool, n: u16) -> Result<Vec<UdpSocket>> {
     let any: IpAddr = if v6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
-    let open = || -> std::io::Result<UdpSocket> {
-        let socket = UdpSocket::bind((any, 0))?;
+    let open = |n: u16| -> std::io::Result<UdpSocket> {
+        let socket = UdpSocket::bind((any, 40_000 + n))?;
         socket.connect(at(OWN_PORT, v6))?;
         socket.set_read_timeout(Some(Duration::from_secs(2)))?;
         Ok(socket)
     };
-    Ok(rig.net.client(1).namespace.run(|| (0..n).map(|_| open()).collect::<std::io::Result<_>>())??)
+    Ok(rig.net.client(1).namespace.run(|| (0..n).map(open).collect::<std::io::Result<_>>())??)
 }
 
 /// Two thousand datagrams that fit and four hundred that do not, from eight ports.
