@@ -11,11 +11,6 @@ const NOT_YET: &str = r#"
 35:1 `listener.https.real_ip` is not supported yet
 41:1 `listener.partners.proxy_protocol` is not supported yet
 44:2 `acme` is not supported yet
-61:42 `upstream.items-v2.to[1].zone` is not supported yet
-65:1 `upstream.items-v2.eject` is not supported yet
-66:30 `upstream.items-v2.retry.on = "502"` is not supported yet
-66:37 `upstream.items-v2.retry.on = "503"` is not supported yet
-66:56 `upstream.items-v2.retry.budget` is not supported yet
 68:43 `upstream.items-v2.pool.max` is not supported yet
 68:55 `upstream.items-v2.pool.queue` is not supported yet
 71:1 `upstream.carts.dns` is not supported yet

@@ -3,6 +3,7 @@
 //! Nothing is buffered: a frame is read when the other side has taken the last one.
 
 use std::{
+    cell::{Cell, RefCell},
     fmt,
     pin::Pin,
     rc::Rc,
@@ -45,6 +46,51 @@ pub enum RequestBody {
     Kept(Bytes),
 }
 
+/// Larger bodies are not sent twice.
+const MAX_COPY: usize = 64 * 1024;
+
+/// A copy of a body, made while it is sent.
+#[derive(Debug, Default)]
+pub struct Copied {
+    bytes: RefCell<Vec<u8>>,
+    state: Cell<CopyState>,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum CopyState {
+    #[default]
+    Partial,
+    Whole,
+    /// Too large, or with trailers.
+    Lost,
+}
+
+impl Copied {
+    /// The body, if all of it came and fitted.
+    pub fn whole(&self) -> Option<Bytes> {
+        (self.state.get() == CopyState::Whole).then(|| Bytes::copy_from_slice(&self.bytes.borrow()))
+    }
+
+    fn add(&self, frame: &Frame<Bytes>) {
+        let mut bytes = self.bytes.borrow_mut();
+        match frame.data_ref() {
+            Some(data) if self.state.get() == CopyState::Partial && bytes.len() + data.len() <= MAX_COPY => {
+                bytes.extend_from_slice(data);
+            }
+            _ => {
+                *bytes = Vec::new();
+                self.state.set(CopyState::Lost);
+            }
+        }
+    }
+
+    fn end(&self) {
+        if self.state.get() == CopyState::Partial {
+            self.state.set(CopyState::Whole);
+        }
+    }
+}
+
 /// A request's body as it comes from the client, counted and limited.
 pub struct ClientBody {
     incoming: Incoming,
@@ -57,6 +103,8 @@ pub struct ClientBody {
     again: Option<Bytes>,
     /// For a shadow.
     copy: Option<Box<Kept>>,
+    /// For another try.
+    replay: Option<Rc<Copied>>,
 }
 
 impl RequestBody {
@@ -74,6 +122,7 @@ impl RequestBody {
             ended: false,
             again: None,
             copy: None,
+            replay: None,
         })
     }
 
@@ -98,8 +147,17 @@ impl RequestBody {
 
     /// Makes `data`, the last frame, the next one again.
     pub fn push_back(&mut self, data: Bytes) {
-        if let RequestBody::Client(body) = self {
-            body.again = Some(data);
+        match self {
+            RequestBody::Client(body) => body.again = Some(data),
+            RequestBody::Empty | RequestBody::Kept(_) => *self = RequestBody::Kept(data),
+        }
+    }
+
+    /// Where a copy will be, once the body is sent. `None`: it is no client's.
+    pub fn replay(&mut self) -> Option<Rc<Copied>> {
+        match self {
+            RequestBody::Client(body) => Some(body.replay.get_or_insert_default().clone()),
+            RequestBody::Empty | RequestBody::Kept(_) => None,
         }
     }
 }
@@ -122,6 +180,11 @@ impl ClientBody {
 
     /// From now on it is the upstream that is waited for.
     fn await_answer(&self) {
+        if self.ended
+            && let Some(copy) = &self.replay
+        {
+            copy.end();
+        }
         if self.state.awaiting_head.get() {
             self.state.timer.start(Wait::FirstByte, Instant::now() + self.first_byte);
         } else {
@@ -152,6 +215,9 @@ impl Body for RequestBody {
                 body.state.bytes_in.set(total);
                 if total > body.limit {
                     return Poll::Ready(Some(Err(body.cut(Why::BodyTooLarge))));
+                }
+                if let Some(copy) = &body.replay {
+                    copy.add(&frame);
                 }
                 body.ended = body.incoming.is_end_stream();
                 if body.copy.is_some() {

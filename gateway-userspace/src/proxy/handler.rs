@@ -131,7 +131,7 @@ pub fn prepare(
     let switch = headers::switch(&head, &route.upgrade);
     headers::remove_listed(&mut head.headers);
     let about = headers::about(&state.client(), head.headers.get(header::HOST), snapshot);
-    let body = RequestBody::new(body, state, timeout.first_byte);
+    let body = RequestBody::new(body, state, upstream.first_byte);
     (Outgoing { head, switch, about, id: exchange.id() }, body)
 }
 

@@ -6,6 +6,7 @@
 //!   it ends.
 
 mod body;
+mod careful;
 mod client;
 mod client_io;
 pub mod connection;

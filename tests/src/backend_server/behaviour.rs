@@ -41,6 +41,14 @@ pub fn answer(
     if path != "/unread" {
         reader.body(request)?;
     }
+    if path != "/healthz" {
+        thread::sleep(Duration::from_millis(state.slow.load(Relaxed)));
+        let fail = state.fail.load(Relaxed);
+        if fail != 0 {
+            out.full(fail, "", b"")?;
+            return Ok(true);
+        }
+    }
     let ms = Duration::from_millis(request.number("ms", 0));
     match path.as_str() {
         "/healthz" => out.full(state.health.load(Relaxed), "", b"")?,
