@@ -176,6 +176,9 @@ pub struct Listener {
     pub bind: Bind,
     pub max: ListenerMax,
     pub timeout: ListenerTimeout,
+    /// At least one of the two.
+    pub http1: bool,
+    pub http2: bool,
     /// `None`: in clear.
     pub tls: Option<Tls>,
     /// `redirect = "https"`: every request is sent to this port.
@@ -199,6 +202,8 @@ pub struct ListenerMax {
     pub header: usize,
     /// Bytes of a request's body. `None` (written as "unlimited"): no limit. Default 10 MiB.
     pub body: Option<u64>,
+    /// Concurrent streams of an HTTP/2 connection. Default 128.
+    pub streams: u32,
 }
 
 /// `timeout = { header, idle, body }`

@@ -195,6 +195,8 @@ fn connections(control: &Control, families: &mut Families) {
             &[("listener", &name), ("protocol", "h1")],
             stats.shards.sum(|shard| shard.http1.get()),
         ));
+        let http2 = stats.shards.sum(|shard| shard.http2.get());
+        total.push(counter(&[("listener", &name), ("protocol", "h2")], http2));
         total.push(counter(&[("listener", &name), ("protocol", "over_limit")], over_limit));
         for version in TlsVersion::ALL {
             for (result, word) in Handshake::ALL {

@@ -244,8 +244,9 @@ pub struct ListenerShard {
     pub accepted: Count,
     pub over_limit: Count,
     pub active_requests: Level,
-    /// Connections that came to speak HTTP/1.1.
+    /// Connections that came to speak it.
     pub http1: Count,
+    pub http2: Count,
     handshakes: [[Count; Handshake::ALL.len()]; TlsVersion::ALL.len()],
 }
 

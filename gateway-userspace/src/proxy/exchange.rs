@@ -169,6 +169,16 @@ fn bytes_of(head: &request::Parts, name: header::HeaderName) -> Option<&[u8]> {
 }
 
 impl Record {
+    /// Neither answered to the end nor cut.
+    pub fn unfinished(&self) -> bool {
+        !self.complete && self.why.is_none()
+    }
+
+    /// Bytes of the answer handed over so far.
+    pub fn bytes_out(&self) -> u64 {
+        self.bytes_out
+    }
+
     fn upstream(&self) -> Option<&Upstream> {
         let own = || self.route.as_ref().and_then(|route| route.upstream.as_deref());
         self.chosen.as_deref().or_else(own)

@@ -16,6 +16,7 @@ mod forward;
 pub mod front;
 mod handler;
 mod headers;
+mod http2;
 mod policed;
 mod problem;
 mod redirect;

@@ -135,7 +135,7 @@ impl Listener {
         let hsts = config.hsts.as_ref();
         Listener {
             name: name.into(),
-            plain: config.tls.is_none(),
+            plain: config.tls.is_none() && !config.http2,
             tls: tls.acceptors.get(name).cloned(),
             hsts: hsts.and_then(|hsts| HeaderValue::from_str(&hsts.value()).ok()),
             config: config.clone(),
