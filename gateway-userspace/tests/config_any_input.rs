@@ -41,6 +41,8 @@ path = "/canary"
 to = { items = 95, other = 5 }
 sticky = "cookie:uid"
 mirror = { to = "other", share = "1.5%", body = "1KiB" }
+compress = { codings = ["gzip"], min = 10, types = "text/*" }
+cors = { origins = ["https://a.test", "https://*.b.test:81"], headers = "*", credentials = true, max_age = "1h" }
 [upstream.other]
 to = "10.0.0.3:80"
 [route.gone]

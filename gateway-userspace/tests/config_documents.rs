@@ -104,6 +104,8 @@ fn a_config_in_effect_fits_the_schema() {
         to = { a = 95, b = 5 }
         sticky = "ip"
         mirror = { to = "b", share = "1%" }
+        compress = true
+        cors = { origins = "*" }
         [route.gone]
         path = "/gone"
         respond = { status = 410 }

@@ -6,18 +6,11 @@ use std::path::Path;
 use gateway::config::{self, ProblemKind};
 
 const NOT_YET: &str = r#"
-33:20 `listener.https.protocols = "h2"` is not supported yet
 33:26 `listener.https.protocols = "h3"` is not supported yet
 34:22 `listener.https.tls.cert = "auto"` is not supported yet
 35:1 `listener.https.real_ip` is not supported yet
-36:72 `listener.https.max.streams` is not supported yet
 41:1 `listener.partners.proxy_protocol` is not supported yet
 44:2 `acme` is not supported yet
-61:42 `upstream.items-v2.to[1].zone` is not supported yet
-65:1 `upstream.items-v2.eject` is not supported yet
-66:30 `upstream.items-v2.retry.on = "502"` is not supported yet
-66:37 `upstream.items-v2.retry.on = "503"` is not supported yet
-66:56 `upstream.items-v2.retry.budget` is not supported yet
 68:43 `upstream.items-v2.pool.max` is not supported yet
 68:55 `upstream.items-v2.pool.queue` is not supported yet
 71:1 `upstream.carts.dns` is not supported yet
@@ -28,7 +21,6 @@ const NOT_YET: &str = r#"
 85:1 `route.items.allow` is not supported yet
 86:1 `route.items.limit` is not supported yet
 87:1 `route.items.cache` is not supported yet
-88:1 `route.items.compress = true` is not supported yet
 90:14 `route.items.version` is not supported yet
 107:70 `route.carts.rewrite.set.x-forwarded-tenant`: `${consumer.id}` is not supported yet
 108:1 `route.carts.auth` is not supported yet

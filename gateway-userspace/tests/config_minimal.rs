@@ -58,7 +58,7 @@ chain = "/etc/spare.pem"
 key = { env = "SPARE_KEY" }
 [listener.secure]
 bind = ":443"
-tls = { cert = ["main", "spare"], min = "1.3", alpn = ["http/1.1"], client_ca = "ca.pem", client = "request" }
+tls = { cert = ["main", "spare"], min = "1.3", alpn = ["http/1.1", "h2"], client_ca = "ca.pem", client = "request" }
 hsts = { max_age = "365d", subdomains = true, preload = true }
 [listener.redirected]
 bind = ":8088"
@@ -344,8 +344,8 @@ early_hints = true
             "~ gateway.drain: \"30s\" -> \"10s\"",
             "~ kernel.mode: \"auto\" -> \"off\"",
             "~ listener.web.bind: \":8080\" -> \":8082\"",
-            "+ listener.more = { bind = \":8081\", max = { connections = 100000, header = \"32KiB\", body = \"10MiB\" }, \
-         timeout = { header = \"10s\", idle = \"1m15s\", body = \"30s\" } }",
+            "+ listener.more = { bind = \":8081\", max = { connections = 100000, header = \"32KiB\", body = \"10MiB\", streams = 128 }, \
+         timeout = { header = \"10s\", idle = \"1m15s\", body = \"30s\" }, protocols = [\"h1\"] }",
         ]
     );
     assert_eq!(

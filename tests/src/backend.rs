@@ -104,6 +104,16 @@ impl Backend {
         self.tell(&format!("health {status}")).map(drop)
     }
 
+    /// Every answer but those to checks takes so long from now on.
+    pub fn slow(&self, ms: u64) -> Result<()> {
+        self.tell(&format!("slow {ms}")).map(drop)
+    }
+
+    /// Every answer but those to checks has this status from now on; 0: no more.
+    pub fn fail(&self, status: u16) -> Result<()> {
+        self.tell(&format!("fail {status}")).map(drop)
+    }
+
     /// Refuses connections and cuts those there are.
     pub fn down(&self) -> Result<()> {
         self.tell("down").map(drop)

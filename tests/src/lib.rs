@@ -15,6 +15,7 @@ pub mod curl;
 pub mod flood;
 pub mod gateway;
 pub mod http;
+pub mod http2;
 pub mod l4;
 pub mod lock;
 pub mod metrics;

@@ -90,7 +90,7 @@ fn curl_speaks_tls_1_2_and_1_3_and_upstreams_are_told_https() -> Result<()> {
         assert_eq!(saw(&answer, "x-forwarded-proto")?, "https");
         assert!(saw(&answer, "forwarded")?.contains("proto=https"), "{}", answer.text());
         let line = rig.gateway.log_line(version, |line| line["query"] == format!("v={version}"))?;
-        assert_eq!((line["tls"].as_str(), line["proto"].as_str()), (Some(version), Some("h1")));
+        assert_eq!((line["tls"].as_str(), line["proto"].as_str()), (Some(version), Some("h2")));
         let labels = [("listener", "secure"), ("version", version), ("result", "ok")];
         assert_eq!(rig.gateway.metrics()?.sum("tls_handshakes_total", &labels), 1.0);
     }

@@ -10,9 +10,9 @@ use super::{
     targets::OverrideStatus,
 };
 use crate::{
-    config::{self, model::Balance},
+    config,
     daemon::Control,
-    upstream::{Target, Upstream, operator::Taken},
+    upstream::{Target, Upstream, clock::now_ms, operator::Taken},
 };
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -48,6 +48,12 @@ pub struct ListenerStatus {
 #[derive(Debug, Serialize, Deserialize)]
 pub struct UpstreamStatus {
     pub balance: String,
+    /// So few targets are healthy that all are used.
+    #[serde(default)]
+    pub panic: bool,
+    /// "closed", "open" or "half-open"; absent without one.
+    #[serde(default)]
+    pub breaker: Option<String>,
     pub targets: Vec<TargetStatus>,
 }
 
@@ -59,8 +65,11 @@ pub struct TargetStatus {
     pub overrides: Option<OverrideStatus>,
     /// What the checks say.
     pub healthy: bool,
-    /// "up", "draining" or "down": checks and overrides together.
+    /// "up", "draining", "ejected" or "down": checks, errors of requests and overrides together.
     pub state: String,
+    /// Seconds until an ejected one comes back.
+    #[serde(default)]
+    pub ejected_seconds: Option<u64>,
     /// What the last active check found; absent without checks.
     pub check: Option<String>,
     pub active: u32,
@@ -126,25 +135,26 @@ pub fn describe(upstream: &Upstream) -> UpstreamStatus {
         overrides: OverrideStatus::of(&member.target.operator),
         healthy: member.target.healthy(),
         state: state(&member.target).into(),
+        ejected_seconds: (member.target.passive.ejected())
+            .then(|| member.target.passive.left(now_ms()).div_ceil(1000)),
         check: upstream.config.health.is_some().then(|| check.clone()).filter(|check| !check.is_empty()),
         active: member.target.active(),
         requests: member.target.stats.requests().values().sum(),
     });
-    UpstreamStatus { balance: balance_name(upstream.config.balance).into(), targets: targets.collect() }
+    let breaker = upstream.extras.as_ref().and_then(|extras| extras.breaker.as_ref());
+    UpstreamStatus {
+        balance: upstream.config.balance.word().into(),
+        panic: upstream.panics(),
+        breaker: breaker.map(|breaker| breaker.state(now_ms()).word().into()),
+        targets: targets.collect(),
+    }
 }
 
 fn state(target: &Target) -> &'static str {
     match (target.healthy(), target.operator.taken()) {
         (false, _) | (_, Some(Taken::Down)) => "down",
         (true, Some(Taken::Drain)) => "draining",
+        (true, None) if target.passive.ejected() => "ejected",
         (true, None) => "up",
-    }
-}
-
-fn balance_name(balance: Balance) -> &'static str {
-    match balance {
-        Balance::RoundRobin => "round-robin",
-        Balance::LeastConn => "least-conn",
-        Balance::IpHash => "ip-hash",
     }
 }

@@ -1,15 +1,19 @@
-//! Choosing an endpoint: weighted round robin, least connections, IP hash. Pure: no sockets, no clocks.
+//! Choosing an endpoint: weighted round robin, least connections, random, power of two choices, Maglev on a key. Pure:
+//! no sockets, no clocks.
 //!
 //! A [`Balancer`] belongs to one upstream and is shared by all workers, because its truth must be: one position in the
 //! round-robin sequence, one count of active requests an endpoint. Shared state is a few atomics; what depends on the
 //! set of usable endpoints is a [`Table`], rebuilt off the hot path when that set changes and swapped whole.
 
+mod draw;
+mod group;
+mod latency;
 mod table;
 
 use std::{
     net::IpAddr,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
 };
@@ -17,6 +21,9 @@ use std::{
 use arc_swap::ArcSwap;
 use gateway_common::{hash, source::Address};
 
+pub use group::{Group, Rules};
+pub use latency::PeakEwma;
+use table::Share;
 pub use table::Table;
 pub(crate) use table::smooth_sequence;
 
@@ -32,6 +39,25 @@ pub trait Endpoint {
     fn active(&self) -> u32;
     /// Healthy and not taken out by the operator.
     fn usable(&self) -> bool;
+    /// Not taken out by the operator, healthy or not.
+    fn available(&self) -> bool {
+        self.usable()
+    }
+    /// Endpoints of a higher number wait until none of a lower one is usable.
+    fn priority(&self) -> u8 {
+        0
+    }
+    fn in_own_zone(&self) -> bool {
+        false
+    }
+    /// Percent of its weight that it gets: less than 100 while it starts slowly.
+    fn ramp(&self) -> u32 {
+        100
+    }
+    /// What an answer takes, in microseconds; 0 while nothing is known of that.
+    fn latency(&self) -> u64 {
+        0
+    }
 }
 
 /// The seed of client and endpoint hashes: fixed, so that a restart and every other gateway choose alike.
@@ -65,29 +91,63 @@ struct Position(AtomicUsize);
 pub struct Balancer {
     kind: Balance,
     bounded_load: Option<f64>,
+    rules: Rules,
     table: ArcSwap<Table>,
     position: Position,
+    /// Held while the table is made anew, off the hot path: the last one to see a change must be the last to store.
+    building: Mutex<bool>,
 }
 
 impl Balancer {
-    pub fn new(kind: Balance, bounded_load: Option<f64>, endpoints: &[impl Endpoint]) -> Self {
-        let table = ArcSwap::from_pointee(Table::build(kind, endpoints));
-        Balancer { kind, bounded_load, table, position: Position::default() }
+    pub fn new(kind: Balance, bounded_load: Option<f64>, rules: Rules, endpoints: &[impl Endpoint]) -> Self {
+        let table = ArcSwap::from_pointee(Table::Empty);
+        let balancer = Balancer {
+            kind,
+            bounded_load,
+            rules,
+            table,
+            position: Position::default(),
+            building: Mutex::default(),
+        };
+        balancer.rebuild(endpoints);
+        balancer
     }
 
-    /// Call after an endpoint became usable or stopped being so.
+    /// Call after anything that [`Group::choose`] looks at has changed.
     pub fn rebuild(&self, endpoints: &[impl Endpoint]) {
-        self.table.store(Arc::new(Table::build(self.kind, endpoints)));
+        let mut panic = self.building.lock().unwrap_or_else(PoisonError::into_inner);
+        let group = Group::choose(self.rules, endpoints);
+        self.table.store(Arc::new(Table::build(self.kind, &group, endpoints)));
+        *panic = group.panic;
     }
 
-    /// An endpoint's index for a request of `client`, or `None` when none is usable (and not yet tried).
-    pub fn pick(&self, endpoints: &[impl Endpoint], client: IpAddr, tried: Tried) -> Option<usize> {
+    /// So few endpoints are healthy that all are used.
+    pub fn panics(&self) -> bool {
+        *self.building.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An endpoint's index for a request of `client`, or `None` when none is usable (and not yet tried). `key`: what to
+    /// hash with [`Balance::Maglev`], else the client's address.
+    pub fn pick(
+        &self,
+        endpoints: &[impl Endpoint],
+        client: IpAddr,
+        key: Option<u64>,
+        tried: Tried,
+    ) -> Option<usize> {
         let table = self.table.load();
         match &**table {
             Table::Empty => None,
             Table::Sequence(sequence) => self.round_robin(sequence, tried),
-            Table::Scan(usable) => self.least_connections(usable, endpoints, tried),
-            Table::Maglev(slots) => self.hashed(slots, endpoints, client, tried),
+            Table::Scan(shares) => self.least_connections(shares, endpoints, tried),
+            Table::Draw { shares, sums, least_loaded: false } => draw::random(shares, sums, tried),
+            Table::Draw { shares, sums, least_loaded: true } => {
+                draw::better_of_two(shares, sums, endpoints, tried)
+            }
+            Table::Maglev(slots) => {
+                let key = key.unwrap_or_else(|| hash::of_address(SEED, Address::from(client)));
+                self.hashed(slots, endpoints, key, tried)
+            }
         }
     }
 
@@ -98,35 +158,33 @@ impl Balancer {
     }
 
     /// The lowest (active + 1) / weight. Ties go round robin: to the first one behind the last one picked.
-    fn least_connections(&self, usable: &[u16], endpoints: &[impl Endpoint], tried: Tried) -> Option<usize> {
-        let start = self.position.0.load(Relaxed) % usable.len();
+    fn least_connections(
+        &self,
+        shares: &[Share],
+        endpoints: &[impl Endpoint],
+        tried: Tried,
+    ) -> Option<usize> {
+        let start = self.position.0.load(Relaxed) % shares.len();
         let mut best: Option<(usize, u64, u64)> = None;
-        for place in (start..usable.len()).chain(0..start) {
-            let endpoint = usize::from(usable[place]);
+        for place in (start..shares.len()).chain(0..start) {
+            let share = shares[place];
+            let endpoint = usize::from(share.endpoint);
             if tried.has(endpoint) {
                 continue;
             }
-            let (load, weight) =
-                (u64::from(endpoints[endpoint].active()) + 1, u64::from(endpoints[endpoint].weight()));
+            let (load, weight) = (u64::from(endpoints[endpoint].active()) + 1, u64::from(share.weight));
             if best.is_none_or(|(_, best_load, best_weight)| load * best_weight < best_load * weight) {
                 best = Some((place, load, weight));
             }
         }
         let (place, ..) = best?;
         self.position.0.store(place + 1, Relaxed);
-        Some(usize::from(usable[place]))
+        Some(usize::from(shares[place].endpoint))
     }
 
-    /// Maglev on the client's address. Untried and, with bounded load, not full: else on along the table.
-    fn hashed(
-        &self,
-        slots: &[u16],
-        endpoints: &[impl Endpoint],
-        client: IpAddr,
-        tried: Tried,
-    ) -> Option<usize> {
-        let start =
-            hash::bucket_of(hash::of_address(SEED, Address::from(client)), slots.len() as u32) as usize;
+    /// Maglev on a hash. Untried and, with bounded load, not full: else on along the table.
+    fn hashed(&self, slots: &[u16], endpoints: &[impl Endpoint], key: u64, tried: Tried) -> Option<usize> {
+        let start = hash::bucket_of(key, slots.len() as u32) as usize;
         let first = usize::from(slots[start]);
         if !tried.has(first) && self.bounded_load.is_none() {
             return Some(first);

@@ -56,13 +56,27 @@ pub fn describe(global: &Global, upstreams: &BTreeMap<String, UpstreamStatus>) -
         })
     });
     let notes = upstreams.iter().flat_map(|(name, upstream)| {
-        upstream.targets.iter().map(move |target| {
+        let of_targets = upstream.targets.iter().map(move |target| {
             let target_name = format!("{name}/{}", target.addr);
-            target::notes(&target_name, target.overrides.as_ref(), target.check.as_deref())
-        })
+            let notes = target::notes(&target_name, target.overrides.as_ref(), target.check.as_deref());
+            format!("{notes}{}", ejected(&target_name, target.ejected_seconds))
+        });
+        std::iter::once(of_upstream(name, upstream)).chain(of_targets)
     });
     let header = ["UPSTREAM", "TARGET", "WEIGHT", "OVERRIDE", "CHECK", "STATE", "ACTIVE", "REQUESTS"];
     let notes: String = notes.collect();
     let gap = if notes.is_empty() { "" } else { "\n" };
     format!("{}{gap}{notes}", output::color_states(global, &table(&header, rows)))
+}
+
+fn ejected(target: &str, seconds: Option<u64>) -> String {
+    seconds.map(|left| format!("\n{target}: ejected by its errors, back in {left} s")).unwrap_or_default()
+}
+
+fn of_upstream(name: &str, upstream: &UpstreamStatus) -> String {
+    let panic = if upstream.panic { format!("\n{name}: panic, all targets are used") } else { String::new() };
+    match upstream.breaker.as_deref() {
+        Some(state) if state != "closed" => format!("{panic}\n{name}: its breaker is {state}"),
+        _ => panic,
+    }
 }

@@ -6,6 +6,7 @@
 //! [`model`] and the checks across tables). From the same table come [`schema`] and [`reference`]. Nothing here is
 //! used while serving.
 
+mod balancing;
 mod build;
 mod diff;
 mod error;

@@ -9,10 +9,11 @@ mod tls;
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 pub use route::{
-    Destination, FieldRewrite, HostPattern, Matcher, Mirror, PathPattern, PathRewrite, Pattern, Predicates,
-    Redirect, Respond, Rewrite, Route, Segment, Split, Sticky,
+    Coding, Compress, Cors, Destination, FieldRewrite, HostPattern, Matcher, Mirror, Origin, PathPattern,
+    PathRewrite, Pattern, Predicates, Redirect, Respond, Rewrite, Route, Segment, Split, Sticky,
 };
 
+pub use super::balancing::{Breaker, Eject, HashOn, Retry, RetryOn, StickyCookie};
 use super::units::{Place, Prefix, Rate};
 
 pub use tls::{Alpn, Cert, ClientAuth, Hsts, Secret, Tls, TlsVersion};
@@ -44,6 +45,8 @@ pub struct Gateway {
     /// How long open connections may finish after stop. Default 30 s.
     pub drain: Duration,
     pub log: Log,
+    /// Targets of the same zone are preferred.
+    pub zone: Option<String>,
 }
 
 /// `[gateway] log = { level, format }`: the process log, on stderr.
@@ -173,6 +176,9 @@ pub struct Listener {
     pub bind: Bind,
     pub max: ListenerMax,
     pub timeout: ListenerTimeout,
+    /// At least one of the two.
+    pub http1: bool,
+    pub http2: bool,
     /// `None`: in clear.
     pub tls: Option<Tls>,
     /// `redirect = "https"`: every request is sent to this port.
@@ -196,6 +202,8 @@ pub struct ListenerMax {
     pub header: usize,
     /// Bytes of a request's body. `None` (written as "unlimited"): no limit. Default 10 MiB.
     pub body: Option<u64>,
+    /// Concurrent streams of an HTTP/2 connection. Default 128.
+    pub streams: u32,
 }
 
 /// `timeout = { header, idle, body }`
@@ -224,6 +232,16 @@ pub struct Upstream {
     pub retry: Retry,
     pub timeout: UpstreamTimeout,
     pub pool: Pool,
+    /// Not empty.
+    pub hash_on: Vec<HashOn>,
+    pub sticky: Option<StickyCookie>,
+    pub slow_start: Option<Duration>,
+    /// A share. Default 0.5.
+    pub spill: f64,
+    /// A share. Default: off.
+    pub panic: Option<f64>,
+    pub eject: Option<Eject>,
+    pub breaker: Option<Breaker>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -231,6 +249,9 @@ pub struct Target {
     pub addr: SocketAddr,
     /// 1..=1000. Default 1.
     pub weight: u32,
+    pub zone: Option<String>,
+    /// 0..=15; 1 for `backup = true`. Default 0.
+    pub priority: u8,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -239,6 +260,24 @@ pub enum Balance {
     LeastConn,
     /// Maglev on the client's address.
     IpHash,
+    P2c,
+    /// Maglev on what `hash_on` says.
+    Maglev,
+    Random,
+}
+
+impl Balance {
+    /// As the config writes it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Balance::RoundRobin => "round-robin",
+            Balance::LeastConn => "least-conn",
+            Balance::IpHash => "ip-hash",
+            Balance::P2c => "p2c",
+            Balance::Maglev => "maglev",
+            Balance::Random => "random",
+        }
+    }
 }
 
 /// `health = { path = "/healthz", … }` or `health = { tcp = true, … }`
@@ -271,13 +310,6 @@ pub enum HealthCheck {
         /// Status codes that count as healthy. Default 200..=299 (written out or empty = any 2xx).
         expect: Vec<u16>,
     },
-}
-
-/// `retry = { on = ["connect"], tries }`
-#[derive(Debug, Clone, PartialEq)]
-pub struct Retry {
-    /// Other targets to try after a connection that could not be made. Default 2; 0..=10; 0 with `on = []`.
-    pub tries: u32,
 }
 
 /// `timeout = { connect, first_byte, idle, total }`

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use super::{
-    model::{Bind, HostPattern, PathPattern, Pattern},
+    model::{Bind, HostPattern, Origin, PathPattern, Pattern},
     read::read_default,
     table::Section,
     units::{ByteSize, Percent, Place, Prefix, Rate, Template},
@@ -32,6 +32,7 @@ pub(crate) enum Value {
     Text(String),
     Pattern(Pattern),
     Template(Template),
+    Origin(Origin),
     /// A word of a closed list.
     Word(&'static str),
     List(Vec<Node>),
@@ -150,6 +151,7 @@ from_value! {
     PathPattern: Value::Path(value) => Some(value.clone()),
     Pattern: Value::Pattern(value) => Some(value.clone()),
     Template: Value::Template(value) => Some(value.clone()),
+    Origin: Value::Origin(value) => Some(value.clone()),
     String: Value::Text(value) => Some(value.clone()),
     PathBuf: Value::Text(value) => Some(value.into()),
     &'static str: Value::Word(value) => Some(value),

@@ -7,9 +7,9 @@ use serde_json::{Map, Value, json};
 use super::{
     flags::toml_string,
     model::{
-        Balance, Bucket, Config, Destination, Health, HealthCheck, Kernel, KernelClass, KernelMode,
-        LimitMode, LogFormat, LogTarget, Matcher, Mirror, PathRewrite, Rewrite, Route, Service,
-        ServiceTarget, Steer, Target, Upstream,
+        Balance, Breaker, Bucket, Compress, Config, Cors, Destination, Eject, Health, HealthCheck, Kernel,
+        KernelClass, KernelMode, LimitMode, LogFormat, LogTarget, Matcher, Mirror, PathRewrite, Rewrite,
+        Route, Service, ServiceTarget, Steer, StickyCookie, Target, Upstream,
     },
     table::{Kind, ROOT, Section},
     units::{ByteSize, Template, show_byte_rate, show_duration},
@@ -17,7 +17,7 @@ use super::{
 
 /// The config in effect, with the names and forms of the file.
 pub fn to_json(config: &Config) -> Value {
-    json!({
+    let mut all = json!({
         "gateway": {
             "name": config.gateway.name,
             "workers": config.gateway.workers.map_or(json!("auto"), |n| json!(n)),
@@ -47,7 +47,11 @@ pub fn to_json(config: &Config) -> Value {
         },
         "metrics": { "bind": config.metrics.bind.map_or("off".into(), |addr| addr.to_string()) },
         "admin": { "socket": config.admin.socket.to_string_lossy() },
-    })
+    });
+    if let Some(zone) = &config.gateway.zone {
+        all["gateway"]["zone"] = json!(zone);
+    }
+    all
 }
 
 fn by_name<T>(entries: &std::collections::BTreeMap<String, T>, one: fn(&T) -> Value) -> Value {
@@ -116,21 +120,16 @@ fn byte_bucket(bucket: Bucket) -> Value {
 fn upstream(upstream: &Upstream) -> Value {
     some([
         ("to", Some(upstream.targets.iter().map(target).collect())),
-        (
-            "balance",
-            Some(json!(match upstream.balance {
-                Balance::RoundRobin => "round-robin",
-                Balance::LeastConn => "least-conn",
-                Balance::IpHash => "ip-hash",
-            })),
-        ),
+        ("balance", Some(json!(upstream.balance.word()))),
         ("bounded_load", Some(upstream.bounded_load.map_or(json!("off"), |factor| json!(factor)))),
         ("health", upstream.health.as_ref().map(health)),
         (
             "retry",
             Some(json!({
-                "on": if upstream.retry.tries == 0 { vec![] } else { vec!["connect"] },
+                "on": if upstream.retry.tries == 0 { vec![] } else { upstream.retry.on.words() },
                 "tries": upstream.retry.tries,
+                "budget": share_or_off(upstream.retry.budget),
+                "per_try": upstream.retry.per_try.map_or("off".into(), show_duration),
             })),
         ),
         (
@@ -146,14 +145,67 @@ fn upstream(upstream: &Upstream) -> Value {
             "pool",
             Some(json!({ "idle": upstream.pool.idle, "idle_for": show_duration(upstream.pool.idle_for) })),
         ),
+        (
+            "hash_on",
+            (upstream.balance == Balance::Maglev)
+                .then(|| upstream.hash_on.iter().map(|on| json!(on.show())).collect()),
+        ),
+        ("sticky", upstream.sticky.as_ref().map(sticky)),
+        ("slow_start", Some(json!(upstream.slow_start.map_or("off".into(), show_duration)))),
+        ("spill", Some(share(upstream.spill))),
+        ("panic", Some(share_or_off(upstream.panic))),
+        ("eject", upstream.eject.as_ref().map(eject)),
+        ("breaker", upstream.breaker.as_ref().map(breaker)),
     ])
 }
 
+fn sticky(sticky: &StickyCookie) -> Value {
+    json!({
+        "cookie": sticky.cookie,
+        "lasts": sticky.lasts.map_or("off".into(), show_duration),
+        "same_site": sticky.same_site,
+        "secure": sticky.secure,
+    })
+}
+
+fn eject(eject: &Eject) -> Value {
+    json!({
+        "errors": eject.errors,
+        "within": show_duration(eject.within),
+        "for": show_duration(eject.base),
+        "at_most": share(eject.at_most),
+    })
+}
+
+fn breaker(breaker: &Breaker) -> Value {
+    json!({
+        "errors": share(breaker.errors),
+        "least": breaker.least,
+        "within": show_duration(breaker.within),
+        "open_for": show_duration(breaker.open_for),
+        "probes": breaker.probes,
+    })
+}
+
+/// A fraction as a percentage, without what binary fractions add.
+fn share(fraction: f64) -> Value {
+    json!(format!("{}%", (fraction * 1e8).round() / 1e6))
+}
+
+fn share_or_off(fraction: Option<f64>) -> Value {
+    fraction.map_or(json!("off"), share)
+}
+
 fn target(target: &Target) -> Value {
-    match target.weight {
-        1 => json!(target.addr),
-        weight => json!({ "addr": target.addr, "weight": weight }),
+    if *target == (Target { addr: target.addr, weight: 1, zone: None, priority: 0 }) {
+        return json!(target.addr);
     }
+    some([
+        ("addr", Some(json!(target.addr))),
+        ("weight", (target.weight != 1).then(|| json!(target.weight))),
+        ("zone", target.zone.as_ref().map(|zone| json!(zone))),
+        ("priority", (target.priority != 0).then(|| json!(target.priority))),
+    ])
 }
 
 fn health(health: &Health) -> Value {
@@ -255,10 +307,28 @@ fn route(route: &Route) -> Value {
         ("respond", respond),
         ("redirect", redirect),
         ("rewrite", rewrite(&route.rewrite)),
+        ("cors", route.cors.as_ref().map(cors)),
+        ("compress", route.compress.as_ref().map(compress)),
         ("mirror", route.mirror.as_ref().map(mirror)),
         ("upgrade", Some(json!(route.upgrade))),
         ("early_hints", Some(json!(route.early_hints))),
     ])
+}
+
+fn cors(cors: &Cors) -> Value {
+    json!({
+        "origins": cors.origins.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "methods": cors.methods,
+        "headers": cors.headers,
+        "expose": cors.expose,
+        "credentials": cors.credentials,
+        "max_age": show_duration(cors.max_age),
+    })
+}
+
+fn compress(compress: &Compress) -> Value {
+    let codings: Vec<_> = compress.codings.iter().map(|coding| coding.word()).collect();
+    json!({ "codings": codings, "min": ByteSize(compress.min), "types": compress.types })
 }
 
 fn mirror(mirror: &Mirror) -> Value {

@@ -186,6 +186,7 @@ async fn serve(
         tokio::spawn(admin::serve_metrics(listener, control.clone()));
     }
     tokio::task::spawn_local(upkeep(control.clone()));
+    tokio::task::spawn_local(tick_upstreams(control.clone()));
     tokio::task::spawn_local(services::follow(control.clone()));
     tokio::task::spawn_local(services::verify(control.clone()));
     tokio::task::spawn_local(certs::follow(control.clone()));
@@ -304,6 +305,16 @@ async fn upkeep(control: Arc<Control>) {
         }
         control.expire_overrides();
         let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Watchdog]);
+    }
+}
+
+/// What time alone changes in upstreams: ejections that are over, targets that start slowly.
+async fn tick_upstreams(control: Arc<Control>) {
+    let mut every = tokio::time::interval(Duration::from_millis(100));
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        every.tick().await;
+        control.snapshot.load().upstreams.values().for_each(|upstream| upstream.tick());
     }
 }
 

@@ -14,6 +14,7 @@ use super::{
 use crate::{
     daemon::Control,
     kernel::{ServiceRow, TargetState},
+    upstream::{breaker::State, clock::now_ms},
 };
 
 /// The text format, version 0.0.4.
@@ -194,6 +195,8 @@ fn connections(control: &Control, families: &mut Families) {
             &[("listener", &name), ("protocol", "h1")],
             stats.shards.sum(|shard| shard.http1.get()),
         ));
+        let http2 = stats.shards.sum(|shard| shard.http2.get());
+        total.push(counter(&[("listener", &name), ("protocol", "h2")], http2));
         total.push(counter(&[("listener", &name), ("protocol", "over_limit")], over_limit));
         for version in TlsVersion::ALL {
             for (result, word) in Handshake::ALL {
@@ -225,9 +228,10 @@ fn upstreams(control: &Control, families: &mut Families) {
             active.push(gauge(&labels, f64::from(member.target.active())));
         }
     }
-    let (mut requests, mut open) = (Vec::new(), Vec::new());
+    let (mut requests, mut open, mut ejections) = (Vec::new(), Vec::new(), Vec::new());
     for ((upstream, target), stats) in control.registry.targets() {
         let target = target.to_string();
+        ejections.push(counter(&[("upstream", &upstream), ("target", &target)], stats.ejections()));
         for (code, n) in stats.requests() {
             let code = code.to_string();
             requests.push(counter(&[("upstream", &upstream), ("target", &target), ("code", &code)], n));
@@ -247,6 +251,7 @@ fn upstreams(control: &Control, families: &mut Families) {
             .map(|(state, n)| gauge(&[("upstream", upstream), ("state", state)], *n as f64))
     });
     let (mut duration, mut connects, mut retries) = (Vec::new(), Vec::new(), Vec::new());
+    let mut over_budget = Vec::new();
     for (name, stats) in control.registry.upstreams() {
         duration.push(histogram(&[("upstream", &name)], &sum(&stats.shards, |shard| &shard.duration)));
         for (result, word) in Connect::ALL {
@@ -257,6 +262,8 @@ fn upstreams(control: &Control, families: &mut Families) {
             let n = stats.shards.sum(|shard| shard.retries(reason));
             retries.push(counter(&[("upstream", &name), ("reason", word)], n));
         }
+        let refused = stats.shards.sum(|shard| shard.retries(Retry::OverBudget));
+        over_budget.push(counter(&[("upstream", &name)], refused));
     }
     families.gauges("upstream_up", "1 while a target takes part in balancing", up);
     families.gauges(
@@ -277,6 +284,36 @@ fn upstreams(control: &Control, families: &mut Families) {
     );
     families.counters("upstream_connects_total", "Attempts to connect, by result", connects);
     families.counters("upstream_retries_total", "Requests sent again, by reason", retries);
+    families.counters(
+        "upstream_retries_over_budget_total",
+        "Requests that would have been sent again, had the budget allowed it",
+        over_budget,
+    );
+    families.counters(
+        "upstream_ejections_total",
+        "Times that a target was taken out by its errors",
+        ejections,
+    );
+    let snapshot = &snapshot.upstreams;
+    let panics = snapshot
+        .iter()
+        .map(|(name, upstream)| gauge(&[("upstream", &**name)], f64::from(u8::from(upstream.panics()))));
+    families.gauges(
+        "upstream_panic",
+        "1 while so few targets are healthy that all are used",
+        panics.collect(),
+    );
+    let now = now_ms();
+    let breakers = snapshot.iter().flat_map(|(name, upstream)| {
+        let breaker = upstream.extras.as_ref().and_then(|extras| extras.breaker.as_ref());
+        breaker.map(|breaker| breaker.state(now)).into_iter().flat_map(move |is| {
+            [State::Closed, State::Open, State::HalfOpen].map(|state| {
+                let labels = [("upstream", &**name), ("state", state.word())];
+                gauge(&labels, f64::from(u8::from(is == state)))
+            })
+        })
+    });
+    families.gauges("upstream_breaker", "1 for the state that a circuit breaker is in", breakers.collect());
 }
 
 fn kernel(control: &Control, families: &mut Families) {

@@ -244,8 +244,9 @@ pub struct ListenerShard {
     pub accepted: Count,
     pub over_limit: Count,
     pub active_requests: Level,
-    /// Connections that came to speak HTTP/1.1.
+    /// Connections that came to speak it.
     pub http1: Count,
+    pub http2: Count,
     handshakes: [[Count; Handshake::ALL.len()]; TlsVersion::ALL.len()],
 }
 
@@ -323,9 +324,19 @@ impl TargetShard {
 #[derive(Debug)]
 pub struct TargetStats {
     pub shards: Sharded<TargetShard>,
+    ejections: AtomicU64,
 }
 
 impl TargetStats {
+    /// Its requests failed so often that it was taken out. Rare, and from any thread.
+    pub fn ejected(&self) {
+        self.ejections.fetch_add(1, Relaxed);
+    }
+
+    pub fn ejections(&self) -> u64 {
+        self.ejections.load(Relaxed)
+    }
+
     pub fn requests(&self) -> BTreeMap<u16, u64> {
         let mut totals = BTreeMap::new();
         for shard in self.shards.iter() {
@@ -354,10 +365,28 @@ pub enum Retry {
     Connect,
     /// A kept connection turned out to be closed.
     Stale,
+    Reset,
+    Timeout,
+    S500,
+    S502,
+    S503,
+    S504,
+    /// It was to be, and the budget was used up.
+    OverBudget,
 }
 
 impl Retry {
-    pub const ALL: [(Retry, &'static str); 2] = [(Retry::Connect, "connect"), (Retry::Stale, "stale")];
+    /// All that are retries.
+    pub const ALL: [(Retry, &'static str); 8] = [
+        (Retry::Connect, "connect"),
+        (Retry::Stale, "stale"),
+        (Retry::Reset, "reset"),
+        (Retry::Timeout, "timeout"),
+        (Retry::S500, "500"),
+        (Retry::S502, "502"),
+        (Retry::S503, "503"),
+        (Retry::S504, "504"),
+    ];
 }
 
 /// What one worker counted for one upstream.
@@ -365,7 +394,7 @@ impl Retry {
 pub struct UpstreamShard {
     pub duration: Histogram,
     connects: [Count; 3],
-    retries: [Count; 2],
+    retries: [Count; Retry::ALL.len() + 1],
 }
 
 impl UpstreamShard {
@@ -446,6 +475,7 @@ impl Registry {
     pub fn target(&self, upstream: &str, addr: SocketAddr) -> Arc<TargetStats> {
         series(&self.targets, (upstream.to_owned(), addr), || TargetStats {
             shards: Sharded::new(self.workers),
+            ejections: AtomicU64::new(0),
         })
     }
 

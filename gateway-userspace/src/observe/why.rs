@@ -40,6 +40,7 @@ whys! {
     HeaderTimeout "header_timeout" 408 "The request's head did not arrive in time";
     BodyTimeout "body_timeout" 408 "The request's body stopped arriving";
     NoHealthyTarget "no_healthy_target" 503 "No target of the upstream is healthy";
+    BreakerOpen "breaker_open" 503 "Most requests to the upstream fail: it is left alone for a while";
     UpstreamConnectRefused "upstream_connect_refused" 502 "The upstream refused the connection";
     UpstreamConnectTimeout "upstream_connect_timeout" 504 "The upstream did not accept a connection in time";
     UpstreamFirstByteTimeout "upstream_first_byte_timeout" 504 "The upstream did not start to answer in time";

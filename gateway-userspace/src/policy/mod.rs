@@ -2,6 +2,8 @@
 //! A route without any has none of them, and its requests never come here.
 
 pub mod answer;
+pub mod compress;
+pub mod cors;
 pub mod mirror;
 pub mod rewrite;
 pub mod split;
@@ -14,6 +16,8 @@ use crate::{
     upstream::Upstream,
 };
 use answer::Answer;
+use compress::Compress;
+use cors::Cors;
 use mirror::Mirror;
 use rewrite::Rewrite;
 use split::Split;
@@ -27,6 +31,8 @@ pub struct Policies {
     /// Instead of the route's one upstream.
     pub split: Option<Split>,
     pub mirror: Option<Mirror>,
+    pub cors: Option<Cors>,
+    pub compress: Option<Compress>,
 }
 
 impl Policies {
@@ -45,9 +51,12 @@ impl Policies {
             answer,
             split,
             mirror: mirror.and_then(|mirror| Some(Mirror::new(mirror, upstream(&mirror.to)?))),
+            cors: route.cors.as_ref().map(Cors::new),
+            compress: route.compress.as_ref().map(Compress::new),
         };
-        let Policies { rewrite, answer, split, mirror } = &policies;
-        let any = rewrite.is_some() || answer.is_some() || split.is_some() || mirror.is_some();
+        let Policies { rewrite, answer, split, mirror, cors, compress } = &policies;
+        let directs = answer.is_some() || split.is_some() || mirror.is_some();
+        let any = directs || rewrite.is_some() || cors.is_some() || compress.is_some();
         any.then(|| Box::new(policies))
     }
 }

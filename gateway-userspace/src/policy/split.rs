@@ -111,7 +111,9 @@ mod tests {
         let upstreams: BTreeMap<String, Arc<Upstream>> = config
             .upstreams
             .iter()
-            .map(|(name, upstream)| (name.clone(), Arc::new(Upstream::new(name, upstream, None, &registry))))
+            .map(|(name, upstream)| {
+                (name.clone(), Arc::new(Upstream::new(name, upstream, None, None, &registry)))
+            })
             .collect();
         let shares = shares.iter().map(|(name, weight)| ((*name).to_owned(), *weight)).collect();
         Split::new(&model::Split { shares, sticky }, |name| upstreams.get(name).cloned())

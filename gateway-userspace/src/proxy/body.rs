@@ -3,6 +3,7 @@
 //! Nothing is buffered: a frame is read when the other side has taken the last one.
 
 use std::{
+    cell::{Cell, RefCell},
     fmt,
     pin::Pin,
     rc::Rc,
@@ -15,6 +16,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::{
+    compressed::Compressed,
     connection::ClientState,
     exchange::Exchange,
     shadow::Kept,
@@ -45,6 +47,51 @@ pub enum RequestBody {
     Kept(Bytes),
 }
 
+/// Larger bodies are not sent twice.
+const MAX_COPY: usize = 64 * 1024;
+
+/// A copy of a body, made while it is sent.
+#[derive(Debug, Default)]
+pub struct Copied {
+    bytes: RefCell<Vec<u8>>,
+    state: Cell<CopyState>,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum CopyState {
+    #[default]
+    Partial,
+    Whole,
+    /// Too large, or with trailers.
+    Lost,
+}
+
+impl Copied {
+    /// The body, if all of it came and fitted.
+    pub fn whole(&self) -> Option<Bytes> {
+        (self.state.get() == CopyState::Whole).then(|| Bytes::copy_from_slice(&self.bytes.borrow()))
+    }
+
+    fn add(&self, frame: &Frame<Bytes>) {
+        let mut bytes = self.bytes.borrow_mut();
+        match frame.data_ref() {
+            Some(data) if self.state.get() == CopyState::Partial && bytes.len() + data.len() <= MAX_COPY => {
+                bytes.extend_from_slice(data);
+            }
+            _ => {
+                *bytes = Vec::new();
+                self.state.set(CopyState::Lost);
+            }
+        }
+    }
+
+    fn end(&self) {
+        if self.state.get() == CopyState::Partial {
+            self.state.set(CopyState::Whole);
+        }
+    }
+}
+
 /// A request's body as it comes from the client, counted and limited.
 pub struct ClientBody {
     incoming: Incoming,
@@ -57,6 +104,8 @@ pub struct ClientBody {
     again: Option<Bytes>,
     /// For a shadow.
     copy: Option<Box<Kept>>,
+    /// For another try.
+    replay: Option<Rc<Copied>>,
 }
 
 impl RequestBody {
@@ -74,6 +123,7 @@ impl RequestBody {
             ended: false,
             again: None,
             copy: None,
+            replay: None,
         })
     }
 
@@ -98,8 +148,17 @@ impl RequestBody {
 
     /// Makes `data`, the last frame, the next one again.
     pub fn push_back(&mut self, data: Bytes) {
-        if let RequestBody::Client(body) = self {
-            body.again = Some(data);
+        match self {
+            RequestBody::Client(body) => body.again = Some(data),
+            RequestBody::Empty | RequestBody::Kept(_) => *self = RequestBody::Kept(data),
+        }
+    }
+
+    /// Where a copy will be, once the body is sent. `None`: it is no client's.
+    pub fn replay(&mut self) -> Option<Rc<Copied>> {
+        match self {
+            RequestBody::Client(body) => Some(body.replay.get_or_insert_default().clone()),
+            RequestBody::Empty | RequestBody::Kept(_) => None,
         }
     }
 }
@@ -122,6 +181,11 @@ impl ClientBody {
 
     /// From now on it is the upstream that is waited for.
     fn await_answer(&self) {
+        if self.ended
+            && let Some(copy) = &self.replay
+        {
+            copy.end();
+        }
         if self.state.awaiting_head.get() {
             self.state.timer.start(Wait::FirstByte, Instant::now() + self.first_byte);
         } else {
@@ -152,6 +216,9 @@ impl Body for RequestBody {
                 body.state.bytes_in.set(total);
                 if total > body.limit {
                     return Poll::Ready(Some(Err(body.cut(Why::BodyTooLarge))));
+                }
+                if let Some(copy) = &body.replay {
+                    copy.add(&frame);
                 }
                 body.ended = body.incoming.is_end_stream();
                 if body.copy.is_some() {
@@ -222,6 +289,7 @@ pub enum ResponseBody {
         exchange: Exchange,
     },
     Upstream(UpstreamBody),
+    Compressed(Box<Compressed>),
 }
 
 /// An answer's body as it comes from the upstream.
@@ -246,6 +314,18 @@ impl ResponseBody {
             body.finish();
         }
         ResponseBody::Upstream(body)
+    }
+}
+
+impl ResponseBody {
+    /// The exchange that ends with it.
+    pub fn exchange(&self) -> Option<&Exchange> {
+        match self {
+            ResponseBody::Nothing => None,
+            ResponseBody::Own { exchange, .. } => Some(exchange),
+            ResponseBody::Upstream(body) => Some(&body.exchange),
+            ResponseBody::Compressed(body) => body.exchange(),
+        }
     }
 }
 
@@ -340,6 +420,7 @@ impl Body for ResponseBody {
                 Poll::Ready(body.map(|body| Ok(Frame::data(body))))
             }
             ResponseBody::Upstream(body) => body.poll(cx),
+            ResponseBody::Compressed(body) => body.poll(cx),
         }
     }
 
@@ -348,6 +429,7 @@ impl Body for ResponseBody {
             ResponseBody::Nothing => true,
             ResponseBody::Own { body, .. } => body.as_ref().is_none_or(Bytes::is_empty),
             ResponseBody::Upstream(body) => body.ended(),
+            ResponseBody::Compressed(body) => body.ended(),
         }
     }
 
@@ -357,6 +439,7 @@ impl Body for ResponseBody {
             ResponseBody::Own { body, .. } => {
                 SizeHint::with_exact(body.as_ref().map_or(0, |body| body.len() as u64))
             }
+            ResponseBody::Compressed(_) => SizeHint::default(),
             ResponseBody::Upstream(body) => match &body.connection {
                 Some(connection) => connection.body_size(),
                 None => SizeHint::with_exact(0),

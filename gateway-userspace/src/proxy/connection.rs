@@ -65,6 +65,16 @@ pub struct ClientState {
 impl ClientState {
     fn new(worker: Rc<Worker>, listener: Arc<Listener>, peer: SocketAddr) -> Self {
         let client = Rc::new(Client::new(&listener.name, peer, Manner::PLAIN_HTTP1));
+        ClientState::of(worker, listener, client)
+    }
+
+    /// For one stream of an HTTP/2 connection: it is to the stream's request what the connection's is in HTTP/1.1.
+    pub fn for_stream(connection: &ClientState) -> Self {
+        let ClientState { worker, listener, .. } = connection;
+        ClientState::of(worker.clone(), listener.clone(), connection.kept_client())
+    }
+
+    fn of(worker: Rc<Worker>, listener: Arc<Listener>, client: Rc<Client>) -> Self {
         ClientState {
             worker,
             listener,
@@ -149,14 +159,14 @@ impl ClientState {
         self.timer.wake();
     }
 
-    fn closing(&self) -> bool {
+    pub fn closing(&self) -> bool {
         self.closing.get() || self.worker.draining()
     }
 }
 
 /// Counts an open connection for as long as it lives.
 pub struct Open {
-    state: Rc<ClientState>,
+    pub state: Rc<ClientState>,
     slot: usize,
 }
 
@@ -266,7 +276,7 @@ pub async fn serve_http1<S: Transport>(mut stream: S, open: Open) {
 }
 
 /// Waits for the client's next bytes. False when there will be none: closed, idle for too long, draining.
-async fn readable(stream: &TcpStream, state: &Rc<ClientState>) -> bool {
+pub async fn readable(stream: &TcpStream, state: &Rc<ClientState>) -> bool {
     let mut ready = std::pin::pin!(stream.ready(Interest::READABLE));
     poll_fn(|cx| {
         if ready.as_mut().poll(cx).is_ready() {

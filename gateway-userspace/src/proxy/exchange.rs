@@ -148,6 +148,12 @@ impl Exchange {
         self.state.record.borrow_mut().bytes_out += n;
     }
 
+    /// So many bytes did not go out as they came, but as others.
+    pub fn replace_bytes_out(&self, came: u64, goes: u64) {
+        let mut record = self.state.record.borrow_mut();
+        record.bytes_out = record.bytes_out.saturating_sub(came) + goes;
+    }
+
     pub fn complete(&self) {
         self.state.record.borrow_mut().complete = true;
     }
@@ -163,6 +169,16 @@ fn bytes_of(head: &request::Parts, name: header::HeaderName) -> Option<&[u8]> {
 }
 
 impl Record {
+    /// Neither answered to the end nor cut.
+    pub fn unfinished(&self) -> bool {
+        !self.complete && self.why.is_none()
+    }
+
+    /// Bytes of the answer handed over so far.
+    pub fn bytes_out(&self) -> u64 {
+        self.bytes_out
+    }
+
     fn upstream(&self) -> Option<&Upstream> {
         let own = || self.route.as_ref().and_then(|route| route.upstream.as_deref());
         self.chosen.as_deref().or_else(own)

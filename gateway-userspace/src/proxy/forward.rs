@@ -9,6 +9,7 @@ use http::{HeaderMap, Method, StatusCode};
 
 use super::{
     body::RequestBody,
+    careful,
     connection::ClientState,
     exchange::Exchange,
     timer::{Expired, Wait},
@@ -32,7 +33,7 @@ pub struct Answer {
 }
 
 /// What one target made of the request.
-enum Attempt {
+pub(super) enum Attempt {
     Answered(Answer),
     /// No connection could be made: the request is whole and may go elsewhere.
     NotConnected(Why),
@@ -40,12 +41,12 @@ enum Attempt {
 }
 
 /// A request on its way, and what it needs on all of its ways.
-struct Sent<'a> {
-    upstream: &'a Upstream,
-    exchange: &'a Exchange,
-    request: &'a Outgoing,
+pub(super) struct Sent<'a> {
+    pub upstream: &'a Upstream,
+    pub exchange: &'a Exchange,
+    pub request: &'a Outgoing,
     /// Taken when it is sent, and put back when it turns out that it was not.
-    body: &'a mut RequestBody,
+    pub body: &'a mut RequestBody,
     /// Who gets the upstream's 103 answers.
     hints: Option<&'a ClientState>,
 }
@@ -59,6 +60,10 @@ pub async fn send(
 ) -> Result<Answer, Why> {
     let state = &*exchange.state;
     let mut sent = Sent { upstream, exchange, request, body, hints };
+    if let Some(extras) = &upstream.extras {
+        // Boxed: the future of the plain way stays small.
+        return Box::pin(careful::send(sent, extras)).await;
+    }
     let mut tried = Tried::default();
     let mut failed = None;
     for _ in 0..=upstream.config.retry.tries {
@@ -79,7 +84,7 @@ pub async fn send(
 
 impl Sent<'_> {
     /// One target: a kept connection first, a fresh one if that turns out to be closed or if there is none.
-    async fn on_target(&mut self, target: &Arc<Target>) -> Attempt {
+    pub async fn on_target(&mut self, target: &Arc<Target>) -> Attempt {
         let worker = &self.exchange.state.worker;
         let mut connection = worker.pool.take(target);
         loop {
@@ -107,7 +112,7 @@ impl Sent<'_> {
         let now = Instant::now();
         self.exchange.sent(now);
         state.awaiting_head.set(true);
-        state.timer.start(Wait::FirstByte, now + self.upstream.config.timeout.first_byte);
+        state.timer.start(Wait::FirstByte, now + self.upstream.first_byte);
         let body = std::mem::replace(self.body, RequestBody::Empty);
         let repeatable = kept && body.is_empty() && is_idempotent(&self.request.head.method);
         let hints = self.hints;
@@ -201,7 +206,7 @@ async fn open(
 }
 
 /// RFC 9110 section 9.2.2.
-fn is_idempotent(method: &Method) -> bool {
+pub(super) fn is_idempotent(method: &Method) -> bool {
     matches!(
         *method,
         Method::GET | Method::HEAD | Method::PUT | Method::DELETE | Method::OPTIONS | Method::TRACE

@@ -1,6 +1,12 @@
-//! What comes before HTTP on listeners that are more than plain HTTP/1.1: the TLS handshake.
+//! What comes before HTTP on listeners that are more than plain HTTP/1.1: the TLS handshake, and telling
+//! HTTP/2 from HTTP/1.1.
 
-use std::{net::SocketAddr, rc::Rc, sync::Arc};
+use std::{
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use rustls::ProtocolVersion;
 use tokio::net::TcpStream;
@@ -9,12 +15,18 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use super::{
     client::{Client, Manner},
     connection::{self, Open},
+    http2,
+    timer::Wait,
+    transport::Transport,
     worker::Worker,
 };
 use crate::{
     observe::stats::{Handshake, TlsVersion},
     runtime::Listener,
 };
+
+/// Between two looks at a preface that comes byte by byte.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Serves an admitted connection to its end.
 pub async fn serve(stream: TcpStream, peer: SocketAddr, listener: Arc<Listener>, worker: Rc<Worker>) {
@@ -23,14 +35,59 @@ pub async fn serve(stream: TcpStream, peer: SocketAddr, listener: Arc<Listener>,
         Some(acceptor) => {
             let handshake = handshake(stream, TlsAcceptor::from(acceptor.config.clone()), &open).await;
             let Some((stream, version)) = handshake else { return };
-            open.set_client(Client::new(
-                &open.listener().name,
-                peer,
-                Manner { protocol: "h1", tls: Some(version.name()) },
-            ));
-            connection::serve_http1(stream, open).await;
+            let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+            go_on(stream, open, peer, http2, Some(version.name())).await;
         }
-        None => connection::serve_http1(stream, open).await,
+        None => {
+            if let Some(http2) = sniff(&stream, &open).await {
+                go_on(stream, open, peer, http2, None).await;
+            }
+        }
+    }
+}
+
+async fn go_on<S: Transport>(
+    stream: S,
+    open: Open,
+    peer: SocketAddr,
+    http2: bool,
+    tls: Option<&'static str>,
+) {
+    let protocol = if http2 { "h2" } else { "h1" };
+    open.set_client(Client::new(&open.listener().name, peer, Manner { protocol, tls }));
+    match http2 {
+        true => http2::serve(stream, open).await,
+        // A client that does not know ALPN, of a listener that speaks nothing else.
+        false if !open.listener().config.http1 => {}
+        false => connection::serve_http1(stream, open).await,
+    }
+}
+
+/// Whether the client speaks HTTP/2, in clear: it begins with "PRI " then (RFC 9113 section 3.4), which no HTTP/1.1
+/// request does. `None`: it is gone.
+async fn sniff(stream: &TcpStream, open: &Open) -> Option<bool> {
+    const PREFACE: &[u8] = b"PRI ";
+    let listener = open.listener();
+    if !listener.config.http1 {
+        return Some(true);
+    }
+    let until = Instant::now() + listener.config.timeout.header;
+    open.state.timer.start(Wait::Idle, Instant::now() + listener.config.timeout.idle);
+    if !connection::readable(stream, &open.state).await {
+        return None;
+    }
+    loop {
+        let mut start = [0; PREFACE.len()];
+        let n = stream.peek(&mut start).await.ok()?;
+        let start = &start[..n];
+        if n == PREFACE.len() || n == 0 || !PREFACE.starts_with(start) {
+            return Some(start == PREFACE);
+        }
+        // What is there stays there, so the socket cannot tell when there is more. Nobody writes so few bytes at once.
+        if Instant::now() > until {
+            return None;
+        }
+        tokio::time::sleep(PAUSE).await;
     }
 }
 

@@ -10,7 +10,7 @@ use super::{
     connection::ClientState,
     exchange::Exchange,
     forward::{self, Answer},
-    headers, policed, problem, redirect,
+    headers, http2, policed, problem, redirect,
     tunnel::Tunnel,
 };
 use crate::{
@@ -77,6 +77,9 @@ pub async fn forward(
 /// What hyper lets through and an intermediary must not: RFC 9112 section 3.2 and RFC 9110 section 9.3.6.
 fn check(head: &mut request::Parts, body: &Incoming, exchange: &Exchange) -> Result<(), Why> {
     headers::check_host(head)?;
+    if head.version == Version::HTTP_2 {
+        http2::check(&head.headers, body.is_end_stream())?;
+    }
     headers::normalise_path(head)?;
     headers::check_framing(head, &exchange.state.raw_head())?;
     if head.method == Method::CONNECT {
@@ -128,7 +131,7 @@ pub fn prepare(
     let switch = headers::switch(&head, &route.upgrade);
     headers::remove_listed(&mut head.headers);
     let about = headers::about(&state.client(), head.headers.get(header::HOST), snapshot);
-    let body = RequestBody::new(body, state, timeout.first_byte);
+    let body = RequestBody::new(body, state, upstream.first_byte);
     (Outgoing { head, switch, about, id: exchange.id() }, body)
 }
 

@@ -39,6 +39,15 @@ fn make_origin_form(head: &mut request::Parts) -> Result<(), Why> {
         return Err(Why::BadRequest);
     }
     let host = HeaderValue::from_str(authority).map_err(|_| Why::BadRequest)?;
+    // RFC 9113 section 8.3.1: they must say the same.
+    if head.version == http::Version::HTTP_2
+        && head
+            .headers
+            .get(header::HOST)
+            .is_some_and(|said| !said.as_bytes().eq_ignore_ascii_case(host.as_bytes()))
+    {
+        return Err(Why::BadRequest);
+    }
     let path = head.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
     // The target must still be checked for a second Host, which it does not excuse.
     if head.headers.get_all(header::HOST).iter().count() > 1 {

@@ -6,14 +6,17 @@
 //!   it ends.
 
 mod body;
+mod careful;
 mod client;
 mod client_io;
+mod compressed;
 pub mod connection;
 mod exchange;
 mod forward;
 pub mod front;
 mod handler;
 mod headers;
+mod http2;
 mod policed;
 mod problem;
 mod redirect;

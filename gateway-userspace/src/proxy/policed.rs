@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use http::{HeaderMap, Response, header, request};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 
 use super::{
     body::{RequestBody, ResponseBody},
+    compressed::Compressed,
     exchange::Exchange,
     handler::{self, prepare},
     headers, problem,
@@ -17,6 +18,8 @@ use crate::{
     policy::{
         Policies,
         answer::Answered,
+        compress::Accepted,
+        cors::Allowed,
         mirror::Mirror,
         rewrite::{Changes, Rewrite},
         template::Context,
@@ -45,8 +48,24 @@ pub async fn handle(
         Some(answered) => own(answered, exchange),
         None => forward(snapshot, route, policies, exchange, plan.request, head, body).await,
     };
+    if let Some(allowed) = plan.cors {
+        allowed.apply(response.headers_mut());
+    }
     plan.response.apply(response.headers_mut());
-    response
+    match plan.compress {
+        Some(accepted) => compress(response, &accepted),
+        None => response,
+    }
+}
+
+fn compress(response: Response<ResponseBody>, accepted: &Accepted<'_>) -> Response<ResponseBody> {
+    let (mut head, body) = response.into_parts();
+    let encoder = accepted.apply(head.status, &mut head.headers, body.is_end_stream());
+    let body = match encoder {
+        Some(encoder) => ResponseBody::Compressed(Box::new(Compressed::new(body, encoder))),
+        None => body,
+    };
+    Response::from_parts(head, body)
 }
 
 /// Everything that the policies say of one request, before any of it is done.
@@ -54,6 +73,9 @@ struct Plan<'a> {
     answer: Option<Answered>,
     request: RequestChanges<'a>,
     response: Changes<'a>,
+    /// For any answer but that to a preflight, which says more.
+    cors: Option<Allowed<'a>>,
+    compress: Option<Accepted<'a>>,
 }
 
 #[derive(Default)]
@@ -65,8 +87,12 @@ struct RequestChanges<'a> {
 impl<'a> Plan<'a> {
     fn new(policies: &'a Policies, context: &Context<'_>) -> Result<Self, Why> {
         let rewrite = policies.rewrite.as_ref();
+        let cors = policies.cors.as_ref();
+        let preflight = cors.and_then(|cors| cors.preflight(context.head));
         Ok(Plan {
-            answer: policies.answer.as_ref().map(|answer| answer.answer(context)),
+            cors: cors.filter(|_| preflight.is_none()).map(|cors| cors.allowed(context.head)),
+            answer: preflight.or_else(|| policies.answer.as_ref().map(|answer| answer.answer(context))),
+            compress: policies.compress.as_ref().map(|compress| compress.accepted(context.head)),
             request: match rewrite {
                 Some(rewrite) => RequestChanges::new(rewrite, context)?,
                 None => RequestChanges::default(),

@@ -3,7 +3,10 @@
 use http::{HeaderName, Method};
 
 use super::Asked;
-use crate::config::model::{Matcher, Predicates};
+use crate::{
+    config::model::{Matcher, Predicates},
+    policy::cors::preflight_method,
+};
 
 #[derive(Debug, Clone)]
 pub(super) struct Conditions {
@@ -11,11 +14,12 @@ pub(super) struct Conditions {
     headers: Vec<(HeaderName, Matcher)>,
     query: Vec<(String, Matcher)>,
     count: usize,
+    cors: bool,
 }
 
 impl Conditions {
     /// `None` when there are none.
-    pub fn new(when: &Predicates) -> Option<Box<Self>> {
+    pub fn new(when: &Predicates, cors: bool) -> Option<Box<Self>> {
         if when.count() == 0 {
             return None;
         }
@@ -29,7 +33,7 @@ impl Conditions {
             Some((HeaderName::from_bytes(name.as_bytes()).ok()?, matcher.clone()))
         };
         let headers = when.headers.iter().filter_map(header).collect();
-        Some(Box::new(Conditions { methods, headers, query: when.query.clone(), count: when.count() }))
+        Some(Box::new(Conditions { methods, headers, query: when.query.clone(), count: when.count(), cors }))
     }
 
     pub fn count(&self) -> usize {
@@ -41,7 +45,13 @@ impl Conditions {
     }
 
     pub fn hold(&self, asked: &Asked<'_>) -> bool {
-        (self.methods.is_empty() || self.methods.contains(asked.method)) && self.hold_but_for_method(asked)
+        (self.methods.is_empty() || self.method_holds(asked)) && self.hold_but_for_method(asked)
+    }
+
+    fn method_holds(&self, asked: &Asked<'_>) -> bool {
+        let listed = |wanted: &[u8]| self.methods.iter().any(|method| method.as_str().as_bytes() == wanted);
+        self.methods.contains(asked.method)
+            || (self.cors && preflight_method(asked.method, asked.headers).is_some_and(listed))
     }
 
     pub fn hold_but_for_method(&self, asked: &Asked<'_>) -> bool {

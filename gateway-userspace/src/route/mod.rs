@@ -37,11 +37,13 @@ pub struct Takes<'a> {
     pub hosts: &'a [HostPattern],
     pub path: &'a PathPattern,
     pub when: &'a Predicates,
+    /// A preflight is taken as if it were the request that it asks for.
+    pub cors: bool,
 }
 
 impl<'a> Takes<'a> {
     pub fn of(route: &'a model::Route) -> Self {
-        Takes { hosts: &route.hosts, path: &route.path, when: &route.when }
+        Takes { hosts: &route.hosts, path: &route.path, when: &route.when, cors: route.cors.is_some() }
     }
 }
 
@@ -63,7 +65,7 @@ impl<T: Clone> Router<T> {
             Router { exact: HashMap::new(), wildcard: HashMap::new(), any: Paths::default(), methods: false };
         for (takes, value) in routes {
             router.methods |= !takes.when.methods.is_empty();
-            let conditions = Conditions::new(takes.when);
+            let conditions = Conditions::new(takes.when, takes.cors);
             if takes.hosts.is_empty() {
                 router.any.insert(takes.path, conditions.clone(), value.clone());
             }

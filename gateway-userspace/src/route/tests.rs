@@ -29,7 +29,11 @@ fn router(routes: &[(&[&str], &str)]) -> Router<String> {
         })
         .collect();
     let when = Predicates::default();
-    Router::new(compiled.iter().map(|(hosts, path, name)| (Takes { hosts, path, when: &when }, name.clone())))
+    Router::new(
+        compiled
+            .iter()
+            .map(|(hosts, path, name)| (Takes { hosts, path, when: &when, cors: false }, name.clone())),
+    )
 }
 
 #[track_caller]
@@ -108,7 +112,10 @@ fn when(methods: &[&str], headers: &[(&str, Matcher)], query: &[(&str, Matcher)]
 fn with_predicates(routes: &[(&str, Predicates, &'static str)]) -> Router<&'static str> {
     let paths: Vec<PathPattern> = routes.iter().map(|(pattern, ..)| path(pattern)).collect();
     Router::new(
-        paths.iter().zip(routes).map(|(path, (_, when, name))| (Takes { hosts: &[], path, when }, *name)),
+        paths
+            .iter()
+            .zip(routes)
+            .map(|(path, (_, when, name))| (Takes { hosts: &[], path, when, cors: false }, *name)),
     )
 }
 

@@ -88,12 +88,13 @@ impl Snapshot {
             .iter()
             .map(|(name, listener)| (name.clone(), Arc::new(Listener::new(name, listener, &tls, registry))))
             .collect();
+        let zone = config.gateway.zone.as_deref();
         let upstreams: BTreeMap<String, Arc<Upstream>> = config
             .upstreams
             .iter()
             .map(|(name, upstream)| {
                 let old = old.and_then(|old| old.upstreams.get(name)).map(|old| &**old);
-                (name.clone(), Arc::new(Upstream::new(name, upstream, old, registry)))
+                (name.clone(), Arc::new(Upstream::new(name, upstream, zone, old, registry)))
             })
             .collect();
         let routes: Vec<(&model::Route, Arc<Route>)> = config
@@ -134,7 +135,7 @@ impl Listener {
         let hsts = config.hsts.as_ref();
         Listener {
             name: name.into(),
-            plain: config.tls.is_none(),
+            plain: config.tls.is_none() && !config.http2,
             tls: tls.acceptors.get(name).cloned(),
             hsts: hsts.and_then(|hsts| HeaderValue::from_str(&hsts.value()).ok()),
             config: config.clone(),

@@ -2,24 +2,38 @@
 //!
 //! [`Upstream`] and [`Target`] are shared by all workers; a [`pool::Pool`] and its connections belong to one.
 
+pub mod breaker;
+pub mod budget;
+pub mod clock;
+pub mod eject;
+pub mod extras;
 pub mod health;
 pub mod http1;
+pub mod key;
 pub mod operator;
 pub mod pool;
+mod window;
 
 use std::{
     net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use gateway_common::hash;
 
-use self::{health::Checked, operator::Operator};
+use self::{
+    clock::{millis, now_ms},
+    eject::Passive,
+    extras::Extras,
+    health::Checked,
+    operator::Operator,
+};
 use crate::{
-    balance::{Balancer, Endpoint, SEED, Tried},
+    balance::{Balancer, Endpoint, PeakEwma, Rules, SEED, Tried},
     config::model,
     observe::{
         events,
@@ -38,6 +52,11 @@ pub struct Target {
     slot: usize,
     pub stats: Arc<TargetStats>,
     pub operator: Operator,
+    /// What requests saw of it.
+    pub passive: Passive,
+    pub latency: PeakEwma,
+    /// When it came back into use; 0: it always was. For `slow_start`.
+    back_since: AtomicU64,
     retired: AtomicBool,
     shared: Shared,
 }
@@ -64,6 +83,9 @@ impl Target {
             slot,
             stats,
             operator: Operator::default(),
+            passive: Passive::default(),
+            latency: PeakEwma::default(),
+            back_since: AtomicU64::new(0),
             retired: AtomicBool::new(false),
             shared: Shared { active: AtomicU32::new(0), healthy: AtomicBool::new(true) },
         }
@@ -78,9 +100,9 @@ impl Target {
         self.shared.healthy.load(Relaxed)
     }
 
-    /// Healthy, and not taken out by an operator: it gets requests.
+    /// Healthy, and taken out neither by its errors nor by an operator: it gets requests.
     pub fn usable(&self) -> bool {
-        self.healthy() && self.operator.taken().is_none()
+        self.healthy() && !self.passive.ejected() && self.operator.taken().is_none()
     }
 
     /// It is no longer in any config: connections to it are not kept.
@@ -90,6 +112,11 @@ impl Target {
 
     pub fn retired(&self) -> bool {
         self.retired.load(Relaxed)
+    }
+
+    /// Stable over restarts: what its sticky cookie says.
+    pub fn identity(&self) -> u64 {
+        self.identity
     }
 
     fn set_healthy(&self, healthy: bool) {
@@ -119,6 +146,19 @@ pub struct Member {
     pub target: Arc<Target>,
     /// As the config says.
     pub weight: u32,
+    priority: u8,
+    in_own_zone: bool,
+    /// 0: at once.
+    slow_start_ms: u64,
+    /// What the balancer's table was last made of.
+    in_use: Arc<AtomicBool>,
+}
+
+impl Member {
+    /// Since it came back: whether it has not got all of its weight yet.
+    fn ramping(&self) -> bool {
+        self.ramp() < 100
+    }
 }
 
 impl Endpoint for Member {
@@ -134,6 +174,27 @@ impl Endpoint for Member {
     fn usable(&self) -> bool {
         self.target.usable()
     }
+    fn available(&self) -> bool {
+        self.target.operator.taken().is_none()
+    }
+    fn priority(&self) -> u8 {
+        self.priority
+    }
+    fn in_own_zone(&self) -> bool {
+        self.in_own_zone
+    }
+    fn ramp(&self) -> u32 {
+        match (self.slow_start_ms, self.target.back_since.load(Relaxed)) {
+            (0, _) | (_, 0) => 100,
+            (whole, since) => {
+                let part = now_ms().saturating_sub(since).min(whole);
+                (10 + 90 * part / whole) as u32
+            }
+        }
+    }
+    fn latency(&self) -> u64 {
+        self.target.latency.get(now_ms())
+    }
 }
 
 /// `[upstream.NAME]`, compiled.
@@ -146,39 +207,95 @@ pub struct Upstream {
     pub stats: Arc<UpstreamStats>,
     /// What the checks found last, a target each; for `status`.
     pub last_check: Mutex<Vec<String>>,
+    /// `None`: the plain way, see `proxy/forward.rs`.
+    pub extras: Option<Box<Extras>>,
+    /// `timeout.first_byte`, or `retry.per_try` if that is less.
+    pub first_byte: Duration,
+    /// When the table was last made, for those that start slowly.
+    built: AtomicU64,
 }
 
 impl Upstream {
     /// `old`: the same upstream of the snapshot before, whose targets are kept where the address stays.
-    pub fn new(name: &str, config: &model::Upstream, old: Option<&Upstream>, registry: &Registry) -> Self {
+    /// `zone`: where this gateway stands.
+    pub fn new(
+        name: &str,
+        config: &model::Upstream,
+        zone: Option<&str>,
+        old: Option<&Upstream>,
+        registry: &Registry,
+    ) -> Self {
+        let kept = |target: &model::Target| {
+            let member = old?.members.iter().find(|member| member.target.addr == target.addr)?;
+            Some(member.target.clone())
+        };
+        let fresh = |target: &model::Target| {
+            let fresh = Target::new(target.addr, registry.target(name, target.addr));
+            // Added to an upstream that is at work.
+            fresh.back_since.store(if old.is_some() { now_ms() } else { 0 }, Relaxed);
+            Arc::new(fresh)
+        };
         let member = |target: &model::Target| Member {
-            target: old
-                .and_then(|old| old.members.iter().find(|member| member.target.addr == target.addr))
-                .map(|member| member.target.clone())
-                .unwrap_or_else(|| Arc::new(Target::new(target.addr, registry.target(name, target.addr)))),
+            target: kept(target).unwrap_or_else(|| fresh(target)),
             weight: target.weight,
+            priority: target.priority,
+            in_own_zone: zone.is_some() && target.zone.as_deref() == zone,
+            slow_start_ms: config.slow_start.map_or(0, millis),
+            in_use: Arc::new(AtomicBool::new(true)),
         };
         let members: Vec<Member> = config.targets.iter().map(member).collect();
         if config.health.is_none() {
             members.iter().for_each(|member| member.target.set_healthy(true));
         }
+        if config.eject.is_none() {
+            members.iter().for_each(|member| member.target.passive.pardon());
+        }
+        members.iter().for_each(|member| member.in_use.store(member.usable(), Relaxed));
+        let rules = Rules { panic: config.panic.unwrap_or_default(), spill: config.spill };
+        let first_byte = config.timeout.first_byte;
         Upstream {
             name: name.into(),
-            balancer: Balancer::new(config.balance, config.bounded_load, &members),
+            balancer: Balancer::new(config.balance, config.bounded_load, rules, &members),
             last_check: Mutex::new(vec![String::new(); members.len()]),
             members,
             config: config.clone(),
             stats: registry.upstream(name),
+            extras: Extras::new(config, old),
+            first_byte: config.retry.per_try.map_or(first_byte, |per_try| per_try.min(first_byte)),
+            built: AtomicU64::new(now_ms()),
         }
     }
 
     /// A usable target that was not tried yet, counted as active from now on.
     pub fn pick(&self, client: IpAddr, tried: &mut Tried) -> Option<Active> {
-        let index = self.balancer.pick(&self.members, client, *tried)?;
+        let index = self.balancer.pick(&self.members, client, None, *tried)?;
         tried.add(index);
+        Some(self.take(index))
+    }
+
+    /// As [`Upstream::pick`], with what the request says: `key` is that of `hash_on`, `stuck` the identity of the target
+    /// that its cookie names.
+    pub fn pick_by(
+        &self,
+        client: IpAddr,
+        key: Option<u64>,
+        stuck: Option<u64>,
+        tried: &mut Tried,
+    ) -> Option<Active> {
+        let named = |identity: u64| {
+            let index = self.members.iter().position(|member| member.target.identity == identity)?;
+            (self.members[index].usable() && !tried.has(index)).then_some(index)
+        };
+        let index =
+            stuck.and_then(named).or_else(|| self.balancer.pick(&self.members, client, key, *tried))?;
+        tried.add(index);
+        Some(self.take(index))
+    }
+
+    fn take(&self, index: usize) -> Active {
         let target = self.members[index].target.clone();
         target.shared.active.fetch_add(1, Relaxed);
-        Some(Active(target))
+        Active(target)
     }
 
     /// Marks a target and takes it out of (or back into) the balancer's table.
@@ -187,9 +304,36 @@ impl Upstream {
         self.rebuild();
     }
 
-    /// To be called after an operator said something of a target.
+    /// To be called after anything was said of a target.
     pub fn rebuild(&self) {
+        let now = now_ms();
+        for member in &self.members {
+            let usable = member.usable();
+            if member.in_use.swap(usable, Relaxed) != usable && usable {
+                member.target.back_since.store(now, Relaxed);
+            }
+        }
+        self.built.store(now, Relaxed);
         self.balancer.rebuild(&self.members);
+    }
+
+    /// So few targets are healthy that all are used.
+    pub fn panics(&self) -> bool {
+        self.balancer.panics()
+    }
+
+    /// Ten times a second: what time alone changes. Also what a request found out that still had an older snapshot.
+    pub fn tick(&self) {
+        let now = now_ms();
+        for member in self.members.iter().filter(|member| member.target.passive.expire(now)) {
+            self.tell_back(&member.target);
+        }
+        let changed = self.members.iter().any(|member| member.in_use.load(Relaxed) != member.usable());
+        let step = self.config.slow_start.map_or(0, millis) / 50;
+        let due = step > 0 && now.saturating_sub(self.built.load(Relaxed)) >= step;
+        if changed || (due && self.members.iter().any(Member::ramping)) {
+            self.rebuild();
+        }
     }
 
     /// Its targets for the health checks.

@@ -209,3 +209,51 @@ gateway.toml:25:1: `mirror` copies what goes to an upstream, and this route has 
 gateway.toml:25:29: `route.e.mirror.body`: must be from 0B to 16MiB, found "1GiB""#,
     );
 }
+
+#[test]
+fn cross_origin_rules_and_compression_say_what_is_wrong_with_them() {
+    says(
+        &with_upstream(
+            r#"[route.a]
+path = "/a"
+to = "u"
+cors = { origins = ["*"], credentials = true }
+[route.b]
+path = "/b"
+to = "u"
+cors = { origins = ["a.test", "https://a.test/", "https://a.*.test", "https://A.test", "https://a.test"], methods = ["get"] }
+[route.c]
+path = "/c"
+to = "u"
+cors = { credentials = true }
+compress = { codings = ["deflate", "gzip", "gzip"], types = ["text", "*/*"], min = "2GiB" }
+[route.d]
+path = "/d"
+to = "u"
+compress = "gzip"
+"#,
+        ),
+        r#"
+gateway.toml:8:20: with `credentials` every page anywhere could act as the user: `origins` must not have "*"
+  hint: name the origins: origins = ["https://app.example.com"]
+gateway.toml:12:21: `route.b.cors.origins`: expected an origin such as "https://app.example.com", found "a.test"
+  hint: an origin has a scheme, a host and maybe a port
+gateway.toml:12:31: `route.b.cors.origins`: expected an origin such as "https://app.example.com", found "https://a.test/"
+  hint: leave the path out: "https://a.test"
+gateway.toml:12:50: `route.b.cors.origins`: expected an origin such as "https://app.example.com", found "https://a.*.test"
+  hint: `*` stands for whole labels, and only in front: "https://*.example.com"
+gateway.toml:12:88: origin "https://a.test" is there twice, first at gateway.toml:12:70
+gateway.toml:12:118: `route.b.cors.methods`: expected a method such as "GET", found "get"
+  hint: write it in upper case: "GET"
+gateway.toml:16:1: `route.c.cors.origins` is missing
+  hint: for example: origins = ["https://app.example.com"]
+gateway.toml:17:25: `route.c.compress.codings`: expected "zstd", "br" or "gzip", found "deflate"
+gateway.toml:17:44: coding "gzip" is there twice, first at gateway.toml:17:36
+gateway.toml:17:62: `route.c.compress.types`: expected a media type such as "text/html", found "text"
+  hint: "text/*" is every text, "*+json" every type with that suffix
+gateway.toml:17:70: `route.c.compress.types`: expected a media type such as "text/html", found "*/*"
+  hint: "text/*" is every text, "*+json" every type with that suffix
+gateway.toml:17:84: `route.c.compress.min`: must be from 0B to 1GiB, found "2GiB"
+gateway.toml:21:12: `route.d.compress`: expected true or false or a table { codings, min, types }, found "gzip""#,
+    );
+}

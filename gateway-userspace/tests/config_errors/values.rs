@@ -269,7 +269,6 @@ to = "journald"
 format = "text"
 [upstream.a]
 to = "unix:/run/a.sock"
-balance = "p2c"
 [listener.web]
 bind = ":80"
 [route.all]
@@ -278,8 +277,7 @@ to = ["127.0.0.1:1"]
         r#"
 gateway.toml:2:6: `access_log.to = "journald"` is not supported yet
 gateway.toml:3:10: `access_log.format = "text"` is not supported yet
-gateway.toml:5:6: `upstream.a.to`: a target on a unix socket is not supported yet
-gateway.toml:6:11: `upstream.a.balance = "p2c"` is not supported yet"#,
+gateway.toml:5:6: `upstream.a.to`: a target on a unix socket is not supported yet"#,
     );
 }
 

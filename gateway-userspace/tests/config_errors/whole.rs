@@ -149,7 +149,7 @@ to = "10.0.0.1:1"
 bounded_load = 1.5
 "#,
         r#"
-gateway.toml:7:16: `upstream.a.bounded_load` only works with balance = "ip-hash""#,
+gateway.toml:7:16: `upstream.a.bounded_load` only works with balance = "ip-hash" or "maglev""#,
     );
 }
 

@@ -41,6 +41,14 @@ pub fn answer(
     if path != "/unread" {
         reader.body(request)?;
     }
+    if path != "/healthz" {
+        thread::sleep(Duration::from_millis(state.slow.load(Relaxed)));
+        let fail = state.fail.load(Relaxed);
+        if fail != 0 {
+            out.full(fail, "", b"")?;
+            return Ok(true);
+        }
+    }
     let ms = Duration::from_millis(request.number("ms", 0));
     match path.as_str() {
         "/healthz" => out.full(state.health.load(Relaxed), "", b"")?,
@@ -62,6 +70,15 @@ pub fn answer(
             out.bytes(b"HTTP/1.1 103 Early Hints\r\nlink: </style.css>; rel=preload\r\n\r\n")?;
             thread::sleep(ms);
             out.full(200, "", &BODY)?;
+        }
+        "/text" => {
+            let line = b"The quick brown fox jumps over the lazy dog, again and again.\n";
+            let bytes = request.number("bytes", 10_000) as usize;
+            let body: Vec<u8> = line.iter().copied().cycle().take(bytes).collect();
+            let marked =
+                if request.number("no-transform", 0) > 0 { "cache-control: no-transform\r\n" } else { "" };
+            let fields = "content-type: text/plain; charset=utf-8\r\netag: \"v1\"\r\naccess-control-allow-origin: *\r\n";
+            out.full(200, &format!("{fields}{marked}"), &body)?
         }
         "/no-length" => {
             out.head(200, "connection: close\r\n")?;

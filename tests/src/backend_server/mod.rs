@@ -1,7 +1,7 @@
 //! The backend program: an HTTP server that behaves as badly as the path asks it to, and counts what it gets.
 //!
 //! It runs in a namespace of its own as `gateway-lab backend`, is driven over stdin and answers on stdout, one JSON
-//! line a command: `stats`, `health STATUS`, `down` (refuse connections, cut those there are), `up`.
+//! line a command: `stats`, `health STATUS`, `slow MS`, `fail STATUS` (0: no more), `down` (refuse connections, cut those there are), `up`.
 
 mod behaviour;
 mod request;
@@ -32,6 +32,10 @@ pub struct State {
     pub name: String,
     /// What `/healthz` answers.
     health: AtomicU16,
+    /// How long any other answer takes, in milliseconds.
+    slow: AtomicU64,
+    /// What any other answer is; 0: as its path says.
+    fail: AtomicU16,
     connections: AtomicU64,
     open: AtomicU64,
     requests: AtomicU64,
@@ -55,6 +59,8 @@ pub fn run(name: &str, binds: &[SocketAddr]) -> Result<()> {
     let state = Arc::new(State {
         name: name.to_owned(),
         health: AtomicU16::new(200),
+        slow: AtomicU64::new(0),
+        fail: AtomicU16::new(0),
         connections: AtomicU64::new(0),
         open: AtomicU64::new(0),
         requests: AtomicU64::new(0),
@@ -80,6 +86,8 @@ fn obey(state: &Arc<State>, binds: &[SocketAddr], command: &str) -> Result<Value
     let mut words = command.split_whitespace();
     match words.next().unwrap_or("") {
         "stats" => return Ok(stats(state)),
+        "slow" => state.slow.store(words.next().context("how long?")?.parse()?, Relaxed),
+        "fail" => state.fail.store(words.next().context("which status?")?.parse()?, Relaxed),
         "health" => state.health.store(words.next().context("which status?")?.parse()?, Relaxed),
         "down" => down(state),
         "up" => up(state, binds)?,

@@ -42,6 +42,9 @@ fn listener(
     let max = fields.table("max");
     let timeout = fields.table("timeout");
     let tls = fields.node("tls").is_some();
+    let protocols: Vec<&str> =
+        fields.get("protocols").unwrap_or(if tls { vec!["h1", "h2"] } else { vec!["h1"] });
+    let (http1, http2) = (protocols.contains(&"h1"), protocols.contains(&"h2"));
     for key in ["redirect", "hsts"] {
         let (wrong, why) = match key {
             "redirect" => (tls, "would send clients of TLS back to TLS"),
@@ -60,13 +63,16 @@ fn listener(
             connections: max.or_default("connections"),
             header: usize::try_from(max.or_default::<ByteSize>("header").0).unwrap_or(usize::MAX),
             body: max.or_default::<Option<ByteSize>>("body").map(|size| size.0),
+            streams: max.or_default("streams"),
         },
         timeout: ListenerTimeout {
             header: timeout.or_default("header"),
             idle: timeout.or_default("idle"),
             body: timeout.or_default("body"),
         },
-        tls: tls::tls(name, fields, root, problems),
+        http1,
+        http2,
+        tls: tls::tls(name, fields, root, (http1, http2), problems),
         redirect: fields.get::<&str>("redirect").map(|_| https),
         hsts: hsts(fields),
     })

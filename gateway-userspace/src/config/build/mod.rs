@@ -1,5 +1,6 @@
 //! From checked values to the [model](super::model), and the checks that take more than one value.
 
+mod balancing;
 mod health;
 mod kernel;
 mod listener;
@@ -8,6 +9,7 @@ mod predicates;
 mod rewrite;
 mod route;
 mod service;
+mod shape;
 mod system;
 mod tls;
 mod upstream;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{
     distinct,
     predicates::{predicates, ties},
-    rewrite, upstream,
+    rewrite, shape, upstream,
 };
 use crate::config::{
     error::{Problem, ProblemKind, Problems, did_you_mean},
@@ -45,6 +45,8 @@ pub(super) fn routes(
             rewrite: rewrite::rewrite(&fields, &path, problems),
             path,
             when: predicates(&fields, problems),
+            cors: shape::cors(&fields, problems),
+            compress: shape::compress(&fields, problems),
             mirror: mirror(&fields, declared, problems),
             to: to.unwrap_or(Destination::Upstream(String::new())),
             upgrade,

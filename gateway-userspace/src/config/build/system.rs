@@ -18,6 +18,7 @@ pub(super) fn gateway(fields: &Fields) -> Gateway {
         name: fields.get("name").unwrap_or_else(host_name),
         workers: fields.or_default("workers"),
         drain: fields.or_default("drain"),
+        zone: fields.get("zone"),
         log: Log {
             level: log.or_default::<&'static str>("level").to_owned(),
             format: match log.or_default("format") {

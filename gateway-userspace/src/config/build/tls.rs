@@ -43,23 +43,47 @@ fn secret(path: &str, fields: &Fields, problems: &mut Problems) -> Option<Secret
 }
 
 /// `tls` of the listener at `fields`.
-pub(super) fn tls(listener: &str, fields: &Fields, root: &Fields, problems: &mut Problems) -> Option<Tls> {
+pub(super) fn tls(
+    listener: &str,
+    fields: &Fields,
+    root: &Fields,
+    (http1, http2): (bool, bool),
+    problems: &mut Problems,
+) -> Option<Tls> {
     fields.node("tls")?;
     let tls = fields.table("tls");
     let certs =
         distinct(&tls, "cert", tls.get("cert")?, problems, |name: &String| format!("cert {}", quote(name)));
     known(listener, &tls, root, problems);
     let auto = matches!(tls.node("alpn").map(|node| &node.value), None | Some(Value::Word(_)));
+    let spoken: Vec<Alpn> =
+        [http2.then_some(Alpn::Http2), http1.then_some(Alpn::Http1)].into_iter().flatten().collect();
     Some(Tls {
         certs,
         min: match tls.or_default("min") {
             "1.3" => TlsVersion::V13,
             _ => TlsVersion::V12,
         },
-        alpn: vec![Alpn::Http1],
+        alpn: if auto { spoken } else { alpn(listener, &tls, &spoken, problems) },
         alpn_auto: auto,
         client: client(listener, &tls, problems),
     })
+}
+
+/// A list of its own; what it offers must be spoken.
+fn alpn(listener: &str, tls: &Fields, spoken: &[Alpn], problems: &mut Problems) -> Vec<Alpn> {
+    let words: Vec<&str> = tls.get("alpn").unwrap_or_default();
+    let offered: Vec<Alpn> =
+        words.iter().map(|word| if *word == "h2" { Alpn::Http2 } else { Alpn::Http1 }).collect();
+    if let Some(silent) = offered.iter().find(|alpn| !spoken.contains(alpn)) {
+        let message = format!(
+            "`listener.{listener}.tls.alpn` offers {}, which `protocols` does not have",
+            quote(silent.name())
+        );
+        let problem = Problem::new(ProblemKind::Conflict, &tls.place("alpn"), message);
+        problems.push(problem.hint("add it to `protocols`, or write alpn = \"auto\"".to_owned()));
+    }
+    offered
 }
 
 /// Every certificate that is named must be there.

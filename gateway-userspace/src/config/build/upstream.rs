@@ -2,17 +2,19 @@
 
 use std::net::SocketAddr;
 
-use super::health::health;
+use super::{
+    balancing::{breaker, eject, hash_on, retry, share, share_or_off, sticky},
+    health::health,
+};
 use crate::config::{
     error::{Problem, ProblemKind, Problems},
-    model::{Balance, Pool, Retry, Target, Upstream, UpstreamTimeout},
+    model::{Balance, Pool, Target, Upstream, UpstreamTimeout},
     node::{Fields, Node, Value},
     units::{Percent, Place},
 };
 
 pub(super) fn upstream(name: &str, fields: &Fields, problems: &mut Problems) -> Option<Upstream> {
     let balance = balance(fields);
-    let retry = fields.table("retry");
     let timeout = fields.table("timeout");
     let pool = fields.table("pool");
     let health = health(&format!("upstream.{name}"), fields, problems);
@@ -23,12 +25,7 @@ pub(super) fn upstream(name: &str, fields: &Fields, problems: &mut Problems) -> 
         balance,
         bounded_load,
         health,
-        retry: Retry {
-            tries: match retry.or_default::<Vec<&'static str>>("on").is_empty() {
-                true => 0,
-                false => retry.or_default("tries"),
-            },
-        },
+        retry: retry(name, fields, problems),
         timeout: UpstreamTimeout {
             connect: timeout.or_default("connect"),
             first_byte: timeout.or_default("first_byte"),
@@ -36,6 +33,13 @@ pub(super) fn upstream(name: &str, fields: &Fields, problems: &mut Problems) -> 
             total: timeout.or_default("total"),
         },
         pool: Pool { idle: pool.or_default("idle"), idle_for: pool.or_default("idle_for") },
+        hash_on: hash_on(name, fields, balance, problems),
+        sticky: sticky(name, fields, problems),
+        slow_start: fields.or_default("slow_start"),
+        spill: share(fields, "spill", &format!("upstream.{name}.spill"), problems),
+        panic: share_or_off(fields, "panic", &format!("upstream.{name}.panic"), problems),
+        eject: eject(name, fields, problems),
+        breaker: breaker(name, fields, problems),
     })
 }
 
@@ -56,26 +60,45 @@ fn targets(to: &Node, problems: &mut Problems) -> Vec<Target> {
     let mut seen: std::collections::BTreeMap<SocketAddr, &Place> = std::collections::BTreeMap::new();
     let mut targets = Vec::with_capacity(nodes.len());
     for node in nodes {
-        let (addr, weight) = match &node.value {
-            Value::Target(addr) => (Some(*addr), 1),
-            Value::Table(fields) => (fields.get("addr"), fields.or_default("weight")),
-            _ => (None, 1),
-        };
-        let Some(addr) = addr else { continue };
+        let Some(target) = target(node, problems) else { continue };
+        let addr = target.addr;
         if let Some(first) = seen.insert(addr, &node.at) {
             let message = format!("target \"{addr}\" is there twice, first at {first}");
             let hint = format!("to send it more, give it a weight: {{ addr = \"{addr}\", weight = 2 }}");
             problems.push(Problem::new(ProblemKind::Duplicate, &node.at, message).hint(hint));
         }
-        targets.push(Target { addr, weight });
+        targets.push(target);
     }
     targets
+}
+
+fn target(node: &Node, problems: &mut Problems) -> Option<Target> {
+    let fields = match &node.value {
+        Value::Target(addr) => return Some(Target { addr: *addr, weight: 1, zone: None, priority: 0 }),
+        Value::Table(fields) => fields,
+        _ => return None,
+    };
+    let backup: bool = fields.or_default("backup");
+    if backup && fields.node("priority").is_some() {
+        let message = "`backup` and `priority` of a target say the same";
+        let problem = Problem::new(ProblemKind::Conflict, &fields.place("priority"), message);
+        problems.push(problem.hint("keep one: backup = true is priority = 1".to_owned()));
+    }
+    Some(Target {
+        addr: fields.get("addr")?,
+        weight: fields.or_default("weight"),
+        zone: fields.get("zone"),
+        priority: if backup { 1 } else { fields.or_default("priority") },
+    })
 }
 
 fn balance(fields: &Fields) -> Balance {
     match fields.or_default::<&'static str>("balance") {
         "least-conn" => Balance::LeastConn,
         "ip-hash" => Balance::IpHash,
+        "p2c" => Balance::P2c,
+        "maglev" => Balance::Maglev,
+        "random" => Balance::Random,
         _ => Balance::RoundRobin,
     }
 }
@@ -90,8 +113,9 @@ fn bounded_load(name: &str, fields: &Fields, balance: Balance, problems: &mut Pr
     if factor <= 1.0 || factor > 100.0 {
         let message = format!("`upstream.{name}.bounded_load`: must be above 100%, at most 10000%");
         problems.push(Problem::new(ProblemKind::Value, &at, message));
-    } else if balance != Balance::IpHash {
-        let message = format!("`upstream.{name}.bounded_load` only works with balance = \"ip-hash\"");
+    } else if !matches!(balance, Balance::IpHash | Balance::Maglev) {
+        let message =
+            format!("`upstream.{name}.bounded_load` only works with balance = \"ip-hash\" or \"maglev\"");
         problems.push(Problem::new(ProblemKind::Conflict, &at, message));
     }
     Some(factor)

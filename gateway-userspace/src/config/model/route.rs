@@ -1,6 +1,6 @@
 //! `[route.NAME]`.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use crate::config::units::{Percent, Place, Template};
 
@@ -16,6 +16,8 @@ pub struct Route {
     pub to: Destination,
     pub rewrite: Rewrite,
     pub mirror: Option<Mirror>,
+    pub cors: Option<Cors>,
+    pub compress: Option<Compress>,
     /// `upgrade = ["websocket"]`: lower-case protocol names that may be upgraded to. Default: none.
     pub upgrade: Vec<String>,
     /// Pass 103 (Early Hints) on to the client. Default false.
@@ -81,6 +83,74 @@ pub struct Mirror {
     pub body: usize,
     /// Copies at once. Default 100.
     pub queue: usize,
+}
+
+/// `cors = { origins, methods, headers, expose, credentials, max_age }`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cors {
+    /// At least one. Not `Any` with `credentials`.
+    pub origins: Vec<Origin>,
+    /// Default GET, HEAD, POST.
+    pub methods: Vec<String>,
+    /// In lower case; "*": any. Default: none but those that need no leave.
+    pub headers: Vec<String>,
+    /// In lower case. Default: none.
+    pub expose: Vec<String>,
+    /// Default false.
+    pub credentials: bool,
+    /// How long a preflight holds. Default 10 min.
+    pub max_age: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    Any,
+    /// In lower case, without a slash at the end.
+    Exact(String),
+    /// `https://*.example.com`: any origin of that scheme under the name. `scheme` has its `://`.
+    Under {
+        scheme: String,
+        suffix: String,
+    },
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Any => f.write_str("*"),
+            Origin::Exact(origin) => f.write_str(origin),
+            Origin::Under { scheme, suffix } => write!(f, "{scheme}*.{suffix}"),
+        }
+    }
+}
+
+/// `compress = true`, or `{ codings, min, types }`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Compress {
+    /// The preferred first. Default zstd, br, gzip.
+    pub codings: Vec<Coding>,
+    /// Bytes of an answer whose length is known. Default 1 KiB.
+    pub min: u64,
+    /// In lower case: `text/html`, `text/*`, `*+json`.
+    pub types: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Coding {
+    Zstd,
+    Brotli,
+    Gzip,
+}
+
+impl Coding {
+    /// As HTTP and the config write it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Coding::Zstd => "zstd",
+            Coding::Brotli => "br",
+            Coding::Gzip => "gzip",
+        }
+    }
 }
 
 /// `respond = { status, body, headers }`

@@ -25,6 +25,7 @@ pub enum TlsVersion {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Alpn {
+    Http2,
     Http1,
 }
 
@@ -32,6 +33,7 @@ impl Alpn {
     /// As IANA registers it.
     pub fn name(self) -> &'static str {
         match self {
+            Alpn::Http2 => "h2",
             Alpn::Http1 => "http/1.1",
         }
     }

@@ -17,6 +17,7 @@ pub(super) fn listener(listener: &Listener) -> Value {
                 "connections": listener.max.connections,
                 "header": ByteSize(listener.max.header as u64),
                 "body": listener.max.body.map_or(json!("unlimited"), |bytes| json!(ByteSize(bytes))),
+                "streams": listener.max.streams,
             })),
         ),
         (
@@ -27,6 +28,7 @@ pub(super) fn listener(listener: &Listener) -> Value {
                 "body": show_duration(listener.timeout.body),
             })),
         ),
+        ("protocols", Some(json!(protocols(listener)))),
         ("tls", listener.tls.as_ref().map(tls)),
         ("redirect", listener.redirect.map(|_| json!("https"))),
         (
@@ -40,6 +42,13 @@ pub(super) fn listener(listener: &Listener) -> Value {
             }),
         ),
     ])
+}
+
+fn protocols(listener: &Listener) -> Vec<&'static str> {
+    [("h1", listener.http1), ("h2", listener.http2)]
+        .into_iter()
+        .filter_map(|(name, spoken)| spoken.then_some(name))
+        .collect()
 }
 
 fn tls(tls: &Tls) -> Value {

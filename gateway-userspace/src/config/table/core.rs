@@ -66,6 +66,11 @@ static GATEWAY: Section = Section {
         )
         .default("\"30s\""),
         Key::new("log", Kind::Table(&LOG), "The process log, on stderr."),
+        Key::new(
+            "zone",
+            Kind::Text(&NAME),
+            "Where this gateway stands: it prefers targets of the same `zone`.",
+        ),
     ],
 };
 

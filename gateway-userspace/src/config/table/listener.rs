@@ -19,13 +19,15 @@ pub(super) static LISTENER: Section = Section {
         Key::new(
             "protocols",
             Kind::List {
-                of: &Kind::Choice { now: &[("h1", "HTTP/1.1")], later: &["h2", "h3"] },
+                of: &Kind::Choice {
+                    now: &[("h1", "HTTP/1.1"), ("h2", "HTTP/2; in clear by prior knowledge")],
+                    later: &["h3"],
+                },
                 min: 1,
                 one: true,
             },
-            "HTTP versions.",
-        )
-        .default("[\"h1\"]"),
+            "HTTP versions. Default: both with TLS, \"h1\" in clear.",
+        ),
         Key::new("tls", Kind::Table(&TLS), "TLS. Left out: in clear."),
         Key::new(
             "redirect",
@@ -65,7 +67,8 @@ static LISTENER_MAX: Section = Section {
             "A request's body; \"unlimited\": no limit.",
         )
         .default("\"10MiB\""),
-        Key::not_yet("streams", "Concurrent HTTP/2 and HTTP/3 streams."),
+        Key::new("streams", Kind::Int { min: 1, max: 65_535 }, "Concurrent streams of an HTTP/2 connection.")
+            .default("128"),
     ],
 };
 
@@ -101,7 +104,7 @@ static TLS: Section = Section {
             Kind::Either(&[
                 Kind::Choice { now: &[("auto", "what `protocols` says, the newest first")], later: &[] },
                 Kind::List {
-                    of: &Kind::Choice { now: &[("http/1.1", "")], later: &["h2", "h3"] },
+                    of: &Kind::Choice { now: &[("h2", ""), ("http/1.1", "")], later: &["h3"] },
                     min: 1,
                     one: false,
                 },

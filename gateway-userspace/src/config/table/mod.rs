@@ -4,12 +4,14 @@
 //! what needs a restart all come from here, so they cannot disagree. To add a key, add a line to its section; to
 //! support one that was only named, replace [`Kind::NotYet`] by its type and use it in [`super::build`].
 
+mod balancing;
 mod core;
 mod listener;
 mod match_text;
 mod rewrite;
 mod route;
 mod service;
+mod shape;
 mod text;
 mod traffic;
 

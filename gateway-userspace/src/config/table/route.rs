@@ -4,6 +4,7 @@ use super::{
     Key, Kind, Section,
     match_text::{FIELD_NAME, MATCHED_VALUE, METHOD, QUERY_NAME, REGEX, STICKY},
     rewrite::{LOCATION, REDIRECT, RESPOND, REWRITE},
+    shape::{COMPRESS, CORS},
     text::{HOST, PATH, PERCENT, PROTOCOL, UPSTREAM_NAME},
     traffic::TARGET_OR_TABLE,
 };
@@ -73,13 +74,18 @@ pub(super) static ROUTE: Section = Section {
         )
         .default("[]"),
         Key::new("early_hints", Kind::Bool, "Pass 103 (Early Hints) on to the client.").default("false"),
-        Key::new("compress", Kind::OnlyFalse, "Compress responses.").default("false"),
+        Key::new(
+            "compress",
+            Kind::Either(&[Kind::Bool, Kind::Table(&COMPRESS)]),
+            "Compress responses for clients that take it.",
+        )
+        .default("false"),
+        Key::new("cors", Kind::Table(&CORS), "Which pages of other origins may read answers."),
         Key::not_yet("auth", "Who may call."),
         Key::not_yet("allow", "What callers must have been granted."),
         Key::not_yet("limit", "L7 limits."),
         Key::not_yet("cache", "Keep responses."),
         Key::not_yet("version", "API versions."),
-        Key::not_yet("cors", "Cross-origin requests."),
         Key::not_yet("timeout", "Time limits of this route's own."),
         Key::not_yet("retry", "Retries of this route's own."),
         Key::not_yet("ai", "Language models."),

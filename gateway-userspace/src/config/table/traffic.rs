@@ -2,8 +2,9 @@
 
 use super::{
     Key, Kind, OFF, Section, TIMEOUT,
+    balancing::{BREAKER, EJECT, HASH_ON, SHARE_OR_OFF, STICKY},
     service::{CHECK_TIMEOUT, EVERY, EXPECT, FALL, RISE},
-    text::{PERCENT, PROBE_PATH, TARGET},
+    text::{NAME, PERCENT, PROBE_PATH, TARGET},
 };
 
 pub(super) static UPSTREAM: Section = Section {
@@ -18,8 +19,11 @@ pub(super) static UPSTREAM: Section = Section {
                     ("round-robin", "by turns, by weight"),
                     ("least-conn", "the least active requests for its weight"),
                     ("ip-hash", "one target a client address (Maglev)"),
+                    ("p2c", "the better of two by lot: latency (peak EWMA) times load"),
+                    ("maglev", "one target a key, see `hash_on`"),
+                    ("random", "by lot, by weight"),
                 ],
-                later: &["p2c", "maglev", "random"],
+                later: &[],
             },
             "How a target is chosen.",
         )
@@ -27,7 +31,7 @@ pub(super) static UPSTREAM: Section = Section {
         Key::new(
             "bounded_load",
             Kind::Either(&[OFF, Kind::Float { above: 1.0, max: 100.0 }, Kind::Text(&PERCENT)]),
-            "With ip-hash: no target gets more than this factor times the mean of active requests, such as 1.25 or \
+            "With ip-hash and maglev: no target gets more than this factor times the mean of active requests, such as 1.25 or \
              \"125%\".",
         )
         .default("\"off\""),
@@ -37,7 +41,35 @@ pub(super) static UPSTREAM: Section = Section {
         Key::new("pool", Kind::Table(&POOL), "Connections kept for the next request."),
         Key::not_yet("dns", "Targets by DNS."),
         Key::not_yet("tls", "TLS to the targets."),
-        Key::not_yet("eject", "Take targets out by the errors of requests."),
+        Key::new(
+            "hash_on",
+            Kind::List { of: &Kind::Text(&HASH_ON), min: 1, one: true },
+            "With maglev: what a request's target depends on. The first that the request has counts; without any, the \
+             client's address. \"random\" in the last place: by lot.",
+        )
+        .default("[\"ip\"]"),
+        Key::new("sticky", Kind::Table(&STICKY), "Keep a client at its target by a cookie."),
+        Key::new(
+            "slow_start",
+            Kind::Either(&[OFF, TIMEOUT]),
+            "A target that comes back, or is added by a reload, gets 10 % of its weight, and all of it after so long.",
+        )
+        .default("\"off\""),
+        Key::new(
+            "spill",
+            Kind::Text(&PERCENT),
+            "With `gateway.zone`: targets of other zones get requests when less than this share of the own zone's is \
+             usable.",
+        )
+        .default("\"50%\""),
+        Key::new(
+            "panic",
+            SHARE_OR_OFF,
+            "When less than this share of the targets in use is healthy, all are used; \"off\": never.",
+        )
+        .default("\"off\""),
+        Key::new("eject", Kind::Table(&EJECT), "Take targets out by the errors of requests. Left out: none."),
+        Key::new("breaker", Kind::Table(&BREAKER), "Stop asking when most requests fail. Left out: never."),
     ],
 };
 
@@ -48,7 +80,14 @@ static TARGET_TABLE: Section = Section {
     keys: &[
         Key::new("addr", Kind::Text(&TARGET), "Its address.").required(),
         Key::new("weight", Kind::Int { min: 1, max: 1000 }, "Its share of requests.").default("1"),
-        Key::not_yet("zone", "Where it stands."),
+        Key::new("zone", Kind::Text(&NAME), "Where it stands; see `gateway.zone`."),
+        Key::new("backup", Kind::Bool, "Short for `priority = 1`.").default("false"),
+        Key::new(
+            "priority",
+            Kind::Int { min: 0, max: 15 },
+            "It gets requests only while no target of a lower number is usable.",
+        )
+        .default("0"),
     ],
 };
 
@@ -72,17 +111,33 @@ static RETRY: Section = Section {
             "on",
             Kind::List {
                 of: &Kind::Choice {
-                    now: &[("connect", "the connection could not be made")],
-                    later: &["reset", "timeout", "500", "502", "503", "504"],
+                    now: &[
+                        ("connect", "the connection could not be made"),
+                        ("reset", "it broke before the answer"),
+                        ("timeout", "no answer within `timeout.first_byte` or `per_try`"),
+                        ("500", ""),
+                        ("502", ""),
+                        ("503", ""),
+                        ("504", ""),
+                    ],
+                    later: &[],
                 },
                 min: 0,
                 one: true,
             },
-            "What is retried; none: nothing.",
+            "What is retried; none: nothing. A request that was sent is so only with an idempotent method and a body of \
+             at most 64 KiB.",
         )
         .default("[\"connect\"]"),
         Key::new("tries", Kind::Int { min: 0, max: 10 }, "How many other targets.").default("2"),
-        Key::not_yet("budget", "Retries as a share of requests."),
+        Key::new(
+            "budget",
+            SHARE_OR_OFF,
+            "Retries as a share of requests over the last ten seconds, over all workers; ten are always allowed.",
+        )
+        .default("\"off\""),
+        Key::new("per_try", Kind::Either(&[OFF, TIMEOUT]), "What one target may take for its answer's head.")
+            .default("\"off\""),
     ],
 };
 

@@ -1,0 +1,95 @@
+//! Keys of `[upstream.NAME]` about balancing and surviving targets.
+
+use std::time::Duration;
+
+use crate::config::{
+    error::{Problem, ProblemKind, Problems},
+    model::{Balance, Breaker, Eject, HashOn, Retry, RetryOn, StickyCookie},
+    node::Fields,
+    units::Percent,
+};
+
+/// At most 100 %, as a fraction. `path`: the key, for messages.
+pub(super) fn share(fields: &Fields, key: &str, path: &str, problems: &mut Problems) -> f64 {
+    let Percent(share) = fields.or_default(key);
+    if share > 1.0 {
+        let message = format!("`{path}`: must be from 0% to 100%");
+        problems.push(Problem::new(ProblemKind::Value, &fields.place(key), message));
+    }
+    share
+}
+
+pub(super) fn share_or_off(fields: &Fields, key: &str, path: &str, problems: &mut Problems) -> Option<f64> {
+    fields.or_default::<Option<Percent>>(key)?;
+    Some(share(fields, key, path, problems))
+}
+
+pub(super) fn retry(name: &str, parent: &Fields, problems: &mut Problems) -> Retry {
+    let fields = parent.table("retry");
+    let words: Vec<&'static str> = fields.or_default("on");
+    Retry {
+        on: RetryOn::from_words(&words),
+        tries: if words.is_empty() { 0 } else { fields.or_default("tries") },
+        budget: share_or_off(&fields, "budget", &format!("upstream.{name}.retry.budget"), problems),
+        per_try: fields.or_default("per_try"),
+    }
+}
+
+pub(super) fn hash_on(name: &str, fields: &Fields, balance: Balance, problems: &mut Problems) -> Vec<HashOn> {
+    let Some(node) = fields.node("hash_on") else { return vec![HashOn::Ip] };
+    // A balance that could not be read may have been meant as this one.
+    if balance != Balance::Maglev && !fields.broken {
+        let message = format!("`upstream.{name}.hash_on` only works with balance = \"maglev\"");
+        let problem = Problem::new(ProblemKind::Conflict, &node.at, message);
+        problems.push(problem.hint("write balance = \"maglev\", or drop it".to_owned()));
+    }
+    let texts: Vec<String> = fields.get("hash_on").unwrap_or_default();
+    let on: Vec<HashOn> = texts.iter().filter_map(|text| HashOn::parse(text).ok()).collect();
+    let always = |on: &HashOn| matches!(on, HashOn::Path | HashOn::Ip | HashOn::Random);
+    if let Some(at) = on.iter().position(always).filter(|at| at + 1 < on.len()) {
+        let (first, next) = (on[at].show(), on[at + 1].show());
+        let message = format!("`upstream.{name}.hash_on`: \"{next}\" is never used");
+        let problem = Problem::new(ProblemKind::Conflict, &node.at, message);
+        problems.push(problem.hint(format!("every request has \"{first}\": put it last")));
+    }
+    on
+}
+
+pub(super) fn sticky(name: &str, parent: &Fields, problems: &mut Problems) -> Option<StickyCookie> {
+    parent.node("sticky")?;
+    let fields = parent.table("sticky");
+    let same_site: &'static str = fields.or_default("same_site");
+    let secure: bool = fields.or_default("secure");
+    // draft-ietf-httpbis-rfc6265bis section 5.7: such a cookie is thrown away.
+    if same_site == "none" && !secure {
+        let message = format!(
+            "`upstream.{name}.sticky`: browsers take no cookie with same_site = \"none\" and not secure"
+        );
+        let problem = Problem::new(ProblemKind::Conflict, &fields.place("same_site"), message);
+        problems.push(problem.hint("add secure = true".to_owned()));
+    }
+    Some(StickyCookie { cookie: fields.get("cookie")?, lasts: fields.or_default("lasts"), same_site, secure })
+}
+
+pub(super) fn eject(name: &str, parent: &Fields, problems: &mut Problems) -> Option<Eject> {
+    parent.node("eject")?;
+    let fields = parent.table("eject");
+    Some(Eject {
+        errors: fields.or_default("errors"),
+        within: fields.or_default("within"),
+        base: fields.or_default::<Duration>("for"),
+        at_most: share(&fields, "at_most", &format!("upstream.{name}.eject.at_most"), problems),
+    })
+}
+
+pub(super) fn breaker(name: &str, parent: &Fields, problems: &mut Problems) -> Option<Breaker> {
+    parent.node("breaker")?;
+    let fields = parent.table("breaker");
+    Some(Breaker {
+        errors: share(&fields, "errors", &format!("upstream.{name}.breaker.errors"), problems),
+        least: fields.or_default("least"),
+        within: fields.or_default("within"),
+        open_for: fields.or_default("open_for"),
+        probes: fields.or_default("probes"),
+    })
+}

@@ -1,0 +1,237 @@
+//! HTTP/2 to clients (RFC 9113).
+//!
+//! hyper and h2 speak it. Every stream is a task with a [`ClientState`] of its own, so a request goes the same way as in
+//! HTTP/1.1: the same handler, log line, counters and time limits. This module keeps the connection's time, ends it
+//! by GOAWAY, and bounds what a client can make us do without asking for anything.
+
+use std::{
+    cell::{Cell, RefCell},
+    future::poll_fn,
+    pin::{Pin, pin},
+    rc::Rc,
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+use http::{HeaderMap, HeaderValue, Request, header};
+use hyper::{body::Incoming, rt::Executor, server::conn::http2, service::service_fn};
+
+use super::{
+    connection::{ClientState, Open},
+    handler,
+    timer::Wait,
+    transport::Transport,
+};
+use crate::observe::Why;
+
+mod io;
+
+use io::Io;
+
+/// Of a stream: what a client may send before the upstream has taken it.
+const STREAM_WINDOW: u32 = 256 * 1024;
+/// Of a connection.
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Streams that were reset before we got to see them (CVE-2023-44487).
+const UNSEEN_RESETS: usize = 20;
+/// Streams that we had to reset because of what the client sent.
+const OWN_RESETS: usize = 64;
+/// Streams that a client may take back, above as many as it let end.
+const TAKEN_BACK: u64 = 100;
+/// How long a client has to answer our last PING before it is closed.
+const GOODBYE: Duration = Duration::from_secs(5);
+
+/// What the parts of one connection share.
+struct Shared {
+    connection: Rc<ClientState>,
+    active: Cell<usize>,
+    /// Between hyper's call of the service and its call of the executor: the stream's state.
+    next: RefCell<Option<Rc<ClientState>>>,
+    /// Requests that ended, and those that the client took back.
+    ended: Cell<u64>,
+    taken_back: Cell<u64>,
+}
+
+impl Shared {
+    fn abused(&self) -> bool {
+        self.taken_back.get() > self.ended.get() + TAKEN_BACK
+    }
+}
+
+/// Serves a connection to its end.
+pub async fn serve<S: Transport>(stream: S, open: Open) {
+    let state = &open.state;
+    state.listener.stats.shards.of(state.worker.index).http2.add(1);
+    let shared = Rc::new(Shared {
+        connection: state.clone(),
+        active: Cell::new(0),
+        next: RefCell::default(),
+        ended: Cell::new(0),
+        taken_back: Cell::new(0),
+    });
+    let streams = Streams(shared.clone());
+    let service = service_fn(move |request| {
+        let state = Rc::new(ClientState::for_stream(&streams.0.connection));
+        streams.0.next.replace(Some(state.clone()));
+        handler::handle(state, as_http1(request))
+    });
+    let max = &state.listener.config.max;
+    let quiet = Rc::new(Cell::new(0));
+    let connection = http2::Builder::new(Streams(shared.clone()))
+        .max_concurrent_streams(max.streams)
+        .max_header_list_size(u32::try_from(max.header).unwrap_or(u32::MAX))
+        .max_pending_accept_reset_streams(UNSEEN_RESETS)
+        .max_local_error_reset_streams(OWN_RESETS)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .serve_connection(Io::new(stream, quiet.clone()), service);
+    let mut connection = pin!(connection);
+    let idle = state.listener.config.timeout.idle;
+    state.timer.start(Wait::Idle, Instant::now() + idle);
+    let mut told_to_close = false;
+    poll_fn(|cx| {
+        loop {
+            if state.closing() && !told_to_close {
+                told_to_close = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            if connection.as_mut().poll(cx).is_ready() || shared.abused() {
+                return Poll::Ready(());
+            }
+            if shared.active.get() > 0 {
+                quiet.set(0);
+                state.timer.stop();
+                // Without a limit it only remembers whom to wake: to drain, or when the last stream ends.
+                return state.timer.poll(cx);
+            }
+            if quiet.get() > io::MOST_QUIET {
+                return Poll::Ready(());
+            }
+            state.timer.ensure(Wait::Idle, if told_to_close { GOODBYE } else { idle });
+            ready!(state.timer.poll(cx));
+            if told_to_close {
+                return Poll::Ready(());
+            }
+            told_to_close = true;
+            connection.as_mut().graceful_shutdown();
+            state.timer.start(Wait::Idle, Instant::now() + GOODBYE);
+        }
+    })
+    .await;
+}
+
+/// Runs streams as tasks of the worker.
+#[derive(Clone)]
+struct Streams(Rc<Shared>);
+
+impl<F: Future<Output = ()> + 'static> Executor<F> for Streams {
+    fn execute(&self, stream: F) {
+        // hyper runs nothing else: without a state it is a tunnel of CONNECT, which is refused.
+        let Some(state) = self.0.next.take() else { return };
+        let running = Running::new(self.0.clone());
+        tokio::task::spawn_local(async move {
+            let mut stream = pin!(stream);
+            let mut written = 0;
+            poll_fn(|cx| drive(stream.as_mut(), &state, &mut written, cx)).await;
+            running.end(&state);
+        });
+    }
+}
+
+/// Polls a stream and keeps its time. A stream that does not react to a limit is stuck in writing to a client that does
+/// not read: ending its task resets it.
+fn drive<F: Future<Output = ()>>(
+    mut stream: Pin<&mut F>,
+    state: &ClientState,
+    written: &mut u64,
+    cx: &mut Context<'_>,
+) -> Poll<()> {
+    loop {
+        if stream.as_mut().poll(cx).is_ready() || state.timer.expired().is_some() {
+            return Poll::Ready(());
+        }
+        let now = state.record.borrow().bytes_out();
+        let waiting = state.timer.waiting_for();
+        if state.in_request.get() && (waiting == Wait::Nothing || waiting == Wait::Write && now != *written) {
+            *written = now;
+            state.timer.start(Wait::Write, Instant::now() + state.listener.config.timeout.body);
+        }
+        ready!(state.timer.poll(cx));
+    }
+}
+
+/// Counts a stream as active for as long as it lives.
+struct Running(Rc<Shared>);
+
+impl Running {
+    fn new(shared: Rc<Shared>) -> Self {
+        shared.active.set(shared.active.get() + 1);
+        Running(shared)
+    }
+
+    /// The stream has ended; a request that is still at hand and was not cut by us was taken back by the client.
+    fn end(&self, state: &ClientState) {
+        let taken_back = state.in_request.get() && state.record.borrow().unfinished();
+        let counter = if taken_back { &self.0.taken_back } else { &self.0.ended };
+        counter.set(counter.get() + 1);
+        if self.0.abused() {
+            self.0.connection.timer.wake();
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.active.set(self.0.active.get() - 1);
+        if self.0.active.get() == 0 {
+            // Its idle time begins.
+            self.0.connection.timer.wake();
+        }
+    }
+}
+
+/// As an HTTP/1.1 client would have sent it: with `Host` (RFC 9113 section 8.3.1) and one `Cookie` (section 8.2.3).
+fn as_http1(mut request: Request<Incoming>) -> Request<Incoming> {
+    let authority = request.uri().authority().and_then(|name| HeaderValue::from_str(name.as_str()).ok());
+    let headers = request.headers_mut();
+    if let (Some(authority), false) = (authority, headers.contains_key(header::HOST)) {
+        headers.insert(header::HOST, authority);
+    }
+    let crumbs: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if crumbs.len() > 1
+        && let Ok(cookie) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..]))
+    {
+        headers.insert(header::COOKIE, cookie);
+    }
+    request
+}
+
+/// What h2 leaves to us of a request's length (RFC 9113 section 8.1.1): it goes on as HTTP/1.1, where it is the framing.
+pub fn check(headers: &HeaderMap, ended: bool) -> Result<(), Why> {
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    let (first, more) = (lengths.next(), lengths.next());
+    let Some(length) = first else { return Ok(()) };
+    let digits = !length.is_empty() && length.as_bytes().iter().all(u8::is_ascii_digit);
+    let zero = length.as_bytes().iter().all(|digit| *digit == b'0');
+    if digits && more.is_none() && (zero || !ended) { Ok(()) } else { Err(Why::BadRequest) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_length_is_one_number_and_none_without_a_body() {
+        let with = |lengths: &[&'static str], ended| {
+            let mut headers = HeaderMap::new();
+            for length in lengths {
+                headers.append(header::CONTENT_LENGTH, HeaderValue::from_static(length));
+            }
+            check(&headers, ended).is_ok()
+        };
+        assert!(with(&[], true) && with(&["0"], true) && with(&["12"], false));
+        assert!(
+            !with(&["12"], true) && !with(&["1", "1"], false) && !with(&["+1"], false) && !with(&[""], false)
+        );
+    }
+}

@@ -1,0 +1,92 @@
+use super::says;
+
+#[test]
+fn balancing_that_cannot_be_meant_is_refused_with_its_place_and_cure() {
+    says(
+        r#"[listener.web]
+bind = ":80"
+[upstream.a]
+to = [{ addr = "10.0.0.1:1", backup = true, priority = 2 }, { addr = "10.0.0.2:1", priority = 16 }]
+balance = "p2"
+hash_on = "header:x"
+sticky = { cookie = "a b" }
+[upstream.b]
+to = "10.0.0.1:1"
+balance = "maglev"
+hash_on = ["ip", "header:x-user", "user"]
+panic = "150%"
+sticky = { cookie = "at", same_site = "none" }
+slow_start = 30
+[upstream.c]
+to = "10.0.0.1:1"
+balance = "maglev"
+hash_on = ["ip", "header:x-user"]
+[route.all]
+to = "a"
+"#,
+        r#"
+gateway.toml:4:56: `backup` and `priority` of a target say the same
+  hint: keep one: backup = true is priority = 1
+gateway.toml:4:95: `upstream.a.to[1].priority`: must be from 0 to 15, found 16
+gateway.toml:5:11: `upstream.a.balance`: expected "round-robin", "least-conn", "ip-hash", "p2c", "maglev" or "random", found "p2"
+gateway.toml:7:21: `upstream.a.sticky.cookie`: expected a cookie's name such as "target", found "a b"
+  hint: a name is letters, digits and !#$%&'*+-.^_`|~
+gateway.toml:11:11: `upstream.b.hash_on`: "header:x-user" is never used
+  hint: every request has "ip": put it last
+gateway.toml:11:35: `upstream.b.hash_on`: expected what to hash, such as "header:x-user", found "user"
+  hint: it is "header:NAME", "cookie:NAME", "query:NAME", "path", "ip" or "random"
+gateway.toml:12:9: `upstream.b.panic`: must be from 0% to 100%
+gateway.toml:13:39: `upstream.b.sticky`: browsers take no cookie with same_site = "none" and not secure
+  hint: add secure = true
+gateway.toml:14:14: `upstream.b.slow_start`: expected "off" or a duration such as "250ms", found 30
+  hint: give a unit: "30s" or "30ms"
+gateway.toml:18:11: `upstream.c.hash_on`: "header:x-user" is never used
+  hint: every request has "ip": put it last"#,
+    );
+}
+
+#[test]
+fn surviving_that_cannot_be_meant_is_refused_with_its_place_and_cure() {
+    says(
+        r#"[listener.web]
+bind = ":80"
+[upstream.a]
+to = "10.0.0.1:1"
+eject = { errors = 0, at_most = "101%", fo = "1s" }
+breaker = { errors = "half", least = 0 }
+retry = { on = ["505", "conect"], budget = "200%", per_try = "0s" }
+[route.all]
+to = "a"
+"#,
+        r#"
+gateway.toml:5:20: `upstream.a.eject.errors`: must be from 1 to 1000, found 0
+gateway.toml:5:33: `upstream.a.eject.at_most`: must be from 0% to 100%
+gateway.toml:5:41: unknown key `upstream.a.eject.fo`
+  hint: known here: errors, within, for, at_most
+gateway.toml:6:22: `upstream.a.breaker.errors`: expected a percentage such as "5%", found "half"
+gateway.toml:6:38: `upstream.a.breaker.least`: must be from 1 to 1000000, found 0
+gateway.toml:7:17: `upstream.a.retry.on`: expected "connect", "reset", "timeout", "500", "502", "503" or "504", found "505"
+  hint: did you mean "500"?
+gateway.toml:7:24: `upstream.a.retry.on`: expected "connect", "reset", "timeout", "500", "502", "503" or "504", found "conect"
+  hint: did you mean "connect"?
+gateway.toml:7:44: `upstream.a.retry.budget`: must be from 0% to 100%
+gateway.toml:7:62: `upstream.a.retry.per_try`: must be from 1ms to 1d, found "0s""#,
+    );
+}
+
+#[test]
+fn a_key_needs_the_algorithm_that_uses_it() {
+    says(
+        r#"[listener.web]
+bind = ":80"
+[upstream.a]
+to = "10.0.0.1:1"
+hash_on = "path"
+[route.all]
+to = "a"
+"#,
+        r#"
+gateway.toml:5:11: `upstream.a.hash_on` only works with balance = "maglev"
+  hint: write balance = "maglev", or drop it"#,
+    );
+}

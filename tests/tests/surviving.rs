@@ -1,0 +1,185 @@
+//! Surviving backends: passive checks (LB11), retries (T5), their budget (T6), the circuit breaker (T7).
+
+use lab::{
+    backend::{start_all, targets},
+    prelude::*,
+};
+
+fn config(backends: &[Backend], settings: &str) -> String {
+    format!(
+        "[listener.web]\nbind = \":80\"\n[route.all]\nto = \"pool\"\n[upstream.pool]\nto = {}\n{settings}\n\
+         [gateway]\nworkers = 4\n",
+        targets(backends)
+    )
+}
+
+/// From many addresses, so that every worker gets some; the status and the backend of each answer.
+fn spread(net: &Net, gateway: &Gateway, n: u16) -> Result<Vec<(u16, String)>> {
+    (0..n)
+        .map(|i| {
+            let from = net.client(1).many_v4(i).into();
+            let answer = http::get_from(net.client(1), gateway.at4(), from, "/")?;
+            Ok((answer.status, answer.backend().to_owned()))
+        })
+        .collect()
+}
+
+fn retries(gateway: &Gateway, reason: &str) -> Result<f64> {
+    Ok(gateway.metrics()?.sum("upstream_retries_total", &[("upstream", "pool"), ("reason", reason)]))
+}
+
+// LB11
+#[test]
+fn a_backend_is_ejected_by_errors_of_all_workers_together_and_comes_back_on_trial() -> Result<()> {
+    lab_test!();
+    let _turn = shared()?;
+    let net = Net::simple(3)?;
+    let backends = start_all(&net)?;
+    let eject =
+        "eject = { errors = 5, within = \"10s\", for = \"2s\", at_most = \"50%\" }\nretry = { on = [] }";
+    let gateway = Gateway::start(&net, &config(&backends, eject))?;
+    backends[0].fail(500)?;
+    let all = spread(&net, &gateway, 60)?;
+    let failed = all.iter().filter(|(status, _)| *status == 500).count();
+    assert_eq!(failed, 5, "counted a worker it would be twenty");
+    let shown = gateway.cli(&["upstream", "show", "pool"])?.ok()?.stdout;
+    assert!(shown.contains("ejected"), "{shown}");
+    // A second one may not go: one of three is out, and 50 % is one and a half.
+    backends[1].fail(500)?;
+    spread(&net, &gateway, 30)?;
+    let ejections = gateway.metrics()?.sum("upstream_ejections_total", &[("upstream", "pool")]);
+    assert_eq!(ejections, 1.0);
+    backends[1].fail(0)?;
+    let back = |of: &Backend| {
+        let name = of.addr.to_string();
+        Ok::<_, anyhow::Error>(gateway.metrics()?.sum("upstream_up", &[("target", &name)]) == 1.0)
+    };
+    within(Duration::from_millis(2500), "back after 2 s", || Ok(back(&backends[0])?.then_some(())))?;
+    // Still sick: one error is enough, and it is out for twice as long.
+    let failed = spread(&net, &gateway, 30)?.iter().filter(|(status, _)| *status == 500).count();
+    assert_eq!(failed, 1);
+    backends[0].fail(0)?;
+    std::thread::sleep(Duration::from_millis(2500));
+    assert!(!back(&backends[0])?, "the second time takes longer");
+    within(Duration::from_millis(2500), "back after 4 s", || Ok(back(&backends[0])?.then_some(())))?;
+    assert!(spread(&net, &gateway, 30)?.iter().all(|(status, _)| *status == 200));
+    Ok(())
+}
+
+// T5
+#[test]
+fn answers_that_say_so_are_retried_elsewhere_but_only_where_that_is_safe() -> Result<()> {
+    lab_test!();
+    let _turn = shared()?;
+    let net = Net::simple(3)?;
+    let backends = start_all(&net)?;
+    let retry = "retry = { on = [\"connect\", \"502\", \"503\"], tries = 2 }";
+    let gateway = Gateway::start(&net, &config(&backends, retry))?;
+    backends[0].fail(503)?;
+    backends[1].down()?;
+    let mut client = Client::connect(net.client(1), gateway.at4())?;
+    for _ in 0..12 {
+        let answer = client.get("/")?;
+        assert_eq!((answer.status, answer.backend()), (200, "b3"));
+    }
+    assert!(retries(&gateway, "503")? >= 4.0 && retries(&gateway, "connect")? >= 4.0);
+
+    // PUT is repeated with its body, POST is not; a connection that was refused is no reason not to.
+    let mut statuses = BTreeSet::new();
+    for _ in 0..6 {
+        client.send("PUT /echo-body HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\nhello")?;
+        let answer = client.response()?;
+        assert_eq!((answer.status, answer.text()), (200, "hello".to_owned()));
+        for _ in 0..2 {
+            client.send("POST /echo-body HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\nhello")?;
+            statuses.insert(client.response()?.status);
+        }
+    }
+    assert_eq!(statuses, BTreeSet::from([200, 503]));
+    // A body above the cap was sent, and is not kept.
+    let large = "x".repeat(100_000);
+    statuses.clear();
+    for _ in 0..6 {
+        client.send(format!("PUT /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 100000\r\n\r\n{large}"))?;
+        statuses.insert(client.response()?.status);
+    }
+    assert_eq!(statuses, BTreeSet::from([200, 503]));
+    Ok(())
+}
+
+// T5
+#[test]
+fn a_slow_target_is_given_up_after_its_own_time_and_another_asked() -> Result<()> {
+    lab_test!();
+    let _turn = shared()?;
+    let net = Net::simple(2)?;
+    let backends = start_all(&net)?;
+    let retry = "retry = { on = [\"connect\", \"timeout\", \"reset\"], tries = 1, per_try = \"300ms\" }";
+    let gateway = Gateway::start(&net, &config(&backends, retry))?;
+    backends[0].slow(3000)?;
+    let mut client = Client::connect(net.client(1), gateway.at4())?;
+    for _ in 0..4 {
+        let began = std::time::Instant::now();
+        let answer = client.get("/")?;
+        assert_eq!((answer.status, answer.backend()), (200, "b2"));
+        assert!(began.elapsed() < Duration::from_millis(900), "{:?}", began.elapsed());
+    }
+    assert!(retries(&gateway, "timeout")? >= 2.0);
+    // Every target breaks these: both are tried once, and the client learns why.
+    backends[0].slow(0)?;
+    client.get("/reset")?.refused(502, "upstream_reset")?;
+    assert_eq!(retries(&gateway, "reset")?, 1.0);
+    Ok(())
+}
+
+// T6
+#[test]
+fn retries_stay_within_their_budget_when_all_backends_fail() -> Result<()> {
+    lab_test!();
+    let _turn = shared()?;
+    let net = Net::simple(3)?;
+    let backends = start_all(&net)?;
+    let retry = "retry = { on = [\"503\"], tries = 2, budget = \"20%\" }";
+    let gateway = Gateway::start(&net, &config(&backends, retry))?;
+    backends.iter().try_for_each(|backend| backend.fail(503))?;
+    let all = spread(&net, &gateway, 400)?;
+    assert!(
+        all.iter().all(|(status, backend)| *status == 503 && !backend.is_empty()),
+        "the answer goes through"
+    );
+    let sent: u64 = backends.iter().map(|b| Ok(b.stats()?.requests)).sum::<Result<u64>>()?;
+    assert!((400..=480).contains(&sent), "{sent} attempts for 400 requests");
+    assert!(gateway.metrics()?.sum("upstream_retries_over_budget_total", &[]) > 0.0);
+    Ok(())
+}
+
+// T7
+#[test]
+fn the_breaker_opens_when_most_fail_and_closes_when_probes_succeed() -> Result<()> {
+    lab_test!();
+    let _turn = shared()?;
+    let net = Net::simple(1)?;
+    let backends = start_all(&net)?;
+    let breaker = "breaker = { errors = \"50%\", least = 20, open_for = \"1s\", probes = 2 }";
+    let gateway = Gateway::start(&net, &config(&backends, breaker))?;
+    backends[0].fail(500)?;
+    let all = spread(&net, &gateway, 40)?;
+    let (sent, kept) = all.split_at(20);
+    assert!(sent.iter().all(|(status, _)| *status == 500), "{sent:?}");
+    assert!(kept.iter().all(|(status, backend)| *status == 503 && backend.is_empty()), "{kept:?}");
+    http::get(net.client(1), gateway.at4(), "/")?.refused(503, "breaker_open")?;
+    assert_eq!(backends[0].stats()?.requests, 20);
+    let open = |state: &str| gateway.metrics().map(|m| m.sum("upstream_breaker", &[("state", state)]));
+    assert_eq!(open("open")?, 1.0);
+    eventually("half open", || Ok(open("half-open")? == 1.0))?;
+    // The first one let through fails: open again.
+    assert_eq!(http::get(net.client(1), gateway.at4(), "/")?.status, 500);
+    http::get(net.client(1), gateway.at4(), "/")?.refused(503, "breaker_open")?;
+    backends[0].fail(0)?;
+    eventually("half open", || Ok(open("half-open")? == 1.0))?;
+    for _ in 0..30 {
+        assert_eq!(http::get(net.client(1), gateway.at4(), "/")?.status, 200);
+    }
+    assert_eq!(open("closed")?, 1.0);
+    Ok(())
+}
