@@ -36,6 +36,9 @@ use crate::proxy::RequestBody;
 const READ: usize = 64 * 1024;
 const READ_MOST: usize = 512 * 1024;
 
+/// Interim answers to one request.
+const MAX_INTERIM: u8 = 16;
+
 /// Up to this many bytes are copied out of the buffer they were read into, so that they do not keep all of it.
 const COPIED: usize = 4096;
 
@@ -68,6 +71,7 @@ pub struct Connection {
     received: bool,
     keep_alive: bool,
     write_failed: bool,
+    interim: u8,
     /// How much to read next.
     read: usize,
     gauge: Gauge,
@@ -109,6 +113,7 @@ impl Connection {
             received: false,
             keep_alive: true,
             write_failed: false,
+            interim: 0,
             read: READ,
             gauge: Gauge::new(target, worker),
         }
@@ -134,6 +139,7 @@ impl Connection {
     ) -> Result<Result<Head, Failed>, E> {
         self.asked.clone_from(&request.head.method);
         self.received = false;
+        self.interim = 0;
         self.sending.begin(request, body);
         poll_fn(|cx| match self.poll_head(cx, &mut interim) {
             Poll::Ready(head) => Poll::Ready(Ok(head)),
@@ -171,6 +177,10 @@ impl Connection {
                     Ok(Some((head, length))) => {
                         let _ = self.input.split_to(length);
                         if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
+                            self.interim += 1;
+                            if self.interim > MAX_INTERIM {
+                                return Poll::Ready(Err(Failed::Malformed));
+                            }
                             interim(head);
                             continue;
                         }

@@ -13,6 +13,7 @@ use http_body::Body;
 
 use crate::{
     net::write_slices,
+    observe::Why,
     proxy::{Cut, RequestBody},
 };
 
@@ -41,8 +42,8 @@ pub enum Switch {
 /// How the request's body is delimited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Framing {
-    /// As the head says, or not at all.
-    Given,
+    /// The head says so many bytes, of which these are left.
+    Length(u64),
     Chunked,
 }
 
@@ -83,6 +84,13 @@ fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
+}
+
+/// A length that cannot be read is none to keep: the body then breaks it.
+fn framing(headers: &HeaderMap) -> Framing {
+    headers.get(header::CONTENT_LENGTH).map_or(Framing::Chunked, |length| {
+        Framing::Length(length.to_str().ok().and_then(|text| text.parse().ok()).unwrap_or(0))
+    })
 }
 
 /// RFC 9110 section 8.6.
@@ -155,10 +163,10 @@ impl Sending {
         self.clear();
         self.began = false;
         let empty = body.is_empty();
-        let chunked = !empty && !request.head.headers.contains_key(header::CONTENT_LENGTH);
-        request.write(chunked, empty, &mut self.text);
+        let framing = framing(&request.head.headers);
+        request.write(!empty && framing == Framing::Chunked, empty, &mut self.text);
         self.ended = empty;
-        self.body = (!empty).then_some((body, if chunked { Framing::Chunked } else { Framing::Given }));
+        self.body = (!empty).then_some((body, framing));
     }
 
     pub fn done(&self) -> bool {
@@ -256,9 +264,18 @@ impl Sending {
     /// Takes the next frame of the body.
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendFailed>> {
         let Some((body, framing)) = &mut self.body else { return Poll::Ready(Ok(())) };
-        let framing = *framing;
         let frame = ready!(Pin::new(&mut *body).poll_frame(cx)).transpose().map_err(SendFailed::Body)?;
         let last = frame.is_none() || body.is_end_stream();
+        if let Framing::Length(left) = framing {
+            let came =
+                frame.as_ref().and_then(http_body::Frame::data_ref).map_or(0, |data| data.len() as u64);
+            // What is more or less than announced would be taken for the next request, or the next for it.
+            match left.checked_sub(came) {
+                Some(rest) if rest == 0 || !last => *left = rest,
+                _ => return Poll::Ready(Err(SendFailed::Body(Cut(Why::BadRequest)))),
+            }
+        }
+        let framing = *framing;
         match frame.map(http_body::Frame::into_data) {
             Some(Ok(data)) => self.data(data, framing),
             Some(Err(frame)) => {
@@ -271,7 +288,7 @@ impl Sending {
             None => {}
         }
         // Trailers may still come behind the last chunk.
-        if last && (framing == Framing::Given || self.data.is_empty()) {
+        if last && (framing != Framing::Chunked || self.data.is_empty()) {
             if framing == Framing::Chunked {
                 self.end(&HeaderMap::new());
             }
@@ -383,5 +400,36 @@ mod tests {
         }
         sending.end(&trailers);
         assert_eq!(sending.text, b"0\r\nx-sum: 1\r\n\r\n");
+    }
+
+    /// What a request with this field and body puts on the wire, or that it does not.
+    fn sent(field: (&'static str, &'static str), body: &'static [u8]) -> Result<Vec<u8>, SendFailed> {
+        use std::io::Read as _;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+        runtime.block_on(async {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let mut stream = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let request = outgoing(http::Request::post("/").header(field.0, field.1), Switch::No);
+            let mut sending = Sending::default();
+            sending.begin(&request, RequestBody::Kept(Bytes::from_static(body)));
+            std::future::poll_fn(|cx| sending.poll(&mut stream, cx)).await?;
+            assert!(sending.done() && !sending.untouched());
+            drop(stream);
+            let mut received = Vec::new();
+            listener.accept().unwrap().0.read_to_end(&mut received).unwrap();
+            Ok(received)
+        })
+    }
+
+    #[test]
+    fn a_body_is_as_long_as_announced_or_the_request_fails() {
+        assert!(sent(("content-length", "4"), b"abcd").unwrap().ends_with(b"\r\n\r\nabcd"));
+        for length in ["3", "5", "x"] {
+            assert!(
+                matches!(sent(("content-length", length), b"abcd"), Err(SendFailed::Body(_))),
+                "{length}"
+            );
+        }
+        assert!(sent(("x-a", "1"), b"abcd").unwrap().ends_with(b"\r\n\r\n4\r\nabcd\r\n0\r\n\r\n"));
     }
 }
