@@ -1,12 +1,8 @@
-//! The tables of connections: sets of one cache line in a plain array, three sets for each key to choose from.
+//! The tables of connections: sets of one cache line in a plain array, two sets for each key to choose from.
 //!
-//! The first is among the front ones, an eighth of all but no more than stay in a CPU's cache. It is filled first, and
-//! an entry that was taken is never free again: who finds a free one there need not look into the two others, of which
-//! the emptier is taken. So few connections lie close together, however large the table.
-//!
-//! A lookup is one to three cache lines and no call into the kernel; an insert is one compare-and-swap more, whatever the
+//! A lookup is one or two cache lines and no call into the kernel; an insert is one compare-and-swap more, whatever the
 //! table holds, so a flood of new keys costs no more than lookups. Nothing is ever evicted but what is over or, when
-//! all sets of a key are full, a connection that was never established: floods cannot push out the established.
+//! both sets of a key are full, a connection that was never established: floods cannot push out the established.
 //!
 //! An entry is a key, zero where it is free, and words that the key guards: [`BUSY`] stands for the key while they are
 //! written.
@@ -158,81 +154,36 @@ pub struct Place {
     pub word: usize,
 }
 
-/// Front sets at most: a mebibyte.
-const FRONT: u64 = 1 << 14;
-
-/// The number of front sets less one.
+/// The two sets of a key.
 #[inline(always)]
-const fn front_mask(mask: u64) -> u64 {
-    let eighth = mask >> 3;
-    if eighth < FRONT { eighth } else { FRONT - 1 }
-}
-
-/// The front set of a key.
-#[inline(always)]
-pub const fn front(key: u64, mask: u64) -> u64 {
-    key & front_mask(mask)
-}
-
-/// The two other sets of a key: not in front, but for tables of one set.
-#[inline(always)]
-const fn behind(key: u64, mask: u64) -> [u64; 2] {
-    let front = front_mask(mask);
-    let rest = (mask - front) as u32;
-    let [second, third] = [hash::bucket_of(key, rest), hash::bucket_of(key << 17, rest)];
-    [(front + 1 + second as u64) & mask, (front + 1 + third as u64) & mask]
+const fn sets(key: u64, mask: u64) -> [u64; 2] {
+    [key & mask, (key >> 32) & mask]
 }
 
 /// The place of `key`, whose entries are `WORDS` words long.
 #[inline(always)]
 pub fn find<T: Table, const WORDS: usize>(table: &T, key: u64) -> Option<Place> {
-    let set = front(key, table.mask());
-    match find_in::<T, WORDS>(table, set, key) {
-        GAP => None,
-        ABSENT => {
-            let [second, third] = behind(key, table.mask());
-            match find_in::<T, WORDS>(table, second, key) {
-                GAP | ABSENT => match find_in::<T, WORDS>(table, third, key) {
-                    GAP | ABSENT => None,
-                    word => place::<WORDS>(third, word),
-                },
-                word => place::<WORDS>(second, word),
-            }
-        }
-        word => place::<WORDS>(set, word),
+    let [first, second] = sets(key, table.mask());
+    if let Some(word) = find_in::<T, WORDS>(table, first, key) {
+        return Some(Place { set: first, word });
     }
+    find_in::<T, WORDS>(table, second, key).map(|word| Place { set: second, word })
 }
 
 #[inline(always)]
-fn place<const WORDS: usize>(set: u64, word: usize) -> Option<Place> {
-    Some(Place { set, word: word & 7 & !(WORDS - 1) })
-}
-
-/// In place of a word: the key is not there, and nor is a free entry.
-const ABSENT: usize = 8;
-/// The key is not there, but a free entry.
-const GAP: usize = 9;
-
-#[inline(always)]
-fn find_in<T: Table, const WORDS: usize>(table: &T, index: u64, key: u64) -> usize {
-    let Some(set) = table.set(index) else { return GAP };
-    let mut found = ABSENT;
+fn find_in<T: Table, const WORDS: usize>(table: &T, index: u64, key: u64) -> Option<usize> {
+    let set = table.set(index)?;
+    let mut found = None;
     let mut word = 0;
     while word < 8 {
-        let here = set.load(word);
-        if here == key {
-            found = word;
-            break;
-        }
-        // Entries are taken in their order.
-        if here == 0 {
-            found = GAP;
+        if set.load(word) == key {
+            found = Some(word);
             break;
         }
         word += WORDS;
     }
     // Every way to find it goes on as one.
-    table.forget(found)
+    found.map(|word| table.forget(word) & 7 & !(WORDS - 1))
 }
 
 /// The value behind a key: the last word that it guards, which says whether the entry is over.
@@ -250,7 +201,7 @@ pub fn replace<T: Table>(table: &T, place: Place, at: usize, old: u64, new: u64)
     table.set(place.set).is_some_and(|set| set.replace((place.word + at) & 7, old, new))
 }
 
-/// Gives `key` an entry of `WORDS` words: `values`, the last of them a [`Flow`]. False: its sets are full of living
+/// Gives `key` an entry of `WORDS` words: `values`, the last of them a [`Flow`]. False: both sets are full of living
 /// connections.
 #[inline(always)]
 pub fn insert<T: Table, const WORDS: usize, const VALUES: usize>(
@@ -259,18 +210,17 @@ pub fn insert<T: Table, const WORDS: usize, const VALUES: usize>(
     values: [u64; VALUES],
     now: u64,
 ) -> bool {
-    let mut index = front(key, table.mask());
-    let Some(mut best) = candidate::<T, WORDS>(table, index, now) else { return false };
-    if best.rank < OVER {
-        for other in behind(key, table.mask()) {
-            // The second is looked into before the third, so it is kept for as long as that leaves room in it.
-            if best.rank < FREE + 2
-                && let Some(candidate) = candidate::<T, WORDS>(table, other, now)
-                && candidate.rank > best.rank
-            {
-                (best, index) = (candidate, other);
-            }
-        }
+    let [first, second] = sets(key, table.mask());
+    let Some((mut best, mut index)) = candidate::<T, WORDS>(table, first, now).map(|best| (best, first))
+    else {
+        return false;
+    };
+    // The first set is looked into first, so it is kept for as long as that leaves room in it.
+    if best.rank < FREE + 2
+        && let Some(other) = candidate::<T, WORDS>(table, second, now)
+        && other.rank > best.rank
+    {
+        (best, index) = (other, second);
     }
     if best.rank == 0 {
         return false;

@@ -82,30 +82,12 @@ fn keys_tell_connections_apart() {
 }
 
 #[test]
-fn a_table_takes_half_of_its_capacity_before_it_refuses_more_than_one_in_fifty_thousand() {
-    for sets in [1 << 10, 1 << 12, 1 << 15, 1 << 18] {
-        let memory = Memory::new(sets);
-        let table = &memory;
-        let flow = Flow::new(3, 0, 0, state::ESTABLISHED);
-        let all = 0..4 * sets as u32 / 2;
-        let refused = all.clone().filter(|n| !put(&table, key(*n), flow, 0)).count();
-        assert!(refused <= all.len() / 50_000, "{sets} sets: {refused}");
-        let missing = all.filter(|n| get(&table, key(*n)) != Some(flow)).count();
-        assert_eq!(missing, refused, "{sets} sets");
-    }
-}
-
-#[test]
-fn few_connections_lie_close_together_however_large_the_table() {
-    let memory = Memory::new(1 << 19);
+fn a_table_takes_half_of_its_capacity_before_it_refuses_any() {
+    let memory = Memory::new(1 << 12);
     let table = &memory;
     let flow = Flow::new(3, 0, 0, state::ESTABLISHED);
-    for n in 0..32_768 {
-        assert!(put(&table, key(n), flow, 0));
-    }
-    let used = |sets: &[[AtomicU64; 8]]| sets.iter().filter(|set| set[0].load(SeqCst) != 0).count();
-    let (front, behind) = memory.0.split_at(FRONT as usize);
-    assert!(used(front) > 13_000 && used(behind) < 2_000, "{} {}", used(front), used(behind));
+    let refused = (0..4 * (1 << 12) / 2).filter(|n| !put(&table, key(*n), flow, 0)).count();
+    assert_eq!(refused, 0);
 }
 
 #[test]

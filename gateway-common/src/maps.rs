@@ -6,7 +6,7 @@
 use crate::{bucket::Limit, clock::Clock, source::Address};
 
 /// The version of everything in this file that is pinned.
-pub const LAYOUT_VERSION: u32 = 4;
+pub const LAYOUT_VERSION: u32 = 3;
 
 /// Sources with a bucket of their own.
 pub const BUCKETS_CAPACITY: u32 = crate::table::SETS * 2;

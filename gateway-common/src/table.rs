@@ -5,15 +5,11 @@
 //! addresses, and room is needed only for the sources seen within the time one packet's token takes to come back.
 //! A source has four places, in two sets of a cache line each; to take one is to exchange its key. Where none is
 //! free it is judged by a wider bucket that it shares with others of its hash: the table fails neither open nor shut.
-//! The first set is among the front ones, which are few enough to stay in a CPU's cache: the others are looked into
-//! only by sources that find no place there.
 
 use crate::{bucket::Limit, hash};
 
 /// Sets of the table; a power of two.
 pub const SETS: u32 = 1 << 17;
-/// The first of them, where every source looks first; a power of two, half of all at most.
-pub const FRONT: u32 = 1 << 15;
 /// Buckets for sources that find no place; a power of two.
 pub const SHARED: u32 = 1 << 18;
 
@@ -75,9 +71,10 @@ pub struct Places {
 #[inline(always)]
 pub const fn places(seed: u64, key: u64) -> Places {
     let hash = hash::of_key(seed, key);
-    let any = (hash >> 32) as u32 & (SETS - 1);
-    let behind = if any < FRONT { any + FRONT } else { any };
-    Places { sets: [hash as u32 & (FRONT - 1), behind], shared: (hash >> 46) as u32 & (SHARED - 1) }
+    Places {
+        sets: [hash as u32 & (SETS - 1), (hash >> 32) as u32 & (SETS - 1)],
+        shared: (hash >> 46) as u32 & (SHARED - 1),
+    }
 }
 
 /// Whether a bucket may be given to another source at `now`.
@@ -106,15 +103,11 @@ mod tests {
 
     #[test]
     fn places_spread_evenly_and_by_seed() {
-        let mut hits = vec![[0u8; 2]; SETS as usize];
-        for key in 0..u64::from(FRONT) {
-            for (at, set) in places(7, key).sets.into_iter().enumerate() {
-                hits[set as usize][at] += 1;
-            }
+        let mut hits = vec![0u8; SETS as usize];
+        for key in 0..u64::from(SETS) {
+            hits[places(7, key).sets[0] as usize] += 1;
         }
-        let (front, behind) = hits.split_at(FRONT as usize);
-        assert!(front.iter().all(|&[first, second]| first < 14 && second == 0));
-        assert!(behind.iter().all(|&[first, second]| first == 0 && second < 14));
+        assert!(hits.iter().all(|&n| n < 14), "{:?}", hits.iter().max());
         assert_ne!(places(1, 5), places(2, 5));
     }
 
