@@ -21,6 +21,7 @@ pub mod lock;
 pub mod metrics;
 pub mod net;
 pub mod packet;
+pub mod peers;
 pub mod ping;
 pub mod process;
 pub mod steady;

@@ -86,7 +86,11 @@ impl Sent<'_> {
     /// One target: a kept connection first, a fresh one if that turns out to be closed or if there is none.
     pub async fn on_target(&mut self, target: &Arc<Target>) -> Attempt {
         let worker = &self.exchange.state.worker;
-        let mut connection = worker.pool.take(target);
+        // A connection that began with a client's address is nobody else's; and none that began without is good here.
+        let mut connection = match self.upstream.config.proxy_protocol {
+            None => worker.pool.take(target),
+            Some(_) => None,
+        };
         loop {
             let kept = connection.is_some();
             let on = match connection.take() {
@@ -180,9 +184,11 @@ async fn open(
     let began = Instant::now();
     state.timer.start(Wait::Connect, began + upstream.config.timeout.connect);
     let worker = state.worker.index;
+    let header = upstream.config.proxy_protocol.map(|version| state.client().proxy_header(version));
     let made = state.timer.bound(async {
-        let stream = connect(target.addr).await?;
-        std::io::Result::Ok(Connection::new(stream, target.clone(), worker))
+        let stream = connect(target.addr, header.as_deref()).await?;
+        let connection = Connection::new(stream, target.clone(), worker);
+        std::io::Result::Ok(if header.is_some() { connection.for_one_client() } else { connection })
     });
     let made = made.await;
     exchange.connected(began.elapsed());

@@ -26,6 +26,8 @@ pub struct Copy {
     pub upstream: std::sync::Arc<Upstream>,
     pub request: Outgoing,
     pub client: std::net::IpAddr,
+    /// The PROXY header that its connection begins with.
+    pub header: Option<Vec<u8>>,
     pub place: Place,
 }
 
@@ -43,7 +45,10 @@ impl Copy {
     /// `None` when it came to nothing.
     async fn exchange(&self, body: Option<Bytes>) -> Option<()> {
         let active = self.upstream.pick(self.client, &mut Tried::default())?;
-        let kept = self.worker.pool.take(active.target());
+        let kept = match self.header {
+            None => self.worker.pool.take(active.target()),
+            Some(_) => None,
+        };
         if let Some(mut connection) = kept
             && self.on(&mut connection, &active, body.clone()).await.is_some()
         {
@@ -51,8 +56,10 @@ impl Copy {
             return Some(());
         }
         // A kept connection may be closed at any time, and nobody is hurt by a copy that comes twice.
-        let stream = connect(active.target().addr).await.ok()?;
-        let mut connection = Box::new(Connection::new(stream, active.target().clone(), self.worker.index));
+        let stream = connect(active.target().addr, self.header.as_deref()).await.ok()?;
+        let connection = Connection::new(stream, active.target().clone(), self.worker.index);
+        let mut connection =
+            Box::new(if self.header.is_some() { connection.for_one_client() } else { connection });
         self.on(&mut connection, &active, body).await?;
         self.keep(connection);
         Some(())

@@ -11,12 +11,16 @@ use http::{Request, header};
 use http_body_util::Empty;
 use hyper_util::rt::TokioIo;
 use tokio::{
+    io::AsyncWriteExt,
     net::{TcpStream, UdpSocket},
     task::JoinHandle,
     time::timeout,
 };
 
-use crate::config::model::{Health, HealthCheck};
+use crate::{
+    config::model::{Health, HealthCheck},
+    proxy_protocol::{self, Version},
+};
 
 /// A target of an upstream or a service, as the checks see it.
 pub trait Checked {
@@ -24,6 +28,8 @@ pub trait Checked {
     /// Its address, and that as text.
     fn target(&self) -> (SocketAddr, &str);
     fn healthy(&self) -> bool;
+    /// What connections to it begin with.
+    fn proxy_protocol(&self) -> Option<Version>;
     /// Keeps what a check found, for `status`.
     fn found(&self, what: String);
     /// Enough checks in a row say that it is healthy, or why it is not.
@@ -105,13 +111,14 @@ impl Streak {
 async fn watch(target: Box<dyn Checked>) {
     let health = target.health();
     let (addr, name) = target.target();
+    let header = target.proxy_protocol().map(proxy_protocol::own);
     let mut streak = Streak { healthy: target.healthy(), against: 0 };
     // What made it unhealthy may have been a moment before a reload.
     let mut refused = Refused((!streak.healthy).then(Instant::now));
     // Not all targets of all gateways at the same moment.
     tokio::time::sleep(health.every.min(Duration::from_millis(200)).mul_f64(fastrand::f64())).await;
     loop {
-        let result = refused.judge(check(addr, name, health).await, Instant::now());
+        let result = refused.judge(check(addr, name, health, header.as_deref()).await, Instant::now());
         let changed = streak.note(result.is_ok(), health);
         target.found(result.as_ref().err().cloned().unwrap_or_else(|| "ok".into()));
         if changed {
@@ -122,14 +129,19 @@ async fn watch(target: Box<dyn Checked>) {
 }
 
 /// One check; `Err` says why it failed.
-async fn check(addr: SocketAddr, host: &str, health: &Health) -> Result<Answer, String> {
+async fn check(
+    addr: SocketAddr,
+    host: &str,
+    health: &Health,
+    header: Option<&[u8]>,
+) -> Result<Answer, String> {
     let silent = || format!("no answer within {:?}", health.timeout);
     match &health.check {
         HealthCheck::Tcp => {
-            timeout(health.timeout, connect(addr)).await.map_err(|_| silent())?.map(|_| Answer::Came)
+            timeout(health.timeout, connect(addr, header)).await.map_err(|_| silent())?.map(|_| Answer::Came)
         }
         HealthCheck::Http { path, expect } => {
-            let asked = timeout(health.timeout, ask(addr, host, path, expect)).await;
+            let asked = timeout(health.timeout, ask(addr, host, path, expect, header)).await;
             asked.map_err(|_| silent())?.map(|()| Answer::Came)
         }
         HealthCheck::Udp { send, answer } => match timeout(health.timeout, exchange(addr, send)).await {
@@ -142,12 +154,26 @@ async fn check(addr: SocketAddr, host: &str, health: &Health) -> Result<Answer, 
     }
 }
 
-async fn connect(addr: SocketAddr) -> Result<TcpStream, String> {
-    TcpStream::connect(addr).await.map_err(|error| format!("cannot connect: {error}"))
+/// `header`: says that it is a connection of our own, and no client's.
+async fn connect(addr: SocketAddr, header: Option<&[u8]>) -> Result<TcpStream, String> {
+    let connect = async {
+        let mut stream = TcpStream::connect(addr).await?;
+        if let Some(header) = header {
+            stream.write_all(header).await?;
+        }
+        std::io::Result::Ok(stream)
+    };
+    connect.await.map_err(|error| format!("cannot connect: {error}"))
 }
 
-async fn ask(addr: SocketAddr, host: &str, path: &str, expect: &[u16]) -> Result<(), String> {
-    let stream = connect(addr).await?;
+async fn ask(
+    addr: SocketAddr,
+    host: &str,
+    path: &str,
+    expect: &[u16],
+    header: Option<&[u8]>,
+) -> Result<(), String> {
+    let stream = connect(addr, header).await?;
     let status = get(stream, host, path).await.map_err(|error| format!("bad answer: {error}"))?;
     let fine = if expect.is_empty() { (200..300).contains(&status) } else { expect.contains(&status) };
     if fine { Ok(()) } else { Err(format!("status {status}")) }
@@ -201,9 +227,11 @@ mod tests {
     async fn a_udp_check_tells_silence_from_refusal() {
         let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let addr = server.local_addr().unwrap();
-        assert_eq!(check(addr, "", &udp(b"", false)).await, Ok(Answer::Silence));
+        assert_eq!(check(addr, "", &udp(b"", false), None).await, Ok(Answer::Silence));
         assert!(
-            check(addr, "", &udp(b"ping", true)).await.is_err_and(|why| why.contains("no answer within"))
+            check(addr, "", &udp(b"ping", true), None)
+                .await
+                .is_err_and(|why| why.contains("no answer within"))
         );
 
         let answering = tokio::spawn(async move {
@@ -215,11 +243,11 @@ mod tests {
                 }
             }
         });
-        assert_eq!(check(addr, "", &udp(b"hello", true)).await, Ok(Answer::Came));
+        assert_eq!(check(addr, "", &udp(b"hello", true), None).await, Ok(Answer::Came));
         answering.abort();
         let _ = answering.await;
         for answer in [false, true] {
-            let refused = check(addr, "", &udp(b"hello", answer)).await;
+            let refused = check(addr, "", &udp(b"hello", answer), None).await;
             assert!(refused.is_err_and(|why| why.contains("cannot reach it")), "nobody listens any more");
         }
     }

@@ -39,6 +39,7 @@ use crate::{
         events,
         stats::{Registry, TargetStats, UpstreamStats},
     },
+    proxy_protocol::Version,
 };
 
 /// One address of an upstream. Outlives snapshots: a reload that keeps the address keeps its health and its counts.
@@ -375,6 +376,10 @@ impl Checked for CheckedMember {
 
     fn healthy(&self) -> bool {
         self.shared().healthy()
+    }
+
+    fn proxy_protocol(&self) -> Option<Version> {
+        self.upstream.config.proxy_protocol
     }
 
     fn found(&self, what: String) {

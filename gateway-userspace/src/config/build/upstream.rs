@@ -6,11 +6,14 @@ use super::{
     balancing::{breaker, eject, hash_on, retry, share, share_or_off, sticky},
     health::health,
 };
-use crate::config::{
-    error::{Problem, ProblemKind, Problems},
-    model::{Balance, Pool, Target, Upstream, UpstreamTimeout},
-    node::{Fields, Node, Value},
-    units::{Percent, Place},
+use crate::{
+    config::{
+        error::{Problem, ProblemKind, Problems},
+        model::{Balance, Pool, Target, Upstream, UpstreamTimeout},
+        node::{Fields, Node, Value},
+        units::{Percent, Place},
+    },
+    proxy_protocol::Version,
 };
 
 pub(super) fn upstream(name: &str, fields: &Fields, problems: &mut Problems) -> Option<Upstream> {
@@ -40,7 +43,16 @@ pub(super) fn upstream(name: &str, fields: &Fields, problems: &mut Problems) -> 
         panic: share_or_off(fields, "panic", &format!("upstream.{name}.panic"), problems),
         eject: eject(name, fields, problems),
         breaker: breaker(name, fields, problems),
+        proxy_protocol: proxy_version(fields),
     })
+}
+
+/// `proxy_protocol`, also of a service's targets.
+pub(super) fn proxy_version(fields: &Fields) -> Option<Version> {
+    match fields.get("proxy_protocol")? {
+        "v1" => Some(Version::V1),
+        _ => Some(Version::V2),
+    }
 }
 
 /// What a route's `to = ["ip:port", …]` makes: an upstream with every default.

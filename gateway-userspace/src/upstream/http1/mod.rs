@@ -21,7 +21,10 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, StatusCode};
 use http_body::{Frame, SizeHint};
-use tokio::{io::AsyncReadExt, net::TcpStream};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 use self::{body::Decoder, request::Sending};
 pub use self::{
@@ -70,6 +73,8 @@ pub struct Connection {
     /// Some of the answer's head came.
     received: bool,
     keep_alive: bool,
+    /// It began with a client's address.
+    for_one_client: bool,
     write_failed: bool,
     interim: u8,
     /// How much to read next.
@@ -95,10 +100,13 @@ pub enum Broken {
     Malformed,
 }
 
-/// Opens a TCP connection. The caller bounds the time.
-pub async fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect(addr).await?;
+/// Opens a TCP connection and sends the PROXY header, if there is one. The caller bounds the time.
+pub async fn connect(addr: SocketAddr, header: Option<&[u8]>) -> io::Result<TcpStream> {
+    let mut stream = TcpStream::connect(addr).await?;
     stream.set_nodelay(true)?;
+    if let Some(header) = header {
+        stream.write_all(header).await?;
+    }
     Ok(stream)
 }
 
@@ -112,11 +120,18 @@ impl Connection {
             asked: Method::GET,
             received: false,
             keep_alive: true,
+            for_one_client: false,
             write_failed: false,
             interim: 0,
             read: READ,
             gauge: Gauge::new(target, worker),
         }
+    }
+
+    /// It is not to be kept for others.
+    pub fn for_one_client(mut self) -> Self {
+        self.for_one_client = true;
+        self
     }
 
     /// Moves it between the gauges of idle and busy connections.
@@ -275,7 +290,7 @@ impl Connection {
         let whole = self.decoder.done() && self.sending.done() && self.input.is_empty();
         self.input = Bytes::new();
         self.read = READ;
-        whole && self.keep_alive && !self.write_failed
+        whole && self.keep_alive && !self.write_failed && !self.for_one_client
     }
 
     /// Whether a kept connection is still open, as far as its socket's events tell. No system call where they say
