@@ -16,7 +16,7 @@ pub use route::{
 pub use super::balancing::{Breaker, Eject, HashOn, Retry, RetryOn, StickyCookie};
 use super::units::{Place, Prefix, Rate};
 
-pub use tls::{Alpn, Cert, ClientAuth, Hsts, Secret, Tls, TlsVersion};
+pub use tls::{Alpn, Cert, ClientAuth, Hsts, Secret, Tls, TlsVersion, UpstreamTls};
 
 /// The whole config.
 #[derive(Debug, Clone, PartialEq)]
@@ -242,6 +242,8 @@ pub struct Upstream {
     pub panic: Option<f64>,
     pub eject: Option<Eject>,
     pub breaker: Option<Breaker>,
+    /// `None`: in clear.
+    pub tls: Option<UpstreamTls>,
 }
 
 #[derive(Debug, Clone, PartialEq)]

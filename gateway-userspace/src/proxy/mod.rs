@@ -28,3 +28,4 @@ mod tunnel;
 pub mod worker;
 
 pub use body::{Cut, RequestBody};
+pub use tunnel::Pipe;
