@@ -30,6 +30,9 @@ use crate::{
 /// Boxed: it is large, and most connections are without.
 pub type TlsStream = Box<tokio_rustls::client::TlsStream<TcpStream>>;
 
+/// Protocols that are offered by ALPN, the preferred one first.
+pub type Offer = &'static [&'static [u8]];
+
 /// Sessions that are kept for a target; with TLS 1.3 each is good for one connection.
 const SESSIONS: usize = 32;
 /// Targets come and go by DNS: beyond so many, sessions are forgotten.
@@ -46,7 +49,7 @@ pub struct Connector {
     name: Option<ServerName<'static>>,
     /// Of which each target has a copy of its own, as it has sessions of its own.
     base: ClientConfig,
-    targets: Mutex<HashMap<(SocketAddr, &'static [&'static [u8]]), Arc<ClientConfig>>>,
+    targets: Mutex<HashMap<(SocketAddr, Offer), Arc<ClientConfig>>>,
     told: AtomicU64,
 }
 
@@ -89,12 +92,7 @@ impl Connector {
     }
 
     /// Shakes hands with the target at `addr`, offering `alpn`. The caller bounds the time.
-    pub async fn connect(
-        &self,
-        stream: TcpStream,
-        addr: SocketAddr,
-        alpn: &'static [&'static [u8]],
-    ) -> io::Result<TlsStream> {
+    pub async fn connect(&self, stream: TcpStream, addr: SocketAddr, alpn: Offer) -> io::Result<TlsStream> {
         let name = self.name.clone().unwrap_or_else(|| ServerName::from(addr.ip()));
         let connector = TlsConnector::from(self.config_for(addr, alpn));
         match connector.connect(name, stream).await {
@@ -106,7 +104,7 @@ impl Connector {
         }
     }
 
-    fn config_for(&self, addr: SocketAddr, alpn: &'static [&'static [u8]]) -> Arc<ClientConfig> {
+    fn config_for(&self, addr: SocketAddr, alpn: Offer) -> Arc<ClientConfig> {
         let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
         if targets.len() >= MOST_TARGETS {
             targets.clear();

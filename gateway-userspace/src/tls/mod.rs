@@ -16,7 +16,7 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 pub use acceptor::Acceptor;
 pub use cert::Cert;
-pub use connector::{Connector, TlsStream};
+pub use connector::{Connector, Offer, TlsStream};
 pub use pair::Facts;
 pub use watch::{Changes, Watch};
 

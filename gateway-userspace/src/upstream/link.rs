@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     proxy::{Pipe, RequestBody},
-    tls::TlsStream,
+    tls::{Offer, TlsStream},
 };
 
 /// Which one it is, is asked once a poll. It is passed about in a box, so that futures are no larger for the rare ones.
@@ -47,7 +47,7 @@ pub enum ConnectError {
 }
 
 /// ALPN protocol ids (RFC 7301).
-pub const HTTP1: &[&[u8]] = &[b"http/1.1"];
+pub const HTTP1: Offer = &[b"http/1.1"];
 
 /// Opens a TCP connection. The caller bounds the time.
 pub async fn dial(addr: SocketAddr) -> io::Result<TcpStream> {
