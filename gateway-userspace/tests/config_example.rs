@@ -12,9 +12,8 @@ const NOT_YET: &str = r#"
 68:43 `upstream.items-v2.pool.max` is not supported yet
 68:55 `upstream.items-v2.pool.queue` is not supported yet
 71:1 `upstream.carts.dns` is not supported yet
-73:1 `upstream.carts.tls` is not supported yet
-76:12 `upstream.llm.to`: a target with https:// is not supported yet
-76:38 `upstream.llm.to`: a target with https:// is not supported yet
+76:12 `upstream.llm.to`: the host name "llm-a.internal" as a target is not supported yet
+76:38 `upstream.llm.to`: the host name "llm-b.internal" as a target is not supported yet
 84:1 `route.items.auth` is not supported yet
 85:1 `route.items.allow` is not supported yet
 86:1 `route.items.limit` is not supported yet

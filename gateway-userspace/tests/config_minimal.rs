@@ -82,8 +82,12 @@ retry = { on = ["connect"], tries = 5 }
 timeout = { connect = "250ms", first_byte = "1s", idle = "2s", total = "1h" }
 pool = { idle = 0, idle_for = "5s" }
 
+[upstream.secure]
+to = ["https://10.0.0.1", { addr = "https://localhost:8443", weight = 2 }]
+tls = { sni = "App.internal", cert = "main", verify = false, min = "1.3" }
 [upstream.carts]
 to = "10.0.0.9:80"
+tls.ca = "ca.pem"
 balance = "least-conn"
 health.tcp = true
 retry.on = []
@@ -240,6 +244,10 @@ fn every_key_is_read() {
     let tls = config.listeners["secure"].tls.as_ref().expect("written");
     assert_eq!((tls.min, tls.client.as_ref().map(|client| client.required)), (TlsVersion::V13, Some(false)));
     assert_eq!(config.certs["main"].key, Secret::Credential("tls-key".into()));
+    let tls = config.upstreams["secure"].tls.as_ref().expect("written");
+    assert_eq!((tls.sni.as_deref(), tls.cert.as_deref()), (Some("app.internal"), Some("main")));
+    assert_eq!((tls.verify, tls.min, tls.ca.is_some()), (false, TlsVersion::V13, false));
+    assert!(config.upstreams["carts"].tls.as_ref().is_some_and(|tls| tls.verify && tls.ca.is_some()));
     let items = &config.upstreams["items"];
     assert_eq!(items.targets.iter().map(|target| target.weight).collect::<Vec<_>>(), [3, 1, 1]);
     assert_eq!((items.balance, items.bounded_load), (Balance::IpHash, Some(1.25)));

@@ -20,6 +20,7 @@ pub mod l4;
 pub mod lock;
 pub mod metrics;
 pub mod net;
+pub mod nginx;
 pub mod packet;
 pub mod peers;
 pub mod ping;

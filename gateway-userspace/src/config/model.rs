@@ -17,7 +17,7 @@ pub use super::balancing::{Breaker, Eject, HashOn, Retry, RetryOn, StickyCookie}
 use super::units::{Place, Prefix, Prefixes, Rate};
 use crate::proxy_protocol::Version;
 
-pub use tls::{Alpn, Cert, ClientAuth, Hsts, Secret, Tls, TlsVersion};
+pub use tls::{Alpn, Cert, ClientAuth, Hsts, Secret, Tls, TlsVersion, UpstreamTls};
 
 /// The whole config.
 #[derive(Debug, Clone, PartialEq)]
@@ -282,6 +282,8 @@ pub struct Upstream {
     pub breaker: Option<Breaker>,
     /// What connections begin with. Default: nothing.
     pub proxy_protocol: Option<Version>,
+    /// `None`: in clear.
+    pub tls: Option<UpstreamTls>,
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -398,11 +398,17 @@ pub enum Connect {
     Ok,
     Refused,
     Timeout,
+    /// Its certificate or something else about TLS.
+    Tls,
 }
 
 impl Connect {
-    pub const ALL: [(Connect, &'static str); 3] =
-        [(Connect::Ok, "ok"), (Connect::Refused, "refused"), (Connect::Timeout, "timeout")];
+    pub const ALL: [(Connect, &'static str); 4] = [
+        (Connect::Ok, "ok"),
+        (Connect::Refused, "refused"),
+        (Connect::Timeout, "timeout"),
+        (Connect::Tls, "tls"),
+    ];
 }
 
 /// Why a request was tried again.
@@ -439,7 +445,7 @@ impl Retry {
 #[derive(Debug, Default)]
 pub struct UpstreamShard {
     pub duration: Histogram,
-    connects: [Count; 3],
+    connects: [Count; Connect::ALL.len()],
     retries: [Count; Retry::ALL.len() + 1],
 }
 

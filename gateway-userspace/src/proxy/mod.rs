@@ -29,3 +29,4 @@ mod tunnel;
 pub mod worker;
 
 pub use body::{Cut, RequestBody};
+pub use tunnel::Pipe;

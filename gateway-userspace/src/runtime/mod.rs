@@ -98,8 +98,9 @@ impl Snapshot {
             .upstreams
             .iter()
             .map(|(name, upstream)| {
+                let connector = tls.connectors.get(name).cloned();
                 let old = old.and_then(|old| old.upstreams.get(name)).map(|old| &**old);
-                (name.clone(), Arc::new(Upstream::new(name, upstream, zone, old, registry)))
+                (name.clone(), Arc::new(Upstream::new(name, upstream, zone, connector, old, registry)))
             })
             .collect();
         let routes: Vec<(&model::Route, Arc<Route>)> = config

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use super::{
     balancing::{breaker, eject, hash_on, retry, share, share_or_off, sticky},
     health::health,
+    tls,
 };
 use crate::{
     config::{
@@ -22,6 +23,7 @@ pub(super) fn upstream(name: &str, fields: &Fields, problems: &mut Problems) -> 
     let pool = fields.table("pool");
     let health = health(&format!("upstream.{name}"), fields, problems);
     let bounded_load = bounded_load(name, fields, balance, problems);
+    let secure = secure(name, fields, problems);
     Some(Upstream {
         at: fields.at.clone(),
         targets: targets(fields.node("to")?, problems),
@@ -44,6 +46,7 @@ pub(super) fn upstream(name: &str, fields: &Fields, problems: &mut Problems) -> 
         eject: eject(name, fields, problems),
         breaker: breaker(name, fields, problems),
         proxy_protocol: proxy_version(fields),
+        tls: secure.then(|| tls::upstream(fields)),
     })
 }
 
@@ -66,6 +69,29 @@ pub(super) fn anonymous(
     upstream("", &fields, problems)
 }
 
+/// Whether the targets are spoken to by TLS: all of them, or none.
+fn secure(name: &str, fields: &Fields, problems: &mut Problems) -> bool {
+    let tls = fields.node("tls").is_some();
+    let Some(Value::List(nodes)) = fields.node("to").map(|node| &node.value) else { return tls };
+    let address = |node: &Node| match &node.value {
+        Value::Table(target) => target.node("addr").cloned(),
+        _ => Some(node.clone()),
+    };
+    let written: Vec<Node> = nodes.iter().filter_map(address).collect();
+    let is_https = |node: &Node| matches!(node.value, Value::SecureTarget(_));
+    let https = written.iter().any(is_https);
+    if https
+        && !tls
+        && let Some(other) = written.iter().find(|node| !is_https(node))
+    {
+        let owner = if name.is_empty() { "to".to_owned() } else { format!("upstream.{name}.to") };
+        let message = format!("`{owner}`: some targets have https:// and this one has not");
+        let problem = Problem::new(ProblemKind::Conflict, &other.at, message);
+        problems.push(problem.hint("write https:// before each, or make two upstreams".to_owned()));
+    }
+    tls || https
+}
+
 /// The targets of a list, which may be addresses or tables; the same address twice is a problem.
 fn targets(to: &Node, problems: &mut Problems) -> Vec<Target> {
     let Value::List(nodes) = &to.value else { return Vec::new() };
@@ -86,7 +112,9 @@ fn targets(to: &Node, problems: &mut Problems) -> Vec<Target> {
 
 fn target(node: &Node, problems: &mut Problems) -> Option<Target> {
     let fields = match &node.value {
-        Value::Target(addr) => return Some(Target { addr: *addr, weight: 1, zone: None, priority: 0 }),
+        Value::Target(addr) | Value::SecureTarget(addr) => {
+            return Some(Target { addr: *addr, weight: 1, zone: None, priority: 0 });
+        }
         Value::Table(fields) => fields,
         _ => return None,
     };

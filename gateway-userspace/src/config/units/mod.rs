@@ -15,7 +15,7 @@ use std::{fmt, path::PathBuf, sync::Arc};
 
 use thiserror::Error;
 
-pub use address::parse_target;
+pub use address::{is_https, parse_target};
 pub use duration::{HumanDuration, parse_duration, show_duration};
 pub use path::normal_path;
 pub use prefix::Prefix;
