@@ -1,7 +1,7 @@
 //! [`Control`]: what the admin API, the metrics and the signals act on.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     path::Path,
     sync::{
@@ -17,12 +17,12 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::{
     start::{Options, Source},
-    workers::Workers,
+    workers::{Door, Workers},
 };
 use crate::{
     config::{
         self, ConfigErrors,
-        model::{Bind, Config},
+        model::{Bind, Config, L4Protocol, Service},
     },
     kernel::{KernelError, KernelPlane, SteerListener},
     net,
@@ -72,8 +72,8 @@ pub struct Reload {
 pub enum ReloadError {
     #[error("{0}")]
     Config(#[from] ConfigErrors),
-    #[error("listener {listener}: cannot listen on {bind}: {error}")]
-    Bind { listener: String, bind: String, error: io::Error },
+    #[error("{door}: cannot listen on {bind}: {error}")]
+    Bind { door: Door, bind: String, error: io::Error },
     #[error("access log: cannot write to it: {0}")]
     AccessLog(io::Error),
     #[error(transparent)]
@@ -112,7 +112,7 @@ pub struct Control {
     state: Mutex<State>,
     log_control: LogControl,
     /// The sockets in use, kept for steering: the kernel's map wants all of them anew when listeners change.
-    sockets: Mutex<BTreeMap<String, (Bind, Vec<std::net::TcpListener>)>>,
+    sockets: Mutex<BTreeMap<Door, (Bind, Vec<std::net::TcpListener>)>>,
     checks: Mutex<Checks>,
     /// Told when certificates' files change.
     pub cert_changes: tls::Changes,
@@ -233,7 +233,7 @@ impl Control {
         }
         let opened = self.open_new_listeners(&config)?;
         self.kernel.sync(&config.kernel)?;
-        let services = service::compile(&config.services, Some(&old.services));
+        let services = service::compile(&config.services, Some(&old.services), &self.registry);
         if let Err(error) = self.set_services(&config, &services) {
             if let Err(error) = self.kernel.sync(&old.config.kernel) {
                 tracing::error!("the kernel half has settings of the config that was refused: {error}");
@@ -261,50 +261,50 @@ impl Control {
         Ok(Reload { generation, changes, needs_restart })
     }
 
-    /// Sockets for listeners that are new or have moved.
-    fn open_new_listeners(
-        &self,
-        config: &Config,
-    ) -> Result<Vec<(String, Bind, Vec<std::net::TcpListener>)>, ReloadError> {
+    /// Sockets for doors that are new or have moved.
+    fn open_new_listeners(&self, config: &Config) -> Result<Vec<Opened>, ReloadError> {
         let sockets = lock(&self.sockets);
         let mut opened = Vec::new();
-        for (name, listener) in &config.listeners {
-            if sockets.get(name).is_some_and(|(bind, _)| *bind == listener.bind) {
+        for (door, bind) in doors(config) {
+            if sockets.get(&door).is_some_and(|(before, _)| *before == bind) {
                 continue;
             }
-            let made = net::bind_all(listener.bind, self.workers.count()).map_err(|error| {
-                ReloadError::Bind { listener: name.clone(), bind: config::show_bind(listener.bind), error }
+            let made = net::bind_all(bind, self.workers.count()).map_err(|error| ReloadError::Bind {
+                door: door.clone(),
+                bind: config::show_bind(bind),
+                error,
             })?;
-            opened.push((name.clone(), listener.bind, made));
+            opened.push((door, bind, made));
         }
         Ok(opened)
     }
 
     /// Starts what was opened, ends what is no longer named, and tells the kernel half where the sockets are.
-    fn switch_listeners(&self, config: &Config, opened: Vec<(String, Bind, Vec<std::net::TcpListener>)>) {
+    fn switch_listeners(&self, config: &Config, opened: Vec<Opened>) {
+        let wanted: BTreeSet<Door> = doors(config).map(|(door, _)| door).collect();
         let mut sockets = lock(&self.sockets);
-        let changed = !opened.is_empty() || sockets.keys().any(|name| !config.listeners.contains_key(name));
-        sockets.retain(|name, _| {
-            let keep = config.listeners.contains_key(name);
+        let changed = !opened.is_empty() || sockets.keys().any(|door| !wanted.contains(door));
+        sockets.retain(|door, _| {
+            let keep = wanted.contains(door);
             if !keep {
-                self.workers.close(name);
+                self.workers.close(door);
             }
             keep
         });
-        for (name, bind, made) in opened {
+        for (door, bind, made) in opened {
             let kept: io::Result<Vec<_>> = made.iter().map(std::net::TcpListener::try_clone).collect();
             match kept {
-                Ok(kept) => drop(sockets.insert(name.clone(), (bind, kept))),
-                Err(error) => tracing::warn!(listener = name, %error, "its connections are not steered"),
+                Ok(kept) => drop(sockets.insert(door.clone(), (bind, kept))),
+                Err(error) => tracing::warn!(%door, %error, "its connections are not steered"),
             }
-            self.workers.listen(&name, made);
+            self.workers.listen(&door, made);
         }
         if changed {
             self.steer(&sockets);
         }
     }
 
-    fn steer(&self, sockets: &BTreeMap<String, (Bind, Vec<std::net::TcpListener>)>) {
+    fn steer(&self, sockets: &BTreeMap<Door, (Bind, Vec<std::net::TcpListener>)>) {
         use std::os::fd::AsFd;
         let listeners: Vec<SteerListener<'_>> = sockets
             .values()
@@ -341,6 +341,21 @@ impl Control {
     pub fn stop_checks(&self) {
         *lock(&self.checks) = Checks::default();
     }
+}
+
+/// A door's new sockets, one a worker.
+type Opened = (Door, Bind, Vec<std::net::TcpListener>);
+
+/// Where TCP connections come in.
+fn doors(config: &Config) -> impl Iterator<Item = (Door, Bind)> + '_ {
+    let listeners =
+        config.listeners.iter().map(|(name, listener)| (Door::Listener(name.clone()), listener.bind));
+    let ours = |service: &&Service| service.splice.is_some() && service.protocol == L4Protocol::Tcp;
+    let services =
+        config.services.iter().filter(move |(_, service)| ours(service)).flat_map(|(name, service)| {
+            service.binds.iter().map(|bind| (Door::Service(name.clone(), *bind), *bind))
+        });
+    listeners.chain(services)
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -1,6 +1,6 @@
 //! Worker threads and what the control thread tells them.
 
-use std::{cell::Cell, collections::HashMap, io, rc::Rc, sync::Arc, thread::JoinHandle, time::Duration};
+use std::{cell::Cell, collections::HashMap, fmt, io, rc::Rc, sync::Arc, thread::JoinHandle, time::Duration};
 
 use arc_swap::ArcSwap;
 use tokio::{
@@ -9,20 +9,40 @@ use tokio::{
 };
 
 use crate::{
+    config::model::{Bind, among_listeners},
     observe::access_log::{AccessLog, FLUSH_EVERY},
     proxy::{connection, front, worker::Worker},
     runtime::Snapshot,
+    splice,
 };
 
 /// Accept errors (out of descriptors, mostly) are retried after this long.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const TICK: Duration = Duration::from_secs(1);
 
+/// Where clients come in.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Door {
+    /// By the listener's name.
+    Listener(String),
+    /// By the service's name; it may have several addresses.
+    Service(String, Bind),
+}
+
+impl fmt::Display for Door {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Door::Listener(name) => write!(f, "listener {name}"),
+            Door::Service(name, _) => write!(f, "service {name}"),
+        }
+    }
+}
+
 enum Command {
-    /// Accept connections for the listener of this name.
-    Listen(String, std::net::TcpListener),
-    /// Stop accepting for it, and end its connections after their requests.
-    Close(String),
+    /// Accept connections for it.
+    Listen(Door, std::net::TcpListener),
+    /// Stop accepting for it. A listener's connections end after their requests, a service's when they are done.
+    Close(Door),
     /// Stop accepting, end every connection after its request, then end the worker.
     Drain,
     /// End now.
@@ -76,15 +96,15 @@ impl Workers {
     }
 
     /// One socket a worker.
-    pub fn listen(&self, name: &str, sockets: Vec<std::net::TcpListener>) {
+    pub fn listen(&self, door: &Door, sockets: Vec<std::net::TcpListener>) {
         for (worker, socket) in self.commands.iter().zip(sockets) {
-            let _ = worker.send(Command::Listen(name.to_owned(), socket));
+            let _ = worker.send(Command::Listen(door.clone(), socket));
         }
     }
 
-    pub fn close(&self, name: &str) {
+    pub fn close(&self, door: &Door) {
         for worker in &self.commands {
-            let _ = worker.send(Command::Close(name.to_owned()));
+            let _ = worker.send(Command::Close(door.clone()));
         }
     }
 
@@ -113,32 +133,30 @@ struct Accepting {
 
 async fn work(worker: Rc<Worker>, mut commands: UnboundedReceiver<Command>) {
     let _upkeep = tokio::task::spawn_local(upkeep(worker.clone()));
-    let mut accepting: HashMap<String, Accepting> = HashMap::new();
+    let mut accepting: HashMap<Door, Accepting> = HashMap::new();
     while let Some(command) = commands.recv().await {
         match command {
-            Command::Listen(name, socket) => {
-                if let Some(old) = accepting.remove(&name) {
+            Command::Listen(door, socket) => {
+                if let Some(old) = accepting.remove(&door) {
                     old.end().await;
                 }
                 match TcpListener::from_std(socket) {
                     Ok(socket) => {
                         let stop = Rc::new(tokio::sync::Notify::new());
-                        let task = tokio::task::spawn_local(accept(
-                            name.clone(),
-                            socket,
-                            worker.clone(),
-                            stop.clone(),
-                        ));
-                        accepting.insert(name, Accepting { stop, task });
+                        let accept = accept(door.clone(), socket, worker.clone(), stop.clone());
+                        let task = tokio::task::spawn_local(accept);
+                        accepting.insert(door, Accepting { stop, task });
                     }
-                    Err(error) => tracing::error!(listener = name, %error, "cannot listen"),
+                    Err(error) => tracing::error!(%door, %error, "cannot listen"),
                 }
             }
-            Command::Close(name) => {
-                if let Some(old) = accepting.remove(&name) {
+            Command::Close(door) => {
+                if let Some(old) = accepting.remove(&door) {
                     old.end().await;
                 }
-                worker.drain_listener(&name);
+                if let Door::Listener(name) = &door {
+                    worker.drain_listener(name);
+                }
             }
             Command::Drain => {
                 for (_, old) in accepting.drain() {
@@ -190,7 +208,7 @@ async fn upkeep(worker: Rc<Worker>) {
 }
 
 /// Accepts until told to stop; then takes what has already been established, so that nobody is turned away by it.
-async fn accept(name: String, socket: TcpListener, worker: Rc<Worker>, stop: Rc<tokio::sync::Notify>) {
+async fn accept(door: Door, socket: TcpListener, worker: Rc<Worker>, stop: Rc<tokio::sync::Notify>) {
     let complained = Cell::new(false);
     loop {
         let accepted = tokio::select! {
@@ -198,10 +216,10 @@ async fn accept(name: String, socket: TcpListener, worker: Rc<Worker>, stop: Rc<
             () = stop.notified() => break,
         };
         match accepted {
-            Ok((stream, peer)) => take(&name, stream, peer, &worker),
+            Ok((stream, peer)) => take(&door, stream, peer, &worker),
             Err(error) => {
                 if !complained.replace(true) {
-                    tracing::error!(listener = name, %error, "cannot accept connections; trying on");
+                    tracing::error!(%door, %error, "cannot accept connections; trying on");
                 }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
@@ -212,13 +230,20 @@ async fn accept(name: String, socket: TcpListener, worker: Rc<Worker>, stop: Rc<
             if stream.set_nonblocking(true).is_ok()
                 && let Ok(stream) = TcpStream::from_std(stream)
             {
-                take(&name, stream, peer, &worker);
+                take(&door, stream, peer, &worker);
             }
         }
     }
 }
 
-fn take(name: &str, stream: TcpStream, peer: std::net::SocketAddr, worker: &Rc<Worker>) {
+fn take(door: &Door, stream: TcpStream, peer: std::net::SocketAddr, worker: &Rc<Worker>) {
+    match door {
+        Door::Listener(name) => take_for_listener(name, stream, peer, worker),
+        Door::Service(name, _) => take_for_service(name, stream, peer, worker),
+    }
+}
+
+fn take_for_listener(name: &str, stream: TcpStream, peer: std::net::SocketAddr, worker: &Rc<Worker>) {
     let Some(listener) = worker.snapshot().listeners.get(name).cloned() else { return };
     if connection::admit(&listener) {
         let worker = worker.clone();
@@ -229,7 +254,22 @@ fn take(name: &str, stream: TcpStream, peer: std::net::SocketAddr, worker: &Rc<W
         }
     } else {
         listener.stats.shards.of(worker.index).over_limit.add(1);
-        // Reset rather than linger: there are too many connections as it is.
-        let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+        turn_away(&stream);
     }
+}
+
+fn take_for_service(name: &str, stream: TcpStream, peer: std::net::SocketAddr, worker: &Rc<Worker>) {
+    let snapshot = worker.snapshot();
+    let Some(service) = snapshot.services.get(name).cloned() else { return };
+    if service.splice.as_ref().is_some_and(|splice| splice::admit(splice, worker.index)) {
+        let acceptor = snapshot.tls.acceptors.get(&among_listeners(name)).cloned();
+        tokio::task::spawn_local(splice::serve(stream, peer, service, acceptor, worker.clone()));
+    } else {
+        turn_away(&stream);
+    }
+}
+
+/// Reset rather than linger: there are too many connections as it is.
+fn turn_away(stream: &TcpStream) {
+    let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }

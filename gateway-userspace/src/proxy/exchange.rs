@@ -230,7 +230,7 @@ impl Record {
             id: self.id.as_ref().map_or(b"-", HeaderValue::as_bytes),
             connection: &client.log_text,
             request: &self.text,
-            status: self.status().as_u16(),
+            status: Some(self.status().as_u16()),
             route: route.map(|route| &*route.name),
             upstream: self.upstream().map(|upstream| &*upstream.name),
             target: self.active.as_ref().map(|active| &*active.target().name),
@@ -239,7 +239,7 @@ impl Record {
             bytes_in: state.bytes_in.get(),
             bytes_out: self.bytes_out,
             us,
-            us_self,
+            us_self: Some(us_self),
             us_connect: self.connect.map(micros),
             us_first_byte: self.first_byte.map(|at| micros(at.saturating_duration_since(started))),
         });

@@ -22,14 +22,14 @@ pub use watch::{Changes, Watch};
 
 use crate::config::{
     ConfigErrors, Problems,
-    model::{Config, Secret, Upstream},
+    model::{Config, Secret, Upstream, among_listeners},
 };
 
 /// All of a config's TLS.
 #[derive(Debug, Default)]
 pub struct Tls {
     pub certs: BTreeMap<String, Arc<Cert>>,
-    /// By listener.
+    /// By listener; those of services by [`among_listeners`].
     pub acceptors: BTreeMap<String, Arc<Acceptor>>,
     /// By upstream.
     pub connectors: BTreeMap<String, Arc<Connector>>,
@@ -50,16 +50,23 @@ impl Tls {
                 Err(error) => problems.file(&wanted.at, format!("cert.{name}: {error}")),
             }
         }
-        for (name, listener) in &config.listeners {
-            let Some(wanted) = &listener.tls else { continue };
+        let of_listeners = config
+            .listeners
+            .iter()
+            .map(|(name, listener)| (name.clone(), &listener.at, &listener.tls, "listener."));
+        let of_services = config.services.iter().filter_map(|(name, service)| {
+            Some((among_listeners(name), &service.at, &service.splice.as_ref()?.tls, ""))
+        });
+        for (name, at, wanted, kind) in of_listeners.chain(of_services) {
+            let Some(wanted) = wanted else { continue };
             let certs: Option<Vec<_>> =
                 wanted.certs.iter().map(|cert| tls.certs.get(cert).cloned()).collect();
             // One that is missing has been told.
             let Some(certs) = certs else { continue };
-            let before = old.and_then(|old| old.acceptors.get(name));
+            let before = old.and_then(|old| old.acceptors.get(&name));
             match Acceptor::new(wanted, certs, before) {
-                Ok(acceptor) => drop(tls.acceptors.insert(name.clone(), acceptor)),
-                Err(error) => problems.file(&listener.at, format!("listener.{name}.tls: {error}")),
+                Ok(acceptor) => drop(tls.acceptors.insert(name, acceptor)),
+                Err(error) => problems.file(at, format!("{kind}{name}.tls: {error}").replace('/', ".")),
             }
         }
         for (name, upstream) in &config.upstreams {

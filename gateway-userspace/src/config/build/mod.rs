@@ -10,6 +10,7 @@ mod rewrite;
 mod route;
 mod service;
 mod shape;
+mod splice;
 mod system;
 mod tls;
 mod upstream;

@@ -50,20 +50,37 @@ pub(super) fn tls(
     (http1, http2): (bool, bool),
     problems: &mut Problems,
 ) -> Option<Tls> {
+    let spoken = [http2.then_some(Alpn::Http2), http1.then_some(Alpn::Http1)].into_iter().flatten().collect();
+    terminated(&format!("listener.{listener}"), fields, root, spoken, problems)
+}
+
+/// `tls` of the service at `fields`. Nothing is offered by ALPN unless the config says so: what the targets speak is not
+/// known.
+pub(super) fn of_service(name: &str, fields: &Fields, root: &Fields, problems: &mut Problems) -> Option<Tls> {
+    let any = vec![Alpn::Http2, Alpn::Http1];
+    let tls = terminated(&format!("service.{name}"), fields, root, any, problems)?;
+    Some(if tls.alpn_auto { Tls { alpn: Vec::new(), ..tls } } else { tls })
+}
+
+fn terminated(
+    owner: &str,
+    fields: &Fields,
+    root: &Fields,
+    spoken: Vec<Alpn>,
+    problems: &mut Problems,
+) -> Option<Tls> {
     fields.node("tls")?;
     let tls = fields.table("tls");
     let certs =
         distinct(&tls, "cert", tls.get("cert")?, problems, |name: &String| format!("cert {}", quote(name)));
-    known(listener, &tls, root, problems);
+    known(owner, &tls, root, problems);
     let auto = matches!(tls.node("alpn").map(|node| &node.value), None | Some(Value::Word(_)));
-    let spoken: Vec<Alpn> =
-        [http2.then_some(Alpn::Http2), http1.then_some(Alpn::Http1)].into_iter().flatten().collect();
     Some(Tls {
         certs,
         min: min(&tls),
-        alpn: if auto { spoken } else { alpn(listener, &tls, &spoken, problems) },
+        alpn: if auto { spoken } else { alpn(owner, &tls, &spoken, problems) },
         alpn_auto: auto,
-        client: client(listener, &tls, problems),
+        client: client(owner, &tls, problems),
     })
 }
 
@@ -103,15 +120,13 @@ pub(super) fn upstreams(declared: &BTreeMap<String, Fields>, root: &Fields, prob
 }
 
 /// A list of its own; what it offers must be spoken.
-fn alpn(listener: &str, tls: &Fields, spoken: &[Alpn], problems: &mut Problems) -> Vec<Alpn> {
+fn alpn(owner: &str, tls: &Fields, spoken: &[Alpn], problems: &mut Problems) -> Vec<Alpn> {
     let words: Vec<&str> = tls.get("alpn").unwrap_or_default();
     let offered: Vec<Alpn> =
         words.iter().map(|word| if *word == "h2" { Alpn::Http2 } else { Alpn::Http1 }).collect();
     if let Some(silent) = offered.iter().find(|alpn| !spoken.contains(alpn)) {
-        let message = format!(
-            "`listener.{listener}.tls.alpn` offers {}, which `protocols` does not have",
-            quote(silent.name())
-        );
+        let message =
+            format!("`{owner}.tls.alpn` offers {}, which `protocols` does not have", quote(silent.name()));
         let problem = Problem::new(ProblemKind::Conflict, &tls.place("alpn"), message);
         problems.push(problem.hint("add it to `protocols`, or write alpn = \"auto\"".to_owned()));
     }
@@ -119,11 +134,11 @@ fn alpn(listener: &str, tls: &Fields, spoken: &[Alpn], problems: &mut Problems) 
 }
 
 /// Every certificate that is named must be there.
-fn known(listener: &str, tls: &Fields, root: &Fields, problems: &mut Problems) {
+fn known(owner: &str, tls: &Fields, root: &Fields, problems: &mut Problems) {
     let Some(Value::List(nodes)) = tls.node("cert").map(|node| &node.value) else { return };
     for node in nodes {
         let Value::Text(name) = &node.value else { continue };
-        exists(&format!("listener.{listener}.tls.cert"), name, &node.at, root, problems);
+        exists(&format!("{owner}.tls.cert"), name, &node.at, root, problems);
     }
 }
 
@@ -137,11 +152,11 @@ fn exists(path: &str, name: &str, at: &Place, root: &Fields, problems: &mut Prob
     }
 }
 
-fn client(listener: &str, tls: &Fields, problems: &mut Problems) -> Option<ClientAuth> {
+fn client(owner: &str, tls: &Fields, problems: &mut Problems) -> Option<ClientAuth> {
     let wanted: Option<&str> = tls.get("client");
     if tls.node("client_ca").is_none() {
         if wanted.is_some() && !tls.broken {
-            let message = format!("`listener.{listener}.tls.client` needs `client_ca`");
+            let message = format!("`{owner}.tls.client` needs `client_ca`");
             let problem = Problem::new(ProblemKind::Conflict, &tls.place("client"), message);
             problems
                 .push(problem.hint(
