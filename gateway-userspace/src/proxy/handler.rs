@@ -32,6 +32,8 @@ pub async fn handle(
     state.body_unread.set(!body.is_end_stream());
     let exchange = Exchange::begin(state, Some(&head));
     if let Err(why) = check(&mut head, &body, &exchange) {
+        // Somebody else may take what is behind it for a part of it: the connection ends with it.
+        exchange.state.body_unread.set(true);
         return Ok(problem::response(exchange, why));
     }
     if let Some(port) = exchange.state.listener.config.redirect {
@@ -82,7 +84,8 @@ fn check(head: &mut request::Parts, body: &Incoming, exchange: &Exchange) -> Res
     }
     headers::normalise_path(head)?;
     headers::check_framing(head, &exchange.state.raw_head())?;
-    if head.method == Method::CONNECT {
+    // RFC 9110 section 9.3.8: TRACE has no content.
+    if head.method == Method::CONNECT || head.method == Method::TRACE && !body.is_end_stream() {
         return Err(Why::BadRequest);
     }
     let limit = exchange.state.listener.config.max.body;
@@ -131,6 +134,9 @@ pub fn prepare(
     let switch = headers::switch(&head, &route.upgrade);
     headers::remove_listed(&mut head.headers);
     let about = headers::about(&state.client(), head.headers.get(header::HOST), snapshot);
+    if head.version < Version::HTTP_11 {
+        headers::name_host(&mut head.headers, &upstream.name);
+    }
     let body = RequestBody::new(body, state, upstream.first_byte);
     (Outgoing { head, switch, about, id: exchange.id() }, body)
 }
