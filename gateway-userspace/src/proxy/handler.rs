@@ -10,7 +10,7 @@ use super::{
     connection::ClientState,
     exchange::Exchange,
     forward::{self, Answer},
-    headers, http2, policed, problem, real_ip, redirect,
+    headers, http2, policed, problem, real_ip, redirect, strict,
     tunnel::Tunnel,
 };
 use crate::{
@@ -81,12 +81,12 @@ pub async fn forward(
 
 /// What hyper lets through and an intermediary must not: RFC 9112 section 3.2 and RFC 9110 section 9.3.6.
 fn check(head: &mut request::Parts, body: &Incoming, exchange: &Exchange) -> Result<(), Why> {
-    headers::check_host(head)?;
+    strict::check_host(head)?;
     if head.version == Version::HTTP_2 {
         http2::check(&head.headers, body.is_end_stream())?;
     }
-    headers::normalise_path(head)?;
-    headers::check_framing(head, &exchange.state.raw_head())?;
+    strict::normalise_path(head)?;
+    strict::check_framing(head, &exchange.state.raw_head())?;
     // RFC 9110 section 9.3.8: TRACE has no content.
     if head.method == Method::CONNECT || head.method == Method::TRACE && !body.is_end_stream() {
         return Err(Why::BadRequest);
@@ -138,7 +138,7 @@ pub fn prepare(
     headers::remove_listed(&mut head.headers);
     let about = headers::about(&state.client(), head.headers.get(header::HOST), snapshot);
     if head.version < Version::HTTP_11 {
-        headers::name_host(&mut head.headers, &upstream.name);
+        strict::name_host(&mut head.headers, &upstream.name);
     }
     let body = RequestBody::new(body, state, upstream.first_byte);
     (Outgoing { head, switch, about, id: exchange.id() }, body)
