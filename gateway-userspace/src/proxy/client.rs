@@ -14,6 +14,8 @@ pub struct Client {
     /// IPv4-mapped IPv6 taken as IPv4.
     pub addr: IpAddr,
     pub text: HeaderValue,
+    /// It speaks HTTP/2.
+    pub http2: bool,
     /// "http" or "https".
     pub scheme: &'static str,
     /// What upstreams are told of it, kept for the host it was made for.
@@ -43,6 +45,7 @@ impl Client {
             addr,
             text: HeaderValue::from_maybe_shared(bytes::Bytes::from(addr.to_string()))
                 .unwrap_or(HeaderValue::from_static("unknown")),
+            http2: manner.protocol == "h2",
             scheme: if manner.tls.is_some() { "https" } else { "http" },
             about: RefCell::default(),
             log_text: ConnectionText::new(listener, addr, peer, manner.protocol, manner.tls),

@@ -48,7 +48,8 @@ impl Copy {
             return Some(());
         }
         // A kept connection may be closed at any time, and nobody is hurt by a copy that comes twice.
-        let fresh = Box::pin(Link::open(&self.upstream, active.target(), self.worker.index));
+        let fresh =
+            Box::pin(Link::open(&self.upstream, active.target(), &self.worker.pool, self.worker.index));
         let mut connection = Box::new(fresh.await.ok()?);
         self.on(&mut connection, &active, body).await?;
         self.keep(connection);

@@ -8,16 +8,19 @@ use std::{
 use tokio::task::JoinHandle;
 
 use super::probe::{self, Answer, Probed};
-use crate::{config::model::Health, tls::Connector};
+use crate::{
+    config::model::{Health, UpstreamProtocol},
+    tls::Connector,
+};
 
 /// A target of an upstream or a service, as the checks see it.
 pub trait Checked {
     fn health(&self) -> &Health;
     /// Its address, and that as text.
     fn target(&self) -> (SocketAddr, &str);
-    /// How it is spoken to, if by TLS.
-    fn tls(&self) -> Option<&Connector> {
-        None
+    /// How it is spoken to: by TLS, and what.
+    fn way(&self) -> (Option<&Connector>, UpstreamProtocol) {
+        (None, UpstreamProtocol::Http1)
     }
     fn healthy(&self) -> bool;
     /// Keeps what a check found, for `status`.
@@ -93,7 +96,8 @@ impl Streak {
 async fn watch(target: Box<dyn Checked>) {
     let health = target.health();
     let (addr, name) = target.target();
-    let probed = Probed { addr, name, tls: target.tls() };
+    let (tls, protocol) = target.way();
+    let probed = Probed { addr, name, tls, protocol };
     let mut streak = Streak { healthy: target.healthy(), against: 0 };
     // What made it unhealthy may have been a moment before a reload.
     let mut refused = Refused((!streak.healthy).then(Instant::now));

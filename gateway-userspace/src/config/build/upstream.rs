@@ -9,7 +9,7 @@ use super::{
 };
 use crate::config::{
     error::{Problem, ProblemKind, Problems},
-    model::{Balance, Pool, Target, Upstream, UpstreamTimeout},
+    model::{Balance, Pool, Target, Upstream, UpstreamProtocol, UpstreamTimeout},
     node::{Fields, Node, Value},
     units::{Percent, Place},
 };
@@ -43,6 +43,7 @@ pub(super) fn upstream(name: &str, fields: &Fields, problems: &mut Problems) -> 
         eject: eject(name, fields, problems),
         breaker: breaker(name, fields, problems),
         tls: secure.then(|| tls::upstream(fields)),
+        protocol: protocol(name, fields, secure, problems),
     })
 }
 
@@ -55,6 +56,22 @@ pub(super) fn anonymous(
     let mut fields = Fields::empty(section, to.at.clone());
     fields.map.insert("to", to.clone());
     upstream("", &fields, problems)
+}
+
+fn protocol(name: &str, fields: &Fields, secure: bool, problems: &mut Problems) -> UpstreamProtocol {
+    match fields.or_default("protocol") {
+        "h2" => UpstreamProtocol::Http2,
+        "auto" => {
+            if !secure {
+                let message =
+                    format!("`upstream.{name}.protocol` = \"auto\" needs TLS, where targets choose by ALPN");
+                let problem = Problem::new(ProblemKind::Conflict, &fields.place("protocol"), message);
+                problems.push(problem.hint("write \"h1\" or \"h2\", or add `tls`".to_owned()));
+            }
+            UpstreamProtocol::Auto
+        }
+        _ => UpstreamProtocol::Http1,
+    }
 }
 
 /// Whether the targets are spoken to by TLS: all of them, or none.
