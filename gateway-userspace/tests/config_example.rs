@@ -8,8 +8,6 @@ use gateway::config::{self, ProblemKind};
 const NOT_YET: &str = r#"
 33:26 `listener.https.protocols = "h3"` is not supported yet
 34:22 `listener.https.tls.cert = "auto"` is not supported yet
-35:1 `listener.https.real_ip` is not supported yet
-41:1 `listener.partners.proxy_protocol` is not supported yet
 44:2 `acme` is not supported yet
 68:43 `upstream.items-v2.pool.max` is not supported yet
 68:55 `upstream.items-v2.pool.queue` is not supported yet

@@ -60,9 +60,12 @@ key = { env = "SPARE_KEY" }
 bind = ":443"
 tls = { cert = ["main", "spare"], min = "1.3", alpn = ["http/1.1", "h2"], client_ca = "ca.pem", client = "request" }
 hsts = { max_age = "365d", subdomains = true, preload = true }
+proxy_protocol = { from = ["192.0.2.0/24", "2001:db8::1"] }
+real_ip = { from = "10.0.0.0/8", header = "CF-Connecting-IP" }
 [listener.redirected]
 bind = ":8088"
 redirect = "https"
+real_ip = { from = ["::/0", "0.0.0.0/0"], header = "forwarded" }
 [listener.web]
 bind = ":80"
 protocols = ["h1"]
@@ -79,6 +82,7 @@ balance = "ip-hash"
 bounded_load = 1.25
 health = { path = "/healthz?full", every = "100ms", timeout = "50ms", rise = 1, fall = 2, expect = [200, 204] }
 retry = { on = ["connect"], tries = 5 }
+proxy_protocol = "v2"
 timeout = { connect = "250ms", first_byte = "1s", idle = "2s", total = "1h" }
 pool = { idle = 0, idle_for = "5s" }
 

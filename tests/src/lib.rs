@@ -22,6 +22,7 @@ pub mod metrics;
 pub mod net;
 pub mod nginx;
 pub mod packet;
+pub mod peers;
 pub mod ping;
 pub mod process;
 pub mod steady;

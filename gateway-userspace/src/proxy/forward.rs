@@ -91,7 +91,11 @@ impl Sent<'_> {
     /// One target: a kept connection first, a fresh one if that turns out to be closed or if there is none.
     pub async fn on_target(&mut self, target: &Arc<Target>) -> Attempt {
         let worker = &self.exchange.state.worker;
-        let mut connection = worker.pool.take(target);
+        // A connection that began with a client's address is nobody else's; and none that began without is good here.
+        let mut connection = match self.upstream.config.proxy_protocol {
+            None => worker.pool.take(target),
+            Some(_) => None,
+        };
         let mut again = 0;
         loop {
             let taken = connection.is_some();
@@ -190,7 +194,9 @@ async fn open(upstream: &Upstream, target: &Arc<Target>, exchange: &Exchange) ->
     let began = Instant::now();
     state.timer.start(Wait::Connect, began + upstream.config.timeout.connect);
     let worker = state.worker.index;
-    let made = state.timer.bound(Link::open(upstream, target, &state.worker.pool, worker)).await;
+    let header = upstream.config.proxy_protocol.map(|version| state.client().proxy_header(version));
+    let pool = &state.worker.pool;
+    let made = state.timer.bound(Link::open(upstream, target, header.as_deref(), pool, worker)).await;
     exchange.connected(began.elapsed());
     let shard = upstream.stats.shards.of(worker);
     match made {

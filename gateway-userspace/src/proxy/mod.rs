@@ -19,6 +19,7 @@ mod headers;
 mod http2;
 mod policed;
 mod problem;
+mod real_ip;
 mod redirect;
 mod reuse;
 mod shadow;

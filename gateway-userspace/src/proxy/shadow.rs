@@ -23,6 +23,8 @@ pub struct Copy {
     pub upstream: std::sync::Arc<Upstream>,
     pub request: Outgoing,
     pub client: std::net::IpAddr,
+    /// The PROXY header that its connection begins with.
+    pub header: Option<Vec<u8>>,
     pub place: Place,
 }
 
@@ -40,7 +42,10 @@ impl Copy {
     /// `None` when it came to nothing.
     async fn exchange(&self, body: Option<Bytes>) -> Option<()> {
         let active = self.upstream.pick(self.client, &mut Tried::default())?;
-        let kept = self.worker.pool.take(active.target());
+        let kept = match self.header {
+            None => self.worker.pool.take(active.target()),
+            Some(_) => None,
+        };
         if let Some(mut connection) = kept
             && self.on(&mut connection, &active, body.clone()).await.is_some()
         {
@@ -48,8 +53,14 @@ impl Copy {
             return Some(());
         }
         // A kept connection may be closed at any time, and nobody is hurt by a copy that comes twice.
-        let fresh =
-            Box::pin(Link::open(&self.upstream, active.target(), &self.worker.pool, self.worker.index));
+        let header = self.header.as_deref();
+        let fresh = Box::pin(Link::open(
+            &self.upstream,
+            active.target(),
+            header,
+            &self.worker.pool,
+            self.worker.index,
+        ));
         let mut connection = Box::new(fresh.await.ok()?);
         self.on(&mut connection, &active, body).await?;
         self.keep(connection);

@@ -44,6 +44,8 @@ pub struct Listener {
     pub name: Arc<str>,
     /// Nothing comes before HTTP/1.1.
     pub plain: bool,
+    /// Upstreams are told by the PROXY protocol where a client's connection leads to.
+    pub tells: bool,
     pub tls: Option<Arc<Acceptor>>,
     /// `Strict-Transport-Security` of every answer.
     pub hsts: Option<HeaderValue>,
@@ -85,10 +87,13 @@ impl Snapshot {
         old: Option<&Snapshot>,
         registry: &Registry,
     ) -> Snapshot {
+        let tells = config.upstreams.values().any(|upstream| upstream.proxy_protocol.is_some());
         let listeners: BTreeMap<String, Arc<Listener>> = config
             .listeners
             .iter()
-            .map(|(name, listener)| (name.clone(), Arc::new(Listener::new(name, listener, &tls, registry))))
+            .map(|(name, listener)| {
+                (name.clone(), Arc::new(Listener::new(name, listener, tells, &tls, registry)))
+            })
             .collect();
         let zone = config.gateway.zone.as_deref();
         let upstreams: BTreeMap<String, Arc<Upstream>> = config
@@ -137,11 +142,12 @@ fn pseudonym(name: &str) -> String {
 }
 
 impl Listener {
-    fn new(name: &str, config: &model::Listener, tls: &Tls, registry: &Registry) -> Self {
+    fn new(name: &str, config: &model::Listener, tells: bool, tls: &Tls, registry: &Registry) -> Self {
         let hsts = config.hsts.as_ref();
         Listener {
             name: name.into(),
-            plain: config.tls.is_none() && !config.http2,
+            plain: config.tls.is_none() && !config.http2 && config.proxy_protocol.is_none() && !tells,
+            tells,
             tls: tls.acceptors.get(name).cloned(),
             hsts: hsts.and_then(|hsts| HeaderValue::from_str(&hsts.value()).ok()),
             config: config.clone(),

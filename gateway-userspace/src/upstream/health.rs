@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 use super::probe::{self, Answer, Probed};
 use crate::{
     config::model::{Health, UpstreamProtocol},
+    proxy_protocol::{self, Version},
     tls::Connector,
 };
 
@@ -23,6 +24,8 @@ pub trait Checked {
         (None, UpstreamProtocol::Http1)
     }
     fn healthy(&self) -> bool;
+    /// What connections to it begin with.
+    fn proxy_protocol(&self) -> Option<Version>;
     /// Keeps what a check found, for `status`.
     fn found(&self, what: String);
     /// Enough checks in a row say that it is healthy, or why it is not.
@@ -96,8 +99,9 @@ impl Streak {
 async fn watch(target: Box<dyn Checked>) {
     let health = target.health();
     let (addr, name) = target.target();
+    let header = target.proxy_protocol().map(proxy_protocol::own);
     let (tls, protocol) = target.way();
-    let probed = Probed { addr, name, tls, protocol };
+    let probed = Probed { addr, name, header: header.as_deref(), tls, protocol };
     let mut streak = Streak { healthy: target.healthy(), against: 0 };
     // What made it unhealthy may have been a moment before a reload.
     let mut refused = Refused((!streak.healthy).then(Instant::now));

@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
-use tokio::net::TcpStream;
+use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use super::{
     Target, Upstream,
@@ -114,14 +114,19 @@ pub enum Raw {
     Tls(TlsStream),
 }
 
-/// Opens a connection and shakes hands. The caller bounds the time. Also: whether it is to speak HTTP/2.
+/// Opens a connection, sends the PROXY header if there is one, and shakes hands. The caller bounds the time. Also:
+/// whether it is to speak HTTP/2.
 pub async fn dial(
     addr: SocketAddr,
+    header: Option<&[u8]>,
     tls: Option<&Connector>,
     protocol: UpstreamProtocol,
 ) -> Result<(Raw, bool), ConnectError> {
-    let stream = TcpStream::connect(addr).await?;
+    let mut stream = TcpStream::connect(addr).await?;
     stream.set_nodelay(true)?;
+    if let Some(header) = header {
+        stream.write_all(header).await?;
+    }
     let Some(tls) = tls else { return Ok((Raw::Plain(stream), protocol == UpstreamProtocol::Http2)) };
     let stream = tls.connect(stream, addr, offer(protocol)).await.map_err(ConnectError::tls)?;
     let chosen = stream.get_ref().1.alpn_protocol() == Some(b"h2");
@@ -144,11 +149,13 @@ pub async fn multiplex(
 }
 
 impl Link {
-    /// Opens a connection to a target, or a stream on one, as its upstream says. The caller bounds the time. Counts
-    /// connections that were made or were not.
+    /// Opens a connection to a target, or a stream on one, as its upstream says. One that begins with a PROXY
+    /// header is its client's, and not to be kept for others. The caller bounds the time. Counts connections that were
+    /// made or were not.
     pub async fn open(
         upstream: &Upstream,
         target: &Arc<Target>,
+        header: Option<&[u8]>,
         pool: &Pool,
         worker: usize,
     ) -> Result<Link, ConnectError> {
@@ -162,18 +169,22 @@ impl Link {
         if shared {
             return pool.http2.connect(upstream, target, worker).await.map(stream);
         }
-        let made = dial(target.addr, tls, protocol).await;
+        let made = dial(target.addr, header, tls, protocol).await;
         let result = made.as_ref().err().map_or(Connect::Ok, ConnectError::result);
         upstream.stats.shards.of(worker).connect(result);
         let target = target.clone();
-        Ok(match made? {
+        let mut link = match made? {
             (Raw::Plain(stream), false) => Link::Plain(http1::Connection::new(stream, target, worker)),
             (Raw::Tls(stream), false) => Link::Tls(http1::Connection::new(stream, target, worker)),
             (raw, true) => {
                 let connection = multiplex(raw, target.clone(), worker).await?;
                 stream(pool.http2.add(&target, connection, upstream.config.pool.idle_for))
             }
-        })
+        };
+        if header.is_some() {
+            with_http1!(&mut link, on => on.keep_from_others());
+        }
+        Ok(link)
     }
 
     /// Whether it is a stream of a connection that had answered before, and so may have been closed meanwhile, as is

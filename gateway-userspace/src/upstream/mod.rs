@@ -43,6 +43,7 @@ use crate::{
         events,
         stats::{Registry, TargetStats, UpstreamStats},
     },
+    proxy_protocol::Version,
     tls::Connector,
 };
 
@@ -394,6 +395,10 @@ impl Checked for CheckedMember {
 
     fn healthy(&self) -> bool {
         self.shared().healthy()
+    }
+
+    fn proxy_protocol(&self) -> Option<Version> {
+        self.upstream.config.proxy_protocol
     }
 
     fn found(&self, what: String) {

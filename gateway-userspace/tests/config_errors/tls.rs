@@ -21,6 +21,7 @@ tls = { min = "1.1" }
 [upstream.d]
 to = ["10.0.0.1:80"]
 protocol = "auto"
+proxy_protocol = "v2"
 [route.a]
 to = "a"
 [route.b]
@@ -46,7 +47,9 @@ gateway.toml:12:47: `upstream.c.to`: expected a target such as "10.0.0.1:8080", 
 gateway.toml:13:15: `upstream.c.tls.min`: expected "1.2" or "1.3", found "1.1"
   hint: did you mean "1.2"?
 gateway.toml:16:12: `upstream.d.protocol` = "auto" needs TLS, where targets choose by ALPN
-  hint: write "h1" or "h2", or add `tls`"#,
+  hint: write "h1" or "h2", or add `tls`
+gateway.toml:17:18: `upstream.d.proxy_protocol` tells of one client, and HTTP/2 connections are shared by many
+  hint: drop it (upstreams get `Forwarded`), or write protocol = "h1""#,
     );
 }
 

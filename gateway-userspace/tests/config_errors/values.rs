@@ -18,7 +18,7 @@ bind = ":1"
 gateway.toml:3:1: unknown key `listener.web.timout`
   hint: did you mean `timeout`?
 gateway.toml:4:1: unknown key `listener.web.foo`
-  hint: known here: bind, max, timeout, protocols, tls, redirect, hsts
+  hint: known here: bind, max, timeout, protocols, tls, redirect, hsts, proxy_protocol, real_ip
 gateway.toml:7:2: unknown key `listeners`
   hint: did you mean `listener`?"#,
     );

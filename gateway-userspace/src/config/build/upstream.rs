@@ -7,11 +7,14 @@ use super::{
     health::health,
     tls,
 };
-use crate::config::{
-    error::{Problem, ProblemKind, Problems},
-    model::{Balance, Pool, Target, Upstream, UpstreamProtocol, UpstreamTimeout},
-    node::{Fields, Node, Value},
-    units::{Percent, Place},
+use crate::{
+    config::{
+        error::{Problem, ProblemKind, Problems},
+        model::{Balance, Pool, Target, Upstream, UpstreamProtocol, UpstreamTimeout},
+        node::{Fields, Node, Value},
+        units::{Percent, Place},
+    },
+    proxy_protocol::Version,
 };
 
 pub(super) fn upstream(name: &str, fields: &Fields, problems: &mut Problems) -> Option<Upstream> {
@@ -21,6 +24,7 @@ pub(super) fn upstream(name: &str, fields: &Fields, problems: &mut Problems) -> 
     let health = health(&format!("upstream.{name}"), fields, problems);
     let bounded_load = bounded_load(name, fields, balance, problems);
     let secure = secure(name, fields, problems);
+    shared_and_told(name, fields, problems);
     Some(Upstream {
         at: fields.at.clone(),
         targets: targets(fields.node("to")?, problems),
@@ -42,9 +46,18 @@ pub(super) fn upstream(name: &str, fields: &Fields, problems: &mut Problems) -> 
         panic: share_or_off(fields, "panic", &format!("upstream.{name}.panic"), problems),
         eject: eject(name, fields, problems),
         breaker: breaker(name, fields, problems),
+        proxy_protocol: proxy_version(fields),
         tls: secure.then(|| tls::upstream(fields)),
         protocol: protocol(name, fields, secure, problems),
     })
+}
+
+/// `proxy_protocol`, also of a service's targets.
+pub(super) fn proxy_version(fields: &Fields) -> Option<Version> {
+    match fields.get("proxy_protocol")? {
+        "v1" => Some(Version::V1),
+        _ => Some(Version::V2),
+    }
 }
 
 /// What a route's `to = ["ip:port", …]` makes: an upstream with every default.
@@ -71,6 +84,18 @@ fn protocol(name: &str, fields: &Fields, secure: bool, problems: &mut Problems) 
             UpstreamProtocol::Auto
         }
         _ => UpstreamProtocol::Http1,
+    }
+}
+
+/// A connection that begins with one client's address cannot be shared.
+fn shared_and_told(name: &str, fields: &Fields, problems: &mut Problems) {
+    if fields.node("proxy_protocol").is_some() && fields.or_default::<&str>("protocol") != "h1" {
+        let message = format!(
+            "`upstream.{name}.proxy_protocol` tells of one client, and HTTP/2 connections are shared by many"
+        );
+        let problem = Problem::new(ProblemKind::Conflict, &fields.place("proxy_protocol"), message);
+        problems
+            .push(problem.hint("drop it (upstreams get `Forwarded`), or write protocol = \"h1\"".to_owned()));
     }
 }
 

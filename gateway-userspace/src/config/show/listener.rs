@@ -41,6 +41,17 @@ pub(super) fn listener(listener: &Listener) -> Value {
                 })
             }),
         ),
+        (
+            "proxy_protocol",
+            listener.proxy_protocol.as_ref().map(|proxy| json!({ "from": proxy.from.listed() })),
+        ),
+        (
+            "real_ip",
+            listener
+                .real_ip
+                .as_ref()
+                .map(|real| json!({ "from": real.from.listed(), "header": real.header.word() })),
+        ),
     ])
 }
 

@@ -91,8 +91,18 @@ pub(super) static UPSTREAM: Section = Section {
         .default("\"off\""),
         Key::new("eject", Kind::Table(&EJECT), "Take targets out by the errors of requests. Left out: none."),
         Key::new("breaker", Kind::Table(&BREAKER), "Stop asking when most requests fail. Left out: never."),
+        Key::new(
+            "proxy_protocol",
+            PROXY_VERSION,
+            "Tell targets the client's address by the PROXY protocol, before anything else on a connection. It belongs to that \
+             client then: none is kept for later requests. Left out: not told.",
+        ),
     ],
 };
+
+/// Also of a service.
+pub(super) const PROXY_VERSION: Kind =
+    Kind::Choice { now: &[("v1", "a line of text"), ("v2", "binary")], later: &[] };
 
 pub(super) const TARGET_OR_TABLE: Kind = Kind::Either(&[Kind::Text(&TARGET), Kind::Table(&TARGET_TABLE)]);
 

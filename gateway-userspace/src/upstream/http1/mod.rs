@@ -108,6 +108,8 @@ pub struct Connection<S> {
     /// Some of the answer's head came.
     received: bool,
     keep_alive: bool,
+    /// It began with a client's address.
+    for_one_client: bool,
     write_failed: bool,
     interim: u8,
     /// How much to read next.
@@ -147,11 +149,17 @@ impl<S: Wire> Connection<S> {
             asked: Method::GET,
             received: false,
             keep_alive: true,
+            for_one_client: false,
             write_failed: false,
             interim: 0,
             read: READ,
             gauge: Gauge::new(target, worker),
         }
+    }
+
+    /// It began with a client's address.
+    pub fn keep_from_others(&mut self) {
+        self.for_one_client = true;
     }
 
     /// Moves it between the gauges of idle and busy connections.
@@ -304,7 +312,7 @@ impl<S: Wire> Connection<S> {
         let whole = self.decoder.done() && self.sending.done() && self.input.is_empty();
         self.input = Bytes::new();
         self.read = READ;
-        whole && self.keep_alive && !self.write_failed
+        whole && self.keep_alive && !self.write_failed && !self.for_one_client
     }
 
     /// Whether a kept connection is still open.

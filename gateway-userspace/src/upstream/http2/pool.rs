@@ -122,7 +122,7 @@ impl Pool {
         let stats = upstream.stats.clone();
         tokio::task::spawn_local(async move {
             let making = async {
-                let (raw, _) = link::dial(target.addr, tls.as_deref(), UpstreamProtocol::Http2).await?;
+                let (raw, _) = link::dial(target.addr, None, tls.as_deref(), UpstreamProtocol::Http2).await?;
                 multiplex(raw, target.clone(), worker).await
             };
             let made = tokio::time::timeout(limit, making).await.unwrap_or(Err(ConnectError::Timeout));

@@ -28,6 +28,8 @@ pub struct Probed<'a> {
     pub addr: SocketAddr,
     /// The address as text.
     pub name: &'a str,
+    /// The PROXY header that says that nobody else is asking.
+    pub header: Option<&'a [u8]>,
     /// `None`: in clear.
     pub tls: Option<&'a Connector>,
     pub protocol: UpstreamProtocol,
@@ -66,7 +68,7 @@ pub async fn check(target: &Probed<'_>, health: &Health) -> Result<Answer, Strin
 
 /// Also: whether it is to speak HTTP/2.
 async fn connect(target: &Probed<'_>) -> Result<(Raw, bool), String> {
-    dial(target.addr, target.tls, target.protocol).await.map_err(|error| match error {
+    dial(target.addr, target.header, target.tls, target.protocol).await.map_err(|error| match error {
         ConnectError::Refused(error) => format!("cannot connect: {error}"),
         error => error.to_string(),
     })
@@ -123,7 +125,7 @@ mod tests {
     use super::*;
 
     fn at(addr: SocketAddr) -> Probed<'static> {
-        Probed { addr, name: "", tls: None, protocol: UpstreamProtocol::Http1 }
+        Probed { addr, name: "", header: None, tls: None, protocol: UpstreamProtocol::Http1 }
     }
 
     fn udp(send: &[u8], answer: bool) -> Health {
