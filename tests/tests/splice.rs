@@ -138,9 +138,13 @@ fn an_idle_connection_is_closed_and_there_are_so_many_at_most() -> Result<()> {
     assert!(three.get("/").is_err(), "a third one is taken");
     assert_eq!(one.until_closed()?, 0);
     assert_eq!(line(&gateway, "the idle one", |_| true)?["why"], "idle_timeout");
-    eventually("there is room again", || Ok(http::get(net.client(1), at(), "/").is_ok_and(|answer| answer.status == 200)))?;
+    eventually("there is room again", || {
+        Ok(http::get(net.client(1), at(), "/").is_ok_and(|answer| answer.status == 200))
+    })?;
     let metrics = gateway.metrics()?;
-    assert!(metrics.sum("connections_total", &[("listener", "service/db"), ("protocol", "over_limit")]) >= 1.0);
+    assert!(
+        metrics.sum("connections_total", &[("listener", "service/db"), ("protocol", "over_limit")]) >= 1.0
+    );
     Ok(())
 }
 
@@ -242,7 +246,9 @@ fn a_reload_closes_nothing_and_a_stop_waits() -> Result<()> {
     assert_eq!(http::get(net.client(1), at(), "/")?.backend(), "b2");
     assert_eq!(client.get("/")?.backend(), "b1", "it was not cut");
     // Gone from the config: nobody new comes in.
-    gateway.write("[kernel]\nmode = \"off\"\n[listener.a]\nbind = \":1\"\n[route.a]\nto = [\"127.0.0.1:1\"]\n")?;
+    gateway.write(
+        "[kernel]\nmode = \"off\"\n[listener.a]\nbind = \":1\"\n[route.a]\nto = [\"127.0.0.1:1\"]\n",
+    )?;
     gateway.cli(&["reload"])?.ok()?;
     eventually("the port is closed", || Ok(net.client(1).connect(at(), None).is_err()))?;
     assert_eq!(client.get("/")?.backend(), "b1", "it was not cut");
@@ -371,7 +377,11 @@ fn the_client_s_address_comes_in_and_goes_out_by_the_proxy_protocol() -> Result<
     lab_test!();
     let rig = named(|net| {
         let own = net.client(1).v4();
-        by_name(net, 444, &format!("proxy_protocol = {{ from = \"{own}\", send = \"v2\" }}\ntimeout.header = \"500ms\""))
+        by_name(
+            net,
+            444,
+            &format!("proxy_protocol = {{ from = \"{own}\", send = \"v2\" }}\ntimeout.header = \"500ms\""),
+        )
     })?;
     let own = rig.net.client(1).v4();
     let answer = rig.curl("a.test", &["--haproxy-protocol"])?;
@@ -413,13 +423,12 @@ fn tls_can_end_at_the_gateway() -> Result<()> {
     gateway.run()?;
     let body: Vec<u8> = (0..3_000_000u32).map(|n| (n % 251) as u8).collect();
     std::fs::write(gateway.file("body"), &body)?;
-    let (ca, data) = (gateway.file("ca.pem").display().to_string(), gateway.file("body").display().to_string());
+    let (ca, data) =
+        (gateway.file("ca.pem").display().to_string(), gateway.file("body").display().to_string());
     let (resolve, url) = (format!("shop.test:{PORT}:{VIP4}"), format!("https://shop.test:{PORT}/echo-body"));
     let data = format!("@{data}");
-    let answer = Curl::run(
-        net.client(1),
-        &["--cacert", &ca, "--resolve", &resolve, &url, "--data-binary", &data],
-    )?;
+    let answer =
+        Curl::run(net.client(1), &["--cacert", &ca, "--resolve", &resolve, &url, "--data-binary", &data])?;
     assert_eq!((answer.code, answer.version.as_str()), (0, "1.1"), "{answer:?}");
     assert!(answer.body == body, "{} bytes came back", answer.body.len());
     let seen = line(&gateway, "the connection", |_| true)?;

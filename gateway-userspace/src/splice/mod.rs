@@ -29,7 +29,7 @@ use crate::{
     proxy_protocol::{self, Says},
     service::{Service, Spliced},
     tls::Acceptor,
-    upstream::link::dial,
+    upstream::link::connect,
 };
 
 pub use passage::admit;
@@ -208,7 +208,7 @@ async fn connected(splice: &Spliced, passage: &mut Passage) -> Result<TcpStream,
         let Some(active) = group.pick(passage.source(), &mut tried) else { break };
         let (began, addr) = (Instant::now(), active.target().addr);
         passage.try_target(active);
-        let result = timeout(limit, dial(addr, header.as_deref())).await;
+        let result = timeout(limit, connect(addr, header.as_deref())).await;
         passage.connecting_took(began.elapsed());
         failed = match result {
             Ok(Ok(stream)) => {

@@ -162,6 +162,8 @@ gateway.toml:11:11: `service.b.forward` is of the kernel's path
   hint: drop it, or path = "splice"
 gateway.toml:12:16: `service.b.tls.cert`: there is no certificate "main"
   hint: add [cert.main] with chain and key
+gateway.toml:15:8: `service.c.path`: UDP goes through the kernel only
+  hint: drop it
 gateway.toml:18:1: `service.c.proxy_protocol` is of TCP
   hint: drop it, or protocol = "udp"
 gateway.toml:22:9: `service.d.sni`: expected a host name such as "*.example.com", found "192.0.2.1"

@@ -90,6 +90,7 @@ pub(super) fn keys(
             conflict(key, " is of the kernel's path", "drop it, or path = \"splice\"");
         }
         if protocol == L4Protocol::Udp {
+            conflict("path", ": UDP goes through the kernel only", "drop it");
             for key in there(&STREAM_ONLY) {
                 conflict(key, " is of TCP", "drop it, or protocol = \"udp\"");
             }
