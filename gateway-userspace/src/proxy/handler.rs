@@ -30,6 +30,7 @@ pub async fn handle(
     let snapshot = state.worker.snapshot();
     let (mut head, body) = request.into_parts();
     state.body_unread.set(!body.is_end_stream());
+    state.last_request.set(headers::closes(&head));
     let exchange = Exchange::begin(state, Some(&head));
     if let Err(why) = check(&mut head, &body, &exchange) {
         return Ok(problem::response(exchange, why));
