@@ -16,7 +16,7 @@ pub use route::{
 pub use super::balancing::{Breaker, Eject, HashOn, Retry, RetryOn, StickyCookie};
 use super::units::{Place, Prefix, Rate};
 
-pub use tls::{Alpn, Cert, ClientAuth, Hsts, Secret, Tls, TlsVersion};
+pub use tls::{Acme, AcmeChallenge, Alpn, Cert, ClientAuth, Hsts, Secret, Tls, TlsVersion};
 
 /// The whole config.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,6 +25,7 @@ pub struct Config {
     pub kernel: Kernel,
     pub listeners: BTreeMap<String, Listener>,
     pub certs: BTreeMap<String, Cert>,
+    pub acme: Option<Acme>,
     pub upstreams: BTreeMap<String, Upstream>,
     pub routes: BTreeMap<String, Route>,
     pub services: BTreeMap<String, Service>,

@@ -23,6 +23,7 @@ use super::{
 use crate::{
     observe::stats::{Handshake, TlsVersion},
     runtime::Listener,
+    tls::acme,
 };
 
 /// Between two looks at a preface that comes byte by byte.
@@ -35,7 +36,12 @@ pub async fn serve(stream: TcpStream, peer: SocketAddr, listener: Arc<Listener>,
         Some(acceptor) => {
             let handshake = handshake(stream, TlsAcceptor::from(acceptor.config.clone()), &open).await;
             let Some((stream, version)) = handshake else { return };
-            let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+            let spoken = stream.get_ref().1.alpn_protocol();
+            // An ACME authority has seen what it wanted to see: the certificate (RFC 8737 section 3).
+            if spoken == Some(acme::ALPN) {
+                return;
+            }
+            let http2 = spoken == Some(b"h2");
             go_on(stream, open, peer, http2, Some(version.name())).await;
         }
         None => {

@@ -35,6 +35,11 @@ pub async fn handle(
     if let Err(why) = check(&mut head, &body, &exchange) {
         return Ok(problem::response(exchange, why));
     }
+    if let Some(challenges) = &exchange.state.listener.challenges
+        && let Some(proof) = challenges.at(head.uri.path())
+    {
+        return Ok(redirect::prove(exchange, &proof));
+    }
     if let Some(port) = exchange.state.listener.config.redirect {
         return Ok(redirect::to_https(exchange, &head, port));
     }

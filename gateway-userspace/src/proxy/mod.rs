@@ -20,7 +20,7 @@ mod http2;
 mod policed;
 mod problem;
 mod redirect;
-mod reuse;
+pub mod reuse;
 mod shadow;
 mod timer;
 mod transport;

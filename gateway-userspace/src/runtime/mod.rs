@@ -12,12 +12,12 @@ use std::{
 use http::HeaderValue;
 
 use crate::{
-    config::model::{self, Config, Destination},
+    config::model::{self, AcmeChallenge, Config, Destination},
     observe::stats::{ListenerStats, NO_ROUTE, Registry, RouteStats},
     policy::Policies,
     route::{Router, Takes},
     service::Services,
-    tls::{Acceptor, Tls},
+    tls::{Acceptor, Tls, acme::Challenges},
     upstream::Upstream,
 };
 
@@ -43,6 +43,8 @@ pub struct Listener {
     /// Nothing comes before HTTP/1.1.
     pub plain: bool,
     pub tls: Option<Arc<Acceptor>>,
+    /// Where an ACME authority looks for answers (http-01).
+    pub challenges: Option<Arc<Challenges>>,
     /// `Strict-Transport-Security` of every answer.
     pub hsts: Option<HeaderValue>,
     pub config: model::Listener,
@@ -83,10 +85,13 @@ impl Snapshot {
         old: Option<&Snapshot>,
         registry: &Registry,
     ) -> Snapshot {
+        let http01 = config.acme.as_ref().is_some_and(|acme| acme.challenge == AcmeChallenge::Http01);
         let listeners: BTreeMap<String, Arc<Listener>> = config
             .listeners
             .iter()
-            .map(|(name, listener)| (name.clone(), Arc::new(Listener::new(name, listener, &tls, registry))))
+            .map(|(name, listener)| {
+                (name.clone(), Arc::new(Listener::new(name, listener, &tls, http01, registry)))
+            })
             .collect();
         let zone = config.gateway.zone.as_deref();
         let upstreams: BTreeMap<String, Arc<Upstream>> = config
@@ -131,12 +136,13 @@ fn pseudonym(name: &str) -> String {
 }
 
 impl Listener {
-    fn new(name: &str, config: &model::Listener, tls: &Tls, registry: &Registry) -> Self {
+    fn new(name: &str, config: &model::Listener, tls: &Tls, http01: bool, registry: &Registry) -> Self {
         let hsts = config.hsts.as_ref();
         Listener {
             name: name.into(),
             plain: config.tls.is_none() && !config.http2,
             tls: tls.acceptors.get(name).cloned(),
+            challenges: (http01 && config.tls.is_none()).then(|| tls.challenges.clone()),
             hsts: hsts.and_then(|hsts| HeaderValue::from_str(&hsts.value()).ok()),
             config: config.clone(),
             stats: registry.listener(name),
