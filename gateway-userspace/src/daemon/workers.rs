@@ -192,7 +192,7 @@ async fn upkeep(worker: Rc<Worker>) {
 /// Accepts until told to stop; then takes what has already been established, so that nobody is turned away by it.
 async fn accept(name: String, socket: TcpListener, worker: Rc<Worker>, stop: Rc<tokio::sync::Notify>) {
     let complained = Cell::new(false);
-    let (plain, other) = (Reuse::new(), Reuse::new());
+    let (plain, other) = (Reuse::default(), Reuse::default());
     let take = |stream, peer| {
         let Some(listener) = admitted(&name, &stream, &worker) else { return };
         let worker = worker.clone();

@@ -22,14 +22,15 @@ use crate::{
     },
     upstream::{
         Target, Upstream,
-        http1::{Connection, Failed, Head, Outgoing, connect},
+        http1::{Failed, Head, Outgoing},
+        link::{ConnectError, Link},
     },
 };
 
 /// An answer's head, and the connection that its body comes on.
 pub struct Answer {
     pub head: Head,
-    pub connection: Box<Connection>,
+    pub connection: Box<Link>,
 }
 
 /// What one target made of the request.
@@ -86,7 +87,11 @@ impl Sent<'_> {
     /// One target: a kept connection first, a fresh one if that turns out to be closed or if there is none.
     pub async fn on_target(&mut self, target: &Arc<Target>) -> Attempt {
         let worker = &self.exchange.state.worker;
-        let mut connection = worker.pool.take(target);
+        // A connection that began with a client's address is nobody else's; and none that began without is good here.
+        let mut connection = match self.upstream.config.proxy_protocol {
+            None => worker.pool.take(target),
+            Some(_) => None,
+        };
         loop {
             let kept = connection.is_some();
             let on = match connection.take() {
@@ -107,7 +112,7 @@ impl Sent<'_> {
         }
     }
 
-    async fn on_connection(&mut self, mut connection: Box<Connection>, kept: bool) -> Outcome {
+    async fn on_connection(&mut self, mut connection: Box<Link>, kept: bool) -> Outcome {
         let state = &*self.exchange.state;
         let now = Instant::now();
         self.exchange.sent(now);
@@ -142,7 +147,7 @@ impl Sent<'_> {
         }
     }
 
-    fn not_answered(&mut self, connection: &mut Connection, failed: &Failed, repeatable: bool) -> Outcome {
+    fn not_answered(&mut self, connection: &mut Link, failed: &Failed, repeatable: bool) -> Outcome {
         if let Some(why) = self.exchange.state.take_cut() {
             return Outcome::Failed(why);
         }
@@ -159,6 +164,7 @@ impl Sent<'_> {
             }
             Failed::Closed { received: true } | Failed::Cut => Outcome::Failed(Why::UpstreamReset),
             Failed::Malformed => Outcome::Failed(Why::UpstreamBadResponse),
+            Failed::Tls => Outcome::Failed(Why::UpstreamTls),
         }
     }
 }
@@ -171,20 +177,13 @@ enum Outcome {
 }
 
 /// Opens a connection, within `timeout.connect`.
-async fn open(
-    upstream: &Upstream,
-    target: &Arc<Target>,
-    exchange: &Exchange,
-) -> Result<Box<Connection>, Attempt> {
+async fn open(upstream: &Upstream, target: &Arc<Target>, exchange: &Exchange) -> Result<Box<Link>, Attempt> {
     let state = &*exchange.state;
     let began = Instant::now();
     state.timer.start(Wait::Connect, began + upstream.config.timeout.connect);
     let worker = state.worker.index;
-    let made = state.timer.bound(async {
-        let stream = connect(target.addr).await?;
-        std::io::Result::Ok(Connection::new(stream, target.clone(), worker))
-    });
-    let made = made.await;
+    let header = upstream.config.proxy_protocol.map(|version| state.client().proxy_header(version));
+    let made = state.timer.bound(Link::open(upstream, target, header.as_deref(), worker)).await;
     exchange.connected(began.elapsed());
     let shard = upstream.stats.shards.of(worker);
     match made {
@@ -193,9 +192,13 @@ async fn open(
             Ok(Box::new(connection))
         }
         Ok(Err(error)) => {
-            shard.connect(Connect::Refused);
+            let (result, why) = match error {
+                ConnectError::Refused(_) => (Connect::Refused, Why::UpstreamConnectRefused),
+                ConnectError::Tls(_) => (Connect::Tls, Why::UpstreamTls),
+            };
+            shard.connect(result);
             tracing::debug!(upstream = %upstream.name, target = %target.name, %error, "cannot connect");
-            Err(Attempt::NotConnected(Why::UpstreamConnectRefused))
+            Err(Attempt::NotConnected(why))
         }
         Err(Expired::Total) => Err(Attempt::Failed(Why::UpstreamTotalTimeout)),
         Err(Expired::Wait(_)) => {

@@ -10,7 +10,7 @@ use super::{
     connection::ClientState,
     exchange::Exchange,
     forward::{self, Answer},
-    headers, http2, policed, problem, redirect,
+    headers, http2, policed, problem, real_ip, redirect,
     tunnel::Tunnel,
 };
 use crate::{
@@ -31,6 +31,9 @@ pub async fn handle(
     let (mut head, body) = request.into_parts();
     state.body_unread.set(!body.is_end_stream());
     state.last_request.set(headers::closes(&head));
+    if let Some(real_ip) = &state.listener.config.real_ip {
+        real_ip::apply(&state, real_ip, &mut head.headers);
+    }
     let exchange = Exchange::begin(state, Some(&head));
     if let Err(why) = check(&mut head, &body, &exchange) {
         return Ok(problem::response(exchange, why));

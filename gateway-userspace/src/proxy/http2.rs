@@ -73,7 +73,7 @@ pub async fn serve<S: Transport>(stream: S, open: Open) {
         taken_back: Cell::new(0),
     });
     let streams = Streams(shared.clone());
-    let boxes = Reuse::new();
+    let boxes = Reuse::default();
     let free = boxes.clone();
     let service = service_fn(move |request| {
         let state = Rc::new(ClientState::for_stream(&streams.0.connection));

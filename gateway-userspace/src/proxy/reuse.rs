@@ -31,11 +31,13 @@ impl<F> Clone for Reuse<F> {
     }
 }
 
-impl<F: Future> Reuse<F> {
-    pub fn new() -> Self {
+impl<F> Default for Reuse<F> {
+    fn default() -> Self {
         Reuse(Rc::default())
     }
+}
 
+impl<F: Future> Reuse<F> {
     /// Gives free boxes back, but for so many.
     pub fn keep(&self, most: usize) {
         self.0.borrow_mut().truncate(most);
@@ -80,7 +82,7 @@ mod tests {
 
     #[test]
     fn the_box_is_used_again_and_an_unfinished_future_is_dropped() {
-        let reuse = Reuse::new();
+        let reuse = Reuse::default();
         let alive = Rc::new(());
         let of = |alive: Rc<()>| async move {
             let n = Rc::strong_count(&alive);

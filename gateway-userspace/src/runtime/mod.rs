@@ -42,6 +42,8 @@ pub struct Listener {
     pub name: Arc<str>,
     /// Nothing comes before HTTP/1.1.
     pub plain: bool,
+    /// Upstreams are told by the PROXY protocol where a client's connection leads to.
+    pub tells: bool,
     pub tls: Option<Arc<Acceptor>>,
     /// Where an ACME authority looks for answers (http-01).
     pub challenges: Option<Arc<Challenges>>,
@@ -86,11 +88,12 @@ impl Snapshot {
         registry: &Registry,
     ) -> Snapshot {
         let http01 = config.acme.as_ref().is_some_and(|acme| acme.challenge == AcmeChallenge::Http01);
+        let tells = config.upstreams.values().any(|upstream| upstream.proxy_protocol.is_some());
         let listeners: BTreeMap<String, Arc<Listener>> = config
             .listeners
             .iter()
             .map(|(name, listener)| {
-                (name.clone(), Arc::new(Listener::new(name, listener, &tls, http01, registry)))
+                (name.clone(), Arc::new(Listener::new(name, listener, (tells, http01), &tls, registry)))
             })
             .collect();
         let zone = config.gateway.zone.as_deref();
@@ -98,8 +101,9 @@ impl Snapshot {
             .upstreams
             .iter()
             .map(|(name, upstream)| {
+                let connector = tls.connectors.get(name).cloned();
                 let old = old.and_then(|old| old.upstreams.get(name)).map(|old| &**old);
-                (name.clone(), Arc::new(Upstream::new(name, upstream, zone, old, registry)))
+                (name.clone(), Arc::new(Upstream::new(name, upstream, zone, connector, old, registry)))
             })
             .collect();
         let routes: Vec<(&model::Route, Arc<Route>)> = config
@@ -136,11 +140,19 @@ fn pseudonym(name: &str) -> String {
 }
 
 impl Listener {
-    fn new(name: &str, config: &model::Listener, tls: &Tls, http01: bool, registry: &Registry) -> Self {
+    /// `tells`, `http01`: whether any listener needs to know for the PROXY protocol and for ACME.
+    fn new(
+        name: &str,
+        config: &model::Listener,
+        (tells, http01): (bool, bool),
+        tls: &Tls,
+        registry: &Registry,
+    ) -> Self {
         let hsts = config.hsts.as_ref();
         Listener {
             name: name.into(),
-            plain: config.tls.is_none() && !config.http2,
+            plain: config.tls.is_none() && !config.http2 && config.proxy_protocol.is_none() && !tells,
+            tells,
             tls: tls.acceptors.get(name).cloned(),
             challenges: (http01 && config.tls.is_none()).then(|| tls.challenges.clone()),
             hsts: hsts.and_then(|hsts| HeaderValue::from_str(&hsts.value()).ok()),

@@ -8,20 +8,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Target, http1::Connection};
+use super::{Target, link::Link};
 
 /// Indexed by the targets' slots. Targets come with configs, so it stays small.
 #[derive(Default)]
 pub struct Pool(RefCell<Vec<Vec<Kept>>>);
 
 struct Kept {
-    connection: Box<Connection>,
+    connection: Box<Link>,
     until: Instant,
 }
 
 impl Pool {
     /// An open connection to `target`, the youngest first.
-    pub fn take(&self, target: &Arc<Target>) -> Option<Box<Connection>> {
+    pub fn take(&self, target: &Arc<Target>) -> Option<Box<Link>> {
         let mut targets = self.0.borrow_mut();
         let kept = targets.get_mut(target.slot)?;
         while let Some(mut last) = kept.pop() {
@@ -34,7 +34,7 @@ impl Pool {
     }
 
     /// Keeps a connection for `idle_for`, unless `max` are kept already.
-    pub fn put(&self, connection: Box<Connection>, max: usize, idle_for: Duration, now: Instant) {
+    pub fn put(&self, connection: Box<Link>, max: usize, idle_for: Duration, now: Instant) {
         let mut targets = self.0.borrow_mut();
         let slot = connection.target().slot;
         if targets.len() <= slot {

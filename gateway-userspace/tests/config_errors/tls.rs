@@ -3,6 +3,46 @@
 use super::says;
 
 #[test]
+fn upstreams_name_certificates_that_are_there_and_speak_tls_to_all_targets_or_none() {
+    says(
+        r#"[listener.web]
+bind = ":80"
+[cert.own]
+chain = "a.pem"
+key = { file = "a.key" }
+[upstream.a]
+to = ["https://10.0.0.1", "10.0.0.2:80"]
+[upstream.b]
+to = ["10.0.0.1:443"]
+tls = { cert = "owm", sni = "a b", ca = "ca.pem", verify = false }
+[upstream.c]
+to = ["10.0.0.1:443", "https://10.0.0.2:444", "h2c://10.0.0.3:1"]
+tls = { min = "1.1" }
+[route.a]
+to = "a"
+[route.b]
+path = "/b"
+to = "b"
+[route.c]
+path = "/c"
+to = "c"
+"#,
+        r#"
+gateway.toml:7:27: `upstream.a.to`: some targets have https:// and this one has not
+  hint: write https:// before each, or make two upstreams
+gateway.toml:10:16: `upstream.b.tls.cert`: there is no certificate "owm"
+  hint: did you mean "own"?
+gateway.toml:10:29: `upstream.b.tls.sni`: expected a host name such as "carts.internal", found "a b"
+gateway.toml:10:41: `upstream.b.tls`: with verify = false nothing is checked against `ca`
+  hint: drop one of them
+gateway.toml:12:47: `upstream.c.to`: expected a target such as "10.0.0.1:8080", found "h2c://10.0.0.3:1"
+  hint: write "10.0.0.1:8080", and protocol = "h2" beside it
+gateway.toml:13:15: `upstream.c.tls.min`: expected "1.2" or "1.3", found "1.1"
+  hint: did you mean "1.2"?"#,
+    );
+}
+
+#[test]
 fn certificates_are_named_and_have_one_key() {
     says(
         r#"[listener.web]
@@ -40,5 +80,56 @@ gateway.toml:10:1: `cert.mein.key` must have exactly one of `file`, `env` and `c
 gateway.toml:13:7: `cert.inline.key`: expected a table { file, env, credential }, found "-----BEGIN"
 gateway.toml:16:15: `cert.variable.key.env`: expected an environment variable such as "TLS_KEY", found "-----BEGIN"
   hint: never the secret itself: the config is shown to whoever asks"#,
+    );
+}
+
+#[test]
+fn certificates_by_acme_need_an_authority_names_and_a_place_for_the_challenge() {
+    says(
+        r#"[listener.web]
+bind = ":443"
+tls = { cert = "auto" }
+[route.all]
+host = "a.example.com"
+to = ["127.0.0.1:3000"]
+"#,
+        r#"
+gateway.toml:1:11: `listener.web.tls.cert` is "auto", but there is no [acme]
+  hint: add [acme] with email = "…", or name a [cert.NAME]"#,
+    );
+    says(
+        r#"[acme]
+email = "nobody"
+directory = "http://ca.example.com/"
+challenge = "dns-01"
+[listener.web]
+bind = ":443"
+tls = { cert = "auto" }
+[route.all]
+host = "a.example.com"
+to = ["127.0.0.1:3000"]
+"#,
+        r#"
+gateway.toml:2:9: `acme.email`: expected an e-mail address such as "ops@example.com", found "nobody"
+gateway.toml:3:13: `acme.directory`: expected a URL that begins with https://, found "http://ca.example.com/"
+  hint: ACME is spoken over TLS only (RFC 8555 section 6.1)
+gateway.toml:4:13: `acme.challenge = "dns-01"` is not supported yet"#,
+    );
+    says(
+        r#"[acme]
+challenge = "http-01"
+[listener.web]
+bind = ":443"
+tls = { cert = ["auto", "auto"] }
+[route.all]
+host = ["*.example.com", "localhost"]
+to = ["127.0.0.1:3000"]
+"#,
+        r#"
+gateway.toml:1:2: `acme.challenge` "http-01" needs a listener without tls
+  hint: add [listener.http] with bind = ":80" and redirect = "https"
+gateway.toml:3:11: `listener.web.tls.cert` is "auto", but no route has a host name
+  hint: give routes a `host`, or list names in acme.names
+gateway.toml:5:25: cert "auto" is there twice, first at gateway.toml:5:17"#,
     );
 }

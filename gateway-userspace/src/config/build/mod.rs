@@ -37,6 +37,7 @@ pub(crate) fn config(root: &Fields, mut files: Vec<PathBuf>, problems: &mut Prob
         .iter()
         .filter_map(|(name, fields)| Some((name.clone(), upstream::upstream(name, fields, problems)?)))
         .collect();
+    tls::upstreams(&declared, root, problems);
     let routes = route::routes(root, &declared, &mut upstreams, problems);
     let acme = acme::acme(root);
     acme::issue(acme.as_ref(), root, &routes, &mut listeners, &mut certs, problems);
