@@ -6,7 +6,7 @@ use gateway::config::{
     self,
     model::{
         Balance, Bind, Config, Forward, HealthCheck, HostPattern, KernelMode, L4Balance, L4Protocol,
-        LimitMode, LogTarget, Secret, ServiceLimit, Steer, TlsVersion,
+        LimitMode, LogTarget, Secret, ServiceLimit, Steer, TlsVersion, UpstreamProtocol,
     },
     units::Place,
 };
@@ -89,8 +89,10 @@ pool = { idle = 0, idle_for = "5s" }
 [upstream.secure]
 to = ["https://10.0.0.1", { addr = "https://localhost:8443", weight = 2 }]
 tls = { sni = "App.internal", cert = "main", verify = false, min = "1.3" }
+protocol = "auto"
 [upstream.carts]
 to = "10.0.0.9:80"
+protocol = "h2"
 tls.ca = "ca.pem"
 balance = "least-conn"
 health.tcp = true
@@ -251,6 +253,9 @@ fn every_key_is_read() {
     let tls = config.upstreams["secure"].tls.as_ref().expect("written");
     assert_eq!((tls.sni.as_deref(), tls.cert.as_deref()), (Some("app.internal"), Some("main")));
     assert_eq!((tls.verify, tls.min, tls.ca.is_some()), (false, TlsVersion::V13, false));
+    let protocol = |name: &str| config.upstreams[name].protocol;
+    assert_eq!((protocol("secure"), protocol("carts")), (UpstreamProtocol::Auto, UpstreamProtocol::Http2));
+    assert_eq!(protocol("items"), UpstreamProtocol::Http1);
     assert!(config.upstreams["carts"].tls.as_ref().is_some_and(|tls| tls.verify && tls.ca.is_some()));
     let items = &config.upstreams["items"];
     assert_eq!(items.targets.iter().map(|target| target.weight).collect::<Vec<_>>(), [3, 1, 1]);

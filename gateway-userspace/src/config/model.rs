@@ -285,6 +285,29 @@ pub struct Upstream {
     pub proxy_protocol: Option<Version>,
     /// `None`: in clear.
     pub tls: Option<UpstreamTls>,
+    /// `Auto` only with `tls`.
+    pub protocol: UpstreamProtocol,
+}
+
+/// What targets speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum UpstreamProtocol {
+    Http1,
+    /// By ALPN over TLS, by prior knowledge in clear.
+    Http2,
+    /// Whatever the target chooses by ALPN.
+    Auto,
+}
+
+impl UpstreamProtocol {
+    /// As the config writes it.
+    pub fn word(self) -> &'static str {
+        match self {
+            UpstreamProtocol::Http1 => "h1",
+            UpstreamProtocol::Http2 => "h2",
+            UpstreamProtocol::Auto => "auto",
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -21,6 +21,8 @@ pub struct Client {
     pub origin: Origin,
     pub manner: Manner,
     pub text: HeaderValue,
+    /// It speaks HTTP/2.
+    pub http2: bool,
     /// "http" or "https".
     pub scheme: &'static str,
     /// What a trusted proxy says of the request at hand.
@@ -92,6 +94,7 @@ impl Client {
             origin,
             manner,
             text: text(addr),
+            http2: manner.protocol == "h2",
             scheme: manner.scheme(),
             told: None,
             about: RefCell::default(),
@@ -117,6 +120,7 @@ impl Client {
             origin,
             manner,
             text: text(addr),
+            http2: self.http2,
             scheme: told.scheme.unwrap_or(manner.scheme()),
             told: Some(Box::new(told)),
             about: RefCell::default(),

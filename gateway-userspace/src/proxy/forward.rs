@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     balance::Tried,
+    config::model::UpstreamProtocol,
     observe::{
         Why,
         stats::{Connect, Retry},
@@ -23,9 +24,12 @@ use crate::{
     upstream::{
         Target, Upstream,
         http1::{Failed, Head, Outgoing},
-        link::{ConnectError, Link},
+        link::Link,
     },
 };
+
+/// Kept connections to a target that a request finds closed one after another, or streams that are refused.
+const MOST_STALE: u32 = 4;
 
 /// An answer's head, and the connection that its body comes on.
 pub struct Answer {
@@ -92,8 +96,9 @@ impl Sent<'_> {
             None => worker.pool.take(target),
             Some(_) => None,
         };
+        let mut again = 0;
         loop {
-            let kept = connection.is_some();
+            let taken = connection.is_some();
             let on = match connection.take() {
                 Some(kept) => kept,
                 // Boxed: it is rare, and would make every request's future larger.
@@ -102,24 +107,30 @@ impl Sent<'_> {
                     Err(attempt) => return attempt,
                 },
             };
-            match self.on_connection(on, kept).await {
+            let kept = taken || on.shared();
+            let used = taken || on.proven();
+            match self.on_connection(on, used).await {
                 Outcome::Answered(answer) => return Attempt::Answered(answer),
                 Outcome::Failed(why) => return Attempt::Failed(why),
-                Outcome::Again if kept => self.upstream.stats.shards.of(worker.index).retry(Retry::Stale),
+                Outcome::Again if kept && again < MOST_STALE => {
+                    again += 1;
+                    self.upstream.stats.shards.of(worker.index).retry(Retry::Stale);
+                }
+                Outcome::Again if kept => return Attempt::NotConnected(Why::UpstreamReset),
                 // A fresh connection that takes nothing is no different from one that is refused.
                 Outcome::Again => return Attempt::NotConnected(Why::UpstreamConnectRefused),
             }
         }
     }
 
-    async fn on_connection(&mut self, mut connection: Box<Link>, kept: bool) -> Outcome {
+    async fn on_connection(&mut self, mut connection: Box<Link>, used: bool) -> Outcome {
         let state = &*self.exchange.state;
         let now = Instant::now();
         self.exchange.sent(now);
         state.awaiting_head.set(true);
         state.timer.start(Wait::FirstByte, now + self.upstream.first_byte);
         let body = std::mem::replace(self.body, RequestBody::Empty);
-        let repeatable = kept && body.is_empty() && is_idempotent(&self.request.head.method);
+        let repeatable = used && body.is_empty() && is_idempotent(&self.request.head.method);
         let hints = self.hints;
         let answer = connection.request(
             self.request,
@@ -165,6 +176,7 @@ impl Sent<'_> {
             Failed::Closed { received: true } | Failed::Cut => Outcome::Failed(Why::UpstreamReset),
             Failed::Malformed => Outcome::Failed(Why::UpstreamBadResponse),
             Failed::Tls => Outcome::Failed(Why::UpstreamTls),
+            Failed::Unfit => Outcome::Failed(Why::BadRequest),
         }
     }
 }
@@ -183,26 +195,22 @@ async fn open(upstream: &Upstream, target: &Arc<Target>, exchange: &Exchange) ->
     state.timer.start(Wait::Connect, began + upstream.config.timeout.connect);
     let worker = state.worker.index;
     let header = upstream.config.proxy_protocol.map(|version| state.client().proxy_header(version));
-    let made = state.timer.bound(Link::open(upstream, target, header.as_deref(), worker)).await;
+    let pool = &state.worker.pool;
+    let made = state.timer.bound(Link::open(upstream, target, header.as_deref(), pool, worker)).await;
     exchange.connected(began.elapsed());
     let shard = upstream.stats.shards.of(worker);
     match made {
-        Ok(Ok(connection)) => {
-            shard.connect(Connect::Ok);
-            Ok(Box::new(connection))
-        }
+        Ok(Ok(connection)) => Ok(Box::new(connection)),
         Ok(Err(error)) => {
-            let (result, why) = match error {
-                ConnectError::Refused(_) => (Connect::Refused, Why::UpstreamConnectRefused),
-                ConnectError::Tls(_) => (Connect::Tls, Why::UpstreamTls),
-            };
-            shard.connect(result);
             tracing::debug!(upstream = %upstream.name, target = %target.name, %error, "cannot connect");
-            Err(Attempt::NotConnected(why))
+            Err(Attempt::NotConnected(error.why()))
         }
         Err(Expired::Total) => Err(Attempt::Failed(Why::UpstreamTotalTimeout)),
         Err(Expired::Wait(_)) => {
-            shard.connect(Connect::Timeout);
+            // What several requests wait for is counted where it is made.
+            if upstream.config.protocol != UpstreamProtocol::Http2 {
+                shard.connect(Connect::Timeout);
+            }
             Err(Attempt::NotConnected(Why::UpstreamConnectTimeout))
         }
     }

@@ -159,10 +159,11 @@ fn response(
     upgrade: Option<&HeaderValue>,
     exchange: &Exchange,
 ) -> Response<()> {
+    let via = if head.http2 { &snapshot.via_http2 } else { &snapshot.via };
     let mut response = Response::new(());
     *response.status_mut() = head.status;
     *response.headers_mut() = head.headers;
-    headers::to_client(response.headers_mut(), upgrade, exchange, snapshot);
+    headers::to_client(response.headers_mut(), upgrade, exchange, via);
     response
 }
 
@@ -173,6 +174,6 @@ fn upgrade(snapshot: &Snapshot, answer: Answer, exchange: Exchange) -> Response<
     let protocol = head.headers.get(header::UPGRADE).cloned();
     let response = response(snapshot, head, protocol.as_ref(), &exchange);
     let state = exchange.state.clone();
-    *state.tunnel.borrow_mut() = Some(Tunnel::new(*connection, exchange));
+    *state.tunnel.borrow_mut() = Tunnel::new(*connection, exchange);
     response.map(|()| ResponseBody::Nothing)
 }

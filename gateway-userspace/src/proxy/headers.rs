@@ -242,20 +242,21 @@ pub struct About {
 /// `X-Forwarded-*`, `Forwarded` (RFC 7239 section 4) and `Via` in wire format. Clients seldom change the host on a
 /// connection, so the last ones are kept.
 pub fn about(client: &Client, host: Option<&HeaderValue>, snapshot: &Snapshot) -> Rc<[u8]> {
+    let ours = if client.http2 { &snapshot.via_http2 } else { &snapshot.via };
     if let Some(told) = &client.told {
-        return told_lines(client, told, host.and_then(|host| host.to_str().ok()), &snapshot.via).into();
+        return told_lines(client, told, host.and_then(|host| host.to_str().ok()), ours).into();
     }
     let mut kept = client.about.borrow_mut();
     if let (Some(About { host: kept_host, via, lines }), Some(host)) = (&*kept, host)
         && kept_host == host
-        && *via == snapshot.via
+        && via == ours
     {
         return lines.clone();
     }
     let text = host.and_then(|host| host.to_str().ok());
-    let lines: Rc<[u8]> = lines(client, text, &snapshot.via).into();
+    let lines: Rc<[u8]> = lines(client, text, ours).into();
     if let Some(host) = host {
-        *kept = Some(About { host: host.clone(), via: snapshot.via.clone(), lines: lines.clone() });
+        *kept = Some(About { host: host.clone(), via: ours.clone(), lines: lines.clone() });
     }
     lines
 }
@@ -304,19 +305,20 @@ fn written(chain: &str, scheme: &str, host: Option<&str>, forwarded: &str, via: 
     lines
 }
 
-/// Makes an upstream's head fit to be sent to the client. `upgrade`: the protocol that is switched to.
+/// Makes an upstream's head fit to be sent to the client. `upgrade`: the protocol that is switched to; `via`: of the
+/// one that it came by.
 pub fn to_client(
     headers: &mut HeaderMap,
     upgrade: Option<&HeaderValue>,
     exchange: &Exchange,
-    snapshot: &Snapshot,
+    via: &HeaderValue,
 ) {
     Found::of(headers).remove(headers);
     if let Some(protocol) = upgrade {
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(header::UPGRADE, protocol.clone());
     }
-    headers.append(header::VIA, snapshot.via.clone());
+    headers.append(header::VIA, via.clone());
     headers.insert(X_REQUEST_ID, exchange.id());
     if let Some(hsts) = &exchange.state.listener.hsts {
         headers.insert(header::STRICT_TRANSPORT_SECURITY, hsts.clone());

@@ -53,8 +53,14 @@ impl Copy {
             return Some(());
         }
         // A kept connection may be closed at any time, and nobody is hurt by a copy that comes twice.
-        let fresh =
-            Box::pin(Link::open(&self.upstream, active.target(), self.header.as_deref(), self.worker.index));
+        let header = self.header.as_deref();
+        let fresh = Box::pin(Link::open(
+            &self.upstream,
+            active.target(),
+            header,
+            &self.worker.pool,
+            self.worker.index,
+        ));
         let mut connection = Box::new(fresh.await.ok()?);
         self.on(&mut connection, &active, body).await?;
         self.keep(connection);

@@ -28,9 +28,10 @@ pub struct Tunnel {
 }
 
 impl Tunnel {
-    pub fn new(connection: Link, exchange: Exchange) -> Self {
-        let (upstream, read) = connection.into_upgraded();
-        Tunnel { upstream, read, exchange }
+    /// `None`: its connection is not one that is upgraded.
+    pub fn new(connection: Link, exchange: Exchange) -> Option<Self> {
+        let (upstream, read) = connection.into_upgraded()?;
+        Some(Tunnel { upstream, read, exchange })
     }
 }
 

@@ -32,8 +32,10 @@ pub struct Snapshot {
     pub upstreams: BTreeMap<String, Arc<Upstream>>,
     pub services: Services,
     pub tls: Tls,
-    /// `Via` of what passes through (RFC 9110 section 7.6.3).
+    /// `Via` of what came by HTTP/1.1 (RFC 9110 section 7.6.3).
     pub via: HeaderValue,
+    /// … and by HTTP/2.
+    pub via_http2: HeaderValue,
 }
 
 /// `[listener.NAME]`, compiled.
@@ -112,9 +114,12 @@ impl Snapshot {
             .map(|(name, route)| (route, Arc::new(Route::new(name, route, &upstreams, &listeners, registry))))
             .collect();
         let router = Router::new(routes.iter().map(|(route, compiled)| (Takes::of(route), compiled.clone())));
-        let via = HeaderValue::from_str(&format!("1.1 {}", pseudonym(&config.gateway.name)))
-            .unwrap_or(HeaderValue::from_static("1.1 gateway"));
-        Snapshot { generation, router, listeners, upstreams, services, tls, via, config }
+        let via = |version: &str| {
+            let via = format!("{version} {}", pseudonym(&config.gateway.name));
+            HeaderValue::from_str(&via).unwrap_or(HeaderValue::from_static("1.1 gateway"))
+        };
+        let (via, via_http2) = (via("1.1"), via("2.0"));
+        Snapshot { generation, router, listeners, upstreams, services, tls, via, via_http2, config }
     }
 
     /// Marks the targets that `new` no longer has.

@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::probe::{self, Answer, Probed};
 use crate::{
-    config::model::Health,
+    config::model::{Health, UpstreamProtocol},
     proxy_protocol::{self, Version},
     tls::Connector,
 };
@@ -19,9 +19,9 @@ pub trait Checked {
     fn health(&self) -> &Health;
     /// Its address, and that as text.
     fn target(&self) -> (SocketAddr, &str);
-    /// How it is spoken to, if by TLS.
-    fn tls(&self) -> Option<&Connector> {
-        None
+    /// How it is spoken to: by TLS, and what.
+    fn way(&self) -> (Option<&Connector>, UpstreamProtocol) {
+        (None, UpstreamProtocol::Http1)
     }
     fn healthy(&self) -> bool;
     /// What connections to it begin with.
@@ -100,7 +100,8 @@ async fn watch(target: Box<dyn Checked>) {
     let health = target.health();
     let (addr, name) = target.target();
     let header = target.proxy_protocol().map(proxy_protocol::own);
-    let probed = Probed { addr, name, header: header.as_deref(), tls: target.tls() };
+    let (tls, protocol) = target.way();
+    let probed = Probed { addr, name, header: header.as_deref(), tls, protocol };
     let mut streak = Streak { healthy: target.healthy(), against: 0 };
     // What made it unhealthy may have been a moment before a reload.
     let mut refused = Refused((!streak.healthy).then(Instant::now));

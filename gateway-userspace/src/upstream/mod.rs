@@ -7,8 +7,10 @@ pub mod budget;
 pub mod clock;
 pub mod eject;
 pub mod extras;
+mod gauge;
 pub mod health;
 pub mod http1;
+pub mod http2;
 pub mod key;
 pub mod link;
 pub mod operator;
@@ -233,7 +235,10 @@ impl Upstream {
         registry: &Registry,
     ) -> Self {
         // Connections are kept with the target: those of the old way must not be used for the new one.
-        let same_way = |old: &&Upstream| old.tls.as_ref().map(Arc::as_ptr) == tls.as_ref().map(Arc::as_ptr);
+        let same_way = |old: &&Upstream| {
+            let same_tls = old.tls.as_ref().map(Arc::as_ptr) == tls.as_ref().map(Arc::as_ptr);
+            same_tls && old.config.protocol == config.protocol
+        };
         let kept = |target: &model::Target| {
             let member =
                 old.filter(same_way)?.members.iter().find(|member| member.target.addr == target.addr)?;
@@ -384,8 +389,8 @@ impl Checked for CheckedMember {
         (self.shared().addr, &self.shared().name)
     }
 
-    fn tls(&self) -> Option<&Connector> {
-        self.upstream.tls.as_deref()
+    fn way(&self) -> (Option<&Connector>, model::UpstreamProtocol) {
+        (self.upstream.tls.as_deref(), self.upstream.config.protocol)
     }
 
     fn healthy(&self) -> bool {

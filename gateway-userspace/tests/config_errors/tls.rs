@@ -18,6 +18,10 @@ tls = { cert = "owm", sni = "a b", ca = "ca.pem", verify = false }
 [upstream.c]
 to = ["10.0.0.1:443", "https://10.0.0.2:444", "h2c://10.0.0.3:1"]
 tls = { min = "1.1" }
+[upstream.d]
+to = ["10.0.0.1:80"]
+protocol = "auto"
+proxy_protocol = "v2"
 [route.a]
 to = "a"
 [route.b]
@@ -26,6 +30,9 @@ to = "b"
 [route.c]
 path = "/c"
 to = "c"
+[route.d]
+path = "/d"
+to = "d"
 "#,
         r#"
 gateway.toml:7:27: `upstream.a.to`: some targets have https:// and this one has not
@@ -38,7 +45,11 @@ gateway.toml:10:41: `upstream.b.tls`: with verify = false nothing is checked aga
 gateway.toml:12:47: `upstream.c.to`: expected a target such as "10.0.0.1:8080", found "h2c://10.0.0.3:1"
   hint: write "10.0.0.1:8080", and protocol = "h2" beside it
 gateway.toml:13:15: `upstream.c.tls.min`: expected "1.2" or "1.3", found "1.1"
-  hint: did you mean "1.2"?"#,
+  hint: did you mean "1.2"?
+gateway.toml:16:12: `upstream.d.protocol` = "auto" needs TLS, where targets choose by ALPN
+  hint: write "h1" or "h2", or add `tls`
+gateway.toml:17:18: `upstream.d.proxy_protocol` tells of one client, and HTTP/2 connections are shared by many
+  hint: drop it (upstreams get `Forwarded`), or write protocol = "h1""#,
     );
 }
 

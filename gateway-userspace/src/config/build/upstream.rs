@@ -10,7 +10,7 @@ use super::{
 use crate::{
     config::{
         error::{Problem, ProblemKind, Problems},
-        model::{Balance, Pool, Target, Upstream, UpstreamTimeout},
+        model::{Balance, Pool, Target, Upstream, UpstreamProtocol, UpstreamTimeout},
         node::{Fields, Node, Value},
         units::{Percent, Place},
     },
@@ -24,6 +24,7 @@ pub(super) fn upstream(name: &str, fields: &Fields, problems: &mut Problems) -> 
     let health = health(&format!("upstream.{name}"), fields, problems);
     let bounded_load = bounded_load(name, fields, balance, problems);
     let secure = secure(name, fields, problems);
+    shared_and_told(name, fields, problems);
     Some(Upstream {
         at: fields.at.clone(),
         targets: targets(fields.node("to")?, problems),
@@ -47,6 +48,7 @@ pub(super) fn upstream(name: &str, fields: &Fields, problems: &mut Problems) -> 
         breaker: breaker(name, fields, problems),
         proxy_protocol: proxy_version(fields),
         tls: secure.then(|| tls::upstream(fields)),
+        protocol: protocol(name, fields, secure, problems),
     })
 }
 
@@ -67,6 +69,34 @@ pub(super) fn anonymous(
     let mut fields = Fields::empty(section, to.at.clone());
     fields.map.insert("to", to.clone());
     upstream("", &fields, problems)
+}
+
+fn protocol(name: &str, fields: &Fields, secure: bool, problems: &mut Problems) -> UpstreamProtocol {
+    match fields.or_default("protocol") {
+        "h2" => UpstreamProtocol::Http2,
+        "auto" => {
+            if !secure {
+                let message =
+                    format!("`upstream.{name}.protocol` = \"auto\" needs TLS, where targets choose by ALPN");
+                let problem = Problem::new(ProblemKind::Conflict, &fields.place("protocol"), message);
+                problems.push(problem.hint("write \"h1\" or \"h2\", or add `tls`".to_owned()));
+            }
+            UpstreamProtocol::Auto
+        }
+        _ => UpstreamProtocol::Http1,
+    }
+}
+
+/// A connection that begins with one client's address cannot be shared.
+fn shared_and_told(name: &str, fields: &Fields, problems: &mut Problems) {
+    if fields.node("proxy_protocol").is_some() && fields.or_default::<&str>("protocol") != "h1" {
+        let message = format!(
+            "`upstream.{name}.proxy_protocol` tells of one client, and HTTP/2 connections are shared by many"
+        );
+        let problem = Problem::new(ProblemKind::Conflict, &fields.place("proxy_protocol"), message);
+        problems
+            .push(problem.hint("drop it (upstreams get `Forwarded`), or write protocol = \"h1\"".to_owned()));
+    }
 }
 
 /// Whether the targets are spoken to by TLS: all of them, or none.

@@ -50,6 +50,19 @@ pub(super) static UPSTREAM: Section = Section {
             "TLS to the targets; `{}` is all defaults. Left out: in clear, unless `to` has https://.",
         ),
         Key::new(
+            "protocol",
+            Kind::Choice {
+                now: &[
+                    ("h1", "HTTP/1.1"),
+                    ("h2", "HTTP/2: by ALPN over TLS, by prior knowledge in clear"),
+                    ("auto", "what the target chooses by ALPN; only with TLS"),
+                ],
+                later: &[],
+            },
+            "What the targets speak.",
+        )
+        .default("\"h1\""),
+        Key::new(
             "hash_on",
             Kind::List { of: &Kind::Text(&HASH_ON), min: 1, one: true },
             "With maglev: what a request's target depends on. The first that the request has counts; without any, the \

@@ -26,10 +26,11 @@ use tokio::{
 
 use self::{body::Decoder, request::Sending};
 pub use self::{
-    head::{Head, Malformed},
-    request::{Outgoing, SendFailed, Switch},
+    body::Framing,
+    head::{Head, MAX_HEAD, Malformed},
+    request::{Outgoing, SendFailed, Switch, ends_here, may_trail},
 };
-use super::Target;
+use super::{Target, gauge::Gauge};
 use crate::{proxy::RequestBody, tls::TlsStream};
 
 /// Bytes that are read at once, to begin with; and where as many come again and again, and go on at once. Each read
@@ -38,7 +39,7 @@ const READ: usize = 64 * 1024;
 const READ_MOST: usize = 512 * 1024;
 
 /// Interim answers to one request.
-const MAX_INTERIM: u8 = 16;
+pub const MAX_INTERIM: u8 = 16;
 
 /// Up to this many bytes are copied out of the buffer they were read into, so that they do not keep all of it.
 const COPIED: usize = 4096;
@@ -127,6 +128,8 @@ pub enum Failed {
     Tls,
     /// The request's own body was cut.
     Cut,
+    /// The request cannot be said in the target's protocol.
+    Unfit,
 }
 
 /// Why a body broke off.
@@ -165,7 +168,7 @@ impl<S: Wire> Connection<S> {
     }
 
     pub fn target(&self) -> &Arc<Target> {
-        &self.gauge.target
+        self.gauge.target()
     }
 
     /// Begins a request, which [`Connection::poll_head`] sends.
@@ -320,35 +323,5 @@ impl<S: Wire> Connection<S> {
     /// After a 101: the socket, and what was read beyond the head.
     pub fn into_upgraded(self) -> (S, Bytes) {
         (self.stream, self.input)
-    }
-}
-
-/// Counts a connection as busy or idle for as long as it lives.
-struct Gauge {
-    target: Arc<Target>,
-    worker: usize,
-    idle: Cell<bool>,
-}
-
-impl Gauge {
-    fn new(target: Arc<Target>, worker: usize) -> Self {
-        target.stats.shards.of(worker).busy.add(1);
-        Gauge { target, worker, idle: Cell::new(false) }
-    }
-
-    fn set_idle(&self, idle: bool) {
-        if self.idle.replace(idle) != idle {
-            let shard = self.target.stats.shards.of(self.worker);
-            let step = if idle { 1 } else { -1 };
-            shard.idle.add(step);
-            shard.busy.add(-step);
-        }
-    }
-}
-
-impl Drop for Gauge {
-    fn drop(&mut self) {
-        self.set_idle(false);
-        self.target.stats.shards.of(self.worker).busy.add(-1);
     }
 }

@@ -101,7 +101,7 @@ fn expects_body(method: &Method) -> bool {
 
 /// Hop-by-hop fields (RFC 9110 section 7.6.1; what `Connection` lists is gone already), and what clients say of
 /// themselves, which nobody vouches for.
-fn ends_here(name: &HeaderName) -> bool {
+pub fn ends_here(name: &HeaderName) -> bool {
     // Standard names compare as numbers.
     match *name {
         header::HOST
@@ -319,7 +319,7 @@ impl Sending {
 }
 
 /// RFC 9110 section 6.5.1: nothing that decides about framing, routing or who asks.
-fn may_trail(name: &HeaderName) -> bool {
+pub fn may_trail(name: &HeaderName) -> bool {
     !ends_here(name)
         && !matches!(
             *name,

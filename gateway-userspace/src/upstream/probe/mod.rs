@@ -1,5 +1,7 @@
 //! One look at a target: whether it takes part, and how.
 
+mod http2;
+
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     pin::pin,
@@ -11,12 +13,15 @@ use http_body_util::Empty;
 use hyper_util::rt::TokioIo;
 use tokio::{net::UdpSocket, time::timeout};
 
-use super::link::{HTTP1, dial};
+use super::link::{ConnectError, Raw, dial};
 use crate::{
-    config::model::{Health, HealthCheck},
-    proxy::Pipe,
+    config::model::{Health, HealthCheck, UpstreamProtocol},
     tls::Connector,
 };
+
+const AGENT: &str = concat!("gateway/", env!("CARGO_PKG_VERSION"), " health-check");
+
+type Failure = Box<dyn std::error::Error>;
 
 /// What is looked at.
 pub struct Probed<'a> {
@@ -27,6 +32,7 @@ pub struct Probed<'a> {
     pub header: Option<&'a [u8]>,
     /// `None`: in clear.
     pub tls: Option<&'a Connector>,
+    pub protocol: UpstreamProtocol,
 }
 
 /// How a target that takes part showed it.
@@ -60,22 +66,19 @@ pub async fn check(target: &Probed<'_>, health: &Health) -> Result<Answer, Strin
     }
 }
 
-async fn connect(target: &Probed<'_>) -> Result<Pipe, String> {
-    let stream =
-        dial(target.addr, target.header).await.map_err(|error| format!("cannot connect: {error}"))?;
-    Ok(match target.tls {
-        None => Pipe::Plain(stream),
-        Some(tls) => {
-            let stream = tls.connect(stream, target.addr, HTTP1).await;
-            Pipe::Other(Box::new(stream.map_err(|error| format!("TLS: {error}"))?))
-        }
+/// Also: whether it is to speak HTTP/2.
+async fn connect(target: &Probed<'_>) -> Result<(Raw, bool), String> {
+    dial(target.addr, target.header, target.tls, target.protocol).await.map_err(|error| match error {
+        ConnectError::Refused(error) => format!("cannot connect: {error}"),
+        error => error.to_string(),
     })
 }
 
 async fn ask(target: &Probed<'_>, path: &str, expect: &[u16]) -> Result<(), String> {
     let status = match connect(target).await? {
-        Pipe::Plain(stream) => get(TokioIo::new(stream), target.name, path).await,
-        Pipe::Other(stream) => get(TokioIo::new(stream), target.name, path).await,
+        (raw, true) => http2::get(raw, target, path).await,
+        (Raw::Plain(stream), false) => get(TokioIo::new(stream), target.name, path).await,
+        (Raw::Tls(stream), false) => get(TokioIo::new(stream), target.name, path).await,
     };
     let status = status.map_err(|error| format!("bad answer: {error}"))?;
     let fine = if expect.is_empty() { (200..300).contains(&status) } else { expect.contains(&status) };
@@ -92,14 +95,14 @@ async fn exchange(addr: SocketAddr, send: &[u8]) -> std::io::Result<()> {
     socket.recv(&mut [0; 1]).await.map(drop)
 }
 
-async fn get<S>(stream: S, host: &str, path: &str) -> Result<u16, Box<dyn std::error::Error>>
+async fn get<S>(stream: S, host: &str, path: &str) -> Result<u16, Failure>
 where
     S: hyper::rt::Read + hyper::rt::Write + Unpin + 'static,
 {
     let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await?;
     let request = Request::get(path)
         .header(header::HOST, host)
-        .header(header::USER_AGENT, concat!("gateway/", env!("CARGO_PKG_VERSION"), " health-check"))
+        .header(header::USER_AGENT, AGENT)
         .header(header::CONNECTION, "close")
         .body(Empty::<Bytes>::new())?;
     let mut answer = pin!(sender.send_request(request));
@@ -122,7 +125,7 @@ mod tests {
     use super::*;
 
     fn at(addr: SocketAddr) -> Probed<'static> {
-        Probed { addr, name: "", header: None, tls: None }
+        Probed { addr, name: "", header: None, tls: None, protocol: UpstreamProtocol::Http1 }
     }
 
     fn udp(send: &[u8], answer: bool) -> Health {
