@@ -32,9 +32,15 @@ impl<S: Transport> ClientIo<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// What is written while a head is still being read is hyper's own answer to one that it could not parse.
+    /// What is written while a head is still being read is hyper's own answer to one that it could not parse. The end of
+    /// the last answer may be written then too, if the head came with an earlier request: but no answer of ours or of an
+    /// upstream begins as hyper's do.
     fn is_parse_refusal(&self, bytes: &[u8]) -> bool {
-        self.state.timer.waiting_for() == Wait::Header && bytes.starts_with(b"HTTP/1.1 4")
+        match self.state.timer.waiting_for() {
+            Wait::Header => bytes.starts_with(b"HTTP/1.1 4"),
+            Wait::Idle => bytes.starts_with(b"HTTP/1.1 4") && begins_bare(bytes),
+            _ => false,
+        }
     }
 
     fn note_write<T>(&self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -46,6 +52,13 @@ impl<S: Transport> ClientIo<S> {
         }
         result
     }
+}
+
+/// Nothing but the connection's end and an empty body is behind the status line.
+fn begins_bare(answer: &[u8]) -> bool {
+    const FIELDS: &[u8] = b"connection: close\r\ncontent-length: 0\r\n";
+    let line = answer.iter().position(|byte| *byte == b'\n');
+    line.is_some_and(|end| answer[end + 1..].starts_with(FIELDS))
 }
 
 impl<S: Transport> Read for ClientIo<S> {

@@ -212,8 +212,13 @@ fn as_http1(mut request: Request<Incoming>) -> Request<Incoming> {
     request
 }
 
-/// What h2 leaves to us of a request's length (RFC 9113 section 8.1.1): it goes on as HTTP/1.1, where it is the framing.
+/// What h2 leaves to us of a request that goes on as HTTP/1.1: names are tokens (RFC 9113 section 8.2.1, RFC 9110
+/// section 5.1), and its length, which is the framing there, is true (RFC 9113 section 8.1.1).
 pub fn check(headers: &HeaderMap, ended: bool) -> Result<(), Why> {
+    // The one character that names may have here and not there.
+    if headers.keys().any(|name| name.as_str().contains('"')) {
+        return Err(Why::BadRequest);
+    }
     let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
     let (first, more) = (lengths.next(), lengths.next());
     let Some(length) = first else { return Ok(()) };
@@ -225,6 +230,15 @@ pub fn check(headers: &HeaderMap, ended: bool) -> Result<(), Why> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_are_tokens() {
+        let with = |name: &'static str| {
+            let name = http::HeaderName::from_lowercase(name.as_bytes()).unwrap();
+            check(&HeaderMap::from_iter([(name, HeaderValue::from_static("1"))]), true)
+        };
+        assert!(with("!#$%&'*+-.^_`|~0").is_ok() && with("\"x\"").is_err());
+    }
 
     #[test]
     fn a_length_is_one_number_and_none_without_a_body() {

@@ -23,6 +23,7 @@ mod real_ip;
 mod redirect;
 pub mod reuse;
 mod shadow;
+mod strict;
 mod timer;
 mod transport;
 mod tunnel;
