@@ -11,8 +11,8 @@ use tokio::{
 use crate::{
     config::model::{Bind, among_listeners},
     observe::access_log::{AccessLog, FLUSH_EVERY},
-    proxy::{connection, front, worker::Worker},
-    runtime::Snapshot,
+    proxy::{connection, front, reuse::Reuse, worker::Worker},
+    runtime::{Listener, Snapshot},
     splice,
 };
 
@@ -210,13 +210,26 @@ async fn upkeep(worker: Rc<Worker>) {
 /// Accepts until told to stop; then takes what has already been established, so that nobody is turned away by it.
 async fn accept(door: Door, socket: TcpListener, worker: Rc<Worker>, stop: Rc<tokio::sync::Notify>) {
     let complained = Cell::new(false);
+    let (plain, other) = (Reuse::default(), Reuse::default());
+    let take = |stream, peer| match &door {
+        Door::Listener(name) => {
+            let Some(listener) = admitted(name, &stream, &worker) else { return };
+            let worker = worker.clone();
+            if listener.plain {
+                tokio::task::spawn_local(plain.run(connection::serve(stream, peer, listener, worker)));
+            } else {
+                tokio::task::spawn_local(other.run(front::serve(stream, peer, listener, worker)));
+            }
+        }
+        Door::Service(name, _) => take_for_service(name, stream, peer, &worker),
+    };
     loop {
         let accepted = tokio::select! {
             accepted = socket.accept() => accepted,
             () = stop.notified() => break,
         };
         match accepted {
-            Ok((stream, peer)) => take(&door, stream, peer, &worker),
+            Ok((stream, peer)) => take(stream, peer),
             Err(error) => {
                 if !complained.replace(true) {
                     tracing::error!(%door, %error, "cannot accept connections; trying on");
@@ -230,32 +243,21 @@ async fn accept(door: Door, socket: TcpListener, worker: Rc<Worker>, stop: Rc<to
             if stream.set_nonblocking(true).is_ok()
                 && let Ok(stream) = TcpStream::from_std(stream)
             {
-                take(&door, stream, peer, &worker);
+                take(stream, peer);
             }
         }
     }
 }
 
-fn take(door: &Door, stream: TcpStream, peer: std::net::SocketAddr, worker: &Rc<Worker>) {
-    match door {
-        Door::Listener(name) => take_for_listener(name, stream, peer, worker),
-        Door::Service(name, _) => take_for_service(name, stream, peer, worker),
-    }
-}
-
-fn take_for_listener(name: &str, stream: TcpStream, peer: std::net::SocketAddr, worker: &Rc<Worker>) {
-    let Some(listener) = worker.snapshot().listeners.get(name).cloned() else { return };
+/// The connection's listener, if there is room for it.
+fn admitted(name: &str, stream: &TcpStream, worker: &Worker) -> Option<Arc<Listener>> {
+    let listener = worker.snapshot().listeners.get(name).cloned()?;
     if connection::admit(&listener) {
-        let worker = worker.clone();
-        if listener.plain {
-            tokio::task::spawn_local(connection::serve(stream, peer, listener, worker));
-        } else {
-            tokio::task::spawn_local(front::serve(stream, peer, listener, worker));
-        }
-    } else {
-        listener.stats.shards.of(worker.index).over_limit.add(1);
-        turn_away(&stream);
+        return Some(listener);
     }
+    listener.stats.shards.of(worker.index).over_limit.add(1);
+    turn_away(stream);
+    None
 }
 
 fn take_for_service(name: &str, stream: TcpStream, peer: std::net::SocketAddr, worker: &Rc<Worker>) {

@@ -236,7 +236,9 @@ fn connections(control: &Control, families: &mut Families) {
         proxy_headers,
     );
     let certs = snapshot.tls.certs.values();
-    let expiry = certs.map(|cert| gauge(&[("cert", &cert.name)], cert.facts().not_after as f64)).collect();
+    let expiry = certs
+        .filter_map(|cert| Some(gauge(&[("cert", &cert.name)], cert.facts()?.not_after as f64)))
+        .collect();
     families.gauges("cert_expiry_timestamp_seconds", "When a certificate expires", expiry);
 }
 

@@ -5,10 +5,12 @@
 //! cryptography; the provider is named wherever one is needed, so no other crate's choice can change it.
 
 mod acceptor;
+pub mod acme;
 mod cert;
 mod choose;
 mod connector;
 mod pair;
+pub mod store;
 mod trust;
 mod watch;
 
@@ -31,6 +33,8 @@ pub struct Tls {
     pub certs: BTreeMap<String, Arc<Cert>>,
     /// By listener; those of services by [`among_listeners`].
     pub acceptors: BTreeMap<String, Arc<Acceptor>>,
+    /// What ACME authorities ask for at the moment; one for all configs of a process.
+    pub challenges: Arc<acme::Challenges>,
     /// By upstream.
     pub connectors: BTreeMap<String, Arc<Connector>>,
 }
@@ -42,7 +46,8 @@ impl Tls {
     /// Every file that cannot be used, by its place in the config.
     pub fn load(config: &Config, old: Option<&Tls>) -> Result<Tls, ConfigErrors> {
         let mut problems = Problems::default();
-        let mut tls = Tls::default();
+        let challenges = old.map(|old| old.challenges.clone()).unwrap_or_default();
+        let mut tls = Tls { challenges, ..Tls::default() };
         for (name, wanted) in &config.certs {
             let kept = old.and_then(|old| old.certs.get(name)).filter(|cert| cert.is_from(wanted));
             match kept.map_or_else(|| Cert::load(name, wanted).map(Arc::new), |kept| Ok(kept.clone())) {
@@ -53,20 +58,21 @@ impl Tls {
         let of_listeners = config
             .listeners
             .iter()
-            .map(|(name, listener)| (name.clone(), &listener.at, &listener.tls, "listener."));
+            .map(|(name, listener)| (name.clone(), format!("listener.{name}"), &listener.at, &listener.tls));
         let of_services = config.services.iter().filter_map(|(name, service)| {
-            Some((among_listeners(name), &service.at, &service.splice.as_ref()?.tls, ""))
+            let wanted = &service.splice.as_ref()?.tls;
+            Some((among_listeners(name), format!("service.{name}"), &service.at, wanted))
         });
-        for (name, at, wanted, kind) in of_listeners.chain(of_services) {
+        for (name, owner, at, wanted) in of_listeners.chain(of_services) {
             let Some(wanted) = wanted else { continue };
             let certs: Option<Vec<_>> =
                 wanted.certs.iter().map(|cert| tls.certs.get(cert).cloned()).collect();
             // One that is missing has been told.
             let Some(certs) = certs else { continue };
             let before = old.and_then(|old| old.acceptors.get(&name));
-            match Acceptor::new(wanted, certs, before) {
+            match Acceptor::new(wanted, certs, &tls.challenges, before) {
                 Ok(acceptor) => drop(tls.acceptors.insert(name, acceptor)),
-                Err(error) => problems.file(at, format!("{kind}{name}.tls: {error}").replace('/', ".")),
+                Err(error) => problems.file(at, format!("{owner}.tls: {error}")),
             }
         }
         for (name, upstream) in &config.upstreams {

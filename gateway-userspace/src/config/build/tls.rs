@@ -21,7 +21,7 @@ fn cert(name: &str, fields: &Fields, problems: &mut Problems) -> Option<Cert> {
     fields.node("chain")?;
     fields.node("key")?;
     let key = secret(&format!("cert.{name}.key"), &fields.table("key"), problems)?;
-    Some(Cert { at: fields.at.clone(), chain: file(fields, "chain"), key })
+    Some(Cert { at: fields.at.clone(), chain: file(fields, "chain"), key, issued: None })
 }
 
 fn secret(path: &str, fields: &Fields, problems: &mut Problems) -> Option<Secret> {
@@ -59,6 +59,11 @@ pub(super) fn tls(
 pub(super) fn of_service(name: &str, fields: &Fields, root: &Fields, problems: &mut Problems) -> Option<Tls> {
     let any = vec![Alpn::Http2, Alpn::Http1];
     let tls = terminated(&format!("service.{name}"), fields, root, any, problems)?;
+    if tls.auto {
+        let message = format!("`service.{name}.tls.cert`: \"auto\" is of listeners");
+        let problem = Problem::new(ProblemKind::Conflict, &fields.table("tls").place("cert"), message);
+        problems.push(problem.hint("name a [cert.NAME]".to_owned()));
+    }
     Some(if tls.alpn_auto { Tls { alpn: Vec::new(), ..tls } } else { tls })
 }
 
@@ -71,15 +76,19 @@ fn terminated(
 ) -> Option<Tls> {
     fields.node("tls")?;
     let tls = fields.table("tls");
-    let certs =
-        distinct(&tls, "cert", tls.get("cert")?, problems, |name: &String| format!("cert {}", quote(name)));
+    // "auto" is a word, and `None` here.
+    let listed: Vec<Option<String>> = tls.get("cert")?;
+    let say = |name: &Option<String>| format!("cert {}", quote(name.as_deref().unwrap_or("auto")));
+    let listed = distinct(&tls, "cert", listed, problems, say);
+    let auto = listed.contains(&None);
     known(owner, &tls, root, problems);
-    let auto = matches!(tls.node("alpn").map(|node| &node.value), None | Some(Value::Word(_)));
+    let alpn_auto = matches!(tls.node("alpn").map(|node| &node.value), None | Some(Value::Word(_)));
     Some(Tls {
-        certs,
+        certs: listed.into_iter().flatten().collect(),
+        auto,
         min: min(&tls),
-        alpn: if auto { spoken } else { alpn(owner, &tls, &spoken, problems) },
-        alpn_auto: auto,
+        alpn: if alpn_auto { spoken } else { alpn(owner, &tls, &spoken, problems) },
+        alpn_auto,
         client: client(owner, &tls, problems),
     })
 }
