@@ -11,6 +11,7 @@ pub mod net;
 pub mod observe;
 pub mod policy;
 pub mod proxy;
+pub mod proxy_protocol;
 pub mod route;
 pub mod runtime;
 pub mod service;

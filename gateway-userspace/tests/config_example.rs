@@ -8,15 +8,12 @@ use gateway::config::{self, ProblemKind};
 const NOT_YET: &str = r#"
 33:26 `listener.https.protocols = "h3"` is not supported yet
 34:22 `listener.https.tls.cert = "auto"` is not supported yet
-35:1 `listener.https.real_ip` is not supported yet
-41:1 `listener.partners.proxy_protocol` is not supported yet
 44:2 `acme` is not supported yet
 68:43 `upstream.items-v2.pool.max` is not supported yet
 68:55 `upstream.items-v2.pool.queue` is not supported yet
 71:1 `upstream.carts.dns` is not supported yet
-73:1 `upstream.carts.tls` is not supported yet
-76:12 `upstream.llm.to`: a target with https:// is not supported yet
-76:38 `upstream.llm.to`: a target with https:// is not supported yet
+76:12 `upstream.llm.to`: the host name "llm-a.internal" as a target is not supported yet
+76:38 `upstream.llm.to`: the host name "llm-b.internal" as a target is not supported yet
 84:1 `route.items.auth` is not supported yet
 85:1 `route.items.allow` is not supported yet
 86:1 `route.items.limit` is not supported yet

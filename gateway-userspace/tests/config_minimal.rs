@@ -6,7 +6,7 @@ use gateway::config::{
     self,
     model::{
         Balance, Bind, Config, Forward, HealthCheck, HostPattern, KernelMode, L4Balance, L4Protocol,
-        LimitMode, LogTarget, Secret, ServiceLimit, Steer, TlsVersion,
+        LimitMode, LogTarget, Secret, ServiceLimit, Steer, TlsVersion, UpstreamProtocol,
     },
     units::Place,
 };
@@ -60,9 +60,12 @@ key = { env = "SPARE_KEY" }
 bind = ":443"
 tls = { cert = ["main", "spare"], min = "1.3", alpn = ["http/1.1", "h2"], client_ca = "ca.pem", client = "request" }
 hsts = { max_age = "365d", subdomains = true, preload = true }
+proxy_protocol = { from = ["192.0.2.0/24", "2001:db8::1"] }
+real_ip = { from = "10.0.0.0/8", header = "CF-Connecting-IP" }
 [listener.redirected]
 bind = ":8088"
 redirect = "https"
+real_ip = { from = ["::/0", "0.0.0.0/0"], header = "forwarded" }
 [listener.web]
 bind = ":80"
 protocols = ["h1"]
@@ -79,11 +82,18 @@ balance = "ip-hash"
 bounded_load = 1.25
 health = { path = "/healthz?full", every = "100ms", timeout = "50ms", rise = 1, fall = 2, expect = [200, 204] }
 retry = { on = ["connect"], tries = 5 }
+proxy_protocol = "v2"
 timeout = { connect = "250ms", first_byte = "1s", idle = "2s", total = "1h" }
 pool = { idle = 0, idle_for = "5s" }
 
+[upstream.secure]
+to = ["https://10.0.0.1", { addr = "https://localhost:8443", weight = 2 }]
+tls = { sni = "App.internal", cert = "main", verify = false, min = "1.3" }
+protocol = "auto"
 [upstream.carts]
 to = "10.0.0.9:80"
+protocol = "h2"
+tls.ca = "ca.pem"
 balance = "least-conn"
 health.tcp = true
 retry.on = []
@@ -240,6 +250,13 @@ fn every_key_is_read() {
     let tls = config.listeners["secure"].tls.as_ref().expect("written");
     assert_eq!((tls.min, tls.client.as_ref().map(|client| client.required)), (TlsVersion::V13, Some(false)));
     assert_eq!(config.certs["main"].key, Secret::Credential("tls-key".into()));
+    let tls = config.upstreams["secure"].tls.as_ref().expect("written");
+    assert_eq!((tls.sni.as_deref(), tls.cert.as_deref()), (Some("app.internal"), Some("main")));
+    assert_eq!((tls.verify, tls.min, tls.ca.is_some()), (false, TlsVersion::V13, false));
+    let protocol = |name: &str| config.upstreams[name].protocol;
+    assert_eq!((protocol("secure"), protocol("carts")), (UpstreamProtocol::Auto, UpstreamProtocol::Http2));
+    assert_eq!(protocol("items"), UpstreamProtocol::Http1);
+    assert!(config.upstreams["carts"].tls.as_ref().is_some_and(|tls| tls.verify && tls.ca.is_some()));
     let items = &config.upstreams["items"];
     assert_eq!(items.targets.iter().map(|target| target.weight).collect::<Vec<_>>(), [3, 1, 1]);
     assert_eq!((items.balance, items.bounded_load), (Balance::IpHash, Some(1.25)));

@@ -1,12 +1,12 @@
-//! HTTP/2 frame by frame, for what no well-behaved client sends.
+//! HTTP/2 frame by frame, for what no well-behaved client or server sends.
 
 use std::{
     io::{Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream},
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::net::Node;
 
@@ -41,6 +41,11 @@ impl Frame {
     }
 }
 
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// `:status: 200`, in HPACK's static table.
+pub const OK: &[u8] = &[0x88];
+
 /// A connection whose preface is through.
 #[derive(Debug)]
 pub struct Http2 {
@@ -52,10 +57,30 @@ impl Http2 {
         let mut stream = node.connect(at, None)?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
         stream.set_nodelay(true)?;
-        stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")?;
+        stream.write_all(PREFACE)?;
         let mut client = Http2 { stream };
         client.send(SETTINGS, 0, 0, &[])?;
         Ok(client)
+    }
+
+    /// The next client of a backend, as whose side it is spoken from then on. `settings`: pairs of id and value.
+    pub fn accept(listener: &TcpListener, settings: &[(u16, u32)]) -> Result<Http2> {
+        let (mut stream, _) = listener.accept()?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        stream.set_nodelay(true)?;
+        let mut preface = [0; PREFACE.len()];
+        stream.read_exact(&mut preface).context("no preface")?;
+        ensure!(preface == *PREFACE, "not HTTP/2: {preface:?}");
+        let mut server = Http2 { stream };
+        let pair = |(id, value): &(u16, u32)| [&id.to_be_bytes()[..], &value.to_be_bytes()].concat();
+        server.send(SETTINGS, 0, 0, &settings.iter().map(pair).collect::<Vec<_>>().concat())?;
+        server.send(SETTINGS, ACK, 0, &[])?;
+        Ok(server)
+    }
+
+    /// The next request's stream.
+    pub fn next_request(&mut self) -> Result<u32> {
+        Ok(self.until("a request", |frame| frame.kind == HEADERS)?.stream)
     }
 
     pub fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Result<()> {

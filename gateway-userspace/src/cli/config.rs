@@ -12,7 +12,7 @@ use crate::{
         model::{self, Secret},
     },
     service,
-    tls::Tls,
+    tls::{self, Tls},
 };
 
 #[derive(Debug, Args)]
@@ -30,6 +30,7 @@ impl Check {
         let warnings: Vec<String> = service::not_forwarded(&checked)
             .into_iter()
             .chain(service::unreachable(&checked))
+            .chain(tls::unverified(&checked))
             .chain(certs)
             .collect();
         if !global.json() {

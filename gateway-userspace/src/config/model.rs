@@ -14,9 +14,10 @@ pub use route::{
 };
 
 pub use super::balancing::{Breaker, Eject, HashOn, Retry, RetryOn, StickyCookie};
-use super::units::{Place, Prefix, Rate};
+use super::units::{Place, Prefix, Prefixes, Rate};
+use crate::proxy_protocol::Version;
 
-pub use tls::{Alpn, Cert, ClientAuth, Hsts, Secret, Tls, TlsVersion};
+pub use tls::{Alpn, Cert, ClientAuth, Hsts, Secret, Tls, TlsVersion, UpstreamTls};
 
 /// The whole config.
 #[derive(Debug, Clone, PartialEq)]
@@ -184,6 +185,43 @@ pub struct Listener {
     /// `redirect = "https"`: every request is sent to this port.
     pub redirect: Option<u16>,
     pub hsts: Option<Hsts>,
+    pub proxy_protocol: Option<ProxyProtocol>,
+    pub real_ip: Option<RealIp>,
+}
+
+/// `proxy_protocol = { from }`
+#[derive(Debug, Clone, PartialEq)]
+pub struct ProxyProtocol {
+    /// Who sends a header, and must. Not empty.
+    pub from: Prefixes,
+}
+
+/// `real_ip = { from, header }`
+#[derive(Debug, Clone, PartialEq)]
+pub struct RealIp {
+    /// Who is believed. Not empty.
+    pub from: Prefixes,
+    pub header: RealIpHeader,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum RealIpHeader {
+    XForwardedFor,
+    /// RFC 7239.
+    Forwarded,
+    /// One that has a single address. Lower case.
+    Single(http::HeaderName),
+}
+
+impl RealIpHeader {
+    /// As the config writes it.
+    pub fn word(&self) -> &str {
+        match self {
+            RealIpHeader::XForwardedFor => "x-forwarded-for",
+            RealIpHeader::Forwarded => "forwarded",
+            RealIpHeader::Single(name) => name.as_str(),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -242,6 +280,33 @@ pub struct Upstream {
     pub panic: Option<f64>,
     pub eject: Option<Eject>,
     pub breaker: Option<Breaker>,
+    /// What connections begin with. Default: nothing.
+    pub proxy_protocol: Option<Version>,
+    /// `None`: in clear.
+    pub tls: Option<UpstreamTls>,
+    /// `Auto` only with `tls`.
+    pub protocol: UpstreamProtocol,
+}
+
+/// What targets speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum UpstreamProtocol {
+    Http1,
+    /// By ALPN over TLS, by prior knowledge in clear.
+    Http2,
+    /// Whatever the target chooses by ALPN.
+    Auto,
+}
+
+impl UpstreamProtocol {
+    /// As the config writes it.
+    pub fn word(self) -> &'static str {
+        match self {
+            UpstreamProtocol::Http1 => "h1",
+            UpstreamProtocol::Http2 => "h2",
+            UpstreamProtocol::Auto => "auto",
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq)]

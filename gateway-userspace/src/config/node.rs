@@ -27,6 +27,8 @@ pub(crate) enum Value {
     Prefix(Prefix),
     Bind(Bind),
     Target(SocketAddr),
+    /// One written with https://.
+    SecureTarget(SocketAddr),
     Host(HostPattern),
     Path(PathPattern),
     Text(String),
@@ -146,7 +148,7 @@ from_value! {
     Percent: Value::Percent(value) => Some(*value),
     Prefix: Value::Prefix(value) => Some(*value),
     Bind: Value::Bind(value) => Some(*value),
-    SocketAddr: Value::Target(value) => Some(*value),
+    SocketAddr: Value::Target(value) | Value::SecureTarget(value) => Some(*value),
     HostPattern: Value::Host(value) => Some(value.clone()),
     PathPattern: Value::Path(value) => Some(value.clone()),
     Pattern: Value::Pattern(value) => Some(value.clone()),

@@ -156,6 +156,9 @@ fn upstream(upstream: &Upstream) -> Value {
         ("panic", Some(share_or_off(upstream.panic))),
         ("eject", upstream.eject.as_ref().map(eject)),
         ("breaker", upstream.breaker.as_ref().map(breaker)),
+        ("protocol", Some(json!(upstream.protocol.word()))),
+        ("proxy_protocol", upstream.proxy_protocol.map(|version| json!(version.word()))),
+        ("tls", upstream.tls.as_ref().map(listener::upstream_tls)),
     ])
 }
 

@@ -9,7 +9,7 @@ use prometheus::{
 
 use super::{
     Why,
-    stats::{BOUNDS_US, Connect, Handshake, HistogramTotal, Retry, Sharded, TlsVersion},
+    stats::{BOUNDS_US, Connect, Handshake, HistogramTotal, ProxyHeader, Retry, Sharded, TlsVersion},
 };
 use crate::{
     daemon::Control,
@@ -185,7 +185,7 @@ struct RouteTotals {
 
 fn connections(control: &Control, families: &mut Families) {
     let (mut requests, mut active, mut total) = (Vec::new(), Vec::new(), Vec::new());
-    let mut handshakes = Vec::new();
+    let (mut handshakes, mut proxy_headers) = (Vec::new(), Vec::new());
     for (name, stats) in control.registry.listeners() {
         let running: i64 = stats.shards.iter().map(|shard| shard.active_requests.get()).sum();
         requests.push(gauge(&[("listener", &name)], running as f64));
@@ -207,11 +207,22 @@ fn connections(control: &Control, families: &mut Families) {
                 }
             }
         }
+        for (result, word) in ProxyHeader::ALL {
+            let n = stats.shards.sum(|shard| shard.proxy_headers(result));
+            if n > 0 {
+                proxy_headers.push(counter(&[("listener", &*name), ("result", word)], n));
+            }
+        }
     }
     families.gauges("http_active_requests", "Requests under way", requests);
     families.gauges("connections_active", "Open client connections", active);
     families.counters("connections_total", "Client connections by protocol, and those closed at once", total);
     families.counters("tls_handshakes_total", "TLS handshakes by version and how they ended", handshakes);
+    families.counters(
+        "proxy_protocol_total",
+        "Connections of those who send PROXY headers, by what became of the header",
+        proxy_headers,
+    );
     let snapshot = control.snapshot.load();
     let certs = snapshot.tls.certs.values();
     let expiry = certs.map(|cert| gauge(&[("cert", &cert.name)], cert.facts().not_after as f64)).collect();

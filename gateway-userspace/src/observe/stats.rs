@@ -20,6 +20,7 @@ use std::{
 use http::{Method, StatusCode};
 
 use super::Why;
+use crate::proxy_protocol::{Header, Malformed, Refused, Says};
 
 /// A counter with one writer.
 #[derive(Debug, Default)]
@@ -257,6 +258,7 @@ pub struct ListenerShard {
     pub http1: Count,
     pub http2: Count,
     handshakes: [[Count; Handshake::ALL.len()]; TlsVersion::ALL.len()],
+    proxy_headers: [Count; ProxyHeader::ALL.len()],
 }
 
 impl ListenerShard {
@@ -266,6 +268,50 @@ impl ListenerShard {
 
     pub fn handshakes(&self, version: TlsVersion, result: Handshake) -> u64 {
         self.handshakes[version as usize][result as usize].get()
+    }
+
+    pub fn proxy_header(&self, result: ProxyHeader) {
+        self.proxy_headers[result as usize].add(1);
+    }
+
+    pub fn proxy_headers(&self, result: ProxyHeader) -> u64 {
+        self.proxy_headers[result as usize].get()
+    }
+}
+
+/// What became of the PROXY header that a connection had to begin with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyHeader {
+    Ok,
+    /// The proxy's own connection.
+    Local,
+    Absent,
+    Malformed,
+    Timeout,
+    /// The connection ended before it was whole.
+    Gone,
+}
+
+impl ProxyHeader {
+    pub const ALL: [(ProxyHeader, &'static str); 6] = [
+        (ProxyHeader::Ok, "ok"),
+        (ProxyHeader::Local, "local"),
+        (ProxyHeader::Absent, "absent"),
+        (ProxyHeader::Malformed, "malformed"),
+        (ProxyHeader::Timeout, "timeout"),
+        (ProxyHeader::Gone, "gone"),
+    ];
+
+    /// Of a read within a time limit.
+    pub fn of<T>(read: &Result<Result<Header, Refused>, T>) -> ProxyHeader {
+        match read {
+            Ok(Ok(Header { says: Says::Local, .. })) => ProxyHeader::Local,
+            Ok(Ok(_)) => ProxyHeader::Ok,
+            Ok(Err(Refused::Malformed(Malformed::Absent))) => ProxyHeader::Absent,
+            Ok(Err(Refused::Malformed(_))) => ProxyHeader::Malformed,
+            Ok(Err(Refused::Ended | Refused::Io(_))) => ProxyHeader::Gone,
+            Err(_) => ProxyHeader::Timeout,
+        }
     }
 }
 
@@ -365,11 +411,17 @@ pub enum Connect {
     Ok,
     Refused,
     Timeout,
+    /// Its certificate or something else about TLS.
+    Tls,
 }
 
 impl Connect {
-    pub const ALL: [(Connect, &'static str); 3] =
-        [(Connect::Ok, "ok"), (Connect::Refused, "refused"), (Connect::Timeout, "timeout")];
+    pub const ALL: [(Connect, &'static str); 4] = [
+        (Connect::Ok, "ok"),
+        (Connect::Refused, "refused"),
+        (Connect::Timeout, "timeout"),
+        (Connect::Tls, "tls"),
+    ];
 }
 
 /// Why a request was tried again.
@@ -406,7 +458,7 @@ impl Retry {
 #[derive(Debug, Default)]
 pub struct UpstreamShard {
     pub duration: Histogram,
-    connects: [Count; 3],
+    connects: [Count; Connect::ALL.len()],
     retries: [Count; Retry::ALL.len() + 1],
 }
 

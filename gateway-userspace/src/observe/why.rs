@@ -43,6 +43,7 @@ whys! {
     BreakerOpen "breaker_open" 503 "Most requests to the upstream fail: it is left alone for a while";
     UpstreamConnectRefused "upstream_connect_refused" 502 "The upstream refused the connection";
     UpstreamConnectTimeout "upstream_connect_timeout" 504 "The upstream did not accept a connection in time";
+    UpstreamTls "upstream_tls" 502 "The upstream's certificate, or its TLS, is not as it must be";
     UpstreamFirstByteTimeout "upstream_first_byte_timeout" 504 "The upstream did not start to answer in time";
     UpstreamIdleTimeout "upstream_idle_timeout" 504 "The upstream stopped in the middle of its answer";
     UpstreamTotalTimeout "upstream_total_timeout" 504 "The exchange with the upstream took too long";

@@ -112,7 +112,7 @@ mod tests {
             .upstreams
             .iter()
             .map(|(name, upstream)| {
-                (name.clone(), Arc::new(Upstream::new(name, upstream, None, None, &registry)))
+                (name.clone(), Arc::new(Upstream::new(name, upstream, None, None, None, &registry)))
             })
             .collect();
         let shares = shares.iter().map(|(name, weight)| ((*name).to_owned(), *weight)).collect();

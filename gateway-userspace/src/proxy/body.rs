@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     observe::Why,
-    upstream::http1::{Broken, Connection},
+    upstream::{http1::Broken, link::Link},
 };
 
 /// The body was cut; why is noted with the exchange.
@@ -295,7 +295,7 @@ pub enum ResponseBody {
 /// An answer's body as it comes from the upstream.
 pub struct UpstreamBody {
     /// Taken when the body is whole (it goes back to the pool) or cut (it is closed).
-    connection: Option<Box<Connection>>,
+    connection: Option<Box<Link>>,
     pending_since: Option<Instant>,
     exchange: Exchange,
 }
@@ -308,7 +308,7 @@ impl ResponseBody {
         ResponseBody::Own { body: Some(body), exchange }
     }
 
-    pub fn upstream(connection: Box<Connection>, exchange: Exchange) -> Self {
+    pub fn upstream(connection: Box<Link>, exchange: Exchange) -> Self {
         let mut body = UpstreamBody { connection: Some(connection), pending_since: None, exchange };
         if body.ended() {
             body.finish();

@@ -198,6 +198,7 @@ fn is_upstreams_fault(why: Why) -> bool {
         why,
         Why::UpstreamConnectRefused
             | Why::UpstreamConnectTimeout
+            | Why::UpstreamTls
             | Why::UpstreamFirstByteTimeout
             | Why::UpstreamTotalTimeout
             | Why::UpstreamReset

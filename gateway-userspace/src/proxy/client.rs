@@ -2,24 +2,70 @@
 
 use std::{
     cell::RefCell,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
 use http::HeaderValue;
 
 use super::headers::About;
-use crate::observe::access_log::ConnectionText;
+use crate::{
+    observe::access_log::ConnectionText,
+    proxy_protocol::{self, Version},
+};
 
 pub struct Client {
-    /// IPv4-mapped IPv6 taken as IPv4.
+    /// Whose requests these are, by all that is believed. IPv4-mapped IPv6 taken as IPv4.
     pub addr: IpAddr,
+    /// Its port; 0: not known, as of one that a header names.
+    pub port: u16,
+    pub origin: Origin,
+    pub manner: Manner,
     pub text: HeaderValue,
+    /// It speaks HTTP/2.
+    pub http2: bool,
     /// "http" or "https".
     pub scheme: &'static str,
+    /// What a trusted proxy says of the request at hand.
+    pub told: Option<Box<Told>>,
     /// What upstreams are told of it, kept for the host it was made for.
     pub about: RefCell<Option<About>>,
     /// This connection's part of every log line.
     pub log_text: ConnectionText,
+}
+
+/// What a trusted proxy says of a request besides the client's address.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// `X-Forwarded-For`, which goes on.
+    pub chain: Option<String>,
+    /// `Forwarded`, which goes on where it is the header that is believed.
+    pub forwarded: Option<String>,
+    /// "http" or "https".
+    pub scheme: Option<&'static str>,
+    /// The host that was asked for.
+    pub host: Option<String>,
+}
+
+/// Where a connection comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin {
+    /// The other end of the socket.
+    pub peer: SocketAddr,
+    /// Who made the connection, as the PROXY protocol tells; else the peer.
+    pub source: SocketAddr,
+    /// Where it was made to, if that is known: upstreams may be told.
+    pub destination: Option<SocketAddr>,
+}
+
+impl Origin {
+    pub fn peer(peer: SocketAddr) -> Self {
+        let peer = canonical(peer);
+        Origin { peer, source: peer, destination: None }
+    }
+}
+
+fn canonical(addr: SocketAddr) -> SocketAddr {
+    SocketAddr::new(addr.ip().to_canonical(), addr.port())
 }
 
 /// How a client speaks to us.
@@ -33,19 +79,57 @@ pub struct Manner {
 
 impl Manner {
     pub const PLAIN_HTTP1: Manner = Manner { protocol: "h1", tls: None };
+
+    pub fn scheme(self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
+    }
 }
 
 impl Client {
-    pub fn new(listener: &str, peer: SocketAddr, manner: Manner) -> Self {
-        let addr = peer.ip().to_canonical();
-        let peer = SocketAddr::new(addr, peer.port());
+    pub fn new(listener: &str, origin: Origin, manner: Manner) -> Self {
+        let addr = origin.source.ip();
         Client {
             addr,
-            text: HeaderValue::from_maybe_shared(bytes::Bytes::from(addr.to_string()))
-                .unwrap_or(HeaderValue::from_static("unknown")),
-            scheme: if manner.tls.is_some() { "https" } else { "http" },
+            port: origin.source.port(),
+            origin,
+            manner,
+            text: text(addr),
+            http2: manner.protocol == "h2",
+            scheme: manner.scheme(),
+            told: None,
             about: RefCell::default(),
-            log_text: ConnectionText::new(listener, addr, peer, manner.protocol, manner.tls),
+            log_text: ConnectionText::new(listener, addr, origin.peer, manner.protocol, manner.tls),
         }
     }
+
+    /// What upstreams are told of the connection by the PROXY protocol.
+    pub fn proxy_header(&self, version: Version) -> Vec<u8> {
+        let source = SocketAddr::new(self.addr, self.port);
+        // Not known of connections from before a reload.
+        let unspecified = || SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
+        proxy_protocol::write(version, source, self.origin.destination.unwrap_or_else(unspecified))
+    }
+
+    /// As of a connection, but for one request, of which a trusted proxy says who sent it: another address, perhaps
+    /// with a port, and another scheme.
+    pub fn behind(&self, listener: &str, (addr, port): (IpAddr, u16), told: Told) -> Self {
+        let Client { origin, manner, .. } = *self;
+        Client {
+            addr,
+            port,
+            origin,
+            manner,
+            text: text(addr),
+            http2: self.http2,
+            scheme: told.scheme.unwrap_or(manner.scheme()),
+            told: Some(Box::new(told)),
+            about: RefCell::default(),
+            log_text: ConnectionText::new(listener, addr, origin.peer, manner.protocol, manner.tls),
+        }
+    }
+}
+
+fn text(addr: IpAddr) -> HeaderValue {
+    HeaderValue::from_maybe_shared(bytes::Bytes::from(addr.to_string()))
+        .unwrap_or(HeaderValue::from_static("unknown"))
 }

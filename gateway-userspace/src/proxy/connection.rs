@@ -19,7 +19,7 @@ use hyper::{server::conn::http1, service::service_fn};
 use tokio::{io::Interest, net::TcpStream};
 
 use super::{
-    client::{Client, Manner},
+    client::{Client, Manner, Origin},
     client_io::ClientIo,
     exchange::Record,
     handler, problem,
@@ -69,7 +69,7 @@ pub struct ClientState {
 
 impl ClientState {
     fn new(worker: Rc<Worker>, listener: Arc<Listener>, peer: SocketAddr) -> Self {
-        let client = Rc::new(Client::new(&listener.name, peer, Manner::PLAIN_HTTP1));
+        let client = Rc::new(Client::new(&listener.name, Origin::peer(peer), Manner::PLAIN_HTTP1));
         ClientState::of(worker, listener, client)
     }
 
@@ -120,6 +120,10 @@ impl ClientState {
     /// Who it is.
     pub fn client(&self) -> Ref<'_, Client> {
         Ref::map(self.client.borrow(), |client| &**client)
+    }
+
+    pub fn set_client(&self, client: Client) {
+        self.client.replace(Rc::new(client));
     }
 
     /// As [`ClientState::client`], to be kept.
@@ -227,7 +231,7 @@ impl Open {
 
     /// After it turned out who it is, and how it speaks.
     pub fn set_client(&self, client: Client) {
-        self.state.client.replace(Rc::new(client));
+        self.state.set_client(client);
     }
 }
 

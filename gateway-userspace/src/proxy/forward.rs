@@ -16,20 +16,25 @@ use super::{
 };
 use crate::{
     balance::Tried,
+    config::model::UpstreamProtocol,
     observe::{
         Why,
         stats::{Connect, Retry},
     },
     upstream::{
         Target, Upstream,
-        http1::{Connection, Failed, Head, Outgoing, connect},
+        http1::{Failed, Head, Outgoing},
+        link::Link,
     },
 };
+
+/// Kept connections to a target that a request finds closed one after another, or streams that are refused.
+const MOST_STALE: u32 = 4;
 
 /// An answer's head, and the connection that its body comes on.
 pub struct Answer {
     pub head: Head,
-    pub connection: Box<Connection>,
+    pub connection: Box<Link>,
 }
 
 /// What one target made of the request.
@@ -86,9 +91,14 @@ impl Sent<'_> {
     /// One target: a kept connection first, a fresh one if that turns out to be closed or if there is none.
     pub async fn on_target(&mut self, target: &Arc<Target>) -> Attempt {
         let worker = &self.exchange.state.worker;
-        let mut connection = worker.pool.take(target);
+        // A connection that began with a client's address is nobody else's; and none that began without is good here.
+        let mut connection = match self.upstream.config.proxy_protocol {
+            None => worker.pool.take(target),
+            Some(_) => None,
+        };
+        let mut again = 0;
         loop {
-            let kept = connection.is_some();
+            let taken = connection.is_some();
             let on = match connection.take() {
                 Some(kept) => kept,
                 // Boxed: it is rare, and would make every request's future larger.
@@ -97,24 +107,30 @@ impl Sent<'_> {
                     Err(attempt) => return attempt,
                 },
             };
-            match self.on_connection(on, kept).await {
+            let kept = taken || on.shared();
+            let used = taken || on.proven();
+            match self.on_connection(on, used).await {
                 Outcome::Answered(answer) => return Attempt::Answered(answer),
                 Outcome::Failed(why) => return Attempt::Failed(why),
-                Outcome::Again if kept => self.upstream.stats.shards.of(worker.index).retry(Retry::Stale),
+                Outcome::Again if kept && again < MOST_STALE => {
+                    again += 1;
+                    self.upstream.stats.shards.of(worker.index).retry(Retry::Stale);
+                }
+                Outcome::Again if kept => return Attempt::NotConnected(Why::UpstreamReset),
                 // A fresh connection that takes nothing is no different from one that is refused.
                 Outcome::Again => return Attempt::NotConnected(Why::UpstreamConnectRefused),
             }
         }
     }
 
-    async fn on_connection(&mut self, mut connection: Box<Connection>, kept: bool) -> Outcome {
+    async fn on_connection(&mut self, mut connection: Box<Link>, used: bool) -> Outcome {
         let state = &*self.exchange.state;
         let now = Instant::now();
         self.exchange.sent(now);
         state.awaiting_head.set(true);
         state.timer.start(Wait::FirstByte, now + self.upstream.first_byte);
         let body = std::mem::replace(self.body, RequestBody::Empty);
-        let repeatable = kept && body.is_empty() && is_idempotent(&self.request.head.method);
+        let repeatable = used && body.is_empty() && is_idempotent(&self.request.head.method);
         let hints = self.hints;
         let answer = connection.request(
             self.request,
@@ -142,7 +158,7 @@ impl Sent<'_> {
         }
     }
 
-    fn not_answered(&mut self, connection: &mut Connection, failed: &Failed, repeatable: bool) -> Outcome {
+    fn not_answered(&mut self, connection: &mut Link, failed: &Failed, repeatable: bool) -> Outcome {
         if let Some(why) = self.exchange.state.take_cut() {
             return Outcome::Failed(why);
         }
@@ -159,6 +175,8 @@ impl Sent<'_> {
             }
             Failed::Closed { received: true } | Failed::Cut => Outcome::Failed(Why::UpstreamReset),
             Failed::Malformed => Outcome::Failed(Why::UpstreamBadResponse),
+            Failed::Tls => Outcome::Failed(Why::UpstreamTls),
+            Failed::Unfit => Outcome::Failed(Why::BadRequest),
         }
     }
 }
@@ -171,35 +189,28 @@ enum Outcome {
 }
 
 /// Opens a connection, within `timeout.connect`.
-async fn open(
-    upstream: &Upstream,
-    target: &Arc<Target>,
-    exchange: &Exchange,
-) -> Result<Box<Connection>, Attempt> {
+async fn open(upstream: &Upstream, target: &Arc<Target>, exchange: &Exchange) -> Result<Box<Link>, Attempt> {
     let state = &*exchange.state;
     let began = Instant::now();
     state.timer.start(Wait::Connect, began + upstream.config.timeout.connect);
     let worker = state.worker.index;
-    let made = state.timer.bound(async {
-        let stream = connect(target.addr).await?;
-        std::io::Result::Ok(Connection::new(stream, target.clone(), worker))
-    });
-    let made = made.await;
+    let header = upstream.config.proxy_protocol.map(|version| state.client().proxy_header(version));
+    let pool = &state.worker.pool;
+    let made = state.timer.bound(Link::open(upstream, target, header.as_deref(), pool, worker)).await;
     exchange.connected(began.elapsed());
     let shard = upstream.stats.shards.of(worker);
     match made {
-        Ok(Ok(connection)) => {
-            shard.connect(Connect::Ok);
-            Ok(Box::new(connection))
-        }
+        Ok(Ok(connection)) => Ok(Box::new(connection)),
         Ok(Err(error)) => {
-            shard.connect(Connect::Refused);
             tracing::debug!(upstream = %upstream.name, target = %target.name, %error, "cannot connect");
-            Err(Attempt::NotConnected(Why::UpstreamConnectRefused))
+            Err(Attempt::NotConnected(error.why()))
         }
         Err(Expired::Total) => Err(Attempt::Failed(Why::UpstreamTotalTimeout)),
         Err(Expired::Wait(_)) => {
-            shard.connect(Connect::Timeout);
+            // What several requests wait for is counted where it is made.
+            if upstream.config.protocol != UpstreamProtocol::Http2 {
+                shard.connect(Connect::Timeout);
+            }
             Err(Attempt::NotConnected(Why::UpstreamConnectTimeout))
         }
     }

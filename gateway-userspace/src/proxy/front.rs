@@ -1,5 +1,5 @@
-//! What comes before HTTP on listeners that are more than plain HTTP/1.1: the TLS handshake, and telling
-//! HTTP/2 from HTTP/1.1.
+//! What comes before HTTP on listeners that are more than plain HTTP/1.1: the PROXY header, the TLS handshake, and
+//! telling HTTP/2 from HTTP/1.1.
 
 use std::{
     net::SocketAddr,
@@ -13,7 +13,7 @@ use tokio::{io::ReadBuf, net::TcpStream};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::{
-    client::{Client, Manner},
+    client::{Client, Manner, Origin},
     connection::{self, Open},
     http2,
     timer::Wait,
@@ -21,7 +21,8 @@ use super::{
     worker::Worker,
 };
 use crate::{
-    observe::stats::{Handshake, TlsVersion},
+    observe::stats::{Handshake, ProxyHeader, TlsVersion},
+    proxy_protocol::{self, Says},
     runtime::Listener,
 };
 
@@ -29,32 +30,42 @@ use crate::{
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// Serves an admitted connection to its end.
-pub async fn serve(stream: TcpStream, peer: SocketAddr, listener: Arc<Listener>, worker: Rc<Worker>) {
+pub async fn serve(mut stream: TcpStream, peer: SocketAddr, listener: Arc<Listener>, worker: Rc<Worker>) {
     let open = Open::new(listener, worker, peer);
+    let mut origin = Origin::peer(peer);
+    if open.listener().tells {
+        origin.destination = stream.local_addr().ok();
+    }
+    if let Some(proxy) = &open.listener().config.proxy_protocol
+        && proxy.from.contain(origin.peer.ip())
+    {
+        // Boxed: the future of connections without it stays small.
+        match Box::pin(proxy_header(&mut stream, &open)).await {
+            Some(Says::Proxied { source, destination }) => {
+                origin = Origin { source, destination: Some(destination), ..origin };
+            }
+            Some(Says::Local | Says::Unknown) => {}
+            None => return,
+        }
+    }
     match &open.listener().tls {
         Some(acceptor) => {
             let handshake = handshake(stream, TlsAcceptor::from(acceptor.config.clone()), &open).await;
             let Some((stream, version)) = handshake else { return };
             let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-            go_on(stream, open, peer, http2, Some(version.name())).await;
+            go_on(stream, open, origin, http2, Some(version.name())).await;
         }
         None => {
             if let Some(http2) = sniff(&stream, &open).await {
-                go_on(stream, open, peer, http2, None).await;
+                go_on(stream, open, origin, http2, None).await;
             }
         }
     }
 }
 
-async fn go_on<S: Transport>(
-    stream: S,
-    open: Open,
-    peer: SocketAddr,
-    http2: bool,
-    tls: Option<&'static str>,
-) {
+async fn go_on<S: Transport>(stream: S, open: Open, origin: Origin, http2: bool, tls: Option<&'static str>) {
     let protocol = if http2 { "h2" } else { "h1" };
-    open.set_client(Client::new(&open.listener().name, peer, Manner { protocol, tls }));
+    open.set_client(Client::new(&open.listener().name, origin, Manner { protocol, tls }));
     match http2 {
         true => http2::serve(stream, open).await,
         // A client that does not know ALPN, of a listener that speaks nothing else.
@@ -63,13 +74,30 @@ async fn go_on<S: Transport>(
     }
 }
 
+/// What the proxy in front says. `None`: it does not say it, and its connection is refused.
+async fn proxy_header(stream: &mut TcpStream, open: &Open) -> Option<Says> {
+    let limit = open.listener().config.timeout.header;
+    let read = tokio::time::timeout(limit, proxy_protocol::read(stream)).await;
+    let result = ProxyHeader::of(&read);
+    open.listener().stats.shards.of(open.worker()).proxy_header(result);
+    match read {
+        Ok(Ok(header)) => Some(header.says),
+        Ok(Err(error)) => {
+            let peer = open.state.client().origin.peer;
+            tracing::debug!(listener = %open.listener().name, %peer, %error, "connection refused");
+            None
+        }
+        Err(_) => None,
+    }
+}
+
 /// Whether the client speaks HTTP/2, in clear: it begins with "PRI " then (RFC 9113 section 3.4), which no HTTP/1.1
 /// request does. `None`: it is gone.
 async fn sniff(stream: &TcpStream, open: &Open) -> Option<bool> {
     const PREFACE: &[u8] = b"PRI ";
     let listener = open.listener();
-    if !listener.config.http1 {
-        return Some(true);
+    if !(listener.config.http1 && listener.config.http2) {
+        return Some(listener.config.http2);
     }
     let now = Instant::now();
     let until = now + listener.config.timeout.header;

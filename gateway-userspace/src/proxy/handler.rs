@@ -10,7 +10,7 @@ use super::{
     connection::ClientState,
     exchange::Exchange,
     forward::{self, Answer},
-    headers, http2, policed, problem, redirect,
+    headers, http2, policed, problem, real_ip, redirect,
     tunnel::Tunnel,
 };
 use crate::{
@@ -30,6 +30,9 @@ pub async fn handle(
     let snapshot = state.worker.snapshot();
     let (mut head, body) = request.into_parts();
     state.body_unread.set(!body.is_end_stream());
+    if let Some(real_ip) = &state.listener.config.real_ip {
+        real_ip::apply(&state, real_ip, &mut head.headers);
+    }
     let exchange = Exchange::begin(state, Some(&head));
     if let Err(why) = check(&mut head, &body, &exchange) {
         return Ok(problem::response(exchange, why));
@@ -150,10 +153,11 @@ fn response(
     upgrade: Option<&HeaderValue>,
     exchange: &Exchange,
 ) -> Response<()> {
+    let via = if head.http2 { &snapshot.via_http2 } else { &snapshot.via };
     let mut response = Response::new(());
     *response.status_mut() = head.status;
     *response.headers_mut() = head.headers;
-    headers::to_client(response.headers_mut(), upgrade, exchange, snapshot);
+    headers::to_client(response.headers_mut(), upgrade, exchange, via);
     response
 }
 
@@ -164,6 +168,6 @@ fn upgrade(snapshot: &Snapshot, answer: Answer, exchange: Exchange) -> Response<
     let protocol = head.headers.get(header::UPGRADE).cloned();
     let response = response(snapshot, head, protocol.as_ref(), &exchange);
     let state = exchange.state.clone();
-    *state.tunnel.borrow_mut() = Some(Tunnel::new(*connection, exchange));
+    *state.tunnel.borrow_mut() = Tunnel::new(*connection, exchange);
     response.map(|()| ResponseBody::Nothing)
 }

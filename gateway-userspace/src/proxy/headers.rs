@@ -1,14 +1,17 @@
 //! Header fields on their way through: hop-by-hop fields end here, what tells of the client and of us is added.
 //!
-//! RFC 9110 sections 7.6.1 (Connection) and 7.6.3 (Via), RFC 7239 (Forwarded). No proxy in front is trusted yet, so
-//! whatever a client says of itself in `X-Forwarded-*` or `Forwarded` is replaced.
+//! RFC 9110 sections 7.6.1 (Connection) and 7.6.3 (Via), RFC 7239 (Forwarded). What a client says of itself in
+//! `X-Forwarded-*` or `Forwarded` is replaced; what a trusted proxy says of it goes on, see [`super::real_ip`].
 
-use std::{borrow::Cow, rc::Rc};
+use std::{borrow::Cow, net::IpAddr, rc::Rc};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, header, request, uri::PathAndQuery};
 
-use super::{client::Client, exchange::Exchange};
+use super::{
+    client::{Client, Told},
+    exchange::Exchange,
+};
 use crate::{config::units::normal_path, observe::Why, runtime::Snapshot, upstream::http1::Switch};
 
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -230,32 +233,62 @@ pub struct About {
 /// `X-Forwarded-*`, `Forwarded` (RFC 7239 section 4) and `Via` in wire format. Clients seldom change the host on a
 /// connection, so the last ones are kept.
 pub fn about(client: &Client, host: Option<&HeaderValue>, snapshot: &Snapshot) -> Rc<[u8]> {
+    let ours = if client.http2 { &snapshot.via_http2 } else { &snapshot.via };
+    if let Some(told) = &client.told {
+        return told_lines(client, told, host.and_then(|host| host.to_str().ok()), ours).into();
+    }
     let mut kept = client.about.borrow_mut();
     if let (Some(About { host: kept_host, via, lines }), Some(host)) = (&*kept, host)
         && kept_host == host
-        && *via == snapshot.via
+        && via == ours
     {
         return lines.clone();
     }
     let text = host.and_then(|host| host.to_str().ok());
-    let lines: Rc<[u8]> = lines(client, text, &snapshot.via).into();
+    let lines: Rc<[u8]> = lines(client, text, ours).into();
     if let Some(host) = host {
-        *kept = Some(About { host: host.clone(), via: snapshot.via.clone(), lines: lines.clone() });
+        *kept = Some(About { host: host.clone(), via: ours.clone(), lines: lines.clone() });
     }
     lines
 }
 
 fn lines(client: &Client, host: Option<&str>, via: &HeaderValue) -> Vec<u8> {
     let Client { addr, scheme, .. } = client;
+    let forwarded = forwarded(*addr, scheme, host);
+    written(&addr.to_string(), scheme, host, &forwarded, via)
+}
+
+/// As [`lines`], behind a trusted proxy: its chains go on, with the proxy itself at their ends.
+fn told_lines(client: &Client, told: &Told, host: Option<&str>, via: &HeaderValue) -> Vec<u8> {
+    let (proxy, scheme) = (client.origin.source.ip(), client.scheme);
+    let named = told.host.as_deref().or(host);
+    let chain = match &told.chain {
+        Some(chain) => format!("{chain}, {proxy}"),
+        None if client.addr == proxy => proxy.to_string(),
+        None => format!("{}, {proxy}", client.addr),
+    };
+    let forwarded = match &told.forwarded {
+        Some(chain) => format!("{chain}, {}", forwarded(proxy, client.manner.scheme(), host)),
+        None => forwarded(client.addr, scheme, named),
+    };
+    written(&chain, scheme, named, &forwarded, via)
+}
+
+/// An element of `Forwarded`.
+fn forwarded(addr: IpAddr, scheme: &str, host: Option<&str>) -> String {
     let node = if addr.is_ipv6() { format!("\"[{addr}]\"") } else { addr.to_string() };
-    let (mut named, mut forwarded) = (String::new(), String::new());
-    if let Some(host) = host {
-        let is_token = host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%".contains(&byte));
-        forwarded = if is_token { format!(";host={host}") } else { format!(";host=\"{host}\"") };
-        named = format!("x-forwarded-host: {host}\r\n");
+    let is_token = |host: &str| host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~%".contains(&b));
+    match host {
+        None => format!("for={node};proto={scheme}"),
+        Some(host) if is_token(host) => format!("for={node};proto={scheme};host={host}"),
+        Some(host) => format!("for={node};proto={scheme};host=\"{host}\""),
     }
+}
+
+fn written(chain: &str, scheme: &str, host: Option<&str>, forwarded: &str, via: &HeaderValue) -> Vec<u8> {
+    let named = host.map(|host| format!("x-forwarded-host: {host}\r\n")).unwrap_or_default();
     let mut lines = format!(
-        "x-forwarded-for: {addr}\r\nx-forwarded-proto: {scheme}\r\n{named}forwarded: for={node};proto={scheme}{forwarded}\r\nvia: "
+        "x-forwarded-for: {chain}\r\nx-forwarded-proto: {scheme}\r\n{named}forwarded: {forwarded}\r\nvia: "
     )
     .into_bytes();
     lines.extend_from_slice(via.as_bytes());
@@ -263,19 +296,20 @@ fn lines(client: &Client, host: Option<&str>, via: &HeaderValue) -> Vec<u8> {
     lines
 }
 
-/// Makes an upstream's head fit to be sent to the client. `upgrade`: the protocol that is switched to.
+/// Makes an upstream's head fit to be sent to the client. `upgrade`: the protocol that is switched to; `via`: of the
+/// one that it came by.
 pub fn to_client(
     headers: &mut HeaderMap,
     upgrade: Option<&HeaderValue>,
     exchange: &Exchange,
-    snapshot: &Snapshot,
+    via: &HeaderValue,
 ) {
     Found::of(headers).remove(headers);
     if let Some(protocol) = upgrade {
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(header::UPGRADE, protocol.clone());
     }
-    headers.append(header::VIA, snapshot.via.clone());
+    headers.append(header::VIA, via.clone());
     headers.insert(X_REQUEST_ID, exchange.id());
     if let Some(hsts) = &exchange.state.listener.hsts {
         headers.insert(header::STRICT_TRANSPORT_SECURITY, hsts.clone());
@@ -284,7 +318,10 @@ pub fn to_client(
 
 #[cfg(test)]
 mod tests {
-    use super::{super::client::Manner, *};
+    use super::{
+        super::client::{Manner, Origin},
+        *,
+    };
 
     fn head(request: http::request::Builder) -> request::Parts {
         request.body(()).unwrap().into_parts().0
@@ -355,7 +392,7 @@ mod tests {
         let told = |client: &str, host| {
             let via = HeaderValue::from_static("1.1 gateway");
             let peer = std::net::SocketAddr::new(client.parse().unwrap(), 1);
-            let client = Client::new("web", peer, Manner::PLAIN_HTTP1);
+            let client = Client::new("web", Origin::peer(peer), Manner::PLAIN_HTTP1);
             String::from_utf8(lines(&client, host, &via)).unwrap()
         };
         assert_eq!(

@@ -19,6 +19,7 @@ mod headers;
 mod http2;
 mod policed;
 mod problem;
+mod real_ip;
 mod redirect;
 mod reuse;
 mod shadow;
@@ -28,3 +29,4 @@ mod tunnel;
 pub mod worker;
 
 pub use body::{Cut, RequestBody};
+pub use tunnel::Pipe;

@@ -188,6 +188,7 @@ fn copy(mirror: &Mirror, exchange: &Exchange, request: &Outgoing, body: &mut Req
             id: request.id.clone(),
         },
         client: state.client().addr,
+        header: mirror.upstream.config.proxy_protocol.map(|version| state.client().proxy_header(version)),
         place,
     };
     match body.is_empty() {

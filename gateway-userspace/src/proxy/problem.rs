@@ -6,7 +6,9 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, header};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
-use super::{body::ResponseBody, connection::ClientState, exchange::Exchange, headers::X_REQUEST_ID};
+use super::{
+    body::ResponseBody, connection::ClientState, exchange::Exchange, headers::X_REQUEST_ID, real_ip,
+};
 use crate::observe::Why;
 
 fn body(why: Why, id: &str) -> String {
@@ -39,6 +41,7 @@ pub fn response(exchange: Exchange, why: Why) -> Response<ResponseBody> {
 
 /// Answers a request whose head could not be read, on the bare socket, and accounts for it. False if the client is gone.
 pub async fn write_raw(stream: &mut (impl AsyncWrite + Unpin), state: &Rc<ClientState>, why: Why) -> bool {
+    real_ip::forget(state);
     let exchange = Exchange::begin(state.clone(), None);
     exchange.refuse(why);
     let id = exchange.id();

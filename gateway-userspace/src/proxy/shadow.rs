@@ -11,10 +11,7 @@ use super::{RequestBody, worker::Worker};
 use crate::{
     balance::Tried,
     policy::mirror::Place,
-    upstream::{
-        Active, Upstream,
-        http1::{Connection, Outgoing, connect},
-    },
+    upstream::{Active, Upstream, http1::Outgoing, link::Link},
 };
 
 /// An answer with more is not read to its end, and its connection is closed.
@@ -26,6 +23,8 @@ pub struct Copy {
     pub upstream: std::sync::Arc<Upstream>,
     pub request: Outgoing,
     pub client: std::net::IpAddr,
+    /// The PROXY header that its connection begins with.
+    pub header: Option<Vec<u8>>,
     pub place: Place,
 }
 
@@ -43,7 +42,10 @@ impl Copy {
     /// `None` when it came to nothing.
     async fn exchange(&self, body: Option<Bytes>) -> Option<()> {
         let active = self.upstream.pick(self.client, &mut Tried::default())?;
-        let kept = self.worker.pool.take(active.target());
+        let kept = match self.header {
+            None => self.worker.pool.take(active.target()),
+            Some(_) => None,
+        };
         if let Some(mut connection) = kept
             && self.on(&mut connection, &active, body.clone()).await.is_some()
         {
@@ -51,14 +53,21 @@ impl Copy {
             return Some(());
         }
         // A kept connection may be closed at any time, and nobody is hurt by a copy that comes twice.
-        let stream = connect(active.target().addr).await.ok()?;
-        let mut connection = Box::new(Connection::new(stream, active.target().clone(), self.worker.index));
+        let header = self.header.as_deref();
+        let fresh = Box::pin(Link::open(
+            &self.upstream,
+            active.target(),
+            header,
+            &self.worker.pool,
+            self.worker.index,
+        ));
+        let mut connection = Box::new(fresh.await.ok()?);
         self.on(&mut connection, &active, body).await?;
         self.keep(connection);
         Some(())
     }
 
-    async fn on(&self, connection: &mut Connection, active: &Active, body: Option<Bytes>) -> Option<()> {
+    async fn on(&self, connection: &mut Link, active: &Active, body: Option<Bytes>) -> Option<()> {
         let body = body.map_or(RequestBody::Empty, RequestBody::kept);
         let head = connection.request(&self.request, body, || None::<()>, |_| {}).await.ok()?.ok()?;
         active.target().stats.shards.of(self.worker.index).count(head.status);
@@ -72,7 +81,7 @@ impl Copy {
         Some(())
     }
 
-    fn keep(&self, mut connection: Box<Connection>) {
+    fn keep(&self, mut connection: Box<Link>) {
         if connection.settle() {
             let pool = &self.upstream.config.pool;
             self.worker.pool.put(connection, pool.idle, pool.idle_for, Instant::now());

@@ -32,8 +32,10 @@ pub struct Snapshot {
     pub upstreams: BTreeMap<String, Arc<Upstream>>,
     pub services: Services,
     pub tls: Tls,
-    /// `Via` of what passes through (RFC 9110 section 7.6.3).
+    /// `Via` of what came by HTTP/1.1 (RFC 9110 section 7.6.3).
     pub via: HeaderValue,
+    /// … and by HTTP/2.
+    pub via_http2: HeaderValue,
 }
 
 /// `[listener.NAME]`, compiled.
@@ -42,6 +44,8 @@ pub struct Listener {
     pub name: Arc<str>,
     /// Nothing comes before HTTP/1.1.
     pub plain: bool,
+    /// Upstreams are told by the PROXY protocol where a client's connection leads to.
+    pub tells: bool,
     pub tls: Option<Arc<Acceptor>>,
     /// `Strict-Transport-Security` of every answer.
     pub hsts: Option<HeaderValue>,
@@ -83,18 +87,22 @@ impl Snapshot {
         old: Option<&Snapshot>,
         registry: &Registry,
     ) -> Snapshot {
+        let tells = config.upstreams.values().any(|upstream| upstream.proxy_protocol.is_some());
         let listeners: BTreeMap<String, Arc<Listener>> = config
             .listeners
             .iter()
-            .map(|(name, listener)| (name.clone(), Arc::new(Listener::new(name, listener, &tls, registry))))
+            .map(|(name, listener)| {
+                (name.clone(), Arc::new(Listener::new(name, listener, tells, &tls, registry)))
+            })
             .collect();
         let zone = config.gateway.zone.as_deref();
         let upstreams: BTreeMap<String, Arc<Upstream>> = config
             .upstreams
             .iter()
             .map(|(name, upstream)| {
+                let connector = tls.connectors.get(name).cloned();
                 let old = old.and_then(|old| old.upstreams.get(name)).map(|old| &**old);
-                (name.clone(), Arc::new(Upstream::new(name, upstream, zone, old, registry)))
+                (name.clone(), Arc::new(Upstream::new(name, upstream, zone, connector, old, registry)))
             })
             .collect();
         let routes: Vec<(&model::Route, Arc<Route>)> = config
@@ -103,9 +111,12 @@ impl Snapshot {
             .map(|(name, route)| (route, Arc::new(Route::new(name, route, &upstreams, &listeners, registry))))
             .collect();
         let router = Router::new(routes.iter().map(|(route, compiled)| (Takes::of(route), compiled.clone())));
-        let via = HeaderValue::from_str(&format!("1.1 {}", pseudonym(&config.gateway.name)))
-            .unwrap_or(HeaderValue::from_static("1.1 gateway"));
-        Snapshot { generation, router, listeners, upstreams, services, tls, via, config }
+        let via = |version: &str| {
+            let via = format!("{version} {}", pseudonym(&config.gateway.name));
+            HeaderValue::from_str(&via).unwrap_or(HeaderValue::from_static("1.1 gateway"))
+        };
+        let (via, via_http2) = (via("1.1"), via("2.0"));
+        Snapshot { generation, router, listeners, upstreams, services, tls, via, via_http2, config }
     }
 
     /// Marks the targets that `new` no longer has.
@@ -131,11 +142,12 @@ fn pseudonym(name: &str) -> String {
 }
 
 impl Listener {
-    fn new(name: &str, config: &model::Listener, tls: &Tls, registry: &Registry) -> Self {
+    fn new(name: &str, config: &model::Listener, tells: bool, tls: &Tls, registry: &Registry) -> Self {
         let hsts = config.hsts.as_ref();
         Listener {
             name: name.into(),
-            plain: config.tls.is_none() && !config.http2,
+            plain: config.tls.is_none() && !config.http2 && config.proxy_protocol.is_none() && !tells,
+            tells,
             tls: tls.acceptors.get(name).cloned(),
             hsts: hsts.and_then(|hsts| HeaderValue::from_str(&hsts.value()).ok()),
             config: config.clone(),

@@ -20,6 +20,7 @@ use crate::{
     config::model::{self, Health},
     kernel::{ServiceSpec, TargetSpec, TargetState},
     observe::events,
+    proxy_protocol::Version,
     upstream::{
         health::Checked,
         operator::{Operator, Taken},
@@ -158,6 +159,10 @@ impl Checked for CheckedTarget {
 
     fn healthy(&self) -> bool {
         self.target.healthy.load(Relaxed)
+    }
+
+    fn proxy_protocol(&self) -> Option<Version> {
+        None
     }
 
     fn found(&self, what: String) {

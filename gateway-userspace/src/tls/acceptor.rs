@@ -1,16 +1,15 @@
 //! A listener's side of handshakes.
 
-use std::{fmt, fs, io, path::PathBuf, sync::Arc};
+use std::{fmt, io, path::PathBuf, sync::Arc};
 
 use rustls::{
-    RootCertStore, ServerConfig,
+    ServerConfig,
     crypto::aws_lc_rs,
-    pki_types::{CertificateDer, pem::PemObject},
     server::{ProducesTickets, WebPkiClientVerifier, danger::ClientCertVerifier},
     version::{TLS12, TLS13},
 };
 
-use super::{cert::Cert, choose::Chooser};
+use super::{cert::Cert, choose::Chooser, trust};
 use crate::config::model::{Alpn, ClientAuth, Tls, TlsVersion};
 
 /// `tls = { … }`, compiled. Shared by all workers, so that a ticket from one is good at any.
@@ -29,6 +28,10 @@ pub enum AcceptorError {
     Read { path: PathBuf, error: io::Error },
     #[error("{} has no authority in it that can be used: {error}", path.display())]
     BadAuthority { path: PathBuf, error: String },
+    #[error("this system has no authorities to trust: name some with `ca`")]
+    NoAuthorities,
+    #[error("`sni` is not a name: {0}")]
+    BadName(String),
     #[error(transparent)]
     Tls(#[from] rustls::Error),
 }
@@ -47,10 +50,7 @@ impl Acceptor {
         before: Option<&Arc<Acceptor>>,
     ) -> Result<Arc<Acceptor>, AcceptorError> {
         let client_ca = match &settings.client {
-            Some(client) => Some(
-                fs::read(&client.ca)
-                    .map_err(|error| AcceptorError::Read { path: client.ca.clone(), error })?,
-            ),
+            Some(client) => Some(trust::read(&client.ca)?),
             None => None,
         };
         if let Some(before) = before
@@ -106,11 +106,7 @@ fn server_config(
 
 fn verifier(client: &ClientAuth, ca: &[u8]) -> Result<Arc<dyn ClientCertVerifier>, AcceptorError> {
     let bad = |error: String| AcceptorError::BadAuthority { path: client.ca.clone(), error };
-    let mut roots = RootCertStore::empty();
-    for authority in CertificateDer::pem_slice_iter(ca) {
-        let authority = authority.map_err(|error| bad(error.to_string()))?;
-        roots.add(authority).map_err(|error| bad(error.to_string()))?;
-    }
+    let roots = trust::authorities(&client.ca, ca)?;
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
     let builder = if client.required { builder } else { builder.allow_unauthenticated() };

@@ -1,4 +1,4 @@
-//! TLS at listeners: certificates, which one a client gets, session tickets, client certificates.
+//! TLS at listeners (certificates, which one a client gets, session tickets, client certificates) and to upstreams.
 //!
 //! [`Tls`] is what a config's `[cert.NAME]` and `tls = { … }` come to. Certificates outlive reloads: a changed file is
 //! read anew into the [`Cert`] that handshakes use already, if it is good. rustls does the protocol, aws-lc-rs the
@@ -7,19 +7,22 @@
 mod acceptor;
 mod cert;
 mod choose;
+mod connector;
 mod pair;
+mod trust;
 mod watch;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 pub use acceptor::Acceptor;
 pub use cert::Cert;
+pub use connector::{Connector, Offer, TlsStream};
 pub use pair::Facts;
 pub use watch::{Changes, Watch};
 
 use crate::config::{
     ConfigErrors, Problems,
-    model::{Config, Secret},
+    model::{Config, Secret, Upstream},
 };
 
 /// All of a config's TLS.
@@ -28,6 +31,8 @@ pub struct Tls {
     pub certs: BTreeMap<String, Arc<Cert>>,
     /// By listener.
     pub acceptors: BTreeMap<String, Arc<Acceptor>>,
+    /// By upstream.
+    pub connectors: BTreeMap<String, Arc<Connector>>,
 }
 
 impl Tls {
@@ -57,6 +62,19 @@ impl Tls {
                 Err(error) => problems.file(&listener.at, format!("listener.{name}.tls: {error}")),
             }
         }
+        for (name, upstream) in &config.upstreams {
+            let Some(wanted) = &upstream.tls else { continue };
+            let cert = wanted.cert.as_ref().map(|cert| tls.certs.get(cert).cloned());
+            // One that is missing has been told.
+            if matches!(cert, Some(None)) {
+                continue;
+            }
+            let before = old.and_then(|old| old.connectors.get(name));
+            match Connector::new(wanted, cert.flatten(), before) {
+                Ok(connector) => drop(tls.connectors.insert(name.clone(), connector)),
+                Err(error) => problems.file(&upstream.at, format!("upstream.{name}.tls: {error}")),
+            }
+        }
         problems.into_result(Some(tls))
     }
 
@@ -65,6 +83,7 @@ impl Tls {
         let changed = self.certs.values().filter(|cert| cert.refresh()).count();
         if changed > 0 {
             self.acceptors.values().for_each(|acceptor| acceptor.choose_anew());
+            self.connectors.values().for_each(|connector| connector.forget());
         }
     }
 
@@ -79,4 +98,16 @@ impl Tls {
         };
         self.certs.values().flat_map(of).collect()
     }
+}
+
+/// Upstreams whose certificates are not checked.
+pub fn unverified(config: &Config) -> Vec<String> {
+    let careless = |upstream: &Upstream| upstream.tls.as_ref().is_some_and(|tls| !tls.verify);
+    let warn = |(name, upstream): (&String, &Upstream)| {
+        let at = &upstream.at;
+        careless(upstream).then(|| {
+            format!("{at}: upstream.{name}.tls.verify = false: whoever is on the way can read and change everything")
+        })
+    };
+    config.upstreams.iter().filter_map(warn).collect()
 }

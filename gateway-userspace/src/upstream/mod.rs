@@ -7,11 +7,15 @@ pub mod budget;
 pub mod clock;
 pub mod eject;
 pub mod extras;
+mod gauge;
 pub mod health;
 pub mod http1;
+pub mod http2;
 pub mod key;
+pub mod link;
 pub mod operator;
 pub mod pool;
+mod probe;
 mod window;
 
 use std::{
@@ -39,6 +43,8 @@ use crate::{
         events,
         stats::{Registry, TargetStats, UpstreamStats},
     },
+    proxy_protocol::Version,
+    tls::Connector,
 };
 
 /// One address of an upstream. Outlives snapshots: a reload that keeps the address keeps its health and its counts.
@@ -211,22 +217,31 @@ pub struct Upstream {
     pub extras: Option<Box<Extras>>,
     /// `timeout.first_byte`, or `retry.per_try` if that is less.
     pub first_byte: Duration,
+    /// `None`: in clear.
+    pub tls: Option<Arc<Connector>>,
     /// When the table was last made, for those that start slowly.
     built: AtomicU64,
 }
 
 impl Upstream {
     /// `old`: the same upstream of the snapshot before, whose targets are kept where the address stays.
-    /// `zone`: where this gateway stands.
+    /// `zone`: where this gateway stands. `tls`: if its targets are spoken to so.
     pub fn new(
         name: &str,
         config: &model::Upstream,
         zone: Option<&str>,
+        tls: Option<Arc<Connector>>,
         old: Option<&Upstream>,
         registry: &Registry,
     ) -> Self {
+        // Connections are kept with the target: those of the old way must not be used for the new one.
+        let same_way = |old: &&Upstream| {
+            let same_tls = old.tls.as_ref().map(Arc::as_ptr) == tls.as_ref().map(Arc::as_ptr);
+            same_tls && old.config.protocol == config.protocol
+        };
         let kept = |target: &model::Target| {
-            let member = old?.members.iter().find(|member| member.target.addr == target.addr)?;
+            let member =
+                old.filter(same_way)?.members.iter().find(|member| member.target.addr == target.addr)?;
             Some(member.target.clone())
         };
         let fresh = |target: &model::Target| {
@@ -262,6 +277,7 @@ impl Upstream {
             stats: registry.upstream(name),
             extras: Extras::new(config, old),
             first_byte: config.retry.per_try.map_or(first_byte, |per_try| per_try.min(first_byte)),
+            tls,
             built: AtomicU64::new(now_ms()),
         }
     }
@@ -373,8 +389,16 @@ impl Checked for CheckedMember {
         (self.shared().addr, &self.shared().name)
     }
 
+    fn way(&self) -> (Option<&Connector>, model::UpstreamProtocol) {
+        (self.upstream.tls.as_deref(), self.upstream.config.protocol)
+    }
+
     fn healthy(&self) -> bool {
         self.shared().healthy()
+    }
+
+    fn proxy_protocol(&self) -> Option<Version> {
+        self.upstream.config.proxy_protocol
     }
 
     fn found(&self, what: String) {

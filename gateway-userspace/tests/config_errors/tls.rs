@@ -3,6 +3,57 @@
 use super::says;
 
 #[test]
+fn upstreams_name_certificates_that_are_there_and_speak_tls_to_all_targets_or_none() {
+    says(
+        r#"[listener.web]
+bind = ":80"
+[cert.own]
+chain = "a.pem"
+key = { file = "a.key" }
+[upstream.a]
+to = ["https://10.0.0.1", "10.0.0.2:80"]
+[upstream.b]
+to = ["10.0.0.1:443"]
+tls = { cert = "owm", sni = "a b", ca = "ca.pem", verify = false }
+[upstream.c]
+to = ["10.0.0.1:443", "https://10.0.0.2:444", "h2c://10.0.0.3:1"]
+tls = { min = "1.1" }
+[upstream.d]
+to = ["10.0.0.1:80"]
+protocol = "auto"
+proxy_protocol = "v2"
+[route.a]
+to = "a"
+[route.b]
+path = "/b"
+to = "b"
+[route.c]
+path = "/c"
+to = "c"
+[route.d]
+path = "/d"
+to = "d"
+"#,
+        r#"
+gateway.toml:7:27: `upstream.a.to`: some targets have https:// and this one has not
+  hint: write https:// before each, or make two upstreams
+gateway.toml:10:16: `upstream.b.tls.cert`: there is no certificate "owm"
+  hint: did you mean "own"?
+gateway.toml:10:29: `upstream.b.tls.sni`: expected a host name such as "carts.internal", found "a b"
+gateway.toml:10:41: `upstream.b.tls`: with verify = false nothing is checked against `ca`
+  hint: drop one of them
+gateway.toml:12:47: `upstream.c.to`: expected a target such as "10.0.0.1:8080", found "h2c://10.0.0.3:1"
+  hint: write "10.0.0.1:8080", and protocol = "h2" beside it
+gateway.toml:13:15: `upstream.c.tls.min`: expected "1.2" or "1.3", found "1.1"
+  hint: did you mean "1.2"?
+gateway.toml:16:12: `upstream.d.protocol` = "auto" needs TLS, where targets choose by ALPN
+  hint: write "h1" or "h2", or add `tls`
+gateway.toml:17:18: `upstream.d.proxy_protocol` tells of one client, and HTTP/2 connections are shared by many
+  hint: drop it (upstreams get `Forwarded`), or write protocol = "h1""#,
+    );
+}
+
+#[test]
 fn certificates_are_named_and_have_one_key() {
     says(
         r#"[listener.web]

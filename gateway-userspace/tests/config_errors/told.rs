@@ -12,7 +12,7 @@ fn everything_is_told_in_one_go() {
         r#"
 [listener.web]
 bind = "80"
-real_ip = "auto"
+real_ip = { from = "10.0.0.0/8", header = "a b" }
 
 [upstream.users]
 to = ["10.0.0.1"]
@@ -25,7 +25,7 @@ to = "user"
         r#"
 gateway.toml:3:8: `listener.web.bind`: expected an address such as ":80", found "80"
   hint: write ":80" for every address of the host
-gateway.toml:4:1: `listener.web.real_ip` is not supported yet
+gateway.toml:4:43: `listener.web.real_ip.header`: expected a header field's name such as "x-version", found "a b"
 gateway.toml:7:7: `upstream.users.to`: expected a target such as "10.0.0.1:8080", found "10.0.0.1"
   hint: add the port: "10.0.0.1:80"
 gateway.toml:8:23: `upstream.users.timeout.connect`: expected a duration such as "250ms", found 5

@@ -18,7 +18,7 @@ bind = ":1"
 gateway.toml:3:1: unknown key `listener.web.timout`
   hint: did you mean `timeout`?
 gateway.toml:4:1: unknown key `listener.web.foo`
-  hint: known here: bind, max, timeout, protocols, tls, redirect, hsts
+  hint: known here: bind, max, timeout, protocols, tls, redirect, hsts, proxy_protocol, real_ip
 gateway.toml:7:2: unknown key `listeners`
   hint: did you mean `listener`?"#,
     );
@@ -219,11 +219,12 @@ gateway.toml:4:7: `upstream.a.to`: expected a target such as "10.0.0.1:8080", fo
   hint: add the port: "10.0.0.1:80"
 gateway.toml:4:19: `upstream.a.to`: the host name "app:80" as a target is not supported yet
   hint: give an IP address, such as "10.0.0.1:8080"
-gateway.toml:4:29: `upstream.a.to`: a target with https:// is not supported yet
 gateway.toml:4:49: `upstream.a.to`: expected a target such as "10.0.0.1:8080", found "ftp://10.0.0.3:1"
   hint: write "10.0.0.1:8080" or "http://10.0.0.1:8080"
 gateway.toml:4:69: `upstream.a.to`: "0.0.0.0:80" is no host's address
   hint: for this host write "127.0.0.1:80"
+gateway.toml:4:83: `upstream.a.to`: some targets have https:// and this one has not
+  hint: write https:// before each, or make two upstreams
 gateway.toml:4:98: target "10.0.0.4:80" is there twice, first at gateway.toml:4:83
   hint: to send it more, give it a weight: { addr = "10.0.0.4:80", weight = 2 }
 gateway.toml:6:6: `route.a.to`: expected a list such as ["10.0.0.1:8080"], found an empty one

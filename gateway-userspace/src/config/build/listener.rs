@@ -5,9 +5,9 @@ use std::{collections::BTreeMap, time::Duration};
 use super::tls;
 use crate::config::{
     error::{Problem, ProblemKind, Problems},
-    model::{Bind, Hsts, Listener, ListenerMax, ListenerTimeout},
+    model::{Bind, Hsts, Listener, ListenerMax, ListenerTimeout, ProxyProtocol, RealIp, RealIpHeader},
     node::{Fields, Value},
-    units::ByteSize,
+    units::{ByteSize, Prefixes},
 };
 
 const HTTPS: u16 = 443;
@@ -75,7 +75,27 @@ fn listener(
         tls: tls::tls(name, fields, root, (http1, http2), problems),
         redirect: fields.get::<&str>("redirect").map(|_| https),
         hsts: hsts(fields),
+        proxy_protocol: proxy_protocol(fields),
+        real_ip: real_ip(fields),
     })
+}
+
+/// `proxy_protocol = { from }`, also of a service.
+pub(super) fn proxy_protocol(fields: &Fields) -> Option<ProxyProtocol> {
+    let Value::Table(proxy) = &fields.node("proxy_protocol")?.value else { return None };
+    Some(ProxyProtocol { from: Prefixes::new(proxy.get("from")?) })
+}
+
+fn real_ip(fields: &Fields) -> Option<RealIp> {
+    fields.node("real_ip")?;
+    let real_ip = fields.table("real_ip");
+    let header = match &*real_ip.or_default::<String>("header") {
+        "x-forwarded-for" => RealIpHeader::XForwardedFor,
+        "forwarded" => RealIpHeader::Forwarded,
+        // That it is a name was checked when it was read.
+        single => RealIpHeader::Single(single.parse().ok()?),
+    };
+    Some(RealIp { from: Prefixes::new(real_ip.get("from")?), header })
 }
 
 fn hsts(fields: &Fields) -> Option<Hsts> {

@@ -36,6 +36,7 @@ pub(crate) fn config(root: &Fields, mut files: Vec<PathBuf>, problems: &mut Prob
         .iter()
         .filter_map(|(name, fields)| Some((name.clone(), upstream::upstream(name, fields, problems)?)))
         .collect();
+    tls::upstreams(&declared, root, problems);
     let routes = route::routes(root, &declared, &mut upstreams, problems);
     let kernel = kernel::kernel(&root.table("kernel"), problems);
     files.extend(kernel.block.files.iter().cloned());

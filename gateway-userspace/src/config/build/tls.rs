@@ -1,13 +1,13 @@
-//! `[cert.NAME]` and `[listener.NAME] tls`.
+//! `[cert.NAME]`, `[listener.NAME] tls` and `[upstream.NAME] tls`.
 
 use std::collections::BTreeMap;
 
 use super::{distinct, file};
 use crate::config::{
     error::{Problem, ProblemKind, Problems, did_you_mean},
-    model::{Alpn, Cert, ClientAuth, Secret, Tls, TlsVersion},
+    model::{Alpn, Cert, ClientAuth, Secret, Tls, TlsVersion, UpstreamTls},
     node::{Fields, Value},
-    units::quote,
+    units::{Place, quote},
 };
 
 pub(super) fn certs(root: &Fields, problems: &mut Problems) -> BTreeMap<String, Cert> {
@@ -60,14 +60,46 @@ pub(super) fn tls(
         [http2.then_some(Alpn::Http2), http1.then_some(Alpn::Http1)].into_iter().flatten().collect();
     Some(Tls {
         certs,
-        min: match tls.or_default("min") {
-            "1.3" => TlsVersion::V13,
-            _ => TlsVersion::V12,
-        },
+        min: min(&tls),
         alpn: if auto { spoken } else { alpn(listener, &tls, &spoken, problems) },
         alpn_auto: auto,
         client: client(listener, &tls, problems),
     })
+}
+
+fn min(tls: &Fields) -> TlsVersion {
+    match tls.or_default("min") {
+        "1.3" => TlsVersion::V13,
+        _ => TlsVersion::V12,
+    }
+}
+
+/// `tls` of the upstream at `fields`, which has it.
+pub(super) fn upstream(fields: &Fields) -> UpstreamTls {
+    let tls = fields.table("tls");
+    UpstreamTls {
+        sni: tls.get("sni"),
+        ca: tls.node("ca").map(|_| file(&tls, "ca")),
+        cert: tls.get("cert"),
+        verify: tls.or_default("verify"),
+        min: min(&tls),
+    }
+}
+
+/// Certificates that upstreams name must be there; `verify = false` leaves nothing for `ca` to say.
+pub(super) fn upstreams(declared: &BTreeMap<String, Fields>, root: &Fields, problems: &mut Problems) {
+    for (name, fields) in declared.iter().filter(|(_, fields)| fields.node("tls").is_some()) {
+        let tls = fields.table("tls");
+        if let Some(Value::Text(cert)) = tls.node("cert").map(|node| &node.value) {
+            exists(&format!("upstream.{name}.tls.cert"), cert, &tls.place("cert"), root, problems);
+        }
+        if tls.node("ca").is_some() && !tls.or_default::<bool>("verify") {
+            let message =
+                format!("`upstream.{name}.tls`: with verify = false nothing is checked against `ca`");
+            let problem = Problem::new(ProblemKind::Conflict, &tls.place("ca"), message);
+            problems.push(problem.hint("drop one of them".to_owned()));
+        }
+    }
 }
 
 /// A list of its own; what it offers must be spoken.
@@ -88,16 +120,20 @@ fn alpn(listener: &str, tls: &Fields, spoken: &[Alpn], problems: &mut Problems) 
 
 /// Every certificate that is named must be there.
 fn known(listener: &str, tls: &Fields, root: &Fields, problems: &mut Problems) {
-    let declared = root.named("cert");
     let Some(Value::List(nodes)) = tls.node("cert").map(|node| &node.value) else { return };
     for node in nodes {
         let Value::Text(name) = &node.value else { continue };
-        if !declared.contains_key(name) && !root.broken {
-            let message = format!("`listener.{listener}.tls.cert`: there is no certificate {}", quote(name));
-            let hint = did_you_mean(name, declared.keys().map(String::as_str), quote)
-                .unwrap_or_else(|| format!("add [cert.{name}] with chain and key"));
-            problems.push(Problem::new(ProblemKind::Undefined, &node.at, message).hint(hint));
-        }
+        exists(&format!("listener.{listener}.tls.cert"), name, &node.at, root, problems);
+    }
+}
+
+fn exists(path: &str, name: &str, at: &Place, root: &Fields, problems: &mut Problems) {
+    let declared = root.named("cert");
+    if !declared.contains_key(name) && !root.broken {
+        let message = format!("`{path}`: there is no certificate {}", quote(name));
+        let hint = did_you_mean(name, declared.keys().map(String::as_str), quote)
+            .unwrap_or_else(|| format!("add [cert.{name}] with chain and key"));
+        problems.push(Problem::new(ProblemKind::Undefined, at, message).hint(hint));
     }
 }
 

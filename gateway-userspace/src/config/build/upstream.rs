@@ -5,12 +5,16 @@ use std::net::SocketAddr;
 use super::{
     balancing::{breaker, eject, hash_on, retry, share, share_or_off, sticky},
     health::health,
+    tls,
 };
-use crate::config::{
-    error::{Problem, ProblemKind, Problems},
-    model::{Balance, Pool, Target, Upstream, UpstreamTimeout},
-    node::{Fields, Node, Value},
-    units::{Percent, Place},
+use crate::{
+    config::{
+        error::{Problem, ProblemKind, Problems},
+        model::{Balance, Pool, Target, Upstream, UpstreamProtocol, UpstreamTimeout},
+        node::{Fields, Node, Value},
+        units::{Percent, Place},
+    },
+    proxy_protocol::Version,
 };
 
 pub(super) fn upstream(name: &str, fields: &Fields, problems: &mut Problems) -> Option<Upstream> {
@@ -19,6 +23,8 @@ pub(super) fn upstream(name: &str, fields: &Fields, problems: &mut Problems) -> 
     let pool = fields.table("pool");
     let health = health(&format!("upstream.{name}"), fields, problems);
     let bounded_load = bounded_load(name, fields, balance, problems);
+    let secure = secure(name, fields, problems);
+    shared_and_told(name, fields, problems);
     Some(Upstream {
         at: fields.at.clone(),
         targets: targets(fields.node("to")?, problems),
@@ -40,7 +46,18 @@ pub(super) fn upstream(name: &str, fields: &Fields, problems: &mut Problems) -> 
         panic: share_or_off(fields, "panic", &format!("upstream.{name}.panic"), problems),
         eject: eject(name, fields, problems),
         breaker: breaker(name, fields, problems),
+        proxy_protocol: proxy_version(fields),
+        tls: secure.then(|| tls::upstream(fields)),
+        protocol: protocol(name, fields, secure, problems),
     })
+}
+
+/// `proxy_protocol`, also of a service's targets.
+pub(super) fn proxy_version(fields: &Fields) -> Option<Version> {
+    match fields.get("proxy_protocol")? {
+        "v1" => Some(Version::V1),
+        _ => Some(Version::V2),
+    }
 }
 
 /// What a route's `to = ["ip:port", …]` makes: an upstream with every default.
@@ -52,6 +69,57 @@ pub(super) fn anonymous(
     let mut fields = Fields::empty(section, to.at.clone());
     fields.map.insert("to", to.clone());
     upstream("", &fields, problems)
+}
+
+fn protocol(name: &str, fields: &Fields, secure: bool, problems: &mut Problems) -> UpstreamProtocol {
+    match fields.or_default("protocol") {
+        "h2" => UpstreamProtocol::Http2,
+        "auto" => {
+            if !secure {
+                let message =
+                    format!("`upstream.{name}.protocol` = \"auto\" needs TLS, where targets choose by ALPN");
+                let problem = Problem::new(ProblemKind::Conflict, &fields.place("protocol"), message);
+                problems.push(problem.hint("write \"h1\" or \"h2\", or add `tls`".to_owned()));
+            }
+            UpstreamProtocol::Auto
+        }
+        _ => UpstreamProtocol::Http1,
+    }
+}
+
+/// A connection that begins with one client's address cannot be shared.
+fn shared_and_told(name: &str, fields: &Fields, problems: &mut Problems) {
+    if fields.node("proxy_protocol").is_some() && fields.or_default::<&str>("protocol") != "h1" {
+        let message = format!(
+            "`upstream.{name}.proxy_protocol` tells of one client, and HTTP/2 connections are shared by many"
+        );
+        let problem = Problem::new(ProblemKind::Conflict, &fields.place("proxy_protocol"), message);
+        problems
+            .push(problem.hint("drop it (upstreams get `Forwarded`), or write protocol = \"h1\"".to_owned()));
+    }
+}
+
+/// Whether the targets are spoken to by TLS: all of them, or none.
+fn secure(name: &str, fields: &Fields, problems: &mut Problems) -> bool {
+    let tls = fields.node("tls").is_some();
+    let Some(Value::List(nodes)) = fields.node("to").map(|node| &node.value) else { return tls };
+    let address = |node: &Node| match &node.value {
+        Value::Table(target) => target.node("addr").cloned(),
+        _ => Some(node.clone()),
+    };
+    let written: Vec<Node> = nodes.iter().filter_map(address).collect();
+    let is_https = |node: &Node| matches!(node.value, Value::SecureTarget(_));
+    let https = written.iter().any(is_https);
+    if https
+        && !tls
+        && let Some(other) = written.iter().find(|node| !is_https(node))
+    {
+        let owner = if name.is_empty() { "to".to_owned() } else { format!("upstream.{name}.to") };
+        let message = format!("`{owner}`: some targets have https:// and this one has not");
+        let problem = Problem::new(ProblemKind::Conflict, &other.at, message);
+        problems.push(problem.hint("write https:// before each, or make two upstreams".to_owned()));
+    }
+    tls || https
 }
 
 /// The targets of a list, which may be addresses or tables; the same address twice is a problem.
@@ -74,7 +142,9 @@ fn targets(to: &Node, problems: &mut Problems) -> Vec<Target> {
 
 fn target(node: &Node, problems: &mut Problems) -> Option<Target> {
     let fields = match &node.value {
-        Value::Target(addr) => return Some(Target { addr: *addr, weight: 1, zone: None, priority: 0 }),
+        Value::Target(addr) | Value::SecureTarget(addr) => {
+            return Some(Target { addr: *addr, weight: 1, zone: None, priority: 0 });
+        }
         Value::Table(fields) => fields,
         _ => return None,
     };

@@ -1,4 +1,4 @@
-//! TLS at listeners.
+//! TLS at listeners and to upstreams.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -46,6 +46,19 @@ pub struct ClientAuth {
     pub ca: PathBuf,
     /// Whether clients must show a certificate.
     pub required: bool,
+}
+
+/// `[upstream.NAME] tls = { … }`
+#[derive(Debug, Clone, PartialEq)]
+pub struct UpstreamTls {
+    /// A host name or an address. Default: the target's address.
+    pub sni: Option<String>,
+    /// PEM. Absolute. Default: the system's authorities.
+    pub ca: Option<PathBuf>,
+    /// The name of a certificate.
+    pub cert: Option<String>,
+    pub verify: bool,
+    pub min: TlsVersion,
 }
 
 /// `hsts = …`

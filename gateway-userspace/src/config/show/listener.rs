@@ -1,10 +1,10 @@
-//! Listeners and certificates.
+//! Listeners, certificates, TLS to upstreams.
 
 use serde_json::{Value, json};
 
 use super::some;
 use crate::config::{
-    model::{Alpn, Cert, Listener, Secret, Tls, TlsVersion},
+    model::{Alpn, Cert, Listener, Secret, Tls, TlsVersion, UpstreamTls},
     units::{ByteSize, show_duration},
 };
 
@@ -41,6 +41,17 @@ pub(super) fn listener(listener: &Listener) -> Value {
                 })
             }),
         ),
+        (
+            "proxy_protocol",
+            listener.proxy_protocol.as_ref().map(|proxy| json!({ "from": proxy.from.listed() })),
+        ),
+        (
+            "real_ip",
+            listener
+                .real_ip
+                .as_ref()
+                .map(|real| json!({ "from": real.from.listed(), "header": real.header.word() })),
+        ),
     ])
 }
 
@@ -55,19 +66,30 @@ fn tls(tls: &Tls) -> Value {
     let alpn = || json!(tls.alpn.iter().map(|alpn| Alpn::name(*alpn)).collect::<Vec<_>>());
     some([
         ("cert", Some(json!(tls.certs))),
-        (
-            "min",
-            Some(json!(match tls.min {
-                TlsVersion::V12 => "1.2",
-                TlsVersion::V13 => "1.3",
-            })),
-        ),
+        ("min", Some(min(tls.min))),
         ("alpn", Some(if tls.alpn_auto { json!("auto") } else { alpn() })),
         ("client_ca", tls.client.as_ref().map(|client| json!(client.ca.to_string_lossy()))),
         (
             "client",
             tls.client.as_ref().map(|client| json!(if client.required { "require" } else { "request" })),
         ),
+    ])
+}
+
+fn min(version: TlsVersion) -> Value {
+    json!(match version {
+        TlsVersion::V12 => "1.2",
+        TlsVersion::V13 => "1.3",
+    })
+}
+
+pub(super) fn upstream_tls(tls: &UpstreamTls) -> Value {
+    some([
+        ("sni", tls.sni.as_ref().map(|name| json!(name))),
+        ("ca", tls.ca.as_ref().map(|file| json!(file.to_string_lossy()))),
+        ("cert", tls.cert.as_ref().map(|name| json!(name))),
+        ("verify", Some(json!(tls.verify))),
+        ("min", Some(min(tls.min))),
     ])
 }
 

@@ -1,8 +1,10 @@
 //! Listeners and their certificates.
 
 use super::{
-    Key, Kind, Section, TIMEOUT, seconds,
-    text::{ADDRESS, CREDENTIAL, FILE, NAME, VARIABLE},
+    Key, Kind, Section, TIMEOUT,
+    match_text::FIELD_NAME,
+    seconds,
+    text::{ADDRESS, CREDENTIAL, FILE, NAME, PREFIX, VARIABLE},
 };
 
 pub(super) static LISTENER: Section = Section {
@@ -42,8 +44,48 @@ pub(super) static LISTENER: Section = Section {
             Kind::Either(&[Kind::Duration { min: seconds(0), max: seconds(10 * 365 * 86_400) }, Kind::Table(&HSTS)]),
             "Tell clients to come by TLS only from now on (Strict-Transport-Security, RFC 6797): for how long.",
         ),
-        Key::not_yet("real_ip", "Take the client's address from a header."),
-        Key::not_yet("proxy_protocol", "Take the client's address from the PROXY protocol."),
+        Key::new(
+            "proxy_protocol",
+            Kind::Table(&PROXY_PROTOCOL),
+            "Take the client's address from the PROXY protocol, versions 1 and 2, before TLS and HTTP. Left out: nobody is believed.",
+        ),
+        Key::new(
+            "real_ip",
+            Kind::Table(&REAL_IP),
+            "Take the client's address from a header of proxies in front. Left out: nobody is believed.",
+        ),
+    ],
+};
+
+pub(super) static PROXY_PROTOCOL: Section = Section {
+    doc: "The PROXY protocol from proxies in front (HAProxy's proxy-protocol.txt).",
+    keys: &[
+        Key::new(
+            "from",
+            Kind::List { of: &Kind::Text(&PREFIX), min: 1, one: true },
+            "Who sends a PROXY header, and must: their connections are refused without. Others are served without, and \
+             not believed.",
+        )
+        .required(),
+    ],
+};
+
+static REAL_IP: Section = Section {
+    doc: "The client's address from a header, of connections that come from trusted proxies; others are not believed. \
+          See [operations.md](operations.md#behind-another-proxy).",
+    keys: &[
+        Key::new(
+            "from",
+            Kind::List { of: &Kind::Text(&PREFIX), min: 1, one: true },
+            "Trusted proxies. The client is the right-most address of the header that is none of theirs.",
+        )
+        .required(),
+        Key::new(
+            "header",
+            Kind::Text(&FIELD_NAME),
+            "\"x-forwarded-for\", \"forwarded\" (RFC 7239), or one that holds a single address, such as \"cf-connecting-ip\".",
+        )
+        .default("\"x-forwarded-for\""),
     ],
 };
 

@@ -7,7 +7,7 @@ use crate::config::{
     error::did_you_mean,
     model::{Bind, HostPattern, PathPattern, Segment},
     node::Value,
-    units::{UnitError, normal_path, parse_byte_rate, parse_target, quote},
+    units::{UnitError, is_https, normal_path, parse_byte_rate, parse_target, quote},
 };
 
 /// Names become label values and parts of URLs and commands (`gateway target drain NAME/ADDR`).
@@ -46,8 +46,22 @@ pub(super) static ADDRESS: Text = Text {
 pub(super) static TARGET: Text = Text {
     what: "a target",
     example: "10.0.0.1:8080",
-    pattern: Some("^(http://)?(\\[[0-9A-Fa-f:.%]+\\]|[0-9.]+|localhost)(:[0-9]{1,5})?/?$"),
-    parse: |text| parse_target(text).map(Value::Target),
+    pattern: Some("^(https?://)?(\\[[0-9A-Fa-f:.%]+\\]|[0-9.]+|localhost)(:[0-9]{1,5})?/?$"),
+    parse: |text| parse_target(text).map(if is_https(text) { Value::SecureTarget } else { Value::Target }),
+};
+
+/// The name in a server's certificate.
+pub(super) static SERVER_NAME: Text = Text {
+    what: "a host name",
+    example: "carts.internal",
+    pattern: Some("^[0-9A-Za-z:._-]+$"),
+    parse: |text| match rustls::pki_types::ServerName::try_from(text) {
+        Ok(_) => Ok(Value::Text(text.to_ascii_lowercase())),
+        Err(_) => Err(UnitError::new(format!(
+            "expected a host name such as \"carts.internal\", found {}",
+            quote(text)
+        ))),
+    },
 };
 
 /// A service's address: one that packets are sent to.

@@ -4,14 +4,18 @@ use super::{
     Key, Kind, OFF, Section, TIMEOUT,
     balancing::{BREAKER, EJECT, HASH_ON, SHARE_OR_OFF, STICKY},
     service::{CHECK_TIMEOUT, EVERY, EXPECT, FALL, RISE},
-    text::{NAME, PERCENT, PROBE_PATH, TARGET},
+    text::{FILE, NAME, PERCENT, PROBE_PATH, SERVER_NAME, TARGET},
 };
 
 pub(super) static UPSTREAM: Section = Section {
     doc: "A group of targets that serve the same.",
     keys: &[
-        Key::new("to", Kind::List { of: &TARGET_OR_TABLE, min: 1, one: true }, "The targets: \"10.0.0.1:8080\".")
-            .required_unless(&["dns"]),
+        Key::new(
+            "to",
+            Kind::List { of: &TARGET_OR_TABLE, min: 1, one: true },
+            "The targets: \"10.0.0.1:8080\"; with https:// in front of each, they are spoken to by TLS.",
+        )
+        .required_unless(&["dns"]),
         Key::new(
             "balance",
             Kind::Choice {
@@ -40,7 +44,24 @@ pub(super) static UPSTREAM: Section = Section {
         Key::new("timeout", Kind::Table(&UPSTREAM_TIMEOUT), "Time limits."),
         Key::new("pool", Kind::Table(&POOL), "Connections kept for the next request."),
         Key::not_yet("dns", "Targets by DNS."),
-        Key::not_yet("tls", "TLS to the targets."),
+        Key::new(
+            "tls",
+            Kind::Table(&UPSTREAM_TLS),
+            "TLS to the targets; `{}` is all defaults. Left out: in clear, unless `to` has https://.",
+        ),
+        Key::new(
+            "protocol",
+            Kind::Choice {
+                now: &[
+                    ("h1", "HTTP/1.1"),
+                    ("h2", "HTTP/2: by ALPN over TLS, by prior knowledge in clear"),
+                    ("auto", "what the target chooses by ALPN; only with TLS"),
+                ],
+                later: &[],
+            },
+            "What the targets speak.",
+        )
+        .default("\"h1\""),
         Key::new(
             "hash_on",
             Kind::List { of: &Kind::Text(&HASH_ON), min: 1, one: true },
@@ -70,8 +91,18 @@ pub(super) static UPSTREAM: Section = Section {
         .default("\"off\""),
         Key::new("eject", Kind::Table(&EJECT), "Take targets out by the errors of requests. Left out: none."),
         Key::new("breaker", Kind::Table(&BREAKER), "Stop asking when most requests fail. Left out: never."),
+        Key::new(
+            "proxy_protocol",
+            PROXY_VERSION,
+            "Tell targets the client's address by the PROXY protocol, before anything else on a connection. It belongs to that \
+             client then: none is kept for later requests. Left out: not told.",
+        ),
     ],
 };
+
+/// Also of a service.
+pub(super) const PROXY_VERSION: Kind =
+    Kind::Choice { now: &[("v1", "a line of text"), ("v2", "binary")], later: &[] };
 
 pub(super) const TARGET_OR_TABLE: Kind = Kind::Either(&[Kind::Text(&TARGET), Kind::Table(&TARGET_TABLE)]);
 
@@ -88,6 +119,32 @@ static TARGET_TABLE: Section = Section {
             "It gets requests only while no target of a lower number is usable.",
         )
         .default("0"),
+    ],
+};
+
+static UPSTREAM_TLS: Section = Section {
+    doc: "TLS to the targets. The certificate that a target shows must come from `ca` and have the name `sni`. Checks \
+          speak it too.",
+    keys: &[
+        Key::new(
+            "sni",
+            Kind::Text(&SERVER_NAME),
+            "The name that is asked for, and that the certificate must have. Default: the target's address.",
+        ),
+        Key::new(
+            "ca",
+            Kind::Text(&FILE),
+            "Authorities that are trusted, PEM; relative to the config file. Default: those of the system.",
+        ),
+        Key::new("cert", Kind::Text(&NAME), "The `[cert.NAME]` that is shown to targets that ask for one."),
+        Key::new(
+            "verify",
+            Kind::Bool,
+            "false: any certificate is taken. Whoever is on the way can read all.",
+        )
+        .default("true"),
+        Key::new("min", Kind::Choice { now: &[("1.2", ""), ("1.3", "")], later: &[] }, "The oldest version.")
+            .default("\"1.2\""),
     ],
 };
 

@@ -70,14 +70,20 @@ impl Bind {
     }
 }
 
-/// A target of an upstream: "10.0.0.1:8080" or "http://10.0.0.1:8080"; "localhost" is 127.0.0.1.
+/// Whether a target is written with https://, and so is spoken to by TLS.
+pub fn is_https(target: &str) -> bool {
+    target.starts_with("https://")
+}
+
+/// A target of an upstream: "10.0.0.1:8080", "http://10.0.0.1:8080" or "https://10.0.0.1:8443"; "localhost" is
+/// 127.0.0.1.
 pub fn parse_target(text: &str) -> Result<SocketAddr, UnitError> {
     let wrong =
         || UnitError::new(format!("expected a target such as \"10.0.0.1:8080\", found {}", quote(text)));
     let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
     match scheme {
-        "" | "http" => {}
-        "https" | "h2c" => return Err(UnitError::not_supported(format!("a target with {scheme}://"))),
+        "" | "http" | "https" => {}
+        "h2c" => return Err(wrong().hint("write \"10.0.0.1:8080\", and protocol = \"h2\" beside it")),
         _ => return Err(wrong().hint("write \"10.0.0.1:8080\" or \"http://10.0.0.1:8080\"")),
     }
     if text.starts_with("unix:") {
@@ -87,9 +93,10 @@ pub fn parse_target(text: &str) -> Result<SocketAddr, UnitError> {
     if authority.contains('/') {
         return Err(wrong().hint("a target is an address and a port, without a path"));
     }
+    let default = if scheme == "https" { 443 } else { 80 };
     let with_port = match authority.parse::<IpAddr>() {
-        Ok(ip) => SocketAddr::new(ip, 80).to_string(),
-        Err(_) => format!("{authority}:80"),
+        Ok(ip) => SocketAddr::new(ip, default).to_string(),
+        Err(_) => format!("{authority}:{default}"),
     };
     if let Ok(addr) = authority.replace("localhost:", "127.0.0.1:").parse::<SocketAddr>() {
         return check_target(canonical(addr), text);
@@ -98,7 +105,7 @@ pub fn parse_target(text: &str) -> Result<SocketAddr, UnitError> {
     if bare || authority == "localhost" {
         // A URL has a default port, an address has none.
         return match scheme {
-            "http" => parse_target(&with_port.replace("localhost", "127.0.0.1")),
+            "http" | "https" => parse_target(&with_port.replace("localhost", "127.0.0.1")),
             _ => Err(wrong().hint(format!("add the port: \"{with_port}\""))),
         };
     }

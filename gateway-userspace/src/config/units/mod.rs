@@ -7,6 +7,7 @@ mod duration;
 mod path;
 mod pattern;
 mod prefix;
+mod prefixes;
 mod quantity;
 mod template;
 
@@ -14,10 +15,11 @@ use std::{fmt, path::PathBuf, sync::Arc};
 
 use thiserror::Error;
 
-pub use address::parse_target;
+pub use address::{is_https, parse_target};
 pub use duration::{HumanDuration, parse_duration, show_duration};
 pub use path::normal_path;
 pub use prefix::Prefix;
+pub use prefixes::Prefixes;
 pub use quantity::{ByteSize, Percent, Rate, parse_byte_rate, show_byte_rate};
 pub use template::{Part, Template, Variable};
 

@@ -136,7 +136,10 @@ fn addresses_teach_the_right_form() {
     assert!(error(target("0.0.0.0:80")).contains("write \"127.0.0.1:80\""));
     assert!(error(target("http://10.0.0.1:80/x")).contains("without a path"));
     assert!(parse_target("10.0.0.1:0").is_err());
-    for later in ["https://10.0.0.1", "https://llm.internal", "app.internal:8080", "unix:/run/app.sock"] {
+    assert_eq!(target("https://10.0.0.1"), Ok("10.0.0.1:443".into()));
+    assert_eq!(target("https://[::1]:8443/"), Ok("[::1]:8443".into()));
+    assert!(error(target("h2c://10.0.0.1:80")).contains("protocol = \"h2\""));
+    for later in ["https://llm.internal", "app.internal:8080", "unix:/run/app.sock"] {
         assert!(parse_target(later).is_err_and(|error| error.not_supported), "{later}");
     }
 }

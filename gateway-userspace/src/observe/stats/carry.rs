@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    CODES, Codes, Connect, Count, Handshake, Histogram, ListenerShard, METHODS, OTHER_CODES, Registry, Retry,
-    RouteShard, TargetShard, TlsVersion, UpstreamShard,
+    CODES, Codes, Connect, Count, Handshake, Histogram, ListenerShard, METHODS, OTHER_CODES, ProxyHeader,
+    Registry, Retry, RouteShard, TargetShard, TlsVersion, UpstreamShard,
 };
 use crate::observe::Why;
 
@@ -90,6 +90,9 @@ impl Cells for ListenerShard {
                 let count = &self.handshakes[version as usize][result as usize];
                 show(&format!("tls/{}/{word}", version.name()), count);
             }
+        }
+        for (result, word) in ProxyHeader::ALL {
+            show(&format!("proxy_header/{word}"), &self.proxy_headers[result as usize]);
         }
     }
 }

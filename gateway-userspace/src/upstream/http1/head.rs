@@ -19,6 +19,8 @@ pub struct Head {
     pub framing: Framing,
     /// The connection may be used again after this answer.
     pub keep_alive: bool,
+    /// It came by HTTP/2.
+    pub http2: bool,
 }
 
 /// Not HTTP, or more of it than is taken.
@@ -53,7 +55,7 @@ pub fn parse(input: &Bytes, asked: &Method, spare: HeaderMap) -> Result<Option<(
     let is_11 = parsed.version == Some(1);
     let keep_alive = if is_11 { !facts.close } else { facts.keep_alive && !facts.close };
     let framing = facts.framing(status, asked, is_11)?;
-    Ok(Some((Head { status, headers, framing, keep_alive }, length)))
+    Ok(Some((Head { status, headers, framing, keep_alive, http2: false }, length)))
 }
 
 /// What the fields say of the message itself.

@@ -2,7 +2,7 @@
 //!
 //! hyper's client is a task of its own behind channels, made for requests from anywhere. Here the request's task writes
 //! and reads itself, so an answer wakes it directly, nothing is handed between tasks, and a head is written from where
-//! it lies. See docs/performance.md for what that gains.
+//! it lies. See docs/performance.md for what that gains. It is compiled once for a bare socket and once for TLS.
 
 mod body;
 mod head;
@@ -10,9 +10,7 @@ mod request;
 
 use std::{
     cell::{Cell, RefCell},
-    future::poll_fn,
     io,
-    net::SocketAddr,
     pin::pin,
     sync::Arc,
     task::{Context, Poll, Waker, ready},
@@ -21,15 +19,19 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, StatusCode};
 use http_body::{Frame, SizeHint};
-use tokio::{io::AsyncReadExt, net::TcpStream};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
 
 use self::{body::Decoder, request::Sending};
 pub use self::{
-    head::{Head, Malformed},
-    request::{Outgoing, SendFailed, Switch},
+    body::Framing,
+    head::{Head, MAX_HEAD, Malformed},
+    request::{Outgoing, SendFailed, Switch, ends_here, may_trail},
 };
-use super::Target;
-use crate::proxy::RequestBody;
+use super::{Target, gauge::Gauge};
+use crate::{proxy::RequestBody, tls::TlsStream};
 
 /// Bytes that are read at once, to begin with; and where as many come again and again, and go on at once. Each read
 /// costs a system call and most likely another for what is read, which wakes somebody.
@@ -37,7 +39,7 @@ const READ: usize = 64 * 1024;
 const READ_MOST: usize = 512 * 1024;
 
 /// Interim answers to one request.
-const MAX_INTERIM: u8 = 16;
+pub const MAX_INTERIM: u8 = 16;
 
 /// Up to this many bytes are copied out of the buffer they were read into, so that they do not keep all of it.
 const COPIED: usize = 4096;
@@ -60,8 +62,44 @@ fn spare() -> HeaderMap {
     SPARE.take().filter(|map| map.capacity() <= 64).unwrap_or_default()
 }
 
-pub struct Connection {
-    stream: TcpStream,
+/// What carries a connection's bytes.
+pub trait Wire: AsyncRead + AsyncWrite + Unpin + 'static {
+    /// What was written may not be on its way before a flush.
+    const HOLDS_BACK: bool;
+
+    /// Whether a connection that nothing is expected from is still open and silent, as far as its socket's events tell.
+    fn quiet(&mut self) -> bool;
+}
+
+impl Wire for TcpStream {
+    const HOLDS_BACK: bool = false;
+
+    /// No system call where the events say nothing.
+    fn quiet(&mut self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        match self.poll_read_ready(&mut cx) {
+            Poll::Pending => true,
+            // An event, but was it for bytes? Those would be an answer to nothing.
+            Poll::Ready(Ok(())) => {
+                matches!(self.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+            }
+            Poll::Ready(Err(_)) => false,
+        }
+    }
+}
+
+impl Wire for TlsStream {
+    const HOLDS_BACK: bool = true;
+
+    /// Takes session tickets, which come when they like.
+    fn quiet(&mut self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        pin!(self).poll_read(&mut cx, &mut ReadBuf::new(&mut [0])).is_pending()
+    }
+}
+
+pub struct Connection<S> {
+    stream: S,
     sending: Sending,
     /// Received and not used yet.
     input: Bytes,
@@ -70,6 +108,8 @@ pub struct Connection {
     /// Some of the answer's head came.
     received: bool,
     keep_alive: bool,
+    /// It began with a client's address.
+    for_one_client: bool,
     write_failed: bool,
     interim: u8,
     /// How much to read next.
@@ -84,8 +124,12 @@ pub enum Failed {
     Closed { received: bool },
     /// That is no HTTP.
     Malformed,
+    /// The target broke off TLS: it tells only now that it does not like our certificate, say.
+    Tls,
     /// The request's own body was cut.
     Cut,
+    /// The request cannot be said in the target's protocol.
+    Unfit,
 }
 
 /// Why a body broke off.
@@ -95,15 +139,8 @@ pub enum Broken {
     Malformed,
 }
 
-/// Opens a TCP connection. The caller bounds the time.
-pub async fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect(addr).await?;
-    stream.set_nodelay(true)?;
-    Ok(stream)
-}
-
-impl Connection {
-    pub fn new(stream: TcpStream, target: Arc<Target>, worker: usize) -> Self {
+impl<S: Wire> Connection<S> {
+    pub fn new(stream: S, target: Arc<Target>, worker: usize) -> Self {
         Connection {
             stream,
             sending: Sending::default(),
@@ -112,11 +149,17 @@ impl Connection {
             asked: Method::GET,
             received: false,
             keep_alive: true,
+            for_one_client: false,
             write_failed: false,
             interim: 0,
             read: READ,
             gauge: Gauge::new(target, worker),
         }
+    }
+
+    /// It began with a client's address.
+    pub fn keep_from_others(&mut self) {
+        self.for_one_client = true;
     }
 
     /// Moves it between the gauges of idle and busy connections.
@@ -125,27 +168,15 @@ impl Connection {
     }
 
     pub fn target(&self) -> &Arc<Target> {
-        &self.gauge.target
+        self.gauge.target()
     }
 
-    /// Sends a request and waits for its answer's head, or until `limit` says that it has been long enough. The body
-    /// may go on being sent while the answer comes. `interim` is shown 1xx answers.
-    pub async fn request<E>(
-        &mut self,
-        request: &Outgoing,
-        body: RequestBody,
-        mut limit: impl FnMut() -> Option<E>,
-        mut interim: impl FnMut(Head),
-    ) -> Result<Result<Head, Failed>, E> {
+    /// Begins a request, which [`Connection::poll_head`] sends.
+    pub fn begin(&mut self, request: &Outgoing, body: RequestBody) {
         self.asked.clone_from(&request.head.method);
         self.received = false;
         self.interim = 0;
         self.sending.begin(request, body);
-        poll_fn(|cx| match self.poll_head(cx, &mut interim) {
-            Poll::Ready(head) => Poll::Ready(Ok(head)),
-            Poll::Pending => limit().map_or(Poll::Pending, |over| Poll::Ready(Err(over))),
-        })
-        .await
     }
 
     /// The body of a request that failed, if it can be sent again as it was: nothing of it was taken.
@@ -158,7 +189,9 @@ impl Connection {
         self.sending.untouched()
     }
 
-    fn poll_head(
+    /// Sends the request and waits for its answer's head. The body may go on being sent while the answer comes.
+    /// `interim` is shown 1xx answers.
+    pub fn poll_head(
         &mut self,
         cx: &mut Context<'_>,
         interim: &mut impl FnMut(Head),
@@ -192,6 +225,10 @@ impl Connection {
                 }
             }
             match ready!(self.poll_read(cx)) {
+                // What only rustls says.
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    return Poll::Ready(Err(Failed::Tls));
+                }
                 Ok(0) | Err(_) => return Poll::Ready(Err(Failed::Closed { received: self.received })),
                 Ok(_) => self.received = true,
             }
@@ -275,55 +312,16 @@ impl Connection {
         let whole = self.decoder.done() && self.sending.done() && self.input.is_empty();
         self.input = Bytes::new();
         self.read = READ;
-        whole && self.keep_alive && !self.write_failed
+        whole && self.keep_alive && !self.write_failed && !self.for_one_client
     }
 
-    /// Whether a kept connection is still open, as far as its socket's events tell. No system call where they say
-    /// nothing.
+    /// Whether a kept connection is still open.
     pub fn alive(&mut self) -> bool {
-        let mut cx = Context::from_waker(Waker::noop());
-        match self.stream.poll_read_ready(&mut cx) {
-            Poll::Pending => true,
-            // An event, but was it for bytes? Those would be an answer to nothing.
-            Poll::Ready(Ok(())) => {
-                matches!(self.stream.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
-            }
-            Poll::Ready(Err(_)) => false,
-        }
+        self.stream.quiet()
     }
 
     /// After a 101: the socket, and what was read beyond the head.
-    pub fn into_upgraded(self) -> (TcpStream, Bytes) {
+    pub fn into_upgraded(self) -> (S, Bytes) {
         (self.stream, self.input)
-    }
-}
-
-/// Counts a connection as busy or idle for as long as it lives.
-struct Gauge {
-    target: Arc<Target>,
-    worker: usize,
-    idle: Cell<bool>,
-}
-
-impl Gauge {
-    fn new(target: Arc<Target>, worker: usize) -> Self {
-        target.stats.shards.of(worker).busy.add(1);
-        Gauge { target, worker, idle: Cell::new(false) }
-    }
-
-    fn set_idle(&self, idle: bool) {
-        if self.idle.replace(idle) != idle {
-            let shard = self.target.stats.shards.of(self.worker);
-            let step = if idle { 1 } else { -1 };
-            shard.idle.add(step);
-            shard.busy.add(-step);
-        }
-    }
-}
-
-impl Drop for Gauge {
-    fn drop(&mut self) {
-        self.set_idle(false);
-        self.target.stats.shards.of(self.worker).busy.add(-1);
     }
 }

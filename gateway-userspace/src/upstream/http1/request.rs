@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header, request};
 use http_body::Body;
 
+use super::Wire;
 use crate::{
     net::write_slices,
     observe::Why,
@@ -100,7 +101,7 @@ fn expects_body(method: &Method) -> bool {
 
 /// Hop-by-hop fields (RFC 9110 section 7.6.1; what `Connection` lists is gone already), and what clients say of
 /// themselves, which nobody vouches for.
-fn ends_here(name: &HeaderName) -> bool {
+pub fn ends_here(name: &HeaderName) -> bool {
     // Standard names compare as numbers.
     match *name {
         header::HOST
@@ -146,6 +147,8 @@ pub struct Sending {
     ended: bool,
     /// Anything went out.
     began: bool,
+    /// What was written may not have gone out.
+    unflushed: bool,
 }
 
 /// Why a request was not sent to its end.
@@ -161,7 +164,7 @@ impl Sending {
     /// Another request. Memory is used again.
     pub fn begin(&mut self, request: &Outgoing, body: RequestBody) {
         self.clear();
-        self.began = false;
+        (self.began, self.unflushed) = (false, false);
         let empty = body.is_empty();
         let framing = framing(&request.head.headers);
         request.write(!empty && framing == Framing::Chunked, empty, &mut self.text);
@@ -170,7 +173,7 @@ impl Sending {
     }
 
     pub fn done(&self) -> bool {
-        self.ended && self.left() == 0
+        self.ended && self.left() == 0 && !self.unflushed
     }
 
     /// Nothing was written.
@@ -192,7 +195,7 @@ impl Sending {
 
     /// What is left need not be sent any more.
     pub fn give_up(&mut self) {
-        self.ended = true;
+        (self.ended, self.unflushed) = (true, false);
         let data = std::mem::take(&mut self.data);
         self.clear();
         // Whoever tries again wants it.
@@ -218,11 +221,7 @@ impl Sending {
     }
 
     /// Writes as much as the socket takes and the body has.
-    pub fn poll(
-        &mut self,
-        stream: &mut tokio::net::TcpStream,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<(), SendFailed>> {
+    pub fn poll<S: Wire>(&mut self, stream: &mut S, cx: &mut Context<'_>) -> Poll<Result<(), SendFailed>> {
         // The first piece of a body usually is there with the head, and goes out together with it.
         if !self.began && !self.ended && self.data.is_empty() {
             let _ = self.poll_body(cx)?;
@@ -235,6 +234,11 @@ impl Sending {
                 }
                 self.began = true;
                 self.written += n;
+                self.unflushed = S::HOLDS_BACK;
+            }
+            if S::HOLDS_BACK && self.unflushed {
+                ready!(Pin::new(&mut *stream).poll_flush(cx)).map_err(SendFailed::Socket)?;
+                self.unflushed = false;
             }
             if self.ended {
                 self.body = None;
@@ -245,11 +249,7 @@ impl Sending {
         }
     }
 
-    fn poll_write(
-        &mut self,
-        stream: &mut tokio::net::TcpStream,
-        cx: &mut Context<'_>,
-    ) -> Poll<std::io::Result<usize>> {
+    fn poll_write(&mut self, stream: &mut impl Wire, cx: &mut Context<'_>) -> Poll<std::io::Result<usize>> {
         let mut skip = self.written;
         let rest = [&self.text[..], &self.data[..], self.tail].map(|part| {
             let from = skip.min(part.len());
@@ -319,7 +319,7 @@ impl Sending {
 }
 
 /// RFC 9110 section 6.5.1: nothing that decides about framing, routing or who asks.
-fn may_trail(name: &HeaderName) -> bool {
+pub fn may_trail(name: &HeaderName) -> bool {
     !ends_here(name)
         && !matches!(
             *name,

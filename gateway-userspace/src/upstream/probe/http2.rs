@@ -1,0 +1,66 @@
+//! Checks by HTTP/2.
+
+use std::{future::poll_fn, task::Poll};
+
+use bytes::Bytes;
+use h2::client;
+use http::{Request, Response, Uri, header};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::{AGENT, Failure, Probed};
+use crate::upstream::{http1::MAX_HEAD, link::Raw};
+
+/// The status of a GET.
+pub async fn get(raw: Raw, target: &Probed<'_>, path: &str) -> Result<u16, Failure> {
+    let request = Request::get(uri(target, path)?).header(header::USER_AGENT, AGENT).body(())?;
+    Ok(ask(raw, request, None).await?.0.status().as_u16())
+}
+
+pub fn uri(target: &Probed<'_>, path: &str) -> Result<Uri, Failure> {
+    let scheme = if target.tls.is_some() { "https" } else { "http" };
+    Ok(Uri::builder().scheme(scheme).authority(target.name).path_and_query(path).build()?)
+}
+
+/// Sends a request on a connection of its own. The answer's head, and how its body begins, which is of no interest
+/// after that.
+pub async fn ask(
+    raw: Raw,
+    request: Request<()>,
+    body: Option<Bytes>,
+) -> Result<(Response<()>, Bytes), Failure> {
+    match raw {
+        Raw::Plain(stream) => on(stream, request, body).await,
+        Raw::Tls(stream) => on(stream, request, body).await,
+    }
+}
+
+async fn on<S>(stream: S, request: Request<()>, body: Option<Bytes>) -> Result<(Response<()>, Bytes), Failure>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let (sender, mut connection) = client::Builder::new()
+        .enable_push(false)
+        .max_header_list_size(MAX_HEAD as u32)
+        .handshake::<_, Bytes>(stream)
+        .await?;
+    let exchange = async {
+        let (answer, mut sending) = sender.ready().await?.send_request(request, body.is_none())?;
+        if let Some(body) = body {
+            sending.send_data(body, true)?;
+        }
+        let (head, mut body) = answer.await?.into_parts();
+        let first = body.data().await.transpose()?.unwrap_or_default();
+        Ok((Response::from_parts(head, ()), first))
+    };
+    let mut exchange = std::pin::pin!(exchange);
+    // The connection has to be polled for the answer to come, and may well end together with it.
+    let mut ended = false;
+    poll_fn(|cx| {
+        ended = ended || std::pin::Pin::new(&mut connection).poll(cx).is_ready();
+        match exchange.as_mut().poll(cx) {
+            Poll::Pending if ended => Poll::Ready(Err("it closed the connection".into())),
+            other => other,
+        }
+    })
+    .await
+}
