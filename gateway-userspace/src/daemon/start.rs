@@ -6,6 +6,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
 use super::{
+    acme,
     attend::attend,
     certs,
     control::{Control, ReloadError},
@@ -212,6 +213,7 @@ async fn serve(parts: Parts, before: &mut Option<Takeover>, began: Instant) -> R
     tokio::task::spawn_local(services::follow(control.clone()));
     tokio::task::spawn_local(services::verify(control.clone()));
     tokio::task::spawn_local(certs::follow(control.clone()));
+    tokio::task::spawn_local(acme::follow(control.clone()));
     tokio::task::spawn_local(crate::kernel_log::forward(control.clone()));
     tokio::task::spawn_local(upkeep::watch(control.clone(), control.options.watch));
     let config = &control.snapshot.load().config;
