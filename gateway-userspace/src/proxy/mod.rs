@@ -14,6 +14,8 @@ pub mod connection;
 mod exchange;
 mod forward;
 pub mod front;
+mod grpc;
+mod grpc_web;
 mod handler;
 mod headers;
 mod http2;

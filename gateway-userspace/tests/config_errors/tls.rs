@@ -22,6 +22,7 @@ tls = { min = "1.1" }
 to = ["10.0.0.1:80"]
 protocol = "auto"
 proxy_protocol = "v2"
+health = { grpc = "no name", path = "/", tcp = true }
 [route.a]
 to = "a"
 [route.b]
