@@ -235,7 +235,7 @@ mod tests {
             (grpc::GRPC_STATUS, HeaderValue::from_static("0")),
             (header::ETAG, HeaderValue::from_static("x")),
         ]);
-        assert_eq!(&in_body(&trailers)[..], b"\x80\0\0\0\x1agrpc-status: 0\r\netag: x\r\n");
+        assert_eq!(&in_body(&trailers)[..], b"\x80\0\0\0\x19grpc-status: 0\r\netag: x\r\n");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, Request, header};
 
-use super::{AGENT, Failure, Probed, http2};
+use super::{AGENT, Probed, http2};
 use crate::{config::model::UpstreamProtocol, upstream::link::dial};
 
 /// Whether a service is SERVING; `Err` says why it is not taken to be.
