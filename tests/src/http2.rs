@@ -132,9 +132,9 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 }
 
 /// A field as HPACK: a literal that is not indexed, neither name nor value compressed; each shorter than 127 bytes.
-pub fn field(name: &str, value: &str) -> Vec<u8> {
-    let text = |text: &str| [&[text.len() as u8][..], text.as_bytes()].concat();
-    [vec![0], text(name), text(value)].concat()
+pub fn field(name: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Vec<u8> {
+    let text = |text: &[u8]| [&[text.len() as u8][..], text].concat();
+    [vec![0], text(name.as_ref()), text(value.as_ref())].concat()
 }
 
 /// GET / of this authority, and more fields.

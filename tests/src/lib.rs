@@ -15,6 +15,7 @@ pub mod curl;
 pub mod flood;
 pub mod gateway;
 pub mod grpc;
+pub mod h2load;
 pub mod http;
 pub mod http2;
 pub mod l4;

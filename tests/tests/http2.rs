@@ -164,6 +164,11 @@ fn fields_that_http_2_does_not_have_reset_the_stream() -> Result<()> {
     ] {
         assert_eq!(rig.refused_stream(&http2::get("a", &[(name, value)]))?, Some(PROTOCOL_ERROR), "{name}");
     }
+    // What h2 takes for a name and HTTP/1.1 does not (RFC 9110 section 5.1).
+    let mut client = rig.http2()?;
+    client.request(1, &http2::get("a", &[("\"x\"", "1")]))?;
+    let refused = client.until("an answer", |frame| frame.kind == DATA)?;
+    assert!(String::from_utf8_lossy(&refused.payload).contains("bad_request"));
     // What would be two fields, or two requests, in HTTP/1.1.
     for value in ["1\r\nx-smuggled: 1", "1\n", "1\0"] {
         let mut client = rig.http2()?;
@@ -266,7 +271,7 @@ fn a_head_that_never_ends_and_floods_of_nothing_end_the_connection() -> Result<(
     let rig = rig("")?;
     let mut endless = rig.http2()?;
     endless.send(HEADERS, 0, 1, &http2::get("a", &[]))?;
-    let piece = http2::frame(CONTINUATION, 0, 1, &http2::field("x", &"y".repeat(100)).repeat(100));
+    let piece = http2::frame(CONTINUATION, 0, 1, &http2::field("x", "y".repeat(100)).repeat(100));
     let mut taken = 0;
     while taken < 1000 && std::io::Write::write_all(&mut endless.stream, &piece).is_ok() {
         taken += 1;

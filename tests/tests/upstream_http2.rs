@@ -379,7 +379,7 @@ fn what_is_wrong_with_an_answer_has_its_reason() -> Result<()> {
         }),
         ("a flood of fields", "upstream_bad_response", |peer, stream| {
             peer.send(HEADERS, 0, stream, http2::OK)?;
-            let piece = http2::field("x", &"y".repeat(100)).repeat(100);
+            let piece = http2::field("x", "y".repeat(100)).repeat(100);
             // It may be cut off before the end.
             for _ in 0..1000 {
                 if peer.send(CONTINUATION, 0, stream, &piece).is_err() {

@@ -41,6 +41,7 @@ pub fn routes() -> Router<Arc<Control>> {
         .route("/v1/services/{name}/targets/{addr}", patch(targets::patch_service))
         .route("/v1/certs", get(certs::list))
         .route("/v1/certs/{name}", get(certs::show))
+        .route("/v1/certs/{name}/renew", post(certs::renew))
         .route("/v1/kernel", get(kernel_status))
         .route("/v1/kernel/maps", get(|State(control): Shared| async move { Json(control.kernel.maps()) }))
         .route("/v1/kernel/sources", get(sources))

@@ -16,6 +16,7 @@ use serde_json::json;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::{
+    acme,
     start::{Options, Source},
     workers::Workers,
 };
@@ -117,6 +118,7 @@ pub struct Control {
     /// Told when certificates' files change.
     pub cert_changes: tls::Changes,
     pub(super) cert_watch: Mutex<tls::Watch>,
+    pub acme: acme::Wishes,
 }
 
 impl Control {
@@ -151,6 +153,7 @@ impl Control {
             checks: Mutex::default(),
             cert_changes: tls::Changes::default(),
             cert_watch: Mutex::default(),
+            acme: acme::Wishes::default(),
         }
     }
 
@@ -254,6 +257,7 @@ impl Control {
         self.start_checks(&snapshot);
         snapshot.tls.refresh();
         self.watch_certs(&snapshot);
+        self.acme.look();
         self.switch_listeners(&snapshot.config, opened);
         if snapshot.config.services != old.config.services {
             service::unreachable(&snapshot.config).iter().for_each(|warning| tracing::warn!("{warning}"));

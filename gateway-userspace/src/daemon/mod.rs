@@ -3,6 +3,7 @@
 //! The main thread is the control thread: admin API, metrics, health checks, signals, the kernel half's upkeep. Each
 //! worker is a thread of its own that only ever serves traffic.
 
+mod acme;
 mod certs;
 mod control;
 mod services;

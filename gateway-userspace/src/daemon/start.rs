@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
 use super::{
-    certs,
+    acme, certs,
     control::{Control, Reach, ReloadError, Request},
     services,
     signals::Signals,
@@ -190,6 +190,7 @@ async fn serve(
     tokio::task::spawn_local(services::follow(control.clone()));
     tokio::task::spawn_local(services::verify(control.clone()));
     tokio::task::spawn_local(certs::follow(control.clone()));
+    tokio::task::spawn_local(acme::follow(control.clone()));
     tokio::task::spawn_local(crate::kernel_log::forward(control.clone()));
     tokio::task::spawn_local(watch(control.clone(), control.options.watch));
     let config = &control.snapshot.load().config;

@@ -10,8 +10,8 @@ use tokio::{
 
 use crate::{
     observe::access_log::{AccessLog, FLUSH_EVERY},
-    proxy::{connection, front, worker::Worker},
-    runtime::Snapshot,
+    proxy::{connection, front, reuse::Reuse, worker::Worker},
+    runtime::{Listener, Snapshot},
 };
 
 /// Accept errors (out of descriptors, mostly) are retried after this long.
@@ -192,13 +192,23 @@ async fn upkeep(worker: Rc<Worker>) {
 /// Accepts until told to stop; then takes what has already been established, so that nobody is turned away by it.
 async fn accept(name: String, socket: TcpListener, worker: Rc<Worker>, stop: Rc<tokio::sync::Notify>) {
     let complained = Cell::new(false);
+    let (plain, other) = (Reuse::default(), Reuse::default());
+    let take = |stream, peer| {
+        let Some(listener) = admitted(&name, &stream, &worker) else { return };
+        let worker = worker.clone();
+        if listener.plain {
+            tokio::task::spawn_local(plain.run(connection::serve(stream, peer, listener, worker)));
+        } else {
+            tokio::task::spawn_local(other.run(front::serve(stream, peer, listener, worker)));
+        }
+    };
     loop {
         let accepted = tokio::select! {
             accepted = socket.accept() => accepted,
             () = stop.notified() => break,
         };
         match accepted {
-            Ok((stream, peer)) => take(&name, stream, peer, &worker),
+            Ok((stream, peer)) => take(stream, peer),
             Err(error) => {
                 if !complained.replace(true) {
                     tracing::error!(listener = name, %error, "cannot accept connections; trying on");
@@ -212,24 +222,20 @@ async fn accept(name: String, socket: TcpListener, worker: Rc<Worker>, stop: Rc<
             if stream.set_nonblocking(true).is_ok()
                 && let Ok(stream) = TcpStream::from_std(stream)
             {
-                take(&name, stream, peer, &worker);
+                take(stream, peer);
             }
         }
     }
 }
 
-fn take(name: &str, stream: TcpStream, peer: std::net::SocketAddr, worker: &Rc<Worker>) {
-    let Some(listener) = worker.snapshot().listeners.get(name).cloned() else { return };
+/// The connection's listener, if there is room for it.
+fn admitted(name: &str, stream: &TcpStream, worker: &Worker) -> Option<Arc<Listener>> {
+    let listener = worker.snapshot().listeners.get(name).cloned()?;
     if connection::admit(&listener) {
-        let worker = worker.clone();
-        if listener.plain {
-            tokio::task::spawn_local(connection::serve(stream, peer, listener, worker));
-        } else {
-            tokio::task::spawn_local(front::serve(stream, peer, listener, worker));
-        }
-    } else {
-        listener.stats.shards.of(worker.index).over_limit.add(1);
-        // Reset rather than linger: there are too many connections as it is.
-        let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+        return Some(listener);
     }
+    listener.stats.shards.of(worker.index).over_limit.add(1);
+    // Reset rather than linger: there are too many connections as it is.
+    let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
+    None
 }

@@ -6,4 +6,4 @@ mod write;
 
 pub use listen::bind_all;
 pub use read::read_into;
-pub use write::write_slices;
+pub use write::{together, write_slices};

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{connection::ClientState, timer::Wait, transport::Transport};
-use crate::net::{read_into, write_slices};
+use crate::net::{read_into, together, write_slices};
 use hyper::rt::{Read, ReadBufCursor, Write};
 
 pub struct ClientIo<S> {
@@ -32,9 +32,15 @@ impl<S: Transport> ClientIo<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// What is written while a head is still being read is hyper's own answer to one that it could not parse.
+    /// What is written while a head is still being read is hyper's own answer to one that it could not parse. The end of
+    /// the last answer may be written then too, if the head came with an earlier request: but no answer of ours or of an
+    /// upstream begins as hyper's do.
     fn is_parse_refusal(&self, bytes: &[u8]) -> bool {
-        self.state.timer.waiting_for() == Wait::Header && bytes.starts_with(b"HTTP/1.1 4")
+        match self.state.timer.waiting_for() {
+            Wait::Header => bytes.starts_with(b"HTTP/1.1 4"),
+            Wait::Idle => bytes.starts_with(b"HTTP/1.1 4") && begins_bare(bytes),
+            _ => false,
+        }
     }
 
     fn note_write<T>(&self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -46,6 +52,13 @@ impl<S: Transport> ClientIo<S> {
         }
         result
     }
+}
+
+/// Nothing but the connection's end and an empty body is behind the status line.
+fn begins_bare(answer: &[u8]) -> bool {
+    const FIELDS: &[u8] = b"connection: close\r\ncontent-length: 0\r\n";
+    let line = answer.iter().position(|byte| *byte == b'\n');
+    line.is_some_and(|end| answer[end + 1..].starts_with(FIELDS))
 }
 
 impl<S: Transport> Read for ClientIo<S> {
@@ -65,7 +78,10 @@ impl<S: Transport> Write for ClientIo<S> {
             return Poll::Ready(Ok(bytes.len()));
         }
         ready!(self.write_early(cx))?;
-        let result = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        let result = match self.state.last_write.get() {
+            true => self.stream.poll_write_last(cx, bytes),
+            false => Pin::new(&mut self.stream).poll_write(cx, bytes),
+        };
         self.note_write(result)
     }
 
@@ -91,7 +107,10 @@ impl<S: Transport> Write for ClientIo<S> {
             return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
         }
         ready!(self.write_early(cx))?;
-        let result = write_slices(&mut self.stream, cx, slices);
+        let ClientIo { stream, state } = &mut *self;
+        let last = state.last_write.get();
+        let taken = if last { together(slices, |bytes| stream.poll_write_last(cx, bytes)) } else { None };
+        let result = taken.unwrap_or_else(|| write_slices(stream, cx, slices));
         self.note_write(result)
     }
 }

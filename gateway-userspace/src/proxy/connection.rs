@@ -46,6 +46,10 @@ pub struct ClientState {
     pub body_waited: Cell<Duration>,
     /// The current request's body was not read to its end.
     pub body_unread: Cell<bool>,
+    /// The connection ends with the current request, which said so.
+    pub last_request: Cell<bool>,
+    /// Nothing follows what is still to be written but the connection's end.
+    pub last_write: Cell<bool>,
     /// The current request has no answer yet.
     pub awaiting_head: Cell<bool>,
     pub in_request: Cell<bool>,
@@ -83,6 +87,8 @@ impl ClientState {
             bytes_in: Cell::new(0),
             body_waited: Cell::new(Duration::ZERO),
             body_unread: Cell::new(false),
+            last_request: Cell::new(false),
+            last_write: Cell::new(false),
             awaiting_head: Cell::new(false),
             in_request: Cell::new(false),
             write_blocked: Cell::new(false),
@@ -297,7 +303,7 @@ pub async fn readable(stream: &TcpStream, state: &Rc<ClientState>) -> bool {
 /// Serves requests until the connection ends or has been idle for a while.
 async fn serve_awake<S: Transport>(stream: S, state: &Rc<ClientState>) -> End<S> {
     let service_state = state.clone();
-    let reuse = Reuse::new();
+    let reuse = Reuse::default();
     let service = service_fn(move |request| reuse.run(handler::handle(service_state.clone(), request)));
     let mut connection = http1::Builder::new()
         .half_close(false)

@@ -24,6 +24,7 @@ use crate::{
     observe::stats::{Handshake, ProxyHeader, TlsVersion},
     proxy_protocol::{self, Says},
     runtime::Listener,
+    tls::acme,
 };
 
 /// Between two looks at a preface that comes byte by byte.
@@ -52,7 +53,12 @@ pub async fn serve(mut stream: TcpStream, peer: SocketAddr, listener: Arc<Listen
         Some(acceptor) => {
             let handshake = handshake(stream, TlsAcceptor::from(acceptor.config.clone()), &open).await;
             let Some((stream, version)) = handshake else { return };
-            let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+            let spoken = stream.get_ref().1.alpn_protocol();
+            // An ACME authority has seen what it wanted to see: the certificate (RFC 8737 section 3).
+            if spoken == Some(acme::ALPN) {
+                return;
+            }
+            let http2 = spoken == Some(b"h2");
             go_on(stream, open, origin, http2, Some(version.name())).await;
         }
         None => {

@@ -10,7 +10,7 @@ use super::{
     connection::ClientState,
     exchange::Exchange,
     forward::{self, Answer},
-    grpc, headers, http2, policed, problem, real_ip, redirect,
+    grpc, headers, http2, policed, problem, real_ip, redirect, strict,
     tunnel::Tunnel,
 };
 use crate::{
@@ -30,12 +30,20 @@ pub async fn handle(
     let snapshot = state.worker.snapshot();
     let (mut head, body) = request.into_parts();
     state.body_unread.set(!body.is_end_stream());
+    state.last_request.set(headers::closes(&head));
     if let Some(real_ip) = &state.listener.config.real_ip {
         real_ip::apply(&state, real_ip, &mut head.headers);
     }
     let exchange = Exchange::begin(state, Some(&head));
     if let Err(why) = check(&mut head, &body, &exchange) {
+        // Somebody else may take what is behind it for a part of it: the connection ends with it.
+        exchange.state.body_unread.set(true);
         return Ok(problem::response(exchange, why));
+    }
+    if let Some(challenges) = &exchange.state.listener.challenges
+        && let Some(proof) = challenges.at(head.uri.path())
+    {
+        return Ok(redirect::prove(exchange, &proof));
     }
     if let Some(port) = exchange.state.listener.config.redirect {
         return Ok(redirect::to_https(exchange, &head, port));
@@ -79,13 +87,14 @@ pub async fn forward(
 
 /// What hyper lets through and an intermediary must not: RFC 9112 section 3.2 and RFC 9110 section 9.3.6.
 fn check(head: &mut request::Parts, body: &Incoming, exchange: &Exchange) -> Result<(), Why> {
-    headers::check_host(head)?;
+    strict::check_host(head)?;
     if head.version == Version::HTTP_2 {
         http2::check(&head.headers, body.is_end_stream())?;
     }
-    headers::normalise_path(head)?;
-    headers::check_framing(head, &exchange.state.raw_head())?;
-    if head.method == Method::CONNECT {
+    strict::normalise_path(head)?;
+    strict::check_framing(head, &exchange.state.raw_head())?;
+    // RFC 9110 section 9.3.8: TRACE has no content.
+    if head.method == Method::CONNECT || head.method == Method::TRACE && !body.is_end_stream() {
         return Err(Why::BadRequest);
     }
     let limit = exchange.state.listener.config.max.body;
@@ -135,6 +144,9 @@ pub fn prepare(
     let switch = headers::switch(&head, &route.upgrade);
     headers::remove_listed(&mut head.headers);
     let about = headers::about(&state.client(), head.headers.get(header::HOST), snapshot);
+    if head.version < Version::HTTP_11 {
+        strict::name_host(&mut head.headers, &upstream.name);
+    }
     let body = RequestBody::new(body, state, upstream.first_byte);
     (Outgoing { head, switch, about, id: exchange.id() }, body)
 }

@@ -3,114 +3,19 @@
 //! RFC 9110 sections 7.6.1 (Connection) and 7.6.3 (Via), RFC 7239 (Forwarded). What a client says of itself in
 //! `X-Forwarded-*` or `Forwarded` is replaced; what a trusted proxy says of it goes on, see [`super::real_ip`].
 
-use std::{borrow::Cow, net::IpAddr, rc::Rc};
+use std::{net::IpAddr, rc::Rc};
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Uri, header, request, uri::PathAndQuery};
+use http::{HeaderMap, HeaderName, HeaderValue, header, request};
 
 use super::{
     client::{Client, Told},
     exchange::Exchange,
 };
-use crate::{config::units::normal_path, observe::Why, runtime::Snapshot, upstream::http1::Switch};
+use crate::{runtime::Snapshot, upstream::http1::Switch};
 
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-
-/// Exactly one valid `Host` (RFC 9112 section 3.2). An absolute-form target overrides it (section 3.2.2).
-pub fn check_host(head: &mut request::Parts) -> Result<(), Why> {
-    if head.uri.authority().is_some() {
-        make_origin_form(head)?;
-    } else if !head.uri.path().starts_with('/') && head.uri.path() != "*" {
-        return Err(Why::BadRequest);
-    }
-    let mut hosts = head.headers.get_all(header::HOST).iter();
-    match (hosts.next(), hosts.next()) {
-        (Some(host), None) if valid_host(host.as_bytes()) => Ok(()),
-        (None, None) if head.version < http::Version::HTTP_11 => Ok(()),
-        _ => Err(Why::BadRequest),
-    }
-}
-
-fn make_origin_form(head: &mut request::Parts) -> Result<(), Why> {
-    if !matches!(head.uri.scheme_str(), Some("http" | "https")) {
-        return Err(Why::BadRequest);
-    }
-    let authority = head.uri.authority().map_or("", |authority| authority.as_str());
-    if authority.contains('@') {
-        return Err(Why::BadRequest);
-    }
-    let host = HeaderValue::from_str(authority).map_err(|_| Why::BadRequest)?;
-    // RFC 9113 section 8.3.1: they must say the same.
-    if head.version == http::Version::HTTP_2
-        && head
-            .headers
-            .get(header::HOST)
-            .is_some_and(|said| !said.as_bytes().eq_ignore_ascii_case(host.as_bytes()))
-    {
-        return Err(Why::BadRequest);
-    }
-    let path = head.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
-    // The target must still be checked for a second Host, which it does not excuse.
-    if head.headers.get_all(header::HOST).iter().count() > 1 {
-        return Err(Why::BadRequest);
-    }
-    head.headers.insert(header::HOST, host);
-    head.uri = Uri::from(path);
-    Ok(())
-}
-
-/// Letters, digits, dots, dashes and underscores with an optional port, or a bracketed IPv6 address.
-pub fn valid_host(host: &[u8]) -> bool {
-    let (name, port) = match host.iter().rposition(|byte| *byte == b':') {
-        Some(colon) if !host.ends_with(b"]") => (&host[..colon], Some(&host[colon + 1..])),
-        _ => (host, None),
-    };
-    let name_fits = match name {
-        [b'[', address @ .., b']'] => {
-            address.iter().all(|byte| byte.is_ascii_hexdigit() || b":.".contains(byte))
-        }
-        _ => name.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%".contains(byte)),
-    };
-    name_fits
-        && !name.is_empty()
-        && port.is_none_or(|port| port.len() <= 5 && port.iter().all(u8::is_ascii_digit))
-}
-
-/// The path in the one form that routes are matched by and that goes upstream: what two parsers could read differently
-/// is refused.
-pub fn normalise_path(head: &mut request::Parts) -> Result<(), Why> {
-    let normal = normal_path(head.uri.path()).ok_or(Why::BadRequest)?;
-    if let Cow::Owned(path) = normal {
-        head.uri = with_path(&head.uri, path)?;
-    }
-    Ok(())
-}
-
-/// Another path with the same query.
-pub fn with_path(uri: &Uri, mut path: String) -> Result<Uri, Why> {
-    if let Some(query) = uri.query() {
-        path.push('?');
-        path.push_str(query);
-    }
-    let path = PathAndQuery::from_maybe_shared(Bytes::from(path)).map_err(|_| Why::BadRequest)?;
-    Ok(Uri::from(path))
-}
-
-/// A body's length is told in one way only (RFC 9112 section 6.1 and 6.3). hyper lets Transfer-Encoding override and
-/// hides the Content-Length beside it, so the head is looked at as it came; where that is not known (a pipelined
-/// request, which has no business carrying such a body), it is refused.
-pub fn check_framing(head: &request::Parts, raw: &[u8]) -> Result<(), Why> {
-    let mut codings = head.headers.get_all(header::TRANSFER_ENCODING).iter();
-    let Some(coding) = codings.next() else { return Ok(()) };
-    let only_chunked = coding.as_bytes().eq_ignore_ascii_case(b"chunked") && codings.next().is_none();
-    let end = raw.windows(4).position(|window| window == b"\r\n\r\n").ok_or(Why::BadRequest)?;
-    let mut names =
-        raw[..end].split(|byte| *byte == b'\n').filter_map(|line| line.split(|byte| *byte == b':').next());
-    let has_length = names.any(|name| name.trim_ascii().eq_ignore_ascii_case(b"content-length"));
-    if only_chunked && !has_length { Ok(()) } else { Err(Why::BadRequest) }
-}
 
 /// What the client asks to switch to and may, or that it takes trailers.
 pub fn switch(head: &request::Parts, allowed: &[String]) -> Switch {
@@ -196,6 +101,15 @@ impl Found {
             }
         }
     }
+}
+
+/// Whether no other request comes on this connection for sure: the client said so, and how most say it.
+pub fn closes(head: &request::Parts) -> bool {
+    head.version == http::Version::HTTP_11
+        && head
+            .headers
+            .get(header::CONNECTION)
+            .is_some_and(|only| only.as_bytes().eq_ignore_ascii_case(b"close"))
 }
 
 /// Removes what `Connection` lists, except what routing and framing stand on: naming it there is an attack.
@@ -328,34 +242,6 @@ mod tests {
     }
 
     #[test]
-    fn a_request_needs_exactly_one_valid_host() {
-        let ok = |host: &str| check_host(&mut head(http::Request::get("/").header("host", host))).is_ok();
-        assert!(ok("a.example") && ok("a.example:8080") && ok("[2001:db8::1]:80") && ok("10.0.0.1"));
-        assert!(
-            !ok("") && !ok("a b") && !ok("a/b") && !ok("a@b") && !ok("a:b") && !ok("a:123456") && !ok("a,b")
-        );
-        assert!(check_host(&mut head(http::Request::get("/"))).is_err());
-        assert!(
-            check_host(&mut head(http::Request::get("/").header("host", "a").header("host", "a"))).is_err()
-        );
-    }
-
-    #[test]
-    fn an_absolute_target_overrides_the_host_and_is_sent_in_origin_form() {
-        let mut head = head(http::Request::get("http://b.example:81/x?y").header("host", "a"));
-        check_host(&mut head).unwrap();
-        assert_eq!(head.uri, "/x?y");
-        assert_eq!(head.headers["host"], "b.example:81");
-    }
-
-    #[test]
-    fn a_path_is_normalised_and_its_query_is_left_alone() {
-        let mut head = head(http::Request::get("/%7Ea/%2f?b=%7E&c"));
-        normalise_path(&mut head).unwrap();
-        assert_eq!(head.uri, "/~a/%2F?b=%7E&c");
-    }
-
-    #[test]
     fn hop_by_hop_fields_end_here_but_host_and_length_cannot_be_removed() {
         let mut head = head(
             http::Request::get("/")
@@ -371,20 +257,6 @@ mod tests {
         Found::of(&head.headers).remove(&mut head.headers);
         let left: Vec<&str> = head.headers.keys().map(HeaderName::as_str).collect();
         assert_eq!(left, ["host", "content-length"]);
-    }
-
-    #[test]
-    fn a_body_has_one_length_only() {
-        let chunked = head(http::Request::post("/").header("transfer-encoding", "chunked"));
-        let with = |fields: &str| format!("POST / HTTP/1.1\r\n{fields}\r\n\r\n");
-        let ok = |fields: &str| check_framing(&chunked, with(fields).as_bytes()).is_ok();
-        assert!(ok("host: a\r\ntransfer-encoding: chunked"));
-        assert!(!ok("transfer-encoding: chunked\r\nContent-Length: 4"));
-        assert!(!ok("content-length:4\r\ntransfer-encoding: chunked"));
-        assert!(check_framing(&chunked, b"").is_err());
-        let twice = head(http::Request::post("/").header("transfer-encoding", "gzip, chunked"));
-        assert!(check_framing(&twice, with("transfer-encoding: gzip, chunked").as_bytes()).is_err());
-        assert!(check_framing(&head(http::Request::get("/")), b"").is_ok());
     }
 
     #[test]

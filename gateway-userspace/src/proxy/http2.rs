@@ -19,6 +19,7 @@ use hyper::{body::Incoming, rt::Executor, server::conn::http2, service::service_
 use super::{
     connection::{ClientState, Open},
     handler,
+    reuse::Reuse,
     timer::Wait,
     transport::Transport,
 };
@@ -38,6 +39,8 @@ const UNSEEN_RESETS: usize = 20;
 const OWN_RESETS: usize = 64;
 /// Streams that a client may take back, above as many as it let end.
 const TAKEN_BACK: u64 = 100;
+/// For futures of requests, kept while there are none.
+const KEPT_BOXES: usize = 2;
 /// How long a client has to answer our last PING before it is closed.
 const GOODBYE: Duration = Duration::from_secs(5);
 
@@ -70,10 +73,12 @@ pub async fn serve<S: Transport>(stream: S, open: Open) {
         taken_back: Cell::new(0),
     });
     let streams = Streams(shared.clone());
+    let boxes = Reuse::default();
+    let free = boxes.clone();
     let service = service_fn(move |request| {
         let state = Rc::new(ClientState::for_stream(&streams.0.connection));
         streams.0.next.replace(Some(state.clone()));
-        handler::handle(state, as_http1(request))
+        boxes.run(handler::handle(state, as_http1(request)))
     });
     let max = &state.listener.config.max;
     let quiet = Rc::new(Cell::new(0));
@@ -107,6 +112,7 @@ pub async fn serve<S: Transport>(stream: S, open: Open) {
             if quiet.get() > io::MOST_QUIET {
                 return Poll::Ready(());
             }
+            free.keep(KEPT_BOXES);
             state.timer.ensure(Wait::Idle, if told_to_close { GOODBYE } else { idle });
             ready!(state.timer.poll(cx));
             if told_to_close {
@@ -206,8 +212,13 @@ fn as_http1(mut request: Request<Incoming>) -> Request<Incoming> {
     request
 }
 
-/// What h2 leaves to us of a request's length (RFC 9113 section 8.1.1): it goes on as HTTP/1.1, where it is the framing.
+/// What h2 leaves to us of a request that goes on as HTTP/1.1: names are tokens (RFC 9113 section 8.2.1, RFC 9110
+/// section 5.1), and its length, which is the framing there, is true (RFC 9113 section 8.1.1).
 pub fn check(headers: &HeaderMap, ended: bool) -> Result<(), Why> {
+    // The one character that names may have here and not there.
+    if headers.keys().any(|name| name.as_str().contains('"')) {
+        return Err(Why::BadRequest);
+    }
     let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
     let (first, more) = (lengths.next(), lengths.next());
     let Some(length) = first else { return Ok(()) };
@@ -219,6 +230,15 @@ pub fn check(headers: &HeaderMap, ended: bool) -> Result<(), Why> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_are_tokens() {
+        let with = |name: &'static str| {
+            let name = http::HeaderName::from_lowercase(name.as_bytes()).unwrap();
+            check(&HeaderMap::from_iter([(name, HeaderValue::from_static("1"))]), true)
+        };
+        assert!(with("!#$%&'*+-.^_`|~0").is_ok() && with("\"x\"").is_err());
+    }
 
     #[test]
     fn a_length_is_one_number_and_none_without_a_body() {

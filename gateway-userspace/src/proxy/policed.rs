@@ -13,6 +13,7 @@ use super::{
     handler::{self, prepare},
     headers, problem,
     shadow::{Copy, Kept},
+    strict,
 };
 use crate::{
     observe::Why,
@@ -116,7 +117,7 @@ impl<'a> RequestChanges<'a> {
     fn apply(mut self, request: &mut Outgoing) -> Result<(), Why> {
         let Outgoing { head, about, .. } = request;
         if let Some(path) = self.path {
-            head.uri = headers::with_path(&head.uri, path)?;
+            head.uri = strict::with_path(&head.uri, path)?;
         }
         let ours = self.fields.take_vouched();
         if !ours.is_empty() {
@@ -125,7 +126,7 @@ impl<'a> RequestChanges<'a> {
         self.fields.apply(&mut head.headers);
         // What a client sent may have been put into it.
         match head.headers.get(header::HOST) {
-            Some(host) if !headers::valid_host(host.as_bytes()) => Err(Why::BadRequest),
+            Some(host) if !strict::valid_host(host.as_bytes()) => Err(Why::BadRequest),
             _ => Ok(()),
         }
     }

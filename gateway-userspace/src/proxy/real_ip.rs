@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use super::{
     client::{Client, Told},
     connection::ClientState,
-    headers::valid_host,
+    strict::valid_host,
 };
 use crate::config::model::{RealIp, RealIpHeader};
 

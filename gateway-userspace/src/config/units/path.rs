@@ -5,15 +5,25 @@ use std::borrow::Cow;
 /// A path with what RFC 3986 section 6.2.2 makes equal written in one way: unreserved characters are not encoded, and
 /// hexadecimal digits are upper case. Encoded delimiters (`%2F`) stay as they are: they mean something else.
 ///
-/// `None` for what an upstream may read differently: dot segments (section 3.3) however they are written, `%` without
-/// two hexadecimal digits, encoded control characters that end strings (`%00`).
+/// `None` for what an upstream may read differently: dot segments (section 3.3) however they are written, also with
+/// parameters (`/..;x/`) or between encoded delimiters (`..%2F`), which some servers decode first; `%` without two
+/// hexadecimal digits, encoded control characters that end strings (`%00`).
 pub fn normal_path(path: &str) -> Option<Cow<'_, str>> {
     if !path.bytes().any(|byte| byte == b'.' || byte == b'%' || byte == b'\\') {
         return Some(Cow::Borrowed(path));
     }
     let path = if path.contains('%') { decode_unreserved(path)? } else { Cow::Borrowed(path) };
-    let dots = path.split(['/', '\\']).any(|segment| matches!(segment, "." | ".."));
-    (!dots).then_some(path)
+    (!has_dot_segment(&path)).then_some(path)
+}
+
+fn has_dot_segment(path: &str) -> bool {
+    let is_dots = |segment: &str| matches!(segment.split(';').next(), Some("." | ".."));
+    let mut segments = path.split(['/', '\\']);
+    segments.any(|segment| match segment.contains('%') {
+        // Escapes are in upper case here.
+        true => segment.split("%2F").flat_map(|part| part.split("%5C")).any(is_dots),
+        false => is_dots(segment),
+    })
 }
 
 fn decode_unreserved(path: &str) -> Option<Cow<'_, str>> {
@@ -51,6 +61,8 @@ mod tests {
             ("/%2e%2ea", "/..a"),
             ("/%252e", "/%252e"),
             ("/...", "/..."),
+            ("/a;.", "/a;."),
+            ("/a..%2F..b", "/a..%2F..b"),
             ("/.well-known/x", "/.well-known/x"),
             ("/", "/"),
             ("*", "*"),
@@ -69,6 +81,11 @@ mod tests {
             "/%2e%2E/b",
             "/a/.%2e",
             "/a\\..\\b",
+            "/a/..;/b",
+            "/a/.;x=1/b",
+            "/a/..%2fb",
+            "/a%2F..",
+            "/a%5c%2e%2e%5Cb",
             "/%",
             "/%4",
             "/%zz",
