@@ -15,6 +15,8 @@ mod exchange;
 pub mod explain;
 mod forward;
 pub mod front;
+mod grpc;
+mod grpc_web;
 mod handler;
 mod headers;
 mod http2;
