@@ -260,6 +260,127 @@ fn a_reload_closes_nothing_and_a_stop_waits() -> Result<()> {
     Ok(())
 }
 
+fn udp(net: &Net, more: &str) -> Result<Gateway> {
+    start(net, &format!("protocol = \"udp\"\n{more}"))
+}
+
+/// Answers every datagram with its own name, the sender's address and what it got.
+fn echo(node: &Node, addr: SocketAddr) -> Result<()> {
+    let name = node.role.clone();
+    let socket = node.namespace.run(|| std::net::UdpSocket::bind(addr))??;
+    std::thread::spawn(move || {
+        let mut buffer = vec![0; 65_536];
+        while let Ok((n, from)) = socket.recv_from(&mut buffer) {
+            let mut answer = format!("{name} {from} ").into_bytes();
+            answer.extend(buffer.get(..n).unwrap_or_default());
+            // The client may be gone.
+            let _ = socket.send_to(&answer, from);
+        }
+    });
+    Ok(())
+}
+
+/// Connected, so that answers from any other address are not received.
+fn client(node: &Node, to: impl Into<SocketAddr>) -> Result<std::net::UdpSocket> {
+    let to = to.into();
+    let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    let socket = node.namespace.run(|| std::net::UdpSocket::bind(any))??;
+    socket.connect(to)?;
+    socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+    Ok(socket)
+}
+
+/// The backend that answers, where its datagrams come from, and what it got.
+fn ask(socket: &std::net::UdpSocket, text: &str) -> Result<(String, String, String)> {
+    socket.send(text.as_bytes())?;
+    let mut buffer = vec![0; 65_536];
+    let n = socket.recv(&mut buffer)?;
+    let answer = String::from_utf8_lossy(buffer.get(..n).unwrap_or_default()).into_owned();
+    let mut words = answer.splitn(3, ' ').map(str::to_owned);
+    let mut next = || words.next().unwrap_or_default();
+    Ok((next(), next(), next()))
+}
+
+#[test]
+fn udp_sessions_keep_their_target_and_expire() -> Result<()> {
+    lab_test!();
+    let _turn = shared()?;
+    let net = Net::simple(2)?;
+    let (one, two) = (net.backend(1), net.backend(2));
+    echo(one, one.at(9000))?;
+    echo(two, two.at(9000))?;
+    let to = format!("to = [\"{}\", \"{}\"]\nbalance = \"round-robin\"", one.at(9000), two.at(9000));
+    let gateway = udp(&net, &format!("{to}\ntimeout = {{ idle = \"500ms\" }}"))?;
+    let (a, b) = (client(net.client(1), at())?, client(net.client(1), at())?);
+    let first = ask(&a, "x")?;
+    let other = ask(&b, "x")?;
+    assert_ne!(first.0, other.0, "in turns");
+    for n in 0..5 {
+        let text = format!("datagram {n}");
+        assert_eq!(ask(&a, &text)?, (first.0.clone(), first.1.clone(), text));
+    }
+    assert_eq!(gateway.metrics()?.sum("connections_active", &[("listener", "service/db")]), 2.0);
+    eventually("the sessions are over", || {
+        Ok(gateway.metrics()?.sum("connections_active", &[("listener", "service/db")]) == 0.0)
+    })?;
+    let seen = line(&gateway, "a session", |line| {
+        line["target"].as_str().is_some_and(|t| t.starts_with(&one.v4().to_string()))
+    })?;
+    assert_eq!((seen["proto"].as_str(), seen.get("why")), (Some("udp"), None));
+    assert!(seen["bytes_in"].as_u64() > Some(0) && seen["bytes_out"] != 0, "{seen}");
+    // A new one has a new socket.
+    assert_ne!(ask(&a, "x")?.1, first.1);
+    Ok(())
+}
+
+#[test]
+fn udp_answers_come_from_the_address_that_was_asked_however_large() -> Result<()> {
+    lab_test!();
+    let _turn = shared()?;
+    let net = Net::simple(1)?;
+    let server = net.backend(1);
+    echo(server, server.at(9000))?;
+    let _gateway = udp(&net, &format!("to = \"{}\"", server.at(9000)))?;
+    let long = "x".repeat(20_000);
+    let gateways_end = std::net::Ipv4Addr::from(u32::from(net.client(1).v4()) - 1);
+    for to in [at(), SocketAddr::from((VIP6, PORT)), SocketAddr::from((gateways_end, PORT))] {
+        let socket = client(net.client(1), to)?;
+        for text in ["", "short", &long] {
+            assert_eq!(ask(&socket, text).with_context(|| format!("{to} {}", text.len()))?.2, text);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn udp_sessions_are_so_many_at_most_and_leave_a_target_that_is_down() -> Result<()> {
+    lab_test!();
+    let _turn = shared()?;
+    let net = Net::simple(2)?;
+    let (one, two) = (net.backend(1), net.backend(2));
+    echo(one, one.at(9000))?;
+    echo(two, two.at(9000))?;
+    let to = format!("to = [\"{}\", \"{}\"]", one.at(9000), two.at(9000));
+    let mut gateway = udp(&net, &format!("{to}\nmax = {{ connections = 2 }}"))?;
+    let (a, b, c) =
+        (client(net.client(1), at())?, client(net.client(1), at())?, client(net.client(1), at())?);
+    let first = ask(&a, "x")?;
+    ask(&b, "x")?;
+    c.set_read_timeout(Some(Duration::from_millis(300)))?;
+    assert!(ask(&c, "x").is_err(), "a third session");
+    let labels = [("listener", "service/db"), ("protocol", "over_limit")];
+    assert!(gateway.metrics()?.sum("connections_total", &labels) >= 1.0);
+    assert_eq!(ask(&a, "y")?.0, first.0);
+    let addr = if first.0 == "b1" { one.at(9000) } else { two.at(9000) };
+    gateway.cli(&["target", "down", &format!("db/{addr}")])?.ok()?;
+    eventually("it goes elsewhere", || Ok(ask(&a, "z")?.0 != first.0))?;
+    // Sessions do not hold a stop up.
+    let began = Instant::now();
+    assert!(gateway.stop()?.success());
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    Ok(())
+}
+
 /// Certificates for a.test and b.test, each on a backend's nginx of its own that says its name.
 struct Named {
     gateway: Gateway,

@@ -3,29 +3,32 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use arc_swap::ArcSwap;
 use serde_json::json;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::{
     acme,
+    ends::Ends,
+    inherited::Inherited,
     start::{Options, Source},
-    workers::{Door, Workers},
+    upgrade::{Upgrade, UpgradeError},
+    workers::{Door, Sockets, Workers},
 };
 use crate::{
     config::{
         self, ConfigErrors,
-        model::{Bind, Config, L4Protocol, Service},
+        model::{Bind, Config, L4Protocol},
     },
-    kernel::{KernelError, KernelPlane, SteerListener},
+    kernel::{Inheritance, KernelError, KernelPlane, SteerListener},
     net,
     observe::{
         access_log::{self, AccessLog},
@@ -50,6 +53,14 @@ pub enum Request {
         now: bool,
     },
     ReopenLogs,
+    /// Another process takes this one's place.
+    Upgrade {
+        /// `None`: this program's file, as it is now.
+        binary: Option<PathBuf>,
+        /// How long it may take until it serves.
+        timeout: Option<Duration>,
+        reply: oneshot::Sender<Result<Upgrade, UpgradeError>>,
+    },
 }
 
 /// How much of the config is taken up.
@@ -83,6 +94,8 @@ pub enum ReloadError {
     ServicesOff(String),
     #[error("this gateway was started with --listen and --to: there is no file to load again")]
     NoFile,
+    #[error("an upgrade is under way")]
+    Upgrading,
     #[error("the gateway is stopping")]
     Stopping,
 }
@@ -110,10 +123,16 @@ pub struct Control {
     pub requests: mpsc::UnboundedSender<Request>,
     /// Told when checks or operators change a service's target.
     pub services_changed: Arc<Notify>,
+    /// Turns true when this process no longer serves the admin API and the metrics.
+    pub silent: watch::Sender<bool>,
     state: Mutex<State>,
     log_control: LogControl,
     /// The sockets in use, kept for steering: the kernel's map wants all of them anew when listeners change.
-    sockets: Mutex<BTreeMap<Door, (Bind, Vec<std::net::TcpListener>)>>,
+    pub(super) sockets: Mutex<BTreeMap<Door, (Bind, Vec<std::net::TcpListener>)>>,
+    /// What listeners find open already.
+    inherited: Mutex<Inherited>,
+    pub(super) ends: Ends,
+    pub(super) handed_over: Mutex<Option<Inheritance>>,
     checks: Mutex<Checks>,
     /// Told when certificates' files change.
     pub cert_changes: tls::Changes,
@@ -132,6 +151,8 @@ impl Control {
         workers: Workers,
         log_control: LogControl,
         requests: mpsc::UnboundedSender<Request>,
+        inherited: Inherited,
+        ends: Ends,
     ) -> Self {
         let state =
             State { reloads_ok: 0, reloads_failed: 0, last_success: SystemTime::now(), last_error: None };
@@ -147,9 +168,13 @@ impl Control {
             draining: AtomicBool::new(false),
             requests,
             services_changed: Arc::default(),
+            silent: watch::Sender::new(false),
             state: Mutex::new(state),
             log_control,
             sockets: Mutex::default(),
+            inherited: Mutex::new(inherited),
+            ends,
+            handed_over: Mutex::default(),
             checks: Mutex::default(),
             cert_changes: tls::Changes::default(),
             cert_watch: Mutex::default(),
@@ -159,6 +184,13 @@ impl Control {
 
     pub fn state(&self) -> State {
         lock(&self.state).clone()
+    }
+
+    /// Those before this process took over.
+    pub(super) fn count_reloads(&self, ok: u64, failed: u64) {
+        let mut state = lock(&self.state);
+        state.reloads_ok += ok;
+        state.reloads_failed += failed;
     }
 
     pub fn ready(&self) -> bool {
@@ -178,6 +210,19 @@ impl Control {
         let (reply, outcome) = oneshot::channel();
         self.requests.send(Request::Reload { reach, reply }).map_err(|_| ReloadError::Stopping)?;
         outcome.await.map_err(|_| ReloadError::Stopping)?
+    }
+
+    /// Asks the control thread for an upgrade and waits for the outcome.
+    pub async fn ask_upgrade(
+        &self,
+        binary: Option<PathBuf>,
+        timeout: Option<Duration>,
+    ) -> Result<Upgrade, UpgradeError> {
+        let (reply, outcome) = oneshot::channel();
+        self.requests
+            .send(Request::Upgrade { binary, timeout, reply })
+            .map_err(|_| UpgradeError::Stopping)?;
+        outcome.await.map_err(|_| UpgradeError::Stopping)?
     }
 
     /// The config as it is in the file now.
@@ -267,13 +312,26 @@ impl Control {
 
     /// Sockets for doors that are new or have moved.
     fn open_new_listeners(&self, config: &Config) -> Result<Vec<Opened>, ReloadError> {
-        let sockets = lock(&self.sockets);
+        let (sockets, mut inherited) = (lock(&self.sockets), lock(&self.inherited));
         let mut opened = Vec::new();
         for (door, bind) in doors(config) {
             if sockets.get(&door).is_some_and(|(before, _)| *before == bind) {
                 continue;
             }
-            let made = net::bind_all(bind, self.workers.count()).map_err(|error| ReloadError::Bind {
+            let workers = self.workers.count();
+            let made = match &door {
+                Door::Datagrams(..) => net::bind_datagrams(bind, workers).map(Sockets::Udp),
+                Door::Listener(name) | Door::Service(name, _) => {
+                    let open = inherited.take(name, bind);
+                    let made = if open.is_empty() {
+                        net::bind_all(bind, workers)
+                    } else {
+                        net::extend(open, workers)
+                    };
+                    made.map(Sockets::Tcp)
+                }
+            };
+            let made = made.map_err(|error| ReloadError::Bind {
                 door: door.clone(),
                 bind: config::show_bind(bind),
                 error,
@@ -296,7 +354,12 @@ impl Control {
             keep
         });
         for (door, bind, made) in opened {
-            let kept: io::Result<Vec<_>> = made.iter().map(std::net::TcpListener::try_clone).collect();
+            // Neither steered nor handed over are those of UDP.
+            let kept = match &made {
+                Sockets::Tcp(sockets) => sockets.as_slice(),
+                Sockets::Udp(_) => &[],
+            };
+            let kept: io::Result<Vec<_>> = kept.iter().map(std::net::TcpListener::try_clone).collect();
             match kept {
                 Ok(kept) => drop(sockets.insert(door.clone(), (bind, kept))),
                 Err(error) => tracing::warn!(%door, %error, "its connections are not steered"),
@@ -308,10 +371,11 @@ impl Control {
         }
     }
 
-    fn steer(&self, sockets: &BTreeMap<Door, (Bind, Vec<std::net::TcpListener>)>) {
+    pub(super) fn steer(&self, sockets: &BTreeMap<Door, (Bind, Vec<std::net::TcpListener>)>) {
         use std::os::fd::AsFd;
         let listeners: Vec<SteerListener<'_>> = sockets
             .values()
+            .filter(|(_, sockets)| !sockets.is_empty())
             .map(|(bind, sockets)| SteerListener {
                 bind: *bind,
                 sockets: sockets.iter().map(|s| s.as_fd()).collect(),
@@ -327,6 +391,11 @@ impl Control {
         let snapshot = self.snapshot.load_full();
         let opened = self.open_new_listeners(&snapshot.config)?;
         self.switch_listeners(&snapshot.config, opened);
+        for socket in std::mem::take(&mut *lock(&self.inherited)).left() {
+            tracing::warn!(
+                "the service manager's socket {socket} is closed: no listener has its name or address"
+            );
+        }
         Ok(())
     }
 
@@ -348,17 +417,20 @@ impl Control {
 }
 
 /// A door's new sockets, one a worker.
-type Opened = (Door, Bind, Vec<std::net::TcpListener>);
+type Opened = (Door, Bind, Sockets);
 
-/// Where TCP connections come in.
+/// Where clients come in.
 fn doors(config: &Config) -> impl Iterator<Item = (Door, Bind)> + '_ {
     let listeners =
         config.listeners.iter().map(|(name, listener)| (Door::Listener(name.clone()), listener.bind));
-    let ours = |service: &&Service| service.splice.is_some() && service.protocol == L4Protocol::Tcp;
-    let services =
-        config.services.iter().filter(move |(_, service)| ours(service)).flat_map(|(name, service)| {
-            service.binds.iter().map(|bind| (Door::Service(name.clone(), *bind), *bind))
-        });
+    let services = config.services.iter().filter(|(_, service)| service.splice.is_some());
+    let services = services.flat_map(|(name, service)| {
+        let door = match service.protocol {
+            L4Protocol::Tcp => Door::Service,
+            L4Protocol::Udp => Door::Datagrams,
+        };
+        service.binds.iter().map(move |bind| (door(name.clone(), *bind), *bind))
+    });
     listeners.chain(services)
 }
 

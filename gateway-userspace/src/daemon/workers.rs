@@ -27,21 +27,41 @@ pub enum Door {
     Listener(String),
     /// By the service's name; it may have several addresses.
     Service(String, Bind),
+    /// As well, for UDP.
+    Datagrams(String, Bind),
+}
+
+/// A door's sockets.
+pub enum Sockets {
+    Tcp(Vec<std::net::TcpListener>),
+    /// One a worker.
+    Udp(Vec<std::net::UdpSocket>),
+}
+
+impl Door {
+    pub fn name(&self) -> &str {
+        match self {
+            Door::Listener(name) | Door::Service(name, _) | Door::Datagrams(name, _) => name,
+        }
+    }
 }
 
 impl fmt::Display for Door {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Door::Listener(name) => write!(f, "listener {name}"),
-            Door::Service(name, _) => write!(f, "service {name}"),
+            Door::Service(name, _) | Door::Datagrams(name, _) => write!(f, "service {name}"),
         }
     }
 }
 
 enum Command {
     /// Accept connections for it.
-    Listen(Door, std::net::TcpListener),
-    /// Stop accepting for it. A listener's connections end after their requests, a service's when they are done.
+    Listen(Door, Vec<std::net::TcpListener>),
+    /// Receive datagrams for it.
+    Receive(Door, std::net::UdpSocket),
+    /// Stop accepting for it. A listener's connections end after their requests, a service's when they are done, and
+    /// sessions of UDP at once.
     Close(Door),
     /// Stop accepting, end every connection after its request, then end the worker.
     Drain,
@@ -95,10 +115,23 @@ impl Workers {
         self.commands.len()
     }
 
-    /// One socket a worker.
-    pub fn listen(&self, door: &Door, sockets: Vec<std::net::TcpListener>) {
-        for (worker, socket) in self.commands.iter().zip(sockets) {
-            let _ = worker.send(Command::Listen(door.clone(), socket));
+    /// Of TCP at least one socket a worker, and every socket has one: an earlier process may have had more workers.
+    pub fn listen(&self, door: &Door, sockets: Sockets) {
+        let sockets = match sockets {
+            Sockets::Tcp(sockets) => sockets,
+            Sockets::Udp(sockets) => {
+                for (worker, socket) in self.commands.iter().zip(sockets) {
+                    let _ = worker.send(Command::Receive(door.clone(), socket));
+                }
+                return;
+            }
+        };
+        let mut shares: Vec<Vec<std::net::TcpListener>> = self.commands.iter().map(|_| Vec::new()).collect();
+        for (place, socket) in sockets.into_iter().enumerate() {
+            shares[place % self.commands.len()].push(socket);
+        }
+        for (worker, share) in self.commands.iter().zip(shares) {
+            let _ = worker.send(Command::Listen(door.clone(), share));
         }
     }
 
@@ -133,35 +166,30 @@ struct Accepting {
 
 async fn work(worker: Rc<Worker>, mut commands: UnboundedReceiver<Command>) {
     let _upkeep = tokio::task::spawn_local(upkeep(worker.clone()));
-    let mut accepting: HashMap<Door, Accepting> = HashMap::new();
+    let mut accepting: HashMap<Door, Vec<Accepting>> = HashMap::new();
     while let Some(command) = commands.recv().await {
         match command {
-            Command::Listen(door, socket) => {
-                if let Some(old) = accepting.remove(&door) {
-                    old.end().await;
-                }
-                match TcpListener::from_std(socket) {
-                    Ok(socket) => {
-                        let stop = Rc::new(tokio::sync::Notify::new());
-                        let accept = accept(door.clone(), socket, worker.clone(), stop.clone());
-                        let task = tokio::task::spawn_local(accept);
-                        accepting.insert(door, Accepting { stop, task });
-                    }
-                    Err(error) => tracing::error!(%door, %error, "cannot listen"),
-                }
+            Command::Listen(door, sockets) => {
+                end(accepting.remove(&door)).await;
+                let started = sockets.into_iter().filter_map(|socket| start(&door, socket, &worker));
+                let started = started.collect();
+                accepting.insert(door, started);
+            }
+            Command::Receive(door, socket) => {
+                end(accepting.remove(&door)).await;
+                let stop = Rc::new(tokio::sync::Notify::new());
+                let serve = splice::udp::serve(door.name().to_owned(), socket, worker.clone(), stop.clone());
+                let task = tokio::task::spawn_local(serve);
+                accepting.insert(door, vec![Accepting { stop, task }]);
             }
             Command::Close(door) => {
-                if let Some(old) = accepting.remove(&door) {
-                    old.end().await;
-                }
+                end(accepting.remove(&door)).await;
                 if let Door::Listener(name) = &door {
                     worker.drain_listener(name);
                 }
             }
             Command::Drain => {
-                for (_, old) in accepting.drain() {
-                    old.end().await;
-                }
+                end(accepting.into_values()).await;
                 worker.drain();
                 drained(&worker, &mut commands).await;
                 return;
@@ -171,10 +199,19 @@ async fn work(worker: Rc<Worker>, mut commands: UnboundedReceiver<Command>) {
     }
 }
 
-impl Accepting {
-    async fn end(self) {
-        self.stop.notify_one();
-        let _ = self.task.await;
+fn start(door: &Door, socket: std::net::TcpListener, worker: &Rc<Worker>) -> Option<Accepting> {
+    let socket = TcpListener::from_std(socket)
+        .inspect_err(|error| tracing::error!(%door, %error, "cannot listen"))
+        .ok()?;
+    let stop = Rc::new(tokio::sync::Notify::new());
+    let task = tokio::task::spawn_local(accept(door.clone(), socket, worker.clone(), stop.clone()));
+    Some(Accepting { stop, task })
+}
+
+async fn end(accepting: impl IntoIterator<Item = Vec<Accepting>>) {
+    for one in accepting.into_iter().flatten() {
+        one.stop.notify_one();
+        let _ = one.task.await;
     }
 }
 
@@ -221,7 +258,7 @@ async fn accept(door: Door, socket: TcpListener, worker: Rc<Worker>, stop: Rc<to
                 tokio::task::spawn_local(other.run(front::serve(stream, peer, listener, worker)));
             }
         }
-        Door::Service(name, _) => take_for_service(name, stream, peer, &worker),
+        Door::Service(name, _) | Door::Datagrams(name, _) => take_for_service(name, stream, peer, &worker),
     };
     loop {
         let accepted = tokio::select! {

@@ -7,6 +7,7 @@
 mod hello;
 mod passage;
 mod relay;
+pub mod udp;
 
 use std::{io, net::SocketAddr, rc::Rc, sync::Arc, time::Instant};
 
@@ -137,7 +138,7 @@ async fn handshake(
     acceptor: &Acceptor,
     passage: &mut Passage,
 ) -> Result<TlsStream<TcpStream>, Why> {
-    let stream = match TlsAcceptor::from(acceptor.config.clone()).accept(stream).await {
+    let stream = match TlsAcceptor::from(acceptor.config()).accept(stream).await {
         Ok(stream) => stream,
         Err(error) => {
             passage.handshake(TlsVersion::Unknown, Handshake::Failed);

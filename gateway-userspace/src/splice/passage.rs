@@ -11,6 +11,7 @@ use std::{
 use super::relay::Traffic;
 use crate::{
     config::model,
+    kernel::TargetState,
     observe::{
         Why, access_log,
         stats::{Handshake, ListenerShard, ProxyHeader, TlsVersion},
@@ -156,6 +157,11 @@ impl Passage {
         if let Some(active) = &self.active {
             active.connected();
         }
+    }
+
+    /// Whether a session may go on as it is.
+    pub fn target_stays(&self) -> bool {
+        self.active.as_ref().is_some_and(|active| self.service.state(active.target()) != TargetState::Down)
     }
 
     /// Counts for the target what has passed since the last time.

@@ -142,6 +142,7 @@ bind = ":3"
 path = "splice"
 protocol = "udp"
 to = "10.0.0.1:3"
+timeout.idle = "off"
 proxy_protocol = { from = "10.0.0.0/8" }
 [service.d]
 bind = ":4"
@@ -162,17 +163,17 @@ gateway.toml:11:11: `service.b.forward` is of the kernel's path
   hint: drop it, or path = "splice"
 gateway.toml:12:16: `service.b.tls.cert`: there is no certificate "main"
   hint: add [cert.main] with chain and key
-gateway.toml:15:8: `service.c.path`: UDP goes through the kernel only
-  hint: drop it
-gateway.toml:18:1: `service.c.proxy_protocol` is of TCP
+gateway.toml:18:1: `service.c.timeout`: nothing else than `idle` ends a UDP session
+  hint: give `idle` a duration
+gateway.toml:19:1: `service.c.proxy_protocol` is of TCP
   hint: drop it, or protocol = "udp"
-gateway.toml:22:9: `service.d.sni`: expected a host name such as "*.example.com", found "192.0.2.1"
+gateway.toml:23:9: `service.d.sni`: expected a host name such as "*.example.com", found "192.0.2.1"
   hint: clients never ask for an address by name: use `to`
-gateway.toml:22:37: `service.d.sni`: expected a host name such as "api.example.com", found "*"
+gateway.toml:23:37: `service.d.sni`: expected a host name such as "api.example.com", found "*"
   hint: leave `host` out to match every host
-gateway.toml:22:68: `service.d.sni."a.test"`: expected a list such as ["10.0.0.1:5432"], found an empty one
-gateway.toml:23:27: `service.d.proxy_protocol.from`: expected a list such as ["10.0.0.0/8"], found an empty one
-gateway.toml:23:38: `service.d.proxy_protocol.send`: expected "v1" or "v2", found "v3""#,
+gateway.toml:23:68: `service.d.sni."a.test"`: expected a list such as ["10.0.0.1:5432"], found an empty one
+gateway.toml:24:27: `service.d.proxy_protocol.from`: expected a list such as ["10.0.0.0/8"], found an empty one
+gateway.toml:24:38: `service.d.proxy_protocol.send`: expected "v1" or "v2", found "v3""#,
     );
 }
 

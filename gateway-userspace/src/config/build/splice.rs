@@ -85,12 +85,19 @@ pub(super) fn keys(
     let there = |keys: &[&'static str]| -> Vec<&'static str> {
         keys.iter().copied().filter(|key| fields.node(key).is_some()).collect()
     };
+    let timeout_off = matches!(fields.table("timeout").get::<Option<Duration>>("idle"), Some(None));
     if is_spliced(fields) {
         for key in there(&KERNEL_ONLY) {
             conflict(key, " is of the kernel's path", "drop it, or path = \"splice\"");
         }
         if protocol == L4Protocol::Udp {
-            conflict("path", ": UDP goes through the kernel only", "drop it");
+            if timeout_off {
+                conflict(
+                    "timeout",
+                    ": nothing else than `idle` ends a UDP session",
+                    "give `idle` a duration",
+                );
+            }
             for key in there(&STREAM_ONLY) {
                 conflict(key, " is of TCP", "drop it, or protocol = \"udp\"");
             }
