@@ -59,7 +59,7 @@ fn scenario(name: &'static str, key: &'static str, front: Front, flooded: bool, 
 
 /// What runs in front, for as long as it is measured.
 enum Running {
-    Gateway { _gateway: Gateway, _bare: Option<Process> },
+    Gateway { _gateway: Box<Gateway>, _bare: Option<Process> },
     Nginx { _nginx: Peer, _pass: Process },
 }
 
@@ -168,7 +168,7 @@ fn start(net: &Net, backend: SocketAddr, front: Front) -> Result<Running> {
         Front::GatewayOff => Some(attach_bare(&net.gateway, "atk", Bare::Pass)?),
         _ => None,
     };
-    Ok(Running::Gateway { _gateway, _bare })
+    Ok(Running::Gateway { _gateway: Box::new(_gateway), _bare })
 }
 
 fn show_table(scenarios: &[Scenario], effort: Effort) {

@@ -115,7 +115,7 @@ fn check(head: &mut request::Parts, body: &Incoming, exchange: &Exchange) -> Res
 }
 
 /// `check` made sure that the host is text.
-fn asked(head: &request::Parts) -> Asked<'_> {
+pub(super) fn asked(head: &request::Parts) -> Asked<'_> {
     let host = head.headers.get(header::HOST).and_then(|host| host.to_str().ok());
     Asked {
         host: host.unwrap_or_default(),

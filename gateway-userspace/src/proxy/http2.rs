@@ -94,13 +94,21 @@ pub async fn serve<S: Transport>(stream: S, open: Open) {
         .serve_connection(Io::new(stream, quiet.clone()), service);
     let mut connection = pin!(connection);
     let idle = state.listener.config.timeout.idle;
-    state.timer.start(Wait::Idle, Instant::now() + idle);
+    let now = Instant::now();
+    state.fresh(now);
+    state.timer.start(Wait::Idle, now + idle);
     let mut told_to_close = false;
     poll_fn(|cx| {
         loop {
             if state.closing() && !told_to_close {
-                told_to_close = true;
-                connection.as_mut().graceful_shutdown();
+                match state.is_fresh() {
+                    // Before the preface is through, to shut down is to close at once.
+                    Some(until) => state.timer.start(Wait::Idle, until),
+                    None => {
+                        told_to_close = true;
+                        connection.as_mut().graceful_shutdown();
+                    }
+                }
             }
             if connection.as_mut().poll(cx).is_ready() || shared.abused() {
                 return Poll::Ready(());
@@ -134,6 +142,7 @@ struct Streams(Rc<Shared>);
 
 impl<F: Future<Output = ()> + 'static> Executor<F> for Streams {
     fn execute(&self, stream: F) {
+        self.0.connection.no_longer_fresh();
         let running = Running::new(self.0.clone());
         // hyper runs nothing else: without a state it writes for a tunnel.
         let Some(state) = self.0.next.take() else {

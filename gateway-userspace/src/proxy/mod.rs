@@ -12,6 +12,7 @@ mod client_io;
 mod compressed;
 pub mod connection;
 mod exchange;
+pub mod explain;
 mod forward;
 pub mod front;
 mod grpc;
