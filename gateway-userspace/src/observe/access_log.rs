@@ -113,6 +113,7 @@ pub struct Line<'a> {
     pub bytes_out: u64,
     pub us: u64,
     pub us_self: Option<u64>,
+    pub us_queue: Option<u64>,
     pub us_connect: Option<u64>,
     pub us_first_byte: Option<u64>,
 }
@@ -142,6 +143,9 @@ impl Line<'_> {
         number(out, b",\"us\":", self.us);
         if let Some(us) = self.us_self {
             number(out, b",\"us_self\":", us);
+        }
+        if let Some(us) = self.us_queue {
+            number(out, b",\"us_queue\":", us);
         }
         if let Some(us) = self.us_connect {
             number(out, b",\"us_connect\":", us);
@@ -432,6 +436,7 @@ mod tests {
             bytes_out: 128,
             us: 250,
             us_self: Some(50),
+            us_queue: None,
             us_connect: None,
             us_first_byte: Some(200),
         };

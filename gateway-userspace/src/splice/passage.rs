@@ -203,6 +203,7 @@ impl Passage {
             bytes_out: self.traffic.down.get(),
             us: us(self.started.elapsed()),
             us_self: None,
+            us_queue: None,
             us_connect: self.connect.map(us),
             us_first_byte: None,
         });
