@@ -23,11 +23,13 @@ mod real_ip;
 mod redirect;
 mod reuse;
 mod shadow;
-mod strict;
+pub(crate) mod strict;
 mod timer;
 mod transport;
 mod tunnel;
 pub mod worker;
 
 pub use body::{Cut, RequestBody};
+#[cfg(test)]
+pub(crate) use real_ip::elements as forwarded_elements;
 pub use tunnel::Pipe;

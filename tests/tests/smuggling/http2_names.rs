@@ -122,6 +122,7 @@ fn pseudo(corpus: &mut Corpus) {
     }
     corpus.stream("h2/pseudo/path with a fragment", Either, &get(":path", b"/p/0000#x"), true, &[]);
     corpus.stream("h2/pseudo/absolute path", Either, &get(":path", b"http://gw.test/p/0000"), true, &[]);
+    corpus.stream("h2/pseudo/path that is a query", Either, &get(":path", b"?/p/0000"), true, &[]);
     corpus.stream("h2/pseudo/path of two slashes", Either, &get(":path", b"//p/0000"), true, &[]);
     let pairs = |pairs: &[(&str, &str)]| {
         pairs.iter().flat_map(|(name, value)| field(name, value)).collect::<Vec<u8>>()
