@@ -59,7 +59,7 @@ fn scenario(name: &'static str, key: &'static str, front: Front, flooded: bool, 
 
 /// What runs in front, for as long as it is measured.
 enum Running {
-    Gateway { _gateway: Gateway, _bare: Option<Process> },
+    Gateway { _gateway: Box<Gateway>, _bare: Option<Process> },
     Nginx { _nginx: Peer, _pass: Process },
 }
 
@@ -148,7 +148,8 @@ fn start(net: &Net, backend: SocketAddr, front: Front) -> Result<Running> {
         Front::GatewayBareDrop => format!("[kernel]\ninterfaces = [{}]\n{LIMIT}\n", clients.join(", ")),
         Front::GatewayOff => "[kernel]\nmode = \"off\"\nsteer = \"off\"\n".to_owned(),
         Front::Nginx => {
-            let places = Places { listen: SocketAddr::from((VIP4, 80)), backend, log_sink: backend };
+            let places =
+                Places { listen: SocketAddr::from((VIP4, 80)), tls: None, backend, log_sink: backend };
             let zones = "limit_req_zone $binary_remote_addr zone=r:10m rate=100000r/s;
                          limit_conn_zone $binary_remote_addr zone=c:10m;";
             let guards = "limit_req zone=r burst=100000 nodelay; limit_conn c 1000;";
@@ -167,7 +168,7 @@ fn start(net: &Net, backend: SocketAddr, front: Front) -> Result<Running> {
         Front::GatewayOff => Some(attach_bare(&net.gateway, "atk", Bare::Pass)?),
         _ => None,
     };
-    Ok(Running::Gateway { _gateway, _bare })
+    Ok(Running::Gateway { _gateway: Box::new(_gateway), _bare })
 }
 
 fn show_table(scenarios: &[Scenario], effort: Effort) {

@@ -1,10 +1,15 @@
 //! The programs that gateway is measured beside, each set up for speed and to do the same job: the same header fields
 //! added both ways, the same facts logged, metrics on.
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use lab::{
+    certs::Authority,
     net::Namespace,
     process::{Process, quiet},
     sys::ChildSetup,
@@ -23,10 +28,39 @@ pub struct Peer {
     _dir: TempDir,
 }
 
+/// A certificate for 127.0.0.1 with a P-256 key, in files.
+#[derive(Debug)]
+pub struct Certificate(TempDir);
+
+impl Certificate {
+    pub fn new() -> Result<Certificate> {
+        let dir = lab::cleanup::scratch()?;
+        let issued = Authority::new()?.issue(&["127.0.0.1"])?;
+        issued.write(dir.path(), "lab")?;
+        // HAProxy wants both in one file.
+        std::fs::write(dir.path().join("both.pem"), format!("{}{}", issued.chain, issued.key))?;
+        Ok(Certificate(dir))
+    }
+
+    pub fn chain(&self) -> PathBuf {
+        self.0.path().join("lab.pem")
+    }
+
+    pub fn key(&self) -> PathBuf {
+        self.0.path().join("lab.key")
+    }
+
+    fn both(&self) -> PathBuf {
+        self.0.path().join("both.pem")
+    }
+}
+
 /// What listens in front, and what it passes on to.
 #[derive(Debug, Clone, Copy)]
-pub struct Places {
+pub struct Places<'a> {
     pub listen: SocketAddr,
+    /// Where TLS and HTTP/2 are spoken.
+    pub tls: Option<(SocketAddr, &'a Certificate)>,
     pub backend: SocketAddr,
     /// Where UDP log lines go.
     pub log_sink: SocketAddr,
@@ -61,12 +95,20 @@ const LOG_FORMAT: &str = "'{\"ts\":\"$time_iso8601\",\"id\":\"$request_id\",\"li
 /// An nginx that proxies; `guards` are directives of the server, such as `limit_req`, and `zones` of http.
 pub fn nginx_proxy(
     namespace: &Namespace,
-    places: Places,
+    places: Places<'_>,
     cpu: usize,
     zones: &str,
     guards: &str,
 ) -> Result<Peer> {
-    let Places { listen, backend, .. } = places;
+    let Places { listen, backend, tls, .. } = places;
+    let tls = tls.map_or_else(String::new, |(listen, certificate)| {
+        format!(
+            "listen {listen} ssl http2; ssl_certificate {}; ssl_certificate_key {}; ssl_protocols TLSv1.3; \
+             ssl_session_cache shared:tls:1m; http2_max_requests 1000000000;",
+            certificate.chain().display(),
+            certificate.key().display()
+        )
+    });
     let config = nginx_config(
         "",
         &format!(
@@ -74,6 +116,7 @@ pub fn nginx_proxy(
              upstream pool {{ server {backend}; keepalive 256; keepalive_requests 1000000000; }}
              server {{
                  listen {listen};
+                 {tls}
                  {guards}
                  location /nginx_status {{ stub_status; }}
                  location / {{
@@ -134,14 +177,20 @@ const HAPROXY_HEADERS: &str = "http-request set-header X-Forwarded-Proto http\n 
     http-request set-header Via \"1.1 haproxy\"\n  http-response set-header Via \"1.1 haproxy\"\n  \
     http-response set-header X-Request-Id %[unique-id]";
 
-pub fn haproxy(namespace: &Namespace, places: Places, cpu: usize) -> Result<Peer> {
+pub fn haproxy(namespace: &Namespace, places: Places<'_>, cpu: usize) -> Result<Peer> {
     let dir = lab::cleanup::scratch()?;
-    let Places { listen, backend, log_sink } = places;
+    let Places { listen, backend, log_sink, tls } = places;
+    let tls = tls.map_or_else(String::new, |(listen, certificate)| {
+        format!(
+            "bind {listen} ssl crt {} alpn h2,http/1.1 ssl-min-ver TLSv1.3\n  ",
+            certificate.both().display()
+        )
+    });
     let config = format!(
         "global\n  nbthread 1\n  maxconn 8000\n  log {log_sink} len 1024 local0 info\n\
          defaults\n  mode http\n  log global\n  option httplog\n  option forwardfor\n  http-reuse always\n  \
          timeout connect 1s\n  timeout client 75s\n  timeout server 60s\n  timeout http-keep-alive 75s\n\
-         frontend web\n  bind {listen}\n  unique-id-format %[uuid()]\n  unique-id-header x-request-id\n  \
+         frontend web\n  bind {listen}\n  {tls}unique-id-format %[uuid()]\n  unique-id-header x-request-id\n  \
          http-request use-service prometheus-exporter if {{ path /metrics }}\n  {HAPROXY_HEADERS}\n  default_backend pool\n\
          backend pool\n  server b1 {backend} pool-max-conn -1\n"
     );

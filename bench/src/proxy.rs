@@ -8,38 +8,61 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 use anyhow::{Result, ensure};
 use lab::{
     gateway::{Gateway, Options},
+    h2load,
     net::Net,
     process::cpu_time,
-    wrk::{Load, Wrk},
+    wrk::{Load, Outcome, Wrk},
 };
 use serde_json::{Value, json};
 
 use crate::{
     Effort, MEASURED_CPU, OTHER_CPU,
-    peers::{self, Places},
+    peers::{self, Certificate, Places},
     show,
     stats::Rounds,
 };
+
+/// Ports of TLS are so far above those in clear.
+const TLS: u16 = 10;
 
 struct Scenario {
     name: &'static str,
     title: &'static str,
     path: &'static str,
     connections: usize,
-    /// A connection for each request.
-    fresh: bool,
+    client: Client,
     /// Times what the best peer takes that must not be exceeded.
     goal: f64,
 }
 
-const SCENARIOS: [Scenario; 4] = [
-    Scenario { name: "128B", title: "128-byte bodies", path: "/", connections: 64, fresh: false, goal: 0.9 },
+/// What speaks to the proxies, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Client {
+    Http1,
+    /// A connection for each request.
+    Fresh,
+    Tls,
+    /// A connection and a full handshake for each request.
+    TlsFresh,
+    /// Over TLS, so many streams at once on each connection.
+    Http2(usize),
+}
+
+const SCENARIOS: [Scenario; 7] = [
+    Scenario {
+        name: "128B",
+        title: "128-byte bodies",
+        path: "/",
+        connections: 64,
+        client: Client::Http1,
+        goal: 0.9,
+    },
     Scenario {
         name: "10KiB",
         title: "10 KiB bodies",
         path: "/10240",
         connections: 64,
-        fresh: false,
+        client: Client::Http1,
         goal: 0.9,
     },
     Scenario {
@@ -47,7 +70,7 @@ const SCENARIOS: [Scenario; 4] = [
         title: "1 MiB bodies",
         path: "/1048576",
         connections: 16,
-        fresh: false,
+        client: Client::Http1,
         goal: 1.0,
     },
     Scenario {
@@ -55,8 +78,32 @@ const SCENARIOS: [Scenario; 4] = [
         title: "128-byte bodies, a connection for each",
         path: "/",
         connections: 64,
-        fresh: true,
+        client: Client::Fresh,
         goal: 1.0,
+    },
+    Scenario {
+        name: "tls",
+        title: "128-byte bodies over TLS 1.3",
+        path: "/",
+        connections: 64,
+        client: Client::Tls,
+        goal: 0.95,
+    },
+    Scenario {
+        name: "handshake",
+        title: "128-byte bodies, a full TLS 1.3 handshake (P-256) for each",
+        path: "/",
+        connections: 64,
+        client: Client::TlsFresh,
+        goal: 0.6,
+    },
+    Scenario {
+        name: "h2",
+        title: "128-byte bodies over HTTP/2 and TLS, 100 streams",
+        path: "/",
+        connections: 1,
+        client: Client::Http2(100),
+        goal: 0.7,
     },
 ];
 
@@ -77,12 +124,23 @@ pub fn run(effort: Effort) -> Result<Value> {
     let (backend, sink) = (at(8080), at(5140));
     let _backend = peers::nginx_backend(&net.gateway, backend, OTHER_CPU)?;
     peers::log_sink(&net.gateway, sink)?;
-    let places = |port| Places { listen: at(port), backend, log_sink: sink };
+    let certificate = Certificate::new()?;
+    let places = |port| Places {
+        listen: at(port),
+        tls: Some((at(port + TLS), &certificate)),
+        backend,
+        log_sink: sink,
+    };
     let nginx = peers::nginx_proxy(&net.gateway, places(8001), MEASURED_CPU, "", "")?;
     let haproxy = peers::haproxy(&net.gateway, places(8002), MEASURED_CPU)?;
     let config = format!(
-        "[gateway]\nworkers = 1\n[listener.web]\nbind = \"127.0.0.1:8003\"\n[route.all]\nto = [\"{backend}\"]\n\
-         [kernel]\nmode = \"off\"\nsteer = \"off\"\n"
+        "[gateway]\nworkers = 1\n[listener.web]\nbind = \"127.0.0.1:8003\"\n\
+         [listener.tls]\nbind = \"{}\"\ntls = {{ cert = \"lab\" }}\n\
+         [cert.lab]\nchain = \"{}\"\nkey = {{ file = \"{}\" }}\n\
+         [route.all]\nto = [\"{backend}\"]\n[kernel]\nmode = \"off\"\nsteer = \"off\"\n",
+        at(8003 + TLS),
+        certificate.chain().display(),
+        certificate.key().display(),
     );
     let gateway = Gateway::start_with(
         &net,
@@ -104,12 +162,30 @@ pub fn run(effort: Effort) -> Result<Value> {
             all.iter().map(|(name, figures)| ((*name).to_owned(), figures.json())).collect();
         report.insert(
             scenario.name.into(),
-            json!({ "connections": scenario.connections, "path": scenario.path, "fresh": scenario.fresh,
+            json!({ "connections": scenario.connections, "path": scenario.path,
                     "rounds": effort.rounds, "round_seconds": effort.round.as_secs(),
                     "goal_times_best_peer": scenario.goal, "programs": programs }),
         );
     }
     Ok(report.into())
+}
+
+impl Scenario {
+    /// As many requests as go in this time. Ports of TLS are [`TLS`] above those in clear.
+    fn load(&self, node: &lab::net::Node, port: u16, duration: Duration) -> Result<Outcome> {
+        let tls = !matches!(self.client, Client::Http1 | Client::Fresh);
+        let to = at(if tls { port + TLS } else { port });
+        let (connections, path, cpu) = (self.connections, self.path.to_owned(), Some(OTHER_CPU));
+        match self.client {
+            Client::Http2(streams) => {
+                h2load::run(node, to, &h2load::Load { connections, streams, duration, path, cpu, tls })
+            }
+            client => {
+                let fresh = matches!(client, Client::Fresh | Client::TlsFresh);
+                Wrk::run(node, to, &Load { connections, duration, path, cpu, fresh, tls })
+            }
+        }
+    }
 }
 
 impl Figures {
@@ -131,14 +207,8 @@ fn measure(
         for &(name, pid, port) in programs {
             // Round 0 warms up.
             let duration = if round == 0 { Duration::from_secs(1) } else { effort.round };
-            let load = Load {
-                cpu: Some(OTHER_CPU),
-                path: scenario.path.into(),
-                fresh: scenario.fresh,
-                ..Load::new(scenario.connections, duration)
-            };
             let before = cpu_time(pid)?;
-            let outcome = Wrk::run(client, at(port), &load)?;
+            let outcome = scenario.load(client, port, duration)?;
             let cpu = cpu_time(pid)?.saturating_sub(before);
             ensure!(outcome.errors == 0 && outcome.requests > 0, "{name}: {outcome:?}");
             if round > 0 {

@@ -116,6 +116,12 @@ fn a_config_in_effect_fits_the_schema() {
         redirect = "https://b.test${uri}"
         [route.rest]
         to = ["127.0.0.1:1"]
+        [acme]
+        names = "b.example"
+        ca = "ca.pem"
+        [listener.tls]
+        bind = ":443"
+        tls = { cert = "auto" }
         [kernel.class.office]
         from = "10.0.0.0/8"
         bytes = { rate = "1MiB/s", burst = "1MiB" }
@@ -130,7 +136,7 @@ fn a_config_in_effect_fits_the_schema() {
     let written: toml::Table = text.parse().expect("TOML");
     assert_eq!(fits(&config::schema(), &serde_json::to_value(written).expect("JSON")), Ok(()));
     for wrong in
-        [r#"{"x": 1}"#, r#"{"listener": {"a": {}}}"#, r#"{"gateway": {"workers": 0}}"#, r#"{"acme": {}}"#]
+        [r#"{"x": 1}"#, r#"{"listener": {"a": {}}}"#, r#"{"gateway": {"workers": 0}}"#, r#"{"tracing": {}}"#]
     {
         let wrong: Value = serde_json::from_str(wrong).expect("JSON");
         assert!(fits(&config::schema(), &wrong).is_err(), "{wrong}");

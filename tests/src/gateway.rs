@@ -1,11 +1,11 @@
 //! The real binary in its namespace: started from a config, asked through its CLI, metrics and log, stopped or killed.
 
 use std::{
-    io::ErrorKind,
     net::SocketAddr,
-    os::unix::net::UnixDatagram,
+    os::{fd::OwnedFd, unix::net::UnixDatagram},
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -18,7 +18,7 @@ use crate::{
     http::{self, Client},
     metrics::Metrics,
     net::{Namespace, Net, VIP4, VIP6},
-    process::{Lines, Process},
+    process::{Lines, Orphan, Process},
     sys::ChildSetup,
     tools,
     wait::{eventually, within},
@@ -41,6 +41,12 @@ pub struct Options {
     pub quiet: bool,
     /// With these capabilities only (bit numbers).
     pub capabilities: Option<&'static [u32]>,
+    /// Instead of the one that was built.
+    pub binary: Option<PathBuf>,
+    /// Environment variables.
+    pub variables: Vec<(String, String)>,
+    /// Listening sockets that it finds open, with their names, as a service manager passes them.
+    pub activated: Vec<(String, Arc<OwnedFd>)>,
 }
 
 /// A gateway, running or not.
@@ -52,6 +58,10 @@ pub struct Gateway {
     pin: PathBuf,
     options: Options,
     process: Option<Process>,
+    /// Those that have taken its place, one after the other.
+    successors: Vec<Orphan>,
+    /// What it has told the service manager.
+    told: Told,
     stderr: Lines,
     /// From exec to its word that it is ready.
     pub took: Duration,
@@ -105,6 +115,8 @@ impl Gateway {
             pin,
             options,
             process: None,
+            successors: Vec::new(),
+            told: Told::default(),
             stderr: Lines::default(),
             took: Duration::ZERO,
         };
@@ -178,18 +190,12 @@ impl Gateway {
         let notify = self.file("notify.sock");
         // One of an earlier start.
         let _ = std::fs::remove_file(&notify);
-        let ready = UnixDatagram::bind(&notify)?;
-        ready.set_read_timeout(Some(Duration::from_millis(20)))?;
+        self.told = Told::listen(&notify)?;
         let began = Instant::now();
+        self.successors.clear();
         self.spawn(&notify)?;
-        let mut buffer = [0; 512];
-        loop {
-            match ready.recv(&mut buffer) {
-                Ok(n) if String::from_utf8_lossy(buffer.get(..n).unwrap_or(&[])).contains("READY=1") => break,
-                Ok(_) => {}
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
-                Err(error) => return Err(error.into()),
-            }
+        while !self.told.has("READY=1") {
+            std::thread::sleep(Duration::from_millis(1));
             if let Some(status) = self.process.as_mut().and_then(Process::ended) {
                 // What it wrote may still be on its way through the pipe.
                 std::thread::sleep(Duration::from_millis(20));
@@ -201,8 +207,51 @@ impl Gateway {
         Ok(())
     }
 
+    /// What it and its successors have told the service manager so far.
+    pub fn told(&self) -> Vec<String> {
+        self.told.all()
+    }
+
+    /// Waits until it (or a successor) has told the service manager something: the whole message.
+    pub fn tells(&self, text: &str) -> Result<String> {
+        within(Duration::from_secs(5), &format!("it tells {text}"), || {
+            Ok(self.told().into_iter().find(|message| message.contains(text)))
+        })
+    }
+
+    /// `gateway upgrade ARGUMENTS -o json`; if that succeeds, the new process is the gateway from now on.
+    pub fn upgrade(&mut self, arguments: &[&str]) -> Result<Cli> {
+        let done = self.cli(&[&["upgrade", "-o", "json"], arguments].concat())?;
+        if done.code == 0 {
+            let pid = done.json()?["pid"].as_u64().context("no pid")?;
+            self.succeeded_by(u32::try_from(pid)?);
+        }
+        Ok(done)
+    }
+
+    /// Another process is the gateway from now on.
+    pub fn succeeded_by(&mut self, pid: u32) {
+        self.successors.push(Orphan::adopt(pid));
+    }
+
+    /// Waits for the end of the process before the last upgrade.
+    pub fn predecessor_ends(&mut self, limit: Duration) -> Result<ExitStatus> {
+        match &mut self.successors[..] {
+            [.., before, _] => before.wait(limit),
+            _ => self.process.as_mut().context("not started")?.wait(limit),
+        }
+    }
+
     fn spawn(&mut self, notify: &Path) -> Result<()> {
-        let mut command = self.namespace.command(tools::gateway()?)?;
+        // Those that take its place are its children, and outlive it.
+        crate::sys::adopt_orphans()?;
+        let binary = self.options.binary.clone().map_or_else(tools::gateway, Ok)?;
+        let mut command = if self.options.activated.is_empty() {
+            self.namespace.command(binary)?
+        } else {
+            self.activated(&binary)?
+        };
+        command.envs(self.options.variables.iter().cloned());
         match &self.options.arguments {
             Some(arguments) => command.args(arguments),
             None => command.arg("run").arg(self.config()),
@@ -220,6 +269,18 @@ impl Gateway {
         Ok(())
     }
 
+    /// As a service manager does it: only the process itself knows its id.
+    fn activated(&self, binary: &Path) -> Result<Command> {
+        let (names, sockets): (Vec<_>, Vec<_>) = self.options.activated.iter().cloned().unzip();
+        let mut command = self.namespace.command("sh")?;
+        command.args(["-c", "export LISTEN_PID=$$; exec \"$@\"", "sh"]).arg(binary);
+        command.env("LISTEN_FDS", sockets.len().to_string()).env("LISTEN_FDNAMES", names.join(":"));
+        let sockets: std::io::Result<Vec<OwnedFd>> =
+            sockets.iter().map(|socket| socket.try_clone()).collect();
+        command.with_descriptors(sockets?);
+        Ok(command)
+    }
+
     /// Starts it where it is not to become ready; returns its exit status and what it wrote.
     pub fn run_to_end(&mut self) -> Result<(ExitStatus, String)> {
         self.spawn(&self.file("no-notify.sock"))?;
@@ -229,20 +290,30 @@ impl Gateway {
     }
 
     pub fn pid(&self) -> u32 {
-        self.process.as_ref().map_or(0, Process::id)
+        let first = self.process.as_ref().map_or(0, Process::id);
+        self.successors.last().map_or(first, Orphan::id)
     }
 
     pub fn signal(&self, signal: libc::c_int) -> Result<()> {
-        Ok(self.process.as_ref().context("not running")?.signal(signal)?)
+        match self.successors.last() {
+            Some(last) => Ok(last.signal(signal)?),
+            None => Ok(self.process.as_ref().context("not running")?.signal(signal)?),
+        }
     }
 
     /// Waits for it to end by itself.
     pub fn wait(&mut self, limit: Duration) -> Result<ExitStatus> {
-        self.process.as_mut().context("not running")?.wait(limit)
+        match self.successors.last_mut() {
+            Some(last) => last.wait(limit),
+            None => self.process.as_mut().context("not running")?.wait(limit),
+        }
     }
 
     pub fn running(&mut self) -> bool {
-        self.process.as_mut().is_some_and(|process| process.ended().is_none())
+        match self.successors.last_mut() {
+            Some(last) => last.ended().is_none(),
+            None => self.process.as_mut().is_some_and(|process| process.ended().is_none()),
+        }
     }
 
     /// SIGTERM, and its exit status.
@@ -251,11 +322,12 @@ impl Gateway {
         self.wait(Duration::from_secs(40))
     }
 
-    /// SIGKILL.
+    /// SIGKILL, to its predecessors too.
     pub fn kill(&mut self) {
         if let Some(process) = &mut self.process {
             process.kill();
         }
+        self.successors.iter_mut().for_each(Orphan::kill);
     }
 
     /// Lines of its own log so far.
@@ -333,6 +405,37 @@ impl Gateway {
     /// The line of the first request for a path.
     pub fn log_of_path(&self, path: &str) -> Result<Value> {
         self.log_line(path, |line| line["path"] == path)
+    }
+}
+
+/// What is told to a service manager (sd_notify(3)), read as it comes.
+#[derive(Debug, Clone, Default)]
+struct Told(Arc<Mutex<Vec<String>>>);
+
+impl Told {
+    fn listen(at: &Path) -> Result<Told> {
+        let socket = UnixDatagram::bind(at)?;
+        socket.set_read_timeout(Some(Duration::from_millis(200)))?;
+        let told = Told::default();
+        let into = Arc::downgrade(&told.0);
+        std::thread::spawn(move || {
+            let mut buffer = [0; 1024];
+            while let Some(into) = into.upgrade() {
+                if let Ok(n) = socket.recv(&mut buffer) {
+                    let text = String::from_utf8_lossy(buffer.get(..n).unwrap_or(&[])).into_owned();
+                    into.lock().unwrap_or_else(PoisonError::into_inner).push(text);
+                }
+            }
+        });
+        Ok(told)
+    }
+
+    fn all(&self) -> Vec<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn has(&self, text: &str) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|message| message.contains(text))
     }
 }
 

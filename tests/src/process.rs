@@ -79,6 +79,62 @@ impl Drop for Process {
     }
 }
 
+/// What a child of ours has started and left behind; ours to end.
+#[derive(Debug)]
+pub struct Orphan {
+    pid: u32,
+    ended: Option<ExitStatus>,
+}
+
+impl Orphan {
+    /// [`sys::adopt_orphans`] must have been called before the process that started it ended.
+    pub fn adopt(pid: u32) -> Orphan {
+        cleanup::note_process(pid);
+        Orphan { pid, ended: None }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.pid
+    }
+
+    pub fn signal(&self, signal: libc::c_int) -> io::Result<()> {
+        if self.ended.is_some() { Ok(()) } else { sys::signal(self.pid, signal) }
+    }
+
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        if self.ended.is_none()
+            && let Ok(Some(status)) = sys::reap(self.pid)
+        {
+            cleanup::forget_process(self.pid);
+            self.ended = Some(status);
+        }
+        self.ended
+    }
+
+    pub fn wait(&mut self, limit: Duration) -> Result<ExitStatus> {
+        let end = Instant::now() + limit;
+        while Instant::now() < end {
+            if let Some(status) = self.ended() {
+                return Ok(status);
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        bail!("process {} has not ended after {limit:?}", self.pid)
+    }
+
+    pub fn kill(&mut self) {
+        // It may have ended by itself. Until its parent has, it cannot be waited for.
+        let _ = self.signal(libc::SIGKILL);
+        let _ = self.wait(Duration::from_secs(1));
+    }
+}
+
+impl Drop for Orphan {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
 /// Everything that a child writes to a pipe, line by line as it comes.
 #[derive(Debug, Clone, Default)]
 pub struct Lines(Arc<Mutex<Vec<String>>>);

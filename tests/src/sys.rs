@@ -48,6 +48,21 @@ pub fn signal(pid: u32, signal: libc::c_int) -> io::Result<()> {
     check(unsafe { libc::kill(pid, signal) }).map(drop)
 }
 
+/// Makes processes whose parent ends children of this one, so that it can wait for them.
+pub fn adopt_orphans() -> io::Result<()> {
+    // SAFETY: prctl takes integers here.
+    check(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) }).map(drop)
+}
+
+/// The exit status of a child that has ended. An error: it is (still) another's child.
+pub fn reap(pid: u32) -> io::Result<Option<std::process::ExitStatus>> {
+    let pid = libc::pid_t::try_from(pid).map_err(io::Error::other)?;
+    let mut status = 0;
+    // SAFETY: waitpid writes to `status` during the call only.
+    let ended = check(unsafe { libc::waitpid(pid, &mut status, libc::WNOHANG) })?;
+    Ok((ended > 0).then(|| std::os::unix::process::ExitStatusExt::from_raw(status)))
+}
+
 /// Whether a process with this id exists.
 pub fn alive(pid: u32) -> bool {
     std::path::Path::new(&format!("/proc/{pid}")).exists()
@@ -75,6 +90,8 @@ pub trait ChildSetup {
     fn in_netns(&mut self, namespace: &File) -> io::Result<&mut Self>;
     /// Is killed when the thread that starts it ends, however it ends.
     fn die_with_parent(&mut self) -> &mut Self;
+    /// Has these descriptors from 3 on, as sd_listen_fds(3) wants them. At most 60.
+    fn with_descriptors(&mut self, descriptors: Vec<OwnedFd>) -> &mut Self;
     /// Runs on one CPU.
     fn on_cpu(&mut self, cpu: Option<usize>) -> &mut Self;
     /// Holds no capabilities but these (bit numbers of linux/capability.h); stays user 0 otherwise.
@@ -91,6 +108,23 @@ impl ChildSetup for Command {
     fn die_with_parent(&mut self) -> &mut Self {
         // SAFETY: prctl is a plain system call, safe between fork and exec.
         unsafe { self.pre_exec(|| check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL)).map(drop)) }
+    }
+
+    fn with_descriptors(&mut self, descriptors: Vec<OwnedFd>) -> &mut Self {
+        // SAFETY: fcntl and dup2 are plain system calls, safe between fork and exec.
+        unsafe {
+            self.pre_exec(move || {
+                // First out of the way, so that none is overwritten before its turn.
+                let mut moved = [-1; 60];
+                for (to, from) in moved.iter_mut().zip(&descriptors) {
+                    *to = check(libc::fcntl(from.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 100))?;
+                }
+                for (place, from) in moved.iter().take(descriptors.len()).enumerate() {
+                    check(libc::dup2(*from, 3 + place as RawFd))?;
+                }
+                Ok(())
+            })
+        }
     }
 
     fn on_cpu(&mut self, cpu: Option<usize>) -> &mut Self {

@@ -32,11 +32,13 @@ pub struct Load {
     pub cpu: Option<usize>,
     /// A connection for each request.
     pub fresh: bool,
+    /// Over TLS, whose handshake is done anew for each connection; nothing is verified.
+    pub tls: bool,
 }
 
 impl Load {
     pub fn new(connections: usize, duration: Duration) -> Load {
-        Load { connections, duration, path: "/".into(), cpu: None, fresh: false }
+        Load { connections, duration, path: "/".into(), cpu: None, fresh: false, tls: false }
     }
 }
 
@@ -78,7 +80,8 @@ impl Wrk {
         if load.fresh {
             command.args(["-H", "Connection: close"]);
         }
-        command.arg("-s").arg(&script).arg(format!("http://{}{}", to.into(), load.path));
+        let scheme = if load.tls { "https" } else { "http" };
+        command.arg("-s").arg(&script).arg(format!("{scheme}://{}{}", to.into(), load.path));
         command.on_cpu(load.cpu).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         Ok(Wrk {
             process: Process::start(command)?,

@@ -109,6 +109,24 @@ fn answers_that_say_so_are_retried_elsewhere_but_only_where_that_is_safe() -> Re
 
 // T5
 #[test]
+fn every_other_request_begins_at_the_one_of_two_targets_that_works() -> Result<()> {
+    lab_test!();
+    let _turn = shared()?;
+    let net = Net::simple(2)?;
+    let backends = start_all(&net)?;
+    for balance in ["round-robin", "least-conn"] {
+        let gateway = Gateway::start(&net, &config(&backends, &format!("balance = \"{balance}\"")))?;
+        backends[0].down()?;
+        let all = spread(&net, &gateway, 40)?;
+        assert!(all.iter().all(|(status, backend)| *status == 200 && backend == "b2"), "{all:?}");
+        assert_eq!(retries(&gateway, "connect")?, 20.0, "{balance}");
+        backends[0].up()?;
+    }
+    Ok(())
+}
+
+// T5
+#[test]
 fn a_slow_target_is_given_up_after_its_own_time_and_another_asked() -> Result<()> {
     lab_test!();
     let _turn = shared()?;

@@ -1,6 +1,6 @@
 //! The routes of the admin API.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, path::PathBuf, sync::Arc};
 
 use axum::{
     Json, Router,
@@ -41,6 +41,7 @@ pub fn routes() -> Router<Arc<Control>> {
         .route("/v1/services/{name}/targets/{addr}", patch(targets::patch_service))
         .route("/v1/certs", get(certs::list))
         .route("/v1/certs/{name}", get(certs::show))
+        .route("/v1/certs/{name}/renew", post(certs::renew))
         .route("/v1/kernel", get(kernel_status))
         .route("/v1/kernel/maps", get(|State(control): Shared| async move { Json(control.kernel.maps()) }))
         .route("/v1/kernel/sources", get(sources))
@@ -55,6 +56,7 @@ pub fn routes() -> Router<Arc<Control>> {
         .route("/v1/reload", post(reload))
         .route("/v1/diff", get(diff).post(diff_with))
         .route("/v1/stop", post(stop))
+        .route("/v1/upgrade", post(upgrade))
         .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "not_found", "there is no such resource") })
 }
 
@@ -200,4 +202,23 @@ struct Stop {
 async fn stop(State(control): Shared, Query(query): Query<Stop>) -> Json<Value> {
     let _ = control.requests.send(Request::Stop { now: query.now });
     Json(json!({ "stopping": true, "pid": std::process::id() }))
+}
+
+/// The body is empty, or says which program and how long it may take until it serves.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Upgrade {
+    binary: Option<PathBuf>,
+    timeout: Option<String>,
+}
+
+async fn upgrade(State(control): Shared, body: String) -> Result<Json<Value>, Problem> {
+    let asked = if body.trim().is_empty() { Ok(Upgrade::default()) } else { serde_json::from_str(&body) };
+    let Upgrade { binary, timeout } = asked.map_err(|error| Problem::bad_request(error.to_string()))?;
+    if binary.as_ref().is_some_and(|binary| !binary.is_absolute()) {
+        return Err(Problem::bad_request("`binary` is an absolute path"));
+    }
+    let timeout = timeout.map(|text| config::units::parse_duration(&text)).transpose();
+    let timeout = timeout.map_err(|error| Problem::bad_request(format!("`timeout`: {error}")))?;
+    Ok(Json(json!(control.ask_upgrade(binary, timeout).await?)))
 }

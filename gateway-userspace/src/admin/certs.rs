@@ -24,7 +24,7 @@ use crate::{
 pub struct CertStatus {
     #[serde(flatten)]
     pub facts: Facts,
-    /// "valid", "not yet valid", "expired"
+    /// "valid", "not yet valid", "expired", "awaited" (from an ACME authority)
     pub state: String,
     /// RFC 3339.
     pub expires: String,
@@ -56,15 +56,24 @@ pub fn all(control: &Control) -> BTreeMap<String, CertStatus> {
 
 fn describe(cert: &Cert, listeners: Vec<String>) -> CertStatus {
     let facts = cert.facts();
+    let pending = facts.is_none();
+    // What is known of one that has yet to come.
+    let facts = facts
+        .unwrap_or_else(|| Facts { names: cert.config.issued.iter().cloned().collect(), ..Facts::default() });
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
     let state = match () {
+        () if pending => "awaited",
         () if facts.expired(now) => "expired",
         () if now < facts.not_before => "not yet valid",
         () => "valid",
     };
     CertStatus {
         state: state.into(),
-        expires: format!("{}Z", rfc3339_seconds(facts.not_after.try_into().unwrap_or(0))),
+        expires: if pending {
+            String::new()
+        } else {
+            format!("{}Z", rfc3339_seconds(facts.not_after.try_into().unwrap_or(0)))
+        },
         chain: cert.config.chain.display().to_string(),
         key: match &cert.config.key {
             Secret::File(path) => path.display().to_string(),
@@ -86,4 +95,18 @@ pub async fn show(
     Path(name): Path<String>,
 ) -> Result<Json<CertStatus>, Problem> {
     all(&control).remove(&name).map(Json).ok_or_else(|| Problem::not_found("certificate", &name))
+}
+
+/// Gets a certificate by ACME anew, or reads the files of another.
+pub async fn renew(
+    State(control): State<Arc<Control>>,
+    Path(name): Path<String>,
+) -> Result<Json<CertStatus>, Problem> {
+    let snapshot = control.snapshot.load_full();
+    let cert = snapshot.tls.certs.get(&name).ok_or_else(|| Problem::not_found("certificate", &name))?;
+    match cert.config.issued {
+        Some(_) => control.acme.renew(&name),
+        None => snapshot.tls.refresh(),
+    }
+    show(State(control), Path(name)).await
 }

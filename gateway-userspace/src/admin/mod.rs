@@ -24,27 +24,31 @@ pub use targets::{OverrideRow, OverrideStatus};
 use std::sync::Arc;
 
 use axum::{Router, extract::State, http::StatusCode, http::header, response::IntoResponse, routing::get};
-use tokio::{
-    net::{TcpListener, UnixListener},
-    task::JoinHandle,
-};
+use tokio::net::{TcpListener, UnixListener};
 
 use crate::{daemon::Control, observe::metrics};
 
-/// Serves the admin API until the returned task is aborted or the runtime ends.
-pub fn serve(listener: UnixListener, control: Arc<Control>) -> JoinHandle<()> {
+/// Serves the admin API until `over`; what was asked before is still answered.
+pub async fn serve(
+    listener: UnixListener,
+    control: Arc<Control>,
+    over: impl Future<Output = ()> + Send + 'static,
+) {
     let app = api::routes().merge(health()).with_state(control);
     let app = app.into_make_service_with_connect_info::<peer::Peer>();
-    tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, app).await {
-            tracing::error!(%error, "the admin API ended");
-        }
-    })
+    if let Err(error) = axum::serve(listener, app).with_graceful_shutdown(over).await {
+        tracing::error!(%error, "the admin API ended");
+    }
 }
 
-/// Serves metrics and health over TCP.
-pub async fn serve_metrics(listener: TcpListener, control: Arc<Control>) {
-    if let Err(error) = axum::serve(listener, health().with_state(control)).await {
+/// Serves metrics and health over TCP until `over`.
+pub async fn serve_metrics(
+    listener: TcpListener,
+    control: Arc<Control>,
+    over: impl Future<Output = ()> + Send + 'static,
+) {
+    let app = health().with_state(control);
+    if let Err(error) = axum::serve(listener, app).with_graceful_shutdown(over).await {
         tracing::error!(%error, "the metrics endpoint ended");
     }
 }

@@ -7,7 +7,11 @@ use axum::{
 };
 use serde_json::{Value, json};
 
-use crate::{config::ConfigErrors, daemon::ReloadError, kernel::KernelError};
+use crate::{
+    config::ConfigErrors,
+    daemon::{ReloadError, UpgradeError},
+    kernel::KernelError,
+};
 
 pub struct Problem {
     status: StatusCode,
@@ -47,6 +51,12 @@ impl From<ReloadError> for Problem {
             ReloadError::Config(errors) => errors.into(),
             other => Problem::new(StatusCode::CONFLICT, "refused", other.to_string()),
         }
+    }
+}
+
+impl From<UpgradeError> for Problem {
+    fn from(error: UpgradeError) -> Self {
+        Problem::new(StatusCode::CONFLICT, "refused", error.to_string())
     }
 }
 

@@ -2,11 +2,12 @@
 
 use std::{
     fs, io,
-    os::unix::{fs::PermissionsExt, net::UnixStream},
+    os::unix::{
+        fs::PermissionsExt,
+        net::{UnixListener, UnixStream},
+    },
     path::{Path, PathBuf},
 };
-
-use tokio::net::UnixListener;
 
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
@@ -16,7 +17,7 @@ pub enum SocketError {
     Io { path: PathBuf, error: io::Error },
 }
 
-/// Listens on `path`, mode 0660. A socket that nobody answers on is what a killed gateway left: it is replaced.
+/// Listens on `path`, mode 0660, not blocking. A socket that nobody answers on is what a killed gateway left: it is replaced.
 pub fn bind(path: &Path) -> Result<UnixListener, SocketError> {
     if UnixStream::connect(path).is_ok() {
         return Err(SocketError::Running(path.to_owned()));
@@ -37,6 +38,7 @@ fn make(path: &Path) -> io::Result<UnixListener> {
     let fresh = path.with_extension(format!("{}.new", std::process::id()));
     let _ = fs::remove_file(&fresh);
     let listener = UnixListener::bind(&fresh)?;
+    listener.set_nonblocking(true)?;
     fs::set_permissions(&fresh, fs::Permissions::from_mode(0o660))?;
     fs::rename(&fresh, path)?;
     Ok(listener)

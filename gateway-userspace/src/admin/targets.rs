@@ -94,6 +94,7 @@ pub async fn patch_upstream(
     patch: Result<Json<Patch>, JsonRejection>,
 ) -> Result<Json<status::TargetStatus>, Problem> {
     let change = change(patch)?;
+    heard(&control)?;
     let snapshot = control.snapshot.load();
     let upstream = snapshot.upstreams.get(&name).ok_or_else(|| Problem::not_found("upstream", &name))?;
     let addr = address(&addr)?;
@@ -111,6 +112,7 @@ pub async fn patch_service(
     patch: Result<Json<Patch>, JsonRejection>,
 ) -> Result<Json<services::TargetStatus>, Problem> {
     let change = change(patch)?;
+    heard(&control)?;
     let snapshot = control.snapshot.load();
     let service = snapshot.services.get(&name).ok_or_else(|| Problem::not_found("service", &name))?;
     let addr = address(&addr)?;
@@ -120,6 +122,15 @@ pub async fn patch_service(
     change.apply(&target.operator, &peer.name(), &name, addr);
     control.services_changed.notify_one();
     Ok(Json(services::describe(service, &control.kernel.service_rows()).targets.swap_remove(index)))
+}
+
+/// While another process takes over, what was to be remembered has been told it already.
+fn heard(control: &Control) -> Result<(), Problem> {
+    if control.hands_over() {
+        let why = "an upgrade is under way: say it again in a moment";
+        return Err(Problem::new(axum::http::StatusCode::CONFLICT, "refused", why));
+    }
+    Ok(())
 }
 
 fn change(patch: Result<Json<Patch>, JsonRejection>) -> Result<Change, Problem> {

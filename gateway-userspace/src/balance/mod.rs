@@ -67,11 +67,13 @@ pub const SEED: u64 = 0;
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Tried {
     first: u64,
+    any: bool,
 }
 
 impl Tried {
     /// Endpoints past the 64th are not remembered; they may be tried twice.
     pub fn add(&mut self, endpoint: usize) {
+        self.any = true;
         if endpoint < 64 {
             self.first |= 1 << endpoint;
         }
@@ -82,7 +84,7 @@ impl Tried {
     }
 }
 
-/// The position in the sequence, on a cache line of its own: every worker writes it.
+/// A position in the sequence, on a cache line of its own: every worker writes it.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Position(AtomicUsize);
@@ -93,7 +95,10 @@ pub struct Balancer {
     bounded_load: Option<f64>,
     rules: Rules,
     table: ArcSwap<Table>,
+    /// Of first attempts.
     position: Position,
+    /// Of further ones: if they moved the first ones' on, every request might begin at the endpoint that fails.
+    again: Position,
     /// Held while the table is made anew, off the hot path: the last one to see a change must be the last to store.
     building: Mutex<bool>,
 }
@@ -107,6 +112,7 @@ impl Balancer {
             rules,
             table,
             position: Position::default(),
+            again: Position::default(),
             building: Mutex::default(),
         };
         balancer.rebuild(endpoints);
@@ -151,9 +157,14 @@ impl Balancer {
         }
     }
 
+    fn position(&self, tried: Tried) -> &AtomicUsize {
+        if tried.any { &self.again.0 } else { &self.position.0 }
+    }
+
     fn round_robin(&self, sequence: &[u16], tried: Tried) -> Option<usize> {
+        let position = self.position(tried);
         (0..sequence.len())
-            .map(|_| usize::from(sequence[self.position.0.fetch_add(1, Relaxed) % sequence.len()]))
+            .map(|_| usize::from(sequence[position.fetch_add(1, Relaxed) % sequence.len()]))
             .find(|endpoint| !tried.has(*endpoint))
     }
 
@@ -164,7 +175,8 @@ impl Balancer {
         endpoints: &[impl Endpoint],
         tried: Tried,
     ) -> Option<usize> {
-        let start = self.position.0.load(Relaxed) % shares.len();
+        let position = self.position(tried);
+        let start = position.load(Relaxed) % shares.len();
         let mut best: Option<(usize, u64, u64)> = None;
         for place in (start..shares.len()).chain(0..start) {
             let share = shares[place];
@@ -178,7 +190,7 @@ impl Balancer {
             }
         }
         let (place, ..) = best?;
-        self.position.0.store(place + 1, Relaxed);
+        position.store(place + 1, Relaxed);
         Some(usize::from(shares[place].endpoint))
     }
 

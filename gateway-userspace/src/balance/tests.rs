@@ -77,6 +77,30 @@ const ALL: [Balance; 6] = [
 
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
+#[test]
+fn retries_take_no_turn_of_first_attempts_and_are_spread_themselves() {
+    for kind in [Balance::RoundRobin, Balance::LeastConn] {
+        for n in [2, 3] {
+            let endpoints = endpoints(&vec![1; n]);
+            let balancer = Balancer::new(kind, None, Rules::default(), &endpoints);
+            let (mut first, mut second) = (vec![0; n], vec![0; n]);
+            for _ in 0..12 * n {
+                let mut tried = Tried::default();
+                let one = balancer.pick(&endpoints, CLIENT, None, tried).unwrap();
+                first[one] += 1;
+                // The first endpoint always fails.
+                if one == 0 {
+                    tried.add(one);
+                    second[balancer.pick(&endpoints, CLIENT, None, tried).unwrap()] += 1;
+                }
+            }
+            assert_eq!(first, vec![12; n], "{kind:?}");
+            assert_eq!(second[0], 0);
+            assert!(second[1..].iter().all(|retries| *retries == 12 / (n - 1)), "{kind:?}: {second:?}");
+        }
+    }
+}
+
 fn picks(balancer: &Balancer, endpoints: &[Fake], n: usize) -> Vec<usize> {
     (0..n).filter_map(|_| balancer.pick(endpoints, CLIENT, None, Tried::default())).collect()
 }

@@ -19,6 +19,11 @@ pub enum Cert {
         /// Its name
         name: String,
     },
+    /// Get one by ACME anew, or read the files of another again
+    Renew {
+        /// Its name, as `cert list` has it
+        name: String,
+    },
 }
 
 impl Cert {
@@ -29,12 +34,18 @@ impl Cert {
                 let one = client::get(global, &format!("/v1/certs/{name}"))?;
                 serde_json::json!({ name: one })
             }
+            Cert::Renew { name } => {
+                let one = client::post(global, &format!("/v1/certs/{name}/renew"), None)?;
+                serde_json::json!({ name: one })
+            }
         };
         let certs: BTreeMap<String, CertStatus> = serde_json::from_value(value.clone())
             .map_err(|error| Error::Other(format!("the gateway speaks another version: {error}")))?;
         output::print(global, &value, || match self {
             Cert::List => list(global, &certs),
-            Cert::Show { .. } => certs.iter().map(|(name, cert)| show(name, cert)).collect(),
+            Cert::Show { .. } | Cert::Renew { .. } => {
+                certs.iter().map(|(name, cert)| show(name, cert)).collect()
+            }
         });
         Ok(exit::OK)
     }
@@ -51,8 +62,7 @@ pub fn list(global: &Global, certs: &BTreeMap<String, CertStatus>) -> String {
         ]
     });
     let errors = certs.iter().filter_map(|(name, cert)| Some((name, cert.error.as_ref()?)));
-    let errors: String =
-        errors.map(|(name, error)| format!("{name}: the files' pair is not used: {error}\n")).collect();
+    let errors: String = errors.map(|(name, error)| format!("{name}: {error}\n")).collect();
     let header = ["CERT", "NAME", "EXPIRES", "LISTENERS", "STATE"];
     format!("{}{errors}", output::color_states(global, &table(&header, rows)))
 }
@@ -70,6 +80,6 @@ fn show(name: &str, cert: &CertStatus) -> String {
         ("key", cert.key.clone()),
         ("listeners", cert.listeners.join(" ")),
     ];
-    lines.extend(cert.error.clone().map(|error| ("not used", error)));
+    lines.extend(cert.error.clone().map(|error| ("error", error)));
     lines.into_iter().map(|(what, value)| format!("{what:<10} {value}\n")).collect()
 }

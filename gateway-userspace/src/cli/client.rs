@@ -1,5 +1,7 @@
 //! Asking the running gateway over its admin socket.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
@@ -10,7 +12,7 @@ use tokio::net::UnixStream;
 use super::{Error, Global};
 
 /// Long enough for a drain of the largest config's load.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 pub fn get(global: &Global, path: &str) -> Result<Value, Error> {
     send(global, Method::GET, path, String::new())
@@ -24,16 +26,31 @@ pub fn delete(global: &Global, path: &str) -> Result<Value, Error> {
     send(global, Method::DELETE, path, String::new())
 }
 
+/// POSTs what may take `patience`.
+pub fn post_within(global: &Global, path: &str, body: Value, patience: Duration) -> Result<Value, Error> {
+    send_within(global, Method::POST, path, body.to_string(), patience)
+}
+
 /// Sends `body` and waits for the answer; a refusal is an error.
 pub fn send(global: &Global, method: Method, path: &str, body: String) -> Result<Value, Error> {
+    send_within(global, method, path, body, PATIENCE)
+}
+
+fn send_within(
+    global: &Global,
+    method: Method,
+    path: &str,
+    body: String,
+    patience: Duration,
+) -> Result<Value, Error> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Error::Other(format!("cannot start a runtime: {error}")))?;
     let exchange = exchange(global, method, path, body);
     runtime
-        .block_on(async { tokio::time::timeout(PATIENCE, exchange).await })
-        .map_err(|_| Error::Other(format!("the gateway did not answer within {PATIENCE:?}")))?
+        .block_on(async { tokio::time::timeout(patience, exchange).await })
+        .map_err(|_| Error::Other(format!("the gateway did not answer within {patience:?}")))?
 }
 
 /// GETs what may never end: hands `each` every piece as it comes, until it returns false.

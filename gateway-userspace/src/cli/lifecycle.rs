@@ -1,6 +1,9 @@
-//! `gateway reload` and `gateway stop`
+//! `gateway reload`, `gateway upgrade` and `gateway stop`
 
-use std::time::{Duration, Instant};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -28,6 +31,38 @@ impl Reload {
         })?;
         output::print(global, &done, || {
             format!("generation {}: {}", done["generation"], config::describe_diff(&done))
+        });
+        Ok(exit::OK)
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The new process gets the listening sockets, the kernel half, overrides and counters; once it serves, \
+                  the old one stops accepting, and ends when its connections have, within gateway.drain. If the new \
+                  one does not come up, the old one goes on and says why (exit code 5). SIGUSR2 does the same."
+)]
+pub struct Upgrade {
+    /// The new program [default: the running one's file, as it is now]
+    binary: Option<PathBuf>,
+    /// How long it may take until it serves, for example 2m
+    #[arg(long, value_name = "DURATION", default_value = "30s")]
+    timeout: String,
+}
+
+impl Upgrade {
+    pub fn run(self, global: &Global) -> Outcome {
+        let binary = self.binary.map(|binary| std::path::absolute(&binary)).transpose();
+        let binary = binary.map_err(|error| Error::Usage(format!("BINARY: {error}")))?;
+        let mut body = json!({ "timeout": self.timeout });
+        if let Some(binary) = binary {
+            body["binary"] = json!(binary);
+        }
+        let timeout = crate::config::units::parse_duration(&self.timeout);
+        let timeout = timeout.map_err(|error| Error::Usage(format!("--timeout: {error}")))?;
+        let done = client::post_within(global, "/v1/upgrade", body, timeout + Duration::from_secs(10))?;
+        output::print(global, &done, || {
+            format!("process {} serves, {} finishes its connections", done["pid"], done["draining"])
         });
         Ok(exit::OK)
     }

@@ -80,6 +80,8 @@ enum Command {
     Diff(config::Diff),
     /// Stop: no new connections, and those open may finish
     Stop(lifecycle::Stop),
+    /// Replace the running program by another without refusing a connection
+    Upgrade(lifecycle::Upgrade),
     /// Show listeners, the kernel half, upstreams; exits 1 if something is wrong
     Status(status::Status),
     /// Show upstreams and their targets
@@ -187,6 +189,7 @@ fn dispatch(global: &Global, command: Command) -> Outcome {
         Command::Reload(command) => command.run(global),
         Command::Diff(command) => command.run(global),
         Command::Stop(command) => command.run(global),
+        Command::Upgrade(command) => command.run(global),
         Command::Status(command) => command.run(global),
         Command::Upstream(command) => command.run(global),
         Command::Service(command) => command.run(global),

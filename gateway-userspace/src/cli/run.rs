@@ -10,7 +10,7 @@ use crate::daemon::{self, Options, Source};
 #[derive(Debug, Args)]
 #[command(
     after_help = "Signals: TERM and INT drain and stop, a second one at once; HUP reloads the config; \
-                        USR1 opens the logs anew.\n\nThe smallest gateway: gateway run --listen :8080 --to 127.0.0.1:3000"
+                        USR1 opens the logs anew; USR2 upgrades in place.\n\nThe smallest gateway: gateway run --listen :8080 --to 127.0.0.1:3000"
 )]
 pub struct Run {
     /// The config file [default: /etc/gateway/gateway.toml]

@@ -17,7 +17,7 @@ pub use super::balancing::{Breaker, Eject, HashOn, Retry, RetryOn, StickyCookie}
 use super::units::{Place, Prefix, Prefixes, Rate};
 use crate::proxy_protocol::Version;
 
-pub use tls::{Alpn, Cert, ClientAuth, Hsts, Secret, Tls, TlsVersion, UpstreamTls};
+pub use tls::{Acme, AcmeChallenge, Alpn, Cert, ClientAuth, Hsts, Secret, Tls, TlsVersion, UpstreamTls};
 
 /// The whole config.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,6 +26,7 @@ pub struct Config {
     pub kernel: Kernel,
     pub listeners: BTreeMap<String, Listener>,
     pub certs: BTreeMap<String, Cert>,
+    pub acme: Option<Acme>,
     pub upstreams: BTreeMap<String, Upstream>,
     pub routes: BTreeMap<String, Route>,
     pub services: BTreeMap<String, Service>,

@@ -33,7 +33,8 @@ pub fn to_json(config: &Config) -> Value {
         },
         "kernel": kernel(&config.kernel),
         "listener": by_name(&config.listeners, listener::listener),
-        "cert": by_name(&config.certs, listener::cert),
+        "cert": config.certs.iter().filter(|(_, cert)| cert.issued.is_none())
+            .map(|(name, cert)| (name.clone(), listener::cert(cert))).collect::<Value>(),
         "upstream": by_name(&config.upstreams, upstream),
         "route": by_name(&config.routes, route),
         "service": by_name(&config.services, service),
@@ -48,6 +49,9 @@ pub fn to_json(config: &Config) -> Value {
         "metrics": { "bind": config.metrics.bind.map_or("off".into(), |addr| addr.to_string()) },
         "admin": { "socket": config.admin.socket.to_string_lossy() },
     });
+    if let Some(acme) = &config.acme {
+        all["acme"] = listener::acme(acme);
+    }
     if let Some(zone) = &config.gateway.zone {
         all["gateway"]["zone"] = json!(zone);
     }

@@ -3,20 +3,24 @@
 use std::{
     collections::BTreeMap,
     io,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use arc_swap::ArcSwap;
 use serde_json::json;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::{
+    acme,
+    ends::Ends,
+    inherited::Inherited,
     start::{Options, Source},
+    upgrade::{Upgrade, UpgradeError},
     workers::Workers,
 };
 use crate::{
@@ -24,7 +28,7 @@ use crate::{
         self, ConfigErrors,
         model::{Bind, Config},
     },
-    kernel::{KernelError, KernelPlane, SteerListener},
+    kernel::{Inheritance, KernelError, KernelPlane, SteerListener},
     net,
     observe::{
         access_log::{self, AccessLog},
@@ -49,6 +53,14 @@ pub enum Request {
         now: bool,
     },
     ReopenLogs,
+    /// Another process takes this one's place.
+    Upgrade {
+        /// `None`: this program's file, as it is now.
+        binary: Option<PathBuf>,
+        /// How long it may take until it serves.
+        timeout: Option<Duration>,
+        reply: oneshot::Sender<Result<Upgrade, UpgradeError>>,
+    },
 }
 
 /// How much of the config is taken up.
@@ -82,6 +94,8 @@ pub enum ReloadError {
     ServicesOff(String),
     #[error("this gateway was started with --listen and --to: there is no file to load again")]
     NoFile,
+    #[error("an upgrade is under way")]
+    Upgrading,
     #[error("the gateway is stopping")]
     Stopping,
 }
@@ -109,14 +123,21 @@ pub struct Control {
     pub requests: mpsc::UnboundedSender<Request>,
     /// Told when checks or operators change a service's target.
     pub services_changed: Arc<Notify>,
+    /// Turns true when this process no longer serves the admin API and the metrics.
+    pub silent: watch::Sender<bool>,
     state: Mutex<State>,
     log_control: LogControl,
     /// The sockets in use, kept for steering: the kernel's map wants all of them anew when listeners change.
-    sockets: Mutex<BTreeMap<String, (Bind, Vec<std::net::TcpListener>)>>,
+    pub(super) sockets: Mutex<BTreeMap<String, (Bind, Vec<std::net::TcpListener>)>>,
+    /// What listeners find open already.
+    inherited: Mutex<Inherited>,
+    pub(super) ends: Ends,
+    pub(super) handed_over: Mutex<Option<Inheritance>>,
     checks: Mutex<Checks>,
     /// Told when certificates' files change.
     pub cert_changes: tls::Changes,
     pub(super) cert_watch: Mutex<tls::Watch>,
+    pub acme: acme::Wishes,
 }
 
 impl Control {
@@ -130,6 +151,8 @@ impl Control {
         workers: Workers,
         log_control: LogControl,
         requests: mpsc::UnboundedSender<Request>,
+        inherited: Inherited,
+        ends: Ends,
     ) -> Self {
         let state =
             State { reloads_ok: 0, reloads_failed: 0, last_success: SystemTime::now(), last_error: None };
@@ -145,17 +168,29 @@ impl Control {
             draining: AtomicBool::new(false),
             requests,
             services_changed: Arc::default(),
+            silent: watch::Sender::new(false),
             state: Mutex::new(state),
             log_control,
             sockets: Mutex::default(),
+            inherited: Mutex::new(inherited),
+            ends,
+            handed_over: Mutex::default(),
             checks: Mutex::default(),
             cert_changes: tls::Changes::default(),
             cert_watch: Mutex::default(),
+            acme: acme::Wishes::default(),
         }
     }
 
     pub fn state(&self) -> State {
         lock(&self.state).clone()
+    }
+
+    /// Those before this process took over.
+    pub(super) fn count_reloads(&self, ok: u64, failed: u64) {
+        let mut state = lock(&self.state);
+        state.reloads_ok += ok;
+        state.reloads_failed += failed;
     }
 
     pub fn ready(&self) -> bool {
@@ -175,6 +210,19 @@ impl Control {
         let (reply, outcome) = oneshot::channel();
         self.requests.send(Request::Reload { reach, reply }).map_err(|_| ReloadError::Stopping)?;
         outcome.await.map_err(|_| ReloadError::Stopping)?
+    }
+
+    /// Asks the control thread for an upgrade and waits for the outcome.
+    pub async fn ask_upgrade(
+        &self,
+        binary: Option<PathBuf>,
+        timeout: Option<Duration>,
+    ) -> Result<Upgrade, UpgradeError> {
+        let (reply, outcome) = oneshot::channel();
+        self.requests
+            .send(Request::Upgrade { binary, timeout, reply })
+            .map_err(|_| UpgradeError::Stopping)?;
+        outcome.await.map_err(|_| UpgradeError::Stopping)?
     }
 
     /// The config as it is in the file now.
@@ -254,6 +302,7 @@ impl Control {
         self.start_checks(&snapshot);
         snapshot.tls.refresh();
         self.watch_certs(&snapshot);
+        self.acme.look();
         self.switch_listeners(&snapshot.config, opened);
         if snapshot.config.services != old.config.services {
             service::unreachable(&snapshot.config).iter().for_each(|warning| tracing::warn!("{warning}"));
@@ -266,14 +315,22 @@ impl Control {
         &self,
         config: &Config,
     ) -> Result<Vec<(String, Bind, Vec<std::net::TcpListener>)>, ReloadError> {
-        let sockets = lock(&self.sockets);
+        let (sockets, mut inherited) = (lock(&self.sockets), lock(&self.inherited));
         let mut opened = Vec::new();
         for (name, listener) in &config.listeners {
             if sockets.get(name).is_some_and(|(bind, _)| *bind == listener.bind) {
                 continue;
             }
-            let made = net::bind_all(listener.bind, self.workers.count()).map_err(|error| {
-                ReloadError::Bind { listener: name.clone(), bind: config::show_bind(listener.bind), error }
+            let open = inherited.take(name, listener.bind);
+            let made = if open.is_empty() {
+                net::bind_all(listener.bind, self.workers.count())
+            } else {
+                net::extend(open, self.workers.count())
+            };
+            let made = made.map_err(|error| ReloadError::Bind {
+                listener: name.clone(),
+                bind: config::show_bind(listener.bind),
+                error,
             })?;
             opened.push((name.clone(), listener.bind, made));
         }
@@ -304,7 +361,7 @@ impl Control {
         }
     }
 
-    fn steer(&self, sockets: &BTreeMap<String, (Bind, Vec<std::net::TcpListener>)>) {
+    pub(super) fn steer(&self, sockets: &BTreeMap<String, (Bind, Vec<std::net::TcpListener>)>) {
         use std::os::fd::AsFd;
         let listeners: Vec<SteerListener<'_>> = sockets
             .values()
@@ -323,6 +380,11 @@ impl Control {
         let snapshot = self.snapshot.load_full();
         let opened = self.open_new_listeners(&snapshot.config)?;
         self.switch_listeners(&snapshot.config, opened);
+        for socket in std::mem::take(&mut *lock(&self.inherited)).left() {
+            tracing::warn!(
+                "the service manager's socket {socket} is closed: no listener has its name or address"
+            );
+        }
         Ok(())
     }
 

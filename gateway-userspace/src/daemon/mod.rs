@@ -1,14 +1,26 @@
-//! The daemon: start-up order, workers, signals, reload, drain.
+//! The daemon: start-up order, workers, signals, reload, drain, upgrade in place.
 //!
 //! The main thread is the control thread: admin API, metrics, health checks, signals, the kernel half's upkeep. Each
 //! worker is a thread of its own that only ever serves traffic.
 
+mod acme;
+mod attend;
 mod certs;
 mod control;
+mod ends;
+mod handover;
+mod inherited;
+mod manager;
+mod memory;
 mod services;
 mod signals;
 mod start;
+mod succession;
+mod takeover;
+mod upgrade;
+mod upkeep;
 mod workers;
 
 pub use control::{Control, Reach, Reload, ReloadError, Request};
 pub use start::{Options, Source, run};
+pub use upgrade::{Upgrade, UpgradeError};

@@ -100,6 +100,8 @@ pub async fn verify(control: Arc<Control>) {
         tokio::time::sleep(pause).await;
         match control.verify_kernel(false) {
             Ok(report) => pause = VERIFY_EVERY.max(report.took * 100),
+            // Another process may be about to have it, and come to nothing.
+            Err(KernelError::Off { .. }) if control.hands_over() => {}
             Err(KernelError::Off { .. }) => return,
             Err(error) => tracing::warn!("kernel: the maps cannot be verified: {error}"),
         }

@@ -14,6 +14,7 @@ pub struct Signals {
     interrupt: Signal,
     hangup: Signal,
     user1: Signal,
+    user2: Signal,
 }
 
 impl Signals {
@@ -23,10 +24,12 @@ impl Signals {
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
             user1: signal(SignalKind::user_defined1())?,
+            user2: signal(SignalKind::user_defined2())?,
         })
     }
 
-    /// TERM and INT stop, a second one at once; HUP reloads; USR1 opens the logs anew.
+    /// TERM and INT stop, a second one at once; HUP reloads; USR1 opens the logs anew; USR2 upgrades in
+    /// place.
     pub async fn forward(mut self, requests: UnboundedSender<Request>) {
         let mut asked_to_stop = false;
         loop {
@@ -36,12 +39,17 @@ impl Signals {
                 // The outcome is logged; nobody waits for it.
                 _ = self.hangup.recv() => Request::Reload { reach: Reach::Everything, reply: tokio::sync::oneshot::channel().0 },
                 _ = self.user1.recv() => Request::ReopenLogs,
+                _ = self.user2.recv() => upgrade(),
             };
             if requests.send(request).is_err() {
                 return;
             }
         }
     }
+}
+
+fn upgrade() -> Request {
+    Request::Upgrade { binary: None, timeout: None, reply: tokio::sync::oneshot::channel().0 }
 }
 
 fn stop(asked: &mut bool) -> Request {

@@ -1,28 +1,30 @@
 //! From a config to a running gateway, and down again.
 
-use std::{
-    io,
-    path::PathBuf,
-    sync::{Arc, atomic::Ordering::Relaxed},
-    time::{Duration, Instant},
-};
+use std::{io, path::PathBuf, sync::Arc, time::Instant};
 
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
 use super::{
+    acme,
+    attend::attend,
     certs,
-    control::{Control, Reach, ReloadError, Request},
-    services,
+    control::{Control, ReloadError},
+    ends::Ends,
+    handover::Handed,
+    inherited::Inherited,
+    manager, services,
     signals::Signals,
+    takeover::Takeover,
+    upkeep,
     workers::Workers,
 };
 use crate::{
     admin,
     cli::exit::{self, Exit},
     config::{self, ConfigErrors, model::Config},
-    kernel::KernelPlane,
-    observe::{access_log::AccessLog, events, process_log, stats::Registry},
+    kernel::{KernelError, KernelPlane},
+    observe::{access_log::AccessLog, process_log, stats::Registry},
     runtime::Snapshot,
     service,
     tls::Tls,
@@ -69,48 +71,68 @@ impl Options {
 /// Runs until told to stop.
 pub fn run(options: Options) -> Exit {
     let began = Instant::now();
-    let config = match options.load() {
-        Ok(config) => config,
-        Err(errors) => {
-            eprintln!("{errors}");
-            return exit::USAGE;
-        }
-    };
-    let log_control = process_log::init(&config.gateway.log);
-    let tls = match Tls::load(&config, None) {
-        Ok(tls) => tls,
-        Err(errors) => {
-            eprintln!("{errors}");
-            return exit::USAGE;
-        }
-    };
-    let kernel = match KernelPlane::start(&config.kernel) {
-        Ok(kernel) => kernel,
+    // First of all: the descriptors that came with the start must not be taken for anything else.
+    let mut before = match Takeover::begin() {
+        Ok(before) => before,
         Err(error) => {
-            tracing::error!("{error}");
-            return exit::PRIVILEGE;
-        }
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
-    let runtime = match runtime {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            tracing::error!(%error, "cannot start the control thread's runtime");
+            eprintln!("cannot take the place of the process that started this one: {error}");
             return exit::FAILED;
         }
     };
-    match runtime.block_on(serve(options, config, tls, log_control, kernel, began)) {
-        Ok(()) => exit::OK,
-        Err(error) => {
-            tracing::error!("{error}");
-            error.exit_code()
-        }
+    let Err(error) = start(options, &mut before, began) else { return exit::OK };
+    if let Some(before) = &before {
+        before.fail(&error.to_string());
     }
+    match &error {
+        // There is no log yet.
+        StartError::Config(_) | StartError::Inherited(_) => eprintln!("{error}"),
+        other => tracing::error!("{other}"),
+    }
+    error.exit_code()
 }
 
-/// What can go wrong between a good config and a running gateway.
+fn start(options: Options, before: &mut Option<Takeover>, began: Instant) -> Result<(), StartError> {
+    let inherited = match before {
+        Some(before) => std::mem::take(&mut before.listeners),
+        None => Inherited::from_manager().map_err(StartError::Inherited)?,
+    };
+    let config = options.load()?;
+    let log_control = process_log::init(&config.gateway.log);
+    let tls = Tls::load(&config, None)?;
+    let handed = match before {
+        Some(before) => before.claim().map_err(StartError::Takeover)?,
+        None => Handed::default(),
+    };
+    let kernel = KernelPlane::start(&config.kernel)?;
+    kernel.inherit(handed.kernel.clone());
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
+    let parts = Parts { options, config, tls, log_control, kernel, inherited, handed };
+    runtime.block_on(serve(parts, before, began))
+}
+
+/// What a gateway is made of.
+struct Parts {
+    options: Options,
+    config: Config,
+    tls: Tls,
+    log_control: process_log::LogControl,
+    kernel: KernelPlane,
+    inherited: Inherited,
+    handed: Handed,
+}
+
+/// What can go wrong before a gateway runs.
 #[derive(Debug, thiserror::Error)]
-enum StartError {
+pub enum StartError {
+    #[error(transparent)]
+    Config(#[from] ConfigErrors),
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    #[error("socket activation: {0}")]
+    Inherited(io::Error),
+    #[error("cannot take over from the old process: {0}")]
+    Takeover(io::Error),
     #[error(transparent)]
     Listener(#[from] ReloadError),
     #[error("access log: cannot write to {target}: {error}")]
@@ -125,8 +147,13 @@ enum StartError {
 
 impl StartError {
     fn exit_code(&self) -> Exit {
-        if let StartError::Listener(ReloadError::Kernel(_) | ReloadError::ServicesOff(_)) = self {
-            return exit::PRIVILEGE;
+        match self {
+            StartError::Config(_) => return exit::USAGE,
+            StartError::Kernel(_)
+            | StartError::Listener(ReloadError::Kernel(_) | ReloadError::ServicesOff(_)) => {
+                return exit::PRIVILEGE;
+            }
+            _ => {}
         }
         let denied = match self {
             StartError::Listener(ReloadError::Bind { error, .. }) | StartError::Metrics { error, .. } => {
@@ -138,28 +165,17 @@ impl StartError {
     }
 }
 
-async fn serve(
-    options: Options,
-    config: Config,
-    tls: Tls,
-    log_control: process_log::LogControl,
-    kernel: KernelPlane,
-    began: Instant,
-) -> Result<(), StartError> {
+async fn serve(parts: Parts, before: &mut Option<Takeover>, began: Instant) -> Result<(), StartError> {
+    let Parts { options, config, tls, log_control, kernel, inherited, handed } = parts;
     let signals = Signals::register()?;
-    let admin_listener = admin::bind(&config.admin.socket).map_err(StartError::Admin)?;
-    let metrics_listener = match config.metrics.bind {
-        Some(addr) => Some(
-            tokio::net::TcpListener::bind(addr).await.map_err(|error| StartError::Metrics { addr, error })?,
-        ),
-        None => None,
-    };
+    let ends = Ends::open(&config, before.as_mut())?;
+    let (admin_listener, metrics_listener) = ends.listeners()?;
     let access_log = AccessLog::start(&config.access_log.to)
         .map_err(|error| StartError::AccessLog { target: format!("{:?}", config.access_log.to), error })?;
     let count = worker_count(&config);
     let registry = Arc::new(Registry::new(count));
     let services = service::compile(&config.services, None);
-    let first = Snapshot::compile(config, services, tls, 1, None, &registry);
+    let first = Snapshot::compile(config, services, tls, handed.generation + 1, None, &registry);
     let snapshot = Arc::new(ArcSwap::from_pointee(first));
     let workers = Workers::start(count, &snapshot, &access_log)?;
     warn(&snapshot.load().config);
@@ -174,24 +190,32 @@ async fn serve(
         workers,
         log_control,
         requests,
+        inherited,
+        ends,
     ));
+    control.recall(&handed);
     let first = control.snapshot.load_full();
     control.set_services(&first.config, &first.services)?;
     control.open_listeners()?;
     control.start_checks(&first);
     control.watch_certs(&first);
     drop(first);
-    let _admin = admin::serve(admin_listener, control.clone());
+    let over = || {
+        let mut silent = control.silent.subscribe();
+        async move { drop(silent.wait_for(|over| *over).await) }
+    };
+    let mut asked = vec![tokio::spawn(admin::serve(admin_listener, control.clone(), over()))];
     if let Some(listener) = metrics_listener {
-        tokio::spawn(admin::serve_metrics(listener, control.clone()));
+        asked.push(tokio::spawn(admin::serve_metrics(listener, control.clone(), over())));
     }
-    tokio::task::spawn_local(upkeep(control.clone()));
-    tokio::task::spawn_local(tick_upstreams(control.clone()));
+    tokio::task::spawn_local(upkeep::every_second(control.clone()));
+    tokio::task::spawn_local(upkeep::tick_upstreams(control.clone()));
     tokio::task::spawn_local(services::follow(control.clone()));
     tokio::task::spawn_local(services::verify(control.clone()));
     tokio::task::spawn_local(certs::follow(control.clone()));
+    tokio::task::spawn_local(acme::follow(control.clone()));
     tokio::task::spawn_local(crate::kernel_log::forward(control.clone()));
-    tokio::task::spawn_local(watch(control.clone(), control.options.watch));
+    tokio::task::spawn_local(upkeep::watch(control.clone(), control.options.watch));
     let config = &control.snapshot.load().config;
     let listening: Vec<String> =
         config.listeners.values().map(|listener| config::show_bind(listener.bind)).collect();
@@ -202,9 +226,14 @@ async fn serve(
         took = ?began.elapsed(),
         "gateway {} is up", env!("CARGO_PKG_VERSION")
     );
-    let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
+    if let Some(before) = before.take() {
+        before.ready();
+        before.follow(control.registry.clone())?;
+    }
+    manager::ready();
+    tokio::task::spawn_local(manager::watchdog());
     crate::kernel::sys::trim_heap();
-    attend(&control, received).await;
+    attend(&control, received, asked).await;
     Ok(())
 }
 
@@ -228,123 +257,6 @@ fn warn(config: &Config) {
 fn worker_count(config: &Config) -> usize {
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     config.gateway.workers.map_or_else(cores, usize::from).max(1)
-}
-
-/// Does what is asked until it is to stop, and then stops.
-async fn attend(control: &Arc<Control>, mut requests: mpsc::UnboundedReceiver<Request>) {
-    let mut now = false;
-    while let Some(request) = requests.recv().await {
-        match request {
-            Request::Reload { reach, reply } => {
-                let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Reloading]);
-                let _ = reply.send(control.reload(reach));
-                let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
-            }
-            Request::ReopenLogs => control.access_log.reopen(),
-            Request::Stop { now: at_once } => {
-                now = at_once;
-                break;
-            }
-        }
-    }
-    drain(control, &mut requests, now).await;
-    control.kernel.stop();
-    control.access_log.flush();
-    let socket = control.snapshot.load().config.admin.socket.clone();
-    let _ = std::fs::remove_file(socket);
-    tracing::info!("gateway stopped");
-}
-
-/// Lets what is under way finish, for as long as the config allows and nobody asks a second time.
-async fn drain(control: &Arc<Control>, requests: &mut mpsc::UnboundedReceiver<Request>, now: bool) {
-    let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]);
-    control.draining.store(true, Relaxed);
-    control.stop_checks();
-    control.close_listeners();
-    let limit = if now { Duration::ZERO } else { control.snapshot.load().drain() };
-    tracing::info!(?limit, "stopping: no new connections, those open may finish");
-    control.workers.drain();
-    let patience = tokio::time::sleep(limit);
-    let ended = async {
-        while !control.workers.ended() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    let second = async {
-        loop {
-            match requests.recv().await {
-                Some(Request::Stop { .. }) | None => return,
-                Some(Request::Reload { reply, .. }) => drop(reply.send(Err(ReloadError::Stopping))),
-                Some(Request::ReopenLogs) => control.access_log.reopen(),
-            }
-        }
-    };
-    let cut = tokio::select! {
-        () = ended => false,
-        () = patience => true,
-        () = second => true,
-    };
-    if cut {
-        tracing::warn!("connections still open are cut");
-        control.workers.stop();
-        let give_up = Instant::now() + Duration::from_secs(2);
-        while !control.workers.ended() && Instant::now() < give_up {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    }
-}
-
-/// Once a second: expired bans and overrides, and a sign of life for a watching service manager.
-async fn upkeep(control: Arc<Control>) {
-    let mut every = tokio::time::interval(Duration::from_secs(1));
-    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        every.tick().await;
-        for cidr in control.kernel.tick() {
-            events::tell("ban_over", serde_json::json!({ "cidr": cidr }));
-        }
-        control.expire_overrides();
-        let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Watchdog]);
-    }
-}
-
-/// What time alone changes in upstreams: ejections that are over, targets that start slowly.
-async fn tick_upstreams(control: Arc<Control>) {
-    let mut every = tokio::time::interval(Duration::from_millis(100));
-    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        every.tick().await;
-        control.snapshot.load().upstreams.values().for_each(|upstream| upstream.tick());
-    }
-}
-
-/// Takes up changed files once they have been left alone for a moment: block lists always, the whole config with
-/// `--watch`. The outcomes are logged.
-async fn watch(control: Arc<Control>, whole: bool) {
-    let files = |control: &Control| {
-        let snapshot = control.snapshot.load();
-        let config = &snapshot.config;
-        stamps(if whole { &config.files } else { &config.kernel.block.files })
-    };
-    let mut seen = files(&control);
-    loop {
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        if files(&control) == seen {
-            continue;
-        }
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        let _ = control.ask_reload(if whole { Reach::Everything } else { Reach::BlockLists }).await;
-        seen = files(&control);
-    }
-}
-
-/// What tells whether a file was written or replaced.
-fn stamps(files: &[PathBuf]) -> Vec<Option<(std::time::SystemTime, u64)>> {
-    let stamp = |path: &PathBuf| {
-        let meta = std::fs::metadata(path).ok()?;
-        Some((meta.modified().ok()?, meta.len()))
-    };
-    files.iter().map(stamp).collect()
 }
 
 #[cfg(test)]

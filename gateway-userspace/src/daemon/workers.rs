@@ -10,8 +10,8 @@ use tokio::{
 
 use crate::{
     observe::access_log::{AccessLog, FLUSH_EVERY},
-    proxy::{connection, front, worker::Worker},
-    runtime::Snapshot,
+    proxy::{connection, front, reuse::Reuse, worker::Worker},
+    runtime::{Listener, Snapshot},
 };
 
 /// Accept errors (out of descriptors, mostly) are retried after this long.
@@ -20,7 +20,7 @@ const TICK: Duration = Duration::from_secs(1);
 
 enum Command {
     /// Accept connections for the listener of this name.
-    Listen(String, std::net::TcpListener),
+    Listen(String, Vec<std::net::TcpListener>),
     /// Stop accepting for it, and end its connections after their requests.
     Close(String),
     /// Stop accepting, end every connection after its request, then end the worker.
@@ -75,10 +75,14 @@ impl Workers {
         self.commands.len()
     }
 
-    /// One socket a worker.
+    /// At least one socket a worker, and every socket has one: an earlier process may have had more workers.
     pub fn listen(&self, name: &str, sockets: Vec<std::net::TcpListener>) {
-        for (worker, socket) in self.commands.iter().zip(sockets) {
-            let _ = worker.send(Command::Listen(name.to_owned(), socket));
+        let mut shares: Vec<Vec<std::net::TcpListener>> = self.commands.iter().map(|_| Vec::new()).collect();
+        for (place, socket) in sockets.into_iter().enumerate() {
+            shares[place % self.commands.len()].push(socket);
+        }
+        for (worker, share) in self.commands.iter().zip(shares) {
+            let _ = worker.send(Command::Listen(name.to_owned(), share));
         }
     }
 
@@ -113,37 +117,20 @@ struct Accepting {
 
 async fn work(worker: Rc<Worker>, mut commands: UnboundedReceiver<Command>) {
     let _upkeep = tokio::task::spawn_local(upkeep(worker.clone()));
-    let mut accepting: HashMap<String, Accepting> = HashMap::new();
+    let mut accepting: HashMap<String, Vec<Accepting>> = HashMap::new();
     while let Some(command) = commands.recv().await {
         match command {
-            Command::Listen(name, socket) => {
-                if let Some(old) = accepting.remove(&name) {
-                    old.end().await;
-                }
-                match TcpListener::from_std(socket) {
-                    Ok(socket) => {
-                        let stop = Rc::new(tokio::sync::Notify::new());
-                        let task = tokio::task::spawn_local(accept(
-                            name.clone(),
-                            socket,
-                            worker.clone(),
-                            stop.clone(),
-                        ));
-                        accepting.insert(name, Accepting { stop, task });
-                    }
-                    Err(error) => tracing::error!(listener = name, %error, "cannot listen"),
-                }
+            Command::Listen(name, sockets) => {
+                end(accepting.remove(&name)).await;
+                let started = sockets.into_iter().filter_map(|socket| start(&name, socket, &worker));
+                accepting.insert(name.clone(), started.collect());
             }
             Command::Close(name) => {
-                if let Some(old) = accepting.remove(&name) {
-                    old.end().await;
-                }
+                end(accepting.remove(&name)).await;
                 worker.drain_listener(&name);
             }
             Command::Drain => {
-                for (_, old) in accepting.drain() {
-                    old.end().await;
-                }
+                end(accepting.into_values()).await;
                 worker.drain();
                 drained(&worker, &mut commands).await;
                 return;
@@ -153,10 +140,19 @@ async fn work(worker: Rc<Worker>, mut commands: UnboundedReceiver<Command>) {
     }
 }
 
-impl Accepting {
-    async fn end(self) {
-        self.stop.notify_one();
-        let _ = self.task.await;
+fn start(name: &str, socket: std::net::TcpListener, worker: &Rc<Worker>) -> Option<Accepting> {
+    let socket = TcpListener::from_std(socket)
+        .inspect_err(|error| tracing::error!(listener = name, %error, "cannot listen"))
+        .ok()?;
+    let stop = Rc::new(tokio::sync::Notify::new());
+    let task = tokio::task::spawn_local(accept(name.to_owned(), socket, worker.clone(), stop.clone()));
+    Some(Accepting { stop, task })
+}
+
+async fn end(accepting: impl IntoIterator<Item = Vec<Accepting>>) {
+    for one in accepting.into_iter().flatten() {
+        one.stop.notify_one();
+        let _ = one.task.await;
     }
 }
 
@@ -192,13 +188,23 @@ async fn upkeep(worker: Rc<Worker>) {
 /// Accepts until told to stop; then takes what has already been established, so that nobody is turned away by it.
 async fn accept(name: String, socket: TcpListener, worker: Rc<Worker>, stop: Rc<tokio::sync::Notify>) {
     let complained = Cell::new(false);
+    let (plain, other) = (Reuse::default(), Reuse::default());
+    let take = |stream, peer| {
+        let Some(listener) = admitted(&name, &stream, &worker) else { return };
+        let worker = worker.clone();
+        if listener.plain {
+            tokio::task::spawn_local(plain.run(connection::serve(stream, peer, listener, worker)));
+        } else {
+            tokio::task::spawn_local(other.run(front::serve(stream, peer, listener, worker)));
+        }
+    };
     loop {
         let accepted = tokio::select! {
             accepted = socket.accept() => accepted,
             () = stop.notified() => break,
         };
         match accepted {
-            Ok((stream, peer)) => take(&name, stream, peer, &worker),
+            Ok((stream, peer)) => take(stream, peer),
             Err(error) => {
                 if !complained.replace(true) {
                     tracing::error!(listener = name, %error, "cannot accept connections; trying on");
@@ -212,24 +218,20 @@ async fn accept(name: String, socket: TcpListener, worker: Rc<Worker>, stop: Rc<
             if stream.set_nonblocking(true).is_ok()
                 && let Ok(stream) = TcpStream::from_std(stream)
             {
-                take(&name, stream, peer, &worker);
+                take(stream, peer);
             }
         }
     }
 }
 
-fn take(name: &str, stream: TcpStream, peer: std::net::SocketAddr, worker: &Rc<Worker>) {
-    let Some(listener) = worker.snapshot().listeners.get(name).cloned() else { return };
+/// The connection's listener, if there is room for it.
+fn admitted(name: &str, stream: &TcpStream, worker: &Worker) -> Option<Arc<Listener>> {
+    let listener = worker.snapshot().listeners.get(name).cloned()?;
     if connection::admit(&listener) {
-        let worker = worker.clone();
-        if listener.plain {
-            tokio::task::spawn_local(connection::serve(stream, peer, listener, worker));
-        } else {
-            tokio::task::spawn_local(front::serve(stream, peer, listener, worker));
-        }
-    } else {
-        listener.stats.shards.of(worker.index).over_limit.add(1);
-        // Reset rather than linger: there are too many connections as it is.
-        let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+        return Some(listener);
     }
+    listener.stats.shards.of(worker.index).over_limit.add(1);
+    // Reset rather than linger: there are too many connections as it is.
+    let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
+    None
 }

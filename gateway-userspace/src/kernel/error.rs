@@ -51,6 +51,8 @@ pub enum KernelError {
     PinsInUse { path: PathBuf },
     #[error("there are more {what} than the kernel's tables have room for ({capacity}); use fewer")]
     TooManyServices { what: &'static str, capacity: u32 },
+    #[error("the kernel half belongs to the process that takes this one's place")]
+    HandedOver,
     #[error("{path}: {why}")]
     Pin { path: PathBuf, why: String },
 }

@@ -15,6 +15,7 @@ mod doctor;
 mod error;
 mod explain;
 mod follow;
+mod handover;
 mod interfaces;
 mod load_check;
 mod log;
@@ -53,6 +54,7 @@ pub use decap::Decap;
 pub use doctor::doctor;
 pub use error::KernelError;
 pub use explain::{Explained, PacketSpec};
+pub use handover::Inheritance;
 pub use load_check::load_check;
 pub use report::{
     Ban, CapturedPacket, CheckState, ClockStatus, CounterRow, DetachReport, DoctorCheck, DropSample,

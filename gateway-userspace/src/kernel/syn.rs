@@ -7,7 +7,7 @@
 //! that listeners offer, which ours have to offer too.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::AsFd as _,
@@ -175,6 +175,14 @@ impl SynGuard {
 
     pub fn warning(&self) -> Option<String> {
         self.missing.as_ref().map(|why| format!("SYN floods are not answered: {why}"))
+    }
+
+    pub fn changed_settings(&self) -> BTreeMap<PathBuf, String> {
+        self.sysctls.changed()
+    }
+
+    pub fn inherit_settings(&mut self, changed: BTreeMap<PathBuf, String>) {
+        self.sysctls.inherit(changed);
     }
 
     pub fn leave(&mut self) {

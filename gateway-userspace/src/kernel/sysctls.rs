@@ -41,6 +41,18 @@ impl Sysctls {
         }
     }
 
+    /// Those that were changed, with their old values.
+    pub fn changed(&self) -> BTreeMap<PathBuf, String> {
+        self.changed.clone()
+    }
+
+    /// What another process has changed is ours to put back.
+    pub fn inherit(&mut self, changed: BTreeMap<PathBuf, String>) {
+        for (path, old) in changed {
+            self.changed.entry(path).or_insert(old);
+        }
+    }
+
     pub fn restore(&mut self) {
         for (path, old) in std::mem::take(&mut self.changed) {
             // With its line's end: an empty value cannot be written otherwise.

@@ -27,6 +27,27 @@ pub fn bind_all(bind: Bind, workers: usize) -> io::Result<Vec<std::net::TcpListe
     }
 }
 
+/// Sockets that another process has opened, and as many more as give every worker one: of their own where they share
+/// their address (SO_REUSEPORT), else the same ones again.
+pub fn extend(
+    mut sockets: Vec<std::net::TcpListener>,
+    workers: usize,
+) -> io::Result<Vec<std::net::TcpListener>> {
+    let theirs = sockets.len();
+    let Some(first) = sockets.first() else { return Ok(sockets) };
+    let addr = first.local_addr()?;
+    let shares = |socket: &std::net::TcpListener| {
+        let shared = socket2::SockRef::from(socket).reuse_port().unwrap_or(false);
+        shared && socket.local_addr().is_ok_and(|other| other == addr)
+    };
+    let all_share = sockets.iter().all(shares);
+    for place in theirs..workers {
+        let another = if all_share { listen(addr, true)? } else { sockets[place % theirs].try_clone()? };
+        sockets.push(another);
+    }
+    Ok(sockets)
+}
+
 fn bind_group(addr: SocketAddr, workers: usize) -> io::Result<Vec<std::net::TcpListener>> {
     drop(listen(addr, false)?);
     (0..workers.max(1)).map(|_| listen(addr, true)).collect()
@@ -59,5 +80,18 @@ mod tests {
         let _client = std::net::TcpStream::connect(socket.local_addr().unwrap()).unwrap();
         let (accepted, _) = socket.accept().unwrap();
         assert!(accepted.nodelay().unwrap(), "TCP_NODELAY is inherited");
+    }
+
+    #[test]
+    fn sockets_of_another_process_are_joined_by_more_or_shared() {
+        let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        for shared in [true, false] {
+            let theirs = listen(loopback, shared).unwrap();
+            let addr = theirs.local_addr().unwrap();
+            let all = extend(vec![theirs], 3).unwrap();
+            assert!(all.len() == 3 && all.iter().all(|socket| socket.local_addr().unwrap() == addr));
+            // Of more than there are workers, none is lost.
+            assert_eq!(extend(all, 2).unwrap().len(), 3);
+        }
     }
 }

@@ -23,17 +23,23 @@ pub fn write_slices(
     cx: &mut Context<'_>,
     slices: &[IoSlice<'_>],
 ) -> Poll<io::Result<usize>> {
-    let stream = Pin::new(stream);
+    match together(slices, |bytes| Pin::new(&mut *stream).poll_write(cx, bytes)) {
+        Some(result) => result,
+        None => Pin::new(stream).poll_write_vectored(cx, slices),
+    }
+}
+
+/// Shows what is in several buffers as one, if it is one or little.
+pub fn together<R>(slices: &[IoSlice<'_>], show: impl FnOnce(&[u8]) -> R) -> Option<R> {
     if let [only] = slices {
-        return stream.poll_write(cx, only);
+        return Some(show(only));
     }
-    let total: usize = slices.iter().map(|slice| slice.len()).sum();
-    if total > TOGETHER {
-        return stream.poll_write_vectored(cx, slices);
+    if slices.iter().map(|slice| slice.len()).sum::<usize>() > TOGETHER {
+        return None;
     }
-    SCRATCH.with_borrow_mut(|together| {
+    Some(SCRATCH.with_borrow_mut(|together| {
         together.clear();
         slices.iter().for_each(|slice| together.extend_from_slice(slice));
-        stream.poll_write(cx, together)
-    })
+        show(together)
+    }))
 }

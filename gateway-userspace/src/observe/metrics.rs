@@ -225,7 +225,9 @@ fn connections(control: &Control, families: &mut Families) {
     );
     let snapshot = control.snapshot.load();
     let certs = snapshot.tls.certs.values();
-    let expiry = certs.map(|cert| gauge(&[("cert", &cert.name)], cert.facts().not_after as f64)).collect();
+    let expiry = certs
+        .filter_map(|cert| Some(gauge(&[("cert", &cert.name)], cert.facts()?.not_after as f64)))
+        .collect();
     families.gauges("cert_expiry_timestamp_seconds", "When a certificate expires", expiry);
 }
 

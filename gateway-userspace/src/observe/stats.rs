@@ -4,6 +4,10 @@
 //! cache line. Readers (a scrape, `status`) sum the shards. Series are named by config (listener, route, upstream,
 //! target) and live in a [`Registry`] that outlasts snapshots, so counters survive a reload.
 
+mod carry;
+
+pub use carry::Totals;
+
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
@@ -51,7 +55,7 @@ impl Level {
     }
 }
 
-/// One `T` a worker, each on cache lines of its own.
+/// One `T` a worker, and one for what earlier processes counted; each on cache lines of its own.
 #[derive(Debug)]
 pub struct Sharded<T>(Box<[Padded<T>]>);
 
@@ -61,7 +65,12 @@ struct Padded<T>(T);
 
 impl<T: Default> Sharded<T> {
     fn new(workers: usize) -> Self {
-        Sharded((0..workers.max(1)).map(|_| Padded::default()).collect())
+        Sharded((0..=workers.max(1)).map(|_| Padded::default()).collect())
+    }
+
+    /// The control thread's: what was counted before the process was upgraded.
+    fn carried(&self) -> &T {
+        &self.0[self.0.len() - 1].0
     }
 
     /// The shard of `worker`; one past the end shares the last one (it cannot happen: the count is fixed at start).
@@ -377,6 +386,10 @@ impl TargetStats {
     /// Its requests failed so often that it was taken out. Rare, and from any thread.
     pub fn ejected(&self) {
         self.ejections.fetch_add(1, Relaxed);
+    }
+
+    fn carry_ejections(&self, n: u64) {
+        self.ejections.fetch_add(n, Relaxed);
     }
 
     pub fn ejections(&self) -> u64 {

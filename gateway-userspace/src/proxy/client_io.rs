@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{connection::ClientState, timer::Wait, transport::Transport};
-use crate::net::{read_into, write_slices};
+use crate::net::{read_into, together, write_slices};
 use hyper::rt::{Read, ReadBufCursor, Write};
 
 pub struct ClientIo<S> {
@@ -78,7 +78,10 @@ impl<S: Transport> Write for ClientIo<S> {
             return Poll::Ready(Ok(bytes.len()));
         }
         ready!(self.write_early(cx))?;
-        let result = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        let result = match self.state.last_write.get() {
+            true => self.stream.poll_write_last(cx, bytes),
+            false => Pin::new(&mut self.stream).poll_write(cx, bytes),
+        };
         self.note_write(result)
     }
 
@@ -104,7 +107,10 @@ impl<S: Transport> Write for ClientIo<S> {
             return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
         }
         ready!(self.write_early(cx))?;
-        let result = write_slices(&mut self.stream, cx, slices);
+        let ClientIo { stream, state } = &mut *self;
+        let last = state.last_write.get();
+        let taken = if last { together(slices, |bytes| stream.poll_write_last(cx, bytes)) } else { None };
+        let result = taken.unwrap_or_else(|| write_slices(stream, cx, slices));
         self.note_write(result)
     }
 }

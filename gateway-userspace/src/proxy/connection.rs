@@ -11,7 +11,7 @@ use std::{
     pin::Pin,
     rc::Rc,
     sync::{Arc, atomic::Ordering::Relaxed},
-    task::{Poll, ready},
+    task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 
@@ -34,6 +34,9 @@ use crate::{observe::Why, runtime::Listener};
 /// After this long without a request a connection gives its buffers back and sleeps.
 const SLEEP_AFTER: Duration = Duration::from_millis(250);
 
+/// A connection that is to end still gets its first answer if its request comes so soon: its client could not know.
+const FRESH: Duration = Duration::from_secs(1);
+
 /// What the parts of one client connection share. All of them run in the connection's task.
 pub struct ClientState {
     pub worker: Rc<Worker>,
@@ -46,6 +49,10 @@ pub struct ClientState {
     pub body_waited: Cell<Duration>,
     /// The current request's body was not read to its end.
     pub body_unread: Cell<bool>,
+    /// The connection ends with the current request, which said so.
+    pub last_request: Cell<bool>,
+    /// Nothing follows what is still to be written but the connection's end.
+    pub last_write: Cell<bool>,
     /// The current request has no answer yet.
     pub awaiting_head: Cell<bool>,
     pub in_request: Cell<bool>,
@@ -60,6 +67,8 @@ pub struct ClientState {
     cut: Cell<Option<Why>>,
     started: Cell<Option<Instant>>,
     closing: Cell<bool>,
+    /// No request has come yet; until then one is waited for even when the connection is to end.
+    fresh_until: Cell<Option<Instant>>,
 }
 
 impl ClientState {
@@ -83,6 +92,8 @@ impl ClientState {
             bytes_in: Cell::new(0),
             body_waited: Cell::new(Duration::ZERO),
             body_unread: Cell::new(false),
+            last_request: Cell::new(false),
+            last_write: Cell::new(false),
             awaiting_head: Cell::new(false),
             in_request: Cell::new(false),
             write_blocked: Cell::new(false),
@@ -93,7 +104,23 @@ impl ClientState {
             cut: Cell::new(None),
             started: Cell::new(None),
             closing: Cell::new(false),
+            fresh_until: Cell::new(None),
         }
+    }
+
+    /// It can take its first request from now on.
+    pub fn fresh(&self, now: Instant) {
+        self.fresh_until.set(Some(now + FRESH));
+    }
+
+    /// Its first request is here.
+    pub fn no_longer_fresh(&self) {
+        self.fresh_until.set(None);
+    }
+
+    /// Until when its first request is worth waiting for.
+    pub fn is_fresh(&self) -> Option<Instant> {
+        self.fresh_until.get().filter(|until| Instant::now() < *until)
     }
 
     /// Who it is.
@@ -119,6 +146,7 @@ impl ClientState {
         if self.timer.waiting_for() == Wait::Idle {
             let now = Instant::now();
             self.started.set(Some(now));
+            self.no_longer_fresh();
             self.timer.start(Wait::Header, now + self.listener.config.timeout.header);
             self.raw.borrow_mut().clear();
         }
@@ -161,6 +189,22 @@ impl ClientState {
     pub fn close_soon(&self) {
         self.closing.set(true);
         self.timer.wake();
+    }
+
+    /// Whether it is to end, and at a point where hyper would do so without cutting a request: before one has come whole
+    /// it would.
+    fn may_close(&self) -> bool {
+        if !self.closing() {
+            return false;
+        }
+        if self.timer.waiting_for() != Wait::Idle {
+            return self.in_request.get();
+        }
+        match self.is_fresh() {
+            Some(until) => self.timer.start(Wait::Idle, until),
+            None => return true,
+        }
+        false
     }
 
     pub fn closing(&self) -> bool {
@@ -240,6 +284,7 @@ pub async fn serve_http1<S: Transport>(mut stream: S, open: Open) {
     state.listener.stats.shards.of(state.worker.index).http1.add(1);
     let mut awake = S::HOLDS_BYTES;
     let opened = Instant::now();
+    state.fresh(opened);
     state.timer.start(Wait::Idle, opened + state.listener.config.timeout.idle);
     loop {
         if !std::mem::take(&mut awake) && !readable(stream.socket(), state).await {
@@ -280,16 +325,25 @@ pub async fn serve_http1<S: Transport>(mut stream: S, open: Open) {
 }
 
 /// Waits for the client's next bytes. False when there will be none: closed, idle for too long, draining.
-pub async fn readable(stream: &TcpStream, state: &Rc<ClientState>) -> bool {
+async fn readable(stream: &TcpStream, state: &ClientState) -> bool {
     let mut ready = std::pin::pin!(stream.ready(Interest::READABLE));
+    unless_over(state, |cx| ready.as_mut().poll(cx).map(drop)).await.is_some()
+}
+
+/// Waits for the client to do something. `None` when that takes too long, or the connection is to end.
+pub async fn unless_over<T>(
+    state: &ClientState,
+    mut something: impl FnMut(&mut Context<'_>) -> Poll<T>,
+) -> Option<T> {
     poll_fn(|cx| {
-        if ready.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(true);
+        if let Poll::Ready(done) = something(cx) {
+            return Poll::Ready(Some(done));
         }
         if state.closing() {
-            return Poll::Ready(false);
+            let Some(until) = state.is_fresh() else { return Poll::Ready(None) };
+            state.timer.start(Wait::Idle, until);
         }
-        state.timer.poll(cx).map(|()| false)
+        state.timer.poll(cx).map(|()| None)
     })
     .await
 }
@@ -297,7 +351,7 @@ pub async fn readable(stream: &TcpStream, state: &Rc<ClientState>) -> bool {
 /// Serves requests until the connection ends or has been idle for a while.
 async fn serve_awake<S: Transport>(stream: S, state: &Rc<ClientState>) -> End<S> {
     let service_state = state.clone();
-    let reuse = Reuse::new();
+    let reuse = Reuse::default();
     let service = service_fn(move |request| reuse.run(handler::handle(service_state.clone(), request)));
     let mut connection = http1::Builder::new()
         .half_close(false)
@@ -307,12 +361,16 @@ async fn serve_awake<S: Transport>(stream: S, state: &Rc<ClientState>) -> End<S>
     let mut told_to_close = false;
     let outcome = poll_fn(|cx| {
         loop {
-            if state.closing() && !told_to_close {
+            if !told_to_close && state.may_close() {
                 told_to_close = true;
                 Pin::new(&mut connection).graceful_shutdown();
             }
             if let Poll::Ready(result) = connection.poll_without_shutdown(cx) {
                 return Poll::Ready(Outcome::Ended(result));
+            }
+            if !told_to_close && state.may_close() {
+                // A request has begun: its answer says that it is the last.
+                continue;
             }
             if state.timer.expired().is_some() {
                 // The request at hand was told and did not react: its part of the connection is stuck.

@@ -156,6 +156,7 @@ impl Exchange {
 
     pub fn complete(&self) {
         self.state.record.borrow_mut().complete = true;
+        self.state.last_write.set(self.state.last_request.get());
     }
 
     /// When the answer's head came, or now: near enough for ages counted in seconds.

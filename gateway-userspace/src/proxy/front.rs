@@ -9,7 +9,7 @@ use std::{
 };
 
 use rustls::ProtocolVersion;
-use tokio::net::TcpStream;
+use tokio::{io::ReadBuf, net::TcpStream};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::{
@@ -24,6 +24,7 @@ use crate::{
     observe::stats::{Handshake, ProxyHeader, TlsVersion},
     proxy_protocol::{self, Says},
     runtime::Listener,
+    tls::acme,
 };
 
 /// Between two looks at a preface that comes byte by byte.
@@ -52,7 +53,12 @@ pub async fn serve(mut stream: TcpStream, peer: SocketAddr, listener: Arc<Listen
         Some(acceptor) => {
             let handshake = handshake(stream, TlsAcceptor::from(acceptor.config.clone()), &open).await;
             let Some((stream, version)) = handshake else { return };
-            let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+            let spoken = stream.get_ref().1.alpn_protocol();
+            // An ACME authority has seen what it wanted to see: the certificate (RFC 8737 section 3).
+            if spoken == Some(acme::ALPN) {
+                return;
+            }
+            let http2 = spoken == Some(b"h2");
             go_on(stream, open, origin, http2, Some(version.name())).await;
         }
         None => {
@@ -99,14 +105,15 @@ async fn sniff(stream: &TcpStream, open: &Open) -> Option<bool> {
     if !(listener.config.http1 && listener.config.http2) {
         return Some(listener.config.http2);
     }
-    let until = Instant::now() + listener.config.timeout.header;
-    open.state.timer.start(Wait::Idle, Instant::now() + listener.config.timeout.idle);
-    if !connection::readable(stream, &open.state).await {
-        return None;
-    }
+    let now = Instant::now();
+    let until = now + listener.config.timeout.header;
+    open.state.fresh(now);
+    open.state.timer.start(Wait::Idle, now + listener.config.timeout.idle);
     loop {
         let mut start = [0; PREFACE.len()];
-        let n = stream.peek(&mut start).await.ok()?;
+        let mut into = ReadBuf::new(&mut start);
+        let peeked = connection::unless_over(&open.state, |cx| stream.poll_peek(cx, &mut into)).await;
+        let n = peeked?.ok()?;
         let start = &start[..n];
         if n == PREFACE.len() || n == 0 || !PREFACE.starts_with(start) {
             return Some(start == PREFACE);

@@ -30,6 +30,7 @@ pub async fn handle(
     let snapshot = state.worker.snapshot();
     let (mut head, body) = request.into_parts();
     state.body_unread.set(!body.is_end_stream());
+    state.last_request.set(headers::closes(&head));
     if let Some(real_ip) = &state.listener.config.real_ip {
         real_ip::apply(&state, real_ip, &mut head.headers);
     }
@@ -38,6 +39,11 @@ pub async fn handle(
         // Somebody else may take what is behind it for a part of it: the connection ends with it.
         exchange.state.body_unread.set(true);
         return Ok(problem::response(exchange, why));
+    }
+    if let Some(challenges) = &exchange.state.listener.challenges
+        && let Some(proof) = challenges.at(head.uri.path())
+    {
+        return Ok(redirect::prove(exchange, &proof));
     }
     if let Some(port) = exchange.state.listener.config.redirect {
         return Ok(redirect::to_https(exchange, &head, port));

@@ -103,6 +103,15 @@ impl Found {
     }
 }
 
+/// Whether no other request comes on this connection for sure: the client said so, and how most say it.
+pub fn closes(head: &request::Parts) -> bool {
+    head.version == http::Version::HTTP_11
+        && head
+            .headers
+            .get(header::CONNECTION)
+            .is_some_and(|only| only.as_bytes().eq_ignore_ascii_case(b"close"))
+}
+
 /// Removes what `Connection` lists, except what routing and framing stand on: naming it there is an attack.
 pub fn remove_listed(headers: &mut HeaderMap) {
     let mut options = headers.get_all(header::CONNECTION).iter();

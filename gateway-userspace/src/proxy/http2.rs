@@ -19,6 +19,7 @@ use hyper::{body::Incoming, rt::Executor, server::conn::http2, service::service_
 use super::{
     connection::{ClientState, Open},
     handler,
+    reuse::Reuse,
     timer::Wait,
     transport::Transport,
 };
@@ -38,6 +39,8 @@ const UNSEEN_RESETS: usize = 20;
 const OWN_RESETS: usize = 64;
 /// Streams that a client may take back, above as many as it let end.
 const TAKEN_BACK: u64 = 100;
+/// For futures of requests, kept while there are none.
+const KEPT_BOXES: usize = 2;
 /// How long a client has to answer our last PING before it is closed.
 const GOODBYE: Duration = Duration::from_secs(5);
 
@@ -70,10 +73,12 @@ pub async fn serve<S: Transport>(stream: S, open: Open) {
         taken_back: Cell::new(0),
     });
     let streams = Streams(shared.clone());
+    let boxes = Reuse::default();
+    let free = boxes.clone();
     let service = service_fn(move |request| {
         let state = Rc::new(ClientState::for_stream(&streams.0.connection));
         streams.0.next.replace(Some(state.clone()));
-        handler::handle(state, as_http1(request))
+        boxes.run(handler::handle(state, as_http1(request)))
     });
     let max = &state.listener.config.max;
     let quiet = Rc::new(Cell::new(0));
@@ -87,13 +92,21 @@ pub async fn serve<S: Transport>(stream: S, open: Open) {
         .serve_connection(Io::new(stream, quiet.clone()), service);
     let mut connection = pin!(connection);
     let idle = state.listener.config.timeout.idle;
-    state.timer.start(Wait::Idle, Instant::now() + idle);
+    let now = Instant::now();
+    state.fresh(now);
+    state.timer.start(Wait::Idle, now + idle);
     let mut told_to_close = false;
     poll_fn(|cx| {
         loop {
             if state.closing() && !told_to_close {
-                told_to_close = true;
-                connection.as_mut().graceful_shutdown();
+                match state.is_fresh() {
+                    // Before the preface is through, to shut down is to close at once.
+                    Some(until) => state.timer.start(Wait::Idle, until),
+                    None => {
+                        told_to_close = true;
+                        connection.as_mut().graceful_shutdown();
+                    }
+                }
             }
             if connection.as_mut().poll(cx).is_ready() || shared.abused() {
                 return Poll::Ready(());
@@ -107,6 +120,7 @@ pub async fn serve<S: Transport>(stream: S, open: Open) {
             if quiet.get() > io::MOST_QUIET {
                 return Poll::Ready(());
             }
+            free.keep(KEPT_BOXES);
             state.timer.ensure(Wait::Idle, if told_to_close { GOODBYE } else { idle });
             ready!(state.timer.poll(cx));
             if told_to_close {
@@ -128,6 +142,7 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for Streams {
     fn execute(&self, stream: F) {
         // hyper runs nothing else: without a state it is a tunnel of CONNECT, which is refused.
         let Some(state) = self.0.next.take() else { return };
+        self.0.connection.no_longer_fresh();
         let running = Running::new(self.0.clone());
         tokio::task::spawn_local(async move {
             let mut stream = pin!(stream);

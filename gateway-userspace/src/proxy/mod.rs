@@ -21,7 +21,7 @@ mod policed;
 mod problem;
 mod real_ip;
 mod redirect;
-mod reuse;
+pub mod reuse;
 mod shadow;
 pub(crate) mod strict;
 mod timer;

@@ -1,4 +1,5 @@
-//! `redirect = "https"`: every request is sent to the same host and path by TLS.
+//! What a listener answers before any route is asked: `redirect = "https"`, which sends every request to the same host
+//! and path by TLS, and the questions of ACME authorities.
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response, StatusCode, header, request};
@@ -20,6 +21,17 @@ pub fn to_https(exchange: Exchange, head: &request::Parts, port: u16) -> Respons
     *response.status_mut() = status;
     response.headers_mut().insert(header::LOCATION, location);
     response.headers_mut().insert(X_REQUEST_ID, id);
+    response
+}
+
+/// The answer to an ACME authority (RFC 8555 section 8.3).
+pub fn prove(exchange: Exchange, proof: &str) -> Response<ResponseBody> {
+    exchange.answered(StatusCode::OK);
+    let id = exchange.id();
+    let mut response = Response::new(ResponseBody::own(Bytes::copy_from_slice(proof.as_bytes()), exchange));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    headers.insert(X_REQUEST_ID, id);
     response
 }
 

@@ -1,10 +1,11 @@
 //! A place for one future after another.
 //!
-//! hyper wants the future of each request unpinned, that is, in a box. A connection serves one request at a time, so
-//! one box does for all of them.
+//! hyper wants the future of each request unpinned, that is, in a box. Boxes are used again: an HTTP/1.1 connection,
+//! which serves one request at a time, needs one for all of them. Tasks are put into them too: tokio moves what a task is
+//! made of several times, and allocates it anew for each.
 
 use std::{
-    cell::Cell,
+    cell::RefCell,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
@@ -12,23 +13,40 @@ use std::{
 
 type Slot<F> = Pin<Box<Option<F>>>;
 
-/// The box while it is free.
-pub struct Reuse<F>(Rc<Cell<Option<Slot<F>>>>);
+/// Free boxes of one kind; more are given back.
+const MOST_FREE: usize = 128;
 
-/// A future in the box; gives it back when it is done or dropped.
+/// The boxes that are free.
+pub struct Reuse<F>(Rc<RefCell<Vec<Slot<F>>>>);
+
+/// A future in a box; gives it back when it is done or dropped.
 pub struct Running<F> {
     slot: Option<Slot<F>>,
-    home: Rc<Cell<Option<Slot<F>>>>,
+    home: Rc<RefCell<Vec<Slot<F>>>>,
+}
+
+impl<F> Clone for Reuse<F> {
+    fn clone(&self) -> Self {
+        Reuse(self.0.clone())
+    }
+}
+
+impl<F> Default for Reuse<F> {
+    fn default() -> Self {
+        Reuse(Rc::default())
+    }
 }
 
 impl<F: Future> Reuse<F> {
-    pub fn new() -> Self {
-        Reuse(Rc::new(Cell::new(None)))
+    /// Gives free boxes back, but for so many.
+    pub fn keep(&self, most: usize) {
+        self.0.borrow_mut().truncate(most);
     }
 
-    /// Puts `future` into the box, or into a new one if it is in use.
+    /// Puts `future` into a free box, or into a new one.
     pub fn run(&self, future: F) -> Running<F> {
-        let mut slot = self.0.take().unwrap_or_else(|| Box::pin(None));
+        let slot = self.0.borrow_mut().pop();
+        let mut slot = slot.unwrap_or_else(|| Box::pin(None));
         slot.as_mut().set(Some(future));
         Running { slot: Some(slot), home: self.0.clone() }
     }
@@ -50,7 +68,10 @@ impl<F> Drop for Running<F> {
     fn drop(&mut self) {
         if let Some(mut slot) = self.slot.take() {
             slot.as_mut().set(None);
-            self.home.set(Some(slot));
+            let mut home = self.home.borrow_mut();
+            if home.len() < MOST_FREE {
+                home.push(slot);
+            }
         }
     }
 }
@@ -61,7 +82,7 @@ mod tests {
 
     #[test]
     fn the_box_is_used_again_and_an_unfinished_future_is_dropped() {
-        let reuse = Reuse::new();
+        let reuse = Reuse::default();
         let alive = Rc::new(());
         let of = |alive: Rc<()>| async move {
             let n = Rc::strong_count(&alive);
@@ -74,9 +95,7 @@ mod tests {
         assert_eq!(Rc::strong_count(&alive), 2);
         drop(first);
         assert_eq!(Rc::strong_count(&alive), 1);
-        let free = reuse.0.take().expect("the box is back");
-        let place = std::ptr::from_ref(&*free);
-        reuse.0.set(Some(free));
+        let place = std::ptr::from_ref(&*reuse.0.borrow()[0]);
         let second = reuse.run(of(alive.clone()));
         assert_eq!(second.slot.as_ref().map(|slot| std::ptr::from_ref(&**slot)), Some(place));
     }

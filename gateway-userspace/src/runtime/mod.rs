@@ -12,12 +12,12 @@ use std::{
 use http::HeaderValue;
 
 use crate::{
-    config::model::{self, Config, Destination},
+    config::model::{self, AcmeChallenge, Config, Destination},
     observe::stats::{ListenerStats, NO_ROUTE, Registry, RouteStats},
     policy::Policies,
     route::{Router, Takes},
     service::Services,
-    tls::{Acceptor, Tls},
+    tls::{Acceptor, Tls, acme::Challenges},
     upstream::Upstream,
 };
 
@@ -47,6 +47,8 @@ pub struct Listener {
     /// Upstreams are told by the PROXY protocol where a client's connection leads to.
     pub tells: bool,
     pub tls: Option<Arc<Acceptor>>,
+    /// Where an ACME authority looks for answers (http-01).
+    pub challenges: Option<Arc<Challenges>>,
     /// `Strict-Transport-Security` of every answer.
     pub hsts: Option<HeaderValue>,
     pub config: model::Listener,
@@ -87,12 +89,13 @@ impl Snapshot {
         old: Option<&Snapshot>,
         registry: &Registry,
     ) -> Snapshot {
+        let http01 = config.acme.as_ref().is_some_and(|acme| acme.challenge == AcmeChallenge::Http01);
         let tells = config.upstreams.values().any(|upstream| upstream.proxy_protocol.is_some());
         let listeners: BTreeMap<String, Arc<Listener>> = config
             .listeners
             .iter()
             .map(|(name, listener)| {
-                (name.clone(), Arc::new(Listener::new(name, listener, tells, &tls, registry)))
+                (name.clone(), Arc::new(Listener::new(name, listener, (tells, http01), &tls, registry)))
             })
             .collect();
         let zone = config.gateway.zone.as_deref();
@@ -142,13 +145,21 @@ fn pseudonym(name: &str) -> String {
 }
 
 impl Listener {
-    fn new(name: &str, config: &model::Listener, tells: bool, tls: &Tls, registry: &Registry) -> Self {
+    /// `tells`, `http01`: whether any listener needs to know for the PROXY protocol and for ACME.
+    fn new(
+        name: &str,
+        config: &model::Listener,
+        (tells, http01): (bool, bool),
+        tls: &Tls,
+        registry: &Registry,
+    ) -> Self {
         let hsts = config.hsts.as_ref();
         Listener {
             name: name.into(),
             plain: config.tls.is_none() && !config.http2 && config.proxy_protocol.is_none() && !tells,
             tells,
             tls: tls.acceptors.get(name).cloned(),
+            challenges: (http01 && config.tls.is_none()).then(|| tls.challenges.clone()),
             hsts: hsts.and_then(|hsts| HeaderValue::from_str(&hsts.value()).ok()),
             config: config.clone(),
             stats: registry.listener(name),

@@ -52,6 +52,10 @@ impl Target {
             last_check: Mutex::default(),
         }
     }
+
+    pub fn set_healthy(&self, healthy: bool) {
+        self.healthy.store(healthy, Relaxed);
+    }
 }
 
 /// `[service.NAME]`, compiled.
@@ -166,7 +170,7 @@ impl Checked for CheckedTarget {
     }
 
     fn change(&self, result: Result<(), String>) {
-        self.target.healthy.store(result.is_ok(), Relaxed);
+        self.target.set_healthy(result.is_ok());
         self.changed.notify_one();
         let (service, target) = (&self.service, &self.target.name);
         events::tell_of_target("service", service, target, &result);

@@ -5,7 +5,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::ArcSwapOption;
 use serde_json::json;
 
 use super::pair::{Facts, Pair, PairError};
@@ -15,7 +15,8 @@ use crate::{config::model, observe::events};
 pub struct Cert {
     pub name: String,
     pub config: model::Cert,
-    pair: ArcSwap<Pair>,
+    /// `None`: the first one has yet to be got by ACME.
+    pair: ArcSwapOption<Pair>,
     /// Why what is in the files now is not in use.
     error: Mutex<Option<String>>,
 }
@@ -30,29 +31,43 @@ enum RefreshError {
 
 impl Cert {
     pub fn load(name: &str, config: &model::Cert) -> Result<Cert, PairError> {
-        let pair = Pair::read(config)?;
-        if pair.facts.expired(now()) {
+        let pair = match Pair::read(config) {
+            Ok(pair) => Some(pair),
+            // It will be got anew.
+            Err(_) if config.issued.is_some() => None,
+            Err(error) => return Err(error),
+        };
+        if pair.as_ref().is_some_and(|pair| pair.facts.expired(now())) {
             tracing::warn!(cert = name, "the certificate has expired");
         }
         Ok(Cert {
             name: name.to_owned(),
             config: config.clone(),
-            pair: ArcSwap::from_pointee(pair),
+            pair: ArcSwapOption::from_pointee(pair),
             error: Mutex::default(),
         })
     }
 
     /// Whether `config` names the same files.
     pub fn is_from(&self, config: &model::Cert) -> bool {
-        self.config.chain == config.chain && self.config.key == config.key
+        self.config.chain == config.chain
+            && self.config.key == config.key
+            && self.config.issued == config.issued
     }
 
-    pub fn pair(&self) -> Arc<Pair> {
+    pub fn pair(&self) -> Option<Arc<Pair>> {
         self.pair.load_full()
     }
 
-    pub fn facts(&self) -> Facts {
-        self.pair.load().facts.clone()
+    pub fn facts(&self) -> Option<Facts> {
+        Some(self.pair.load().as_ref()?.facts.clone())
+    }
+
+    /// It could not be renewed.
+    pub fn failed(&self, error: String) {
+        tracing::error!(cert = self.name, "no certificate by ACME: {error}");
+        events::tell("cert", json!({ "cert": self.name, "ok": false, "error": error }));
+        *self.lock() = Some(error);
     }
 
     pub fn error(&self) -> Option<String> {
@@ -66,7 +81,7 @@ impl Cert {
     /// Reads the files again; whether there is another pair in use now.
     pub fn refresh(&self) -> bool {
         let read = Pair::read(&self.config).map_err(RefreshError::from).and_then(|new| {
-            let same = self.pair.load().key.cert == new.key.cert;
+            let same = self.pair.load().as_ref().is_some_and(|old| old.key.cert == new.key.cert);
             if !same && new.facts.expired(now()) { Err(RefreshError::Expired) } else { Ok((same, new)) }
         });
         match read {
@@ -78,10 +93,12 @@ impl Cert {
             Ok((false, new)) => {
                 tracing::info!(cert = self.name, names = ?new.facts.names, "a new certificate is in use");
                 events::tell("cert", json!({ "cert": self.name, "ok": true, "serial": new.facts.serial }));
-                self.pair.store(Arc::new(new));
+                self.pair.store(Some(Arc::new(new)));
                 *self.lock() = None;
                 true
             }
+            // There is none yet.
+            Err(_) if self.config.issued.is_some() && self.pair.load().is_none() => false,
             Err(error) => {
                 let text = error.to_string();
                 if self.error().as_deref() != Some(&text) {

@@ -8,12 +8,17 @@ use rustls::{
     sign::CertifiedKey,
 };
 
-use super::cert::Cert;
+use super::{
+    acme::{ALPN, Challenges},
+    cert::Cert,
+};
 
 #[derive(Debug)]
 pub struct Chooser {
     pub certs: Vec<Arc<Cert>>,
     index: ArcSwap<Index>,
+    /// Where certificates are got by ACME.
+    challenges: Option<Arc<Challenges>>,
 }
 
 /// Candidates by name, in the config's order: several where keys differ in kind (ECDSA and RSA).
@@ -26,9 +31,9 @@ struct Index {
 }
 
 impl Chooser {
-    pub fn new(certs: Vec<Arc<Cert>>) -> Self {
+    pub fn new(certs: Vec<Arc<Cert>>, challenges: Option<Arc<Challenges>>) -> Self {
         let index = ArcSwap::from_pointee(Index::of(&certs));
-        Chooser { certs, index }
+        Chooser { certs, index, challenges }
     }
 
     /// After a certificate changed.
@@ -40,8 +45,7 @@ impl Chooser {
 impl Index {
     fn of(certs: &[Arc<Cert>]) -> Index {
         let mut index = Index::default();
-        for cert in certs {
-            let pair = cert.pair();
+        for pair in certs.iter().filter_map(|cert| cert.pair()) {
             index.add(&pair.facts.names, &pair.key);
         }
         index
@@ -70,6 +74,11 @@ impl Index {
 
 impl ResolvesServerCert for Chooser {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        if let Some(challenges) = &self.challenges
+            && hello.alpn().is_some_and(|mut offered| offered.any(|name| name == ALPN))
+        {
+            return challenges.certificate(hello.server_name()?);
+        }
         let index = self.index.load();
         let candidates = index.candidates(hello.server_name());
         let schemes = hello.signature_schemes();

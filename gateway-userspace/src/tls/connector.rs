@@ -155,7 +155,7 @@ struct Shown(Arc<Cert>);
 
 impl ResolvesClientCert for Shown {
     fn resolve(&self, _: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        let key = self.0.pair().key.clone();
+        let key = self.0.pair()?.key.clone();
         key.key.choose_scheme(schemes).is_some().then_some(key)
     }
 

@@ -5,10 +5,12 @@
 //! cryptography; the provider is named wherever one is needed, so no other crate's choice can change it.
 
 mod acceptor;
+pub mod acme;
 mod cert;
 mod choose;
 mod connector;
 mod pair;
+pub mod store;
 mod trust;
 mod watch;
 
@@ -31,6 +33,8 @@ pub struct Tls {
     pub certs: BTreeMap<String, Arc<Cert>>,
     /// By listener.
     pub acceptors: BTreeMap<String, Arc<Acceptor>>,
+    /// What ACME authorities ask for at the moment; one for all configs of a process.
+    pub challenges: Arc<acme::Challenges>,
     /// By upstream.
     pub connectors: BTreeMap<String, Arc<Connector>>,
 }
@@ -42,7 +46,8 @@ impl Tls {
     /// Every file that cannot be used, by its place in the config.
     pub fn load(config: &Config, old: Option<&Tls>) -> Result<Tls, ConfigErrors> {
         let mut problems = Problems::default();
-        let mut tls = Tls::default();
+        let challenges = old.map(|old| old.challenges.clone()).unwrap_or_default();
+        let mut tls = Tls { challenges, ..Tls::default() };
         for (name, wanted) in &config.certs {
             let kept = old.and_then(|old| old.certs.get(name)).filter(|cert| cert.is_from(wanted));
             match kept.map_or_else(|| Cert::load(name, wanted).map(Arc::new), |kept| Ok(kept.clone())) {
@@ -57,7 +62,7 @@ impl Tls {
             // One that is missing has been told.
             let Some(certs) = certs else { continue };
             let before = old.and_then(|old| old.acceptors.get(name));
-            match Acceptor::new(wanted, certs, before) {
+            match Acceptor::new(wanted, certs, &tls.challenges, before) {
                 Ok(acceptor) => drop(tls.acceptors.insert(name.clone(), acceptor)),
                 Err(error) => problems.file(&listener.at, format!("listener.{name}.tls: {error}")),
             }

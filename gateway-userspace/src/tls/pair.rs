@@ -23,7 +23,7 @@ pub struct Pair {
 }
 
 /// What a certificate says of itself. Times are seconds since 1970.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Facts {
     /// Host names and addresses that it is for, in lower case.
     pub names: Vec<String>,

@@ -93,3 +93,54 @@ gateway.toml:16:15: `cert.variable.key.env`: expected an environment variable su
   hint: never the secret itself: the config is shown to whoever asks"#,
     );
 }
+
+#[test]
+fn certificates_by_acme_need_an_authority_names_and_a_place_for_the_challenge() {
+    says(
+        r#"[listener.web]
+bind = ":443"
+tls = { cert = "auto" }
+[route.all]
+host = "a.example.com"
+to = ["127.0.0.1:3000"]
+"#,
+        r#"
+gateway.toml:1:11: `listener.web.tls.cert` is "auto", but there is no [acme]
+  hint: add [acme] with email = "…", or name a [cert.NAME]"#,
+    );
+    says(
+        r#"[acme]
+email = "nobody"
+directory = "http://ca.example.com/"
+challenge = "dns-01"
+[listener.web]
+bind = ":443"
+tls = { cert = "auto" }
+[route.all]
+host = "a.example.com"
+to = ["127.0.0.1:3000"]
+"#,
+        r#"
+gateway.toml:2:9: `acme.email`: expected an e-mail address such as "ops@example.com", found "nobody"
+gateway.toml:3:13: `acme.directory`: expected a URL that begins with https://, found "http://ca.example.com/"
+  hint: ACME is spoken over TLS only (RFC 8555 section 6.1)
+gateway.toml:4:13: `acme.challenge = "dns-01"` is not supported yet"#,
+    );
+    says(
+        r#"[acme]
+challenge = "http-01"
+[listener.web]
+bind = ":443"
+tls = { cert = ["auto", "auto"] }
+[route.all]
+host = ["*.example.com", "localhost"]
+to = ["127.0.0.1:3000"]
+"#,
+        r#"
+gateway.toml:1:2: `acme.challenge` "http-01" needs a listener without tls
+  hint: add [listener.http] with bind = ":80" and redirect = "https"
+gateway.toml:3:11: `listener.web.tls.cert` is "auto", but no route has a host name
+  hint: give routes a `host`, or list names in acme.names
+gateway.toml:5:25: cert "auto" is there twice, first at gateway.toml:5:17"#,
+    );
+}

@@ -1,5 +1,6 @@
 //! From checked values to the [model](super::model), and the checks that take more than one value.
 
+mod acme;
 mod balancing;
 mod health;
 mod kernel;
@@ -28,8 +29,8 @@ use super::{
 /// all is left out: its problem has been told, so the result is not used.
 pub(crate) fn config(root: &Fields, mut files: Vec<PathBuf>, problems: &mut Problems) -> Option<Config> {
     overlap::overlaps(root, problems);
-    let certs = tls::certs(root, problems);
-    let listeners = listener::listeners(root, problems);
+    let mut certs = tls::certs(root, problems);
+    let mut listeners = listener::listeners(root, problems);
     let services = service::services(root, problems);
     let declared = root.named("upstream");
     let mut upstreams: BTreeMap<String, Upstream> = declared
@@ -38,6 +39,8 @@ pub(crate) fn config(root: &Fields, mut files: Vec<PathBuf>, problems: &mut Prob
         .collect();
     tls::upstreams(&declared, root, problems);
     let routes = route::routes(root, &declared, &mut upstreams, problems);
+    let acme = acme::acme(root);
+    acme::issue(acme.as_ref(), root, &routes, &mut listeners, &mut certs, problems);
     let kernel = kernel::kernel(&root.table("kernel"), problems);
     files.extend(kernel.block.files.iter().cloned());
     // A part of the file that could not be read as such may well hold the listeners or the routes.
@@ -63,6 +66,7 @@ pub(crate) fn config(root: &Fields, mut files: Vec<PathBuf>, problems: &mut Prob
         kernel,
         listeners,
         certs,
+        acme,
         upstreams,
         routes,
         services,

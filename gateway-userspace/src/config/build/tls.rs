@@ -21,7 +21,7 @@ fn cert(name: &str, fields: &Fields, problems: &mut Problems) -> Option<Cert> {
     fields.node("chain")?;
     fields.node("key")?;
     let key = secret(&format!("cert.{name}.key"), &fields.table("key"), problems)?;
-    Some(Cert { at: fields.at.clone(), chain: file(fields, "chain"), key })
+    Some(Cert { at: fields.at.clone(), chain: file(fields, "chain"), key, issued: None })
 }
 
 fn secret(path: &str, fields: &Fields, problems: &mut Problems) -> Option<Secret> {
@@ -52,17 +52,21 @@ pub(super) fn tls(
 ) -> Option<Tls> {
     fields.node("tls")?;
     let tls = fields.table("tls");
-    let certs =
-        distinct(&tls, "cert", tls.get("cert")?, problems, |name: &String| format!("cert {}", quote(name)));
+    // "auto" is a word, and `None` here.
+    let listed: Vec<Option<String>> = tls.get("cert")?;
+    let say = |name: &Option<String>| format!("cert {}", quote(name.as_deref().unwrap_or("auto")));
+    let listed = distinct(&tls, "cert", listed, problems, say);
+    let auto = listed.contains(&None);
     known(listener, &tls, root, problems);
-    let auto = matches!(tls.node("alpn").map(|node| &node.value), None | Some(Value::Word(_)));
+    let alpn_auto = matches!(tls.node("alpn").map(|node| &node.value), None | Some(Value::Word(_)));
     let spoken: Vec<Alpn> =
         [http2.then_some(Alpn::Http2), http1.then_some(Alpn::Http1)].into_iter().flatten().collect();
     Some(Tls {
-        certs,
+        certs: listed.into_iter().flatten().collect(),
+        auto,
         min: min(&tls),
-        alpn: if auto { spoken } else { alpn(listener, &tls, &spoken, problems) },
-        alpn_auto: auto,
+        alpn: if alpn_auto { spoken } else { alpn(listener, &tls, &spoken, problems) },
+        alpn_auto,
         client: client(listener, &tls, problems),
     })
 }

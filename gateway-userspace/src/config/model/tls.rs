@@ -2,13 +2,16 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use super::HostPattern;
 use crate::config::units::Place;
 
 /// `[listener.NAME] tls = { … }`
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tls {
-    /// Names of certificates, at least one; the first is for clients that none fits.
+    /// Names of certificates, at least one; the first is for clients that none fits. Those by ACME come last.
     pub certs: Vec<String>,
+    /// Those by ACME are among them.
+    pub auto: bool,
     pub min: TlsVersion,
     /// What is offered, the preferred one first.
     pub alpn: Vec<Alpn>,
@@ -90,6 +93,45 @@ pub struct Cert {
     /// PEM. Absolute.
     pub chain: PathBuf,
     pub key: Secret,
+    /// Got by ACME, for this host name: the file need not be there yet.
+    pub issued: Option<String>,
+}
+
+impl Cert {
+    /// What the names of those by ACME begin with. No other name does: it has a colon.
+    pub const ISSUED: &str = "acme:";
+}
+
+/// `[acme]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Acme {
+    pub at: Place,
+    pub email: Option<String>,
+    /// https.
+    pub directory: String,
+    pub challenge: AcmeChallenge,
+    /// Besides those of routes.
+    pub names: Vec<HostPattern>,
+    /// Absolute.
+    pub storage: PathBuf,
+    /// PEM. Absolute. Default: the system's.
+    pub ca: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AcmeChallenge {
+    TlsAlpn01,
+    Http01,
+}
+
+impl AcmeChallenge {
+    /// As the config and RFC 8555 write it.
+    pub fn word(self) -> &'static str {
+        match self {
+            AcmeChallenge::TlsAlpn01 => "tls-alpn-01",
+            AcmeChallenge::Http01 => "http-01",
+        }
+    }
 }
 
 /// Where a secret is. Never the secret itself.

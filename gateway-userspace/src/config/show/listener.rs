@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::some;
 use crate::config::{
-    model::{Alpn, Cert, Listener, Secret, Tls, TlsVersion, UpstreamTls},
+    model::{Acme, Alpn, Cert, Listener, Secret, Tls, TlsVersion, UpstreamTls},
     units::{ByteSize, show_duration},
 };
 
@@ -65,7 +65,7 @@ fn protocols(listener: &Listener) -> Vec<&'static str> {
 fn tls(tls: &Tls) -> Value {
     let alpn = || json!(tls.alpn.iter().map(|alpn| Alpn::name(*alpn)).collect::<Vec<_>>());
     some([
-        ("cert", Some(json!(tls.certs))),
+        ("cert", Some(json!(cert_names(tls)))),
         ("min", Some(min(tls.min))),
         ("alpn", Some(if tls.alpn_auto { json!("auto") } else { alpn() })),
         ("client_ca", tls.client.as_ref().map(|client| json!(client.ca.to_string_lossy()))),
@@ -73,6 +73,23 @@ fn tls(tls: &Tls) -> Value {
             "client",
             tls.client.as_ref().map(|client| json!(if client.required { "require" } else { "request" })),
         ),
+    ])
+}
+
+/// As written: "auto" for those by ACME.
+fn cert_names(tls: &Tls) -> Vec<&str> {
+    let named = tls.certs.iter().map(String::as_str).filter(|name| !name.starts_with(Cert::ISSUED));
+    named.chain(tls.auto.then_some("auto")).collect()
+}
+
+pub(super) fn acme(acme: &Acme) -> Value {
+    some([
+        ("email", acme.email.as_ref().map(|email| json!(email))),
+        ("directory", Some(json!(acme.directory))),
+        ("challenge", Some(json!(acme.challenge.word()))),
+        ("names", Some(json!(acme.names.iter().map(ToString::to_string).collect::<Vec<_>>()))),
+        ("storage", Some(json!(acme.storage.to_string_lossy()))),
+        ("ca", acme.ca.as_ref().map(|ca| json!(ca.to_string_lossy()))),
     ])
 }
 

@@ -2,6 +2,7 @@
 
 use super::{
     BUCKET_OR_RATE, BYTE_BUCKET_OR_RATE, Key, Kind, OFF, Section,
+    acme::ACME,
     listener::{CERT, LISTENER},
     route::ROUTE,
     seconds,
@@ -30,7 +31,7 @@ pub(crate) static ROOT: Section = Section {
         Key::new("access_log", Kind::Table(&ACCESS_LOG), "One line a request."),
         Key::new("metrics", Kind::Table(&METRICS), "Prometheus metrics, `/livez` and `/readyz`."),
         Key::new("admin", Kind::Table(&ADMIN), "The admin API."),
-        Key::not_yet("acme", "Certificates by ACME."),
+        Key::new("acme", Kind::Table(&ACME), "Certificates by ACME."),
         Key::not_yet("tracing", "OpenTelemetry traces."),
         Key::new("limit", Kind::NotYetNamed, "L7 limits."),
         Key::new("cache", Kind::NotYetNamed, "Caches."),

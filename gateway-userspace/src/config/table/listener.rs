@@ -131,7 +131,10 @@ static TLS: Section = Section {
         Key::new(
             "cert",
             Kind::List {
-                of: &Kind::Either(&[Kind::Choice { now: &[], later: &["auto"] }, Kind::Text(&NAME)]),
+                of: &Kind::Either(&[
+                    Kind::Choice { now: &[("auto", "those that `[acme]` gets")], later: &[] },
+                    Kind::Text(&NAME),
+                ]),
                 min: 1,
                 one: true,
             },

@@ -4,6 +4,7 @@
 //! what needs a restart all come from here, so they cannot disagree. To add a key, add a line to its section; to
 //! support one that was only named, replace [`Kind::NotYet`] by its type and use it in [`super::build`].
 
+mod acme;
 mod balancing;
 mod core;
 mod listener;

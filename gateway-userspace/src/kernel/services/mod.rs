@@ -9,7 +9,7 @@ mod plan;
 mod table;
 mod verify;
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
 use std::os::fd::AsFd as _;
 
@@ -162,6 +162,14 @@ impl Services {
             maps.service_limits.set(base + u32::from(*index), limits, 0).map_err(failed)?;
         }
         Ok(())
+    }
+
+    pub fn changed_settings(&self) -> BTreeMap<PathBuf, String> {
+        self.sysctls.changed()
+    }
+
+    pub fn inherit_settings(&mut self, changed: BTreeMap<PathBuf, String>) {
+        self.sysctls.inherit(changed);
     }
 
     /// Puts back what was changed of the host.

@@ -1,0 +1,58 @@
+//! What the control thread does by itself, again and again.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use super::control::{Control, Reach};
+use crate::observe::events;
+
+/// Once a second: expired bans and overrides.
+pub async fn every_second(control: Arc<Control>) {
+    let mut every = tokio::time::interval(Duration::from_secs(1));
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        every.tick().await;
+        for cidr in control.kernel.tick() {
+            events::tell("ban_over", serde_json::json!({ "cidr": cidr }));
+        }
+        control.expire_overrides();
+    }
+}
+
+/// What time alone changes in upstreams: ejections that are over, targets that start slowly.
+pub async fn tick_upstreams(control: Arc<Control>) {
+    let mut every = tokio::time::interval(Duration::from_millis(100));
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        every.tick().await;
+        control.snapshot.load().upstreams.values().for_each(|upstream| upstream.tick());
+    }
+}
+
+/// Takes up changed files once they have been left alone for a moment: block lists always, the whole config with
+/// `--watch`. The outcomes are logged.
+pub async fn watch(control: Arc<Control>, whole: bool) {
+    let files = |control: &Control| {
+        let snapshot = control.snapshot.load();
+        let config = &snapshot.config;
+        stamps(if whole { &config.files } else { &config.kernel.block.files })
+    };
+    let mut seen = files(&control);
+    loop {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        if files(&control) == seen {
+            continue;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let _ = control.ask_reload(if whole { Reach::Everything } else { Reach::BlockLists }).await;
+        seen = files(&control);
+    }
+}
+
+/// What tells whether a file was written or replaced.
+fn stamps(files: &[PathBuf]) -> Vec<Option<(std::time::SystemTime, u64)>> {
+    let stamp = |path: &PathBuf| {
+        let meta = std::fs::metadata(path).ok()?;
+        Some((meta.modified().ok()?, meta.len()))
+    };
+    files.iter().map(stamp).collect()
+}
