@@ -7,8 +7,10 @@ mod requests;
 mod run;
 mod wire;
 
+type Target = (&'static str, fn(&[u8]));
+
 /// What is fuzzed, by the name of its folder in the corpus. It panics where something does not hold.
-const TARGETS: [(&str, fn(&[u8])); 11] = [
+const TARGETS: [Target; 11] = [
     ("answer-body", answers::body),
     ("answer-head", answers::head),
     ("certificate", config::certificate),
