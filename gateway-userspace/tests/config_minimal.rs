@@ -90,6 +90,7 @@ pool = { idle = 0, idle_for = "5s" }
 to = ["https://10.0.0.1", { addr = "https://localhost:8443", weight = 2 }]
 tls = { sni = "App.internal", cert = "main", verify = false, min = "1.3" }
 protocol = "auto"
+health.grpc = "shop.v1.Carts"
 [upstream.carts]
 to = "10.0.0.9:80"
 protocol = "h2"
@@ -104,6 +105,7 @@ path = "/items/{id}/x%2Fy/*"
 to = "items"
 upgrade = "WebSocket"
 early_hints = true
+grpc_web = true
 compress = false
 
 [route.carts]
@@ -253,6 +255,9 @@ fn every_key_is_read() {
     let tls = config.upstreams["secure"].tls.as_ref().expect("written");
     assert_eq!((tls.sni.as_deref(), tls.cert.as_deref()), (Some("app.internal"), Some("main")));
     assert_eq!((tls.verify, tls.min, tls.ca.is_some()), (false, TlsVersion::V13, false));
+    let service = HealthCheck::Grpc { service: "shop.v1.Carts".into() };
+    assert!(config.upstreams["secure"].health.as_ref().is_some_and(|health| health.check == service));
+    assert!(config.routes["items"].grpc_web && !config.routes["carts"].grpc_web);
     let protocol = |name: &str| config.upstreams[name].protocol;
     assert_eq!((protocol("secure"), protocol("carts")), (UpstreamProtocol::Auto, UpstreamProtocol::Http2));
     assert_eq!(protocol("items"), UpstreamProtocol::Http1);

@@ -14,6 +14,7 @@ pub mod cleanup;
 pub mod curl;
 pub mod flood;
 pub mod gateway;
+pub mod grpc;
 pub mod h2load;
 pub mod http;
 pub mod http2;

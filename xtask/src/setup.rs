@@ -50,6 +50,9 @@ const TOOLS: [(&str, &str); 16] = [
     ("python3", "python3"),
 ];
 
+/// Of Python's packages, what the tests of gRPC run; installed into `target/python`.
+const PYTHON: &str = "grpcio==1.85.3";
+
 /// Runs as root. Packages must not start services here, and what keeps them from it must not stay.
 const INSTALL: &str = r#"
 set -eu
@@ -67,12 +70,37 @@ apt-get -y -qq --no-install-recommends install "$@"
 
 /// All that any command needs.
 pub fn everything() -> Result<()> {
-    let tools: Vec<&str> = missing_tools().iter().map(|(_, package)| *package).collect();
+    let mut tools: Vec<&str> = missing_tools().iter().map(|(_, package)| *package).collect();
+    if python_missing() && debian() && printed(pip().arg("--version")).is_none() {
+        tools.push("python3-pip");
+    }
     if !tools.is_empty() && !debian() {
         let names: Vec<&str> = missing_tools().iter().map(|(program, _)| *program).collect();
         bail!("please install {}: only Debian's packages are known here", names.join(", "));
     }
-    install_for(&tools)
+    install_for(&tools)?;
+    if python_missing() {
+        eprintln!("setup: installing {PYTHON}");
+        let target = python_packages();
+        run(pip().args(["install", "--quiet", "--upgrade", "--target"]).arg(target).arg(PYTHON))
+            .context("cannot install Python's packages")?;
+    }
+    Ok(())
+}
+
+fn python_packages() -> PathBuf {
+    workspace().join("target/python")
+}
+
+fn python_missing() -> bool {
+    let (name, version) = PYTHON.split_once("==").unwrap_or((PYTHON, ""));
+    !python_packages().join(format!("{name}-{version}.dist-info")).is_dir()
+}
+
+fn pip() -> Command {
+    let mut pip = Command::new("python3");
+    pip.args(["-m", "pip", "--disable-pip-version-check"]);
+    pip
 }
 
 /// Only what building needs.
@@ -85,6 +113,9 @@ pub fn check() -> ExitCode {
     let mut missing: Vec<String> = missing_tools().iter().map(|(program, _)| (*program).to_owned()).collect();
     if way().is_none() {
         missing.push("a compiler for BPF (Debian's rustc-web, or rustup's nightly with rust-src)".into());
+    }
+    if python_missing() {
+        missing.push(format!("{PYTHON} in {}", python_packages().display()));
     }
     if linker().is_none() {
         missing.push(format!("bpf-linker {BPF_LINKER}"));

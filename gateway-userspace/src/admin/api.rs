@@ -1,6 +1,6 @@
 //! The routes of the admin API.
 
-use std::{net::IpAddr, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc};
 
 use axum::{
     Json, Router,
@@ -32,7 +32,9 @@ pub fn routes() -> Router<Arc<Control>> {
             "/v1/listeners",
             get(|State(control): Shared| async move { Json(status::listeners(&control)) }),
         )
+        .route("/v1/listeners/{name}", get(listener))
         .route("/v1/routes", get(routes_list))
+        .route("/v1/routes/{name}", get(route))
         .route("/v1/upstreams", get(upstreams))
         .route("/v1/upstreams/{name}", get(upstream))
         .route("/v1/upstreams/{name}/targets/{addr}", patch(targets::patch_upstream))
@@ -99,6 +101,27 @@ async fn check_config(body: String) -> Result<Json<Value>, Problem> {
 
 async fn routes_list(State(control): Shared) -> Json<Value> {
     Json(config::to_json(&control.snapshot.load().config)["route"].take())
+}
+
+async fn route(State(control): Shared, Path(name): Path<String>) -> Result<Json<Value>, Problem> {
+    let settings = config::to_json(&control.snapshot.load().config)["route"][&name].take();
+    if settings.is_null() {
+        return Err(Problem::not_found("route", &name));
+    }
+    let mut codes: BTreeMap<String, u64> = BTreeMap::new();
+    for ((_, route), stats) in control.registry.routes() {
+        if *route == *name {
+            for ((_, code), count) in stats.requests() {
+                *codes.entry(code.to_string()).or_default() += count;
+            }
+        }
+    }
+    Ok(Json(json!({ "settings": settings, "codes": codes })))
+}
+
+async fn listener(State(control): Shared, Path(name): Path<String>) -> Result<Json<Value>, Problem> {
+    let found = status::listeners(&control).remove(&name);
+    found.map(|found| Json(json!(found))).ok_or_else(|| Problem::not_found("listener", &name))
 }
 
 async fn upstreams(State(control): Shared) -> Json<Value> {

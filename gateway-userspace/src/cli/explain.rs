@@ -1,13 +1,50 @@
 //! `gateway explain`
 
+use std::net::IpAddr;
+
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
-use super::{Error, Global, Outcome, ban::text, client, exit, output};
-use crate::kernel::PacketSpec;
+use super::{Error, Global, Outcome, ban::text, client, exit, output, route::plain};
+use crate::{kernel::PacketSpec, proxy::explain::RequestSpec};
+
+#[derive(Debug, Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    after_help = "Examples:\n  gateway explain GET https://shop.test/items?page=2\n  \
+                  gateway explain POST http://127.0.0.1:8080/orders -H 'Host: shop.test' -H 'X-Canary: 1' --from 192.0.2.7\n  \
+                  gateway explain packet tcp 192.0.2.7 198.51.100.1:443"
+)]
+pub struct Explain {
+    #[command(subcommand)]
+    what: Option<What>,
+    #[command(flatten)]
+    request: Request,
+}
+
+/// Which listener and route take a request and why not the others, and where it goes.
+#[derive(Debug, Args)]
+struct Request {
+    /// Such as GET
+    #[arg(required = true)]
+    method: Option<String>,
+    /// With its scheme and host
+    #[arg(required = true)]
+    url: Option<String>,
+    /// A header field
+    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
+    headers: Vec<String>,
+    /// The client's address [default: 127.0.0.1]
+    #[arg(long, value_name = "IP")]
+    from: Option<IpAddr>,
+    /// The listener [default: the one at the URL's port]
+    #[arg(long, value_name = "NAME")]
+    listener: Option<String>,
+}
 
 #[derive(Debug, Subcommand)]
-pub enum Explain {
+enum What {
     /// What the kernel half would do with a packet: its own programs are asked, and nothing they count changes
     #[command(after_help = "Examples:\n  gateway explain packet tcp 192.0.2.7 198.51.100.1:443\n  \
                             gateway explain packet udp [2001:db8::7]:5353 [2001:db8:1::1]:53 --length 1400\n  \
@@ -62,13 +99,73 @@ pub struct Packet {
 
 impl Explain {
     pub fn run(self, global: &Global) -> Outcome {
-        let Explain::Packet(packet) = self;
-        let spec = packet.spec();
-        spec.frame([0; 6], [0; 6]).map_err(Error::Usage)?;
-        let told = client::post(global, "/v1/explain", Some(json!({ "packet": spec })))?;
-        output::print(global, &told, || describe(&told, global.verbose > 0));
+        match self.what {
+            Some(What::Packet(packet)) => {
+                let spec = packet.spec();
+                spec.frame([0; 6], [0; 6]).map_err(Error::Usage)?;
+                let told = client::post(global, "/v1/explain", Some(json!({ "packet": spec })))?;
+                output::print(global, &told, || describe(&told, global.verbose > 0));
+            }
+            None => {
+                let spec = self.request.spec()?;
+                let told = client::post(global, "/v1/explain", Some(json!({ "request": spec })))?;
+                output::print(global, &told, || request(&told));
+            }
+        }
         Ok(exit::OK)
     }
+}
+
+impl Request {
+    fn spec(self) -> Result<RequestSpec, Error> {
+        let field = |line: &String| {
+            let (name, value) = line.split_once(':').ok_or_else(|| {
+                Error::Usage(format!("{line:?} is no header field; write it as 'Name: value'"))
+            })?;
+            Ok((name.trim().to_owned(), value.trim().to_owned()))
+        };
+        Ok(RequestSpec {
+            method: self.method.unwrap_or_default(),
+            url: self.url.unwrap_or_default(),
+            headers: self.headers.iter().map(field).collect::<Result<_, Error>>()?,
+            from: self.from,
+            listener: self.listener,
+        })
+    }
+}
+
+fn request(told: &Value) -> String {
+    let mut rows = vec![
+        ("listener", text(&told["listener"])),
+        ("routed as", format!("{}{}", text(&told["host"]), text(&told["path"]))),
+    ];
+    if !told["route"].is_null() {
+        rows.push(("route", text(&told["route"])));
+    }
+    for (key, value) in told["settings"].as_object().into_iter().flatten() {
+        let said = ["host", "path", "to", "respond", "redirect"].contains(&key.as_str());
+        let off = *value == json!(false) || *value == json!([]);
+        if !said && !off {
+            rows.push(("", format!("{key} {}", plain(value))));
+        }
+    }
+    for to in told["upstreams"].as_array().into_iter().flatten() {
+        let weight = to["weight"].as_u64().map(|weight| format!(", weight {weight}")).unwrap_or_default();
+        let target = match &to["target"] {
+            Value::Null => format!("one of {}", plain(&to["usable"])),
+            target => text(target),
+        };
+        rows.push((
+            "upstream",
+            format!("{}{weight}, {}: {target}", text(&to["upstream"]), text(&to["balance"])),
+        ));
+    }
+    for (at, other) in told["others"].as_array().into_iter().flatten().enumerate() {
+        let what = if at == 0 { "not taken by" } else { "" };
+        rows.push((what, format!("{}: {}", text(&other["route"]), text(&other["why"]))));
+    }
+    let rows: String = rows.into_iter().map(|(what, value)| format!("{what:<17} {value}\n")).collect();
+    format!("{}\n{rows}", text(&told["outcome"]))
 }
 
 impl Packet {

@@ -15,6 +15,7 @@ mod limit;
 mod observe;
 mod output;
 mod places;
+mod route;
 mod run;
 mod service;
 mod status;
@@ -84,6 +85,9 @@ enum Command {
     Upgrade(lifecycle::Upgrade),
     /// Show listeners, the kernel half, upstreams; exits 1 if something is wrong
     Status(status::Status),
+    /// Show routes
+    #[command(subcommand)]
+    Route(route::Route),
     /// Show upstreams and their targets
     #[command(subcommand)]
     Upstream(upstream::Upstream),
@@ -106,8 +110,7 @@ enum Command {
     Observe(observe::Observe),
     /// Write packets with their verdicts as pcapng
     Capture(capture::Capture),
-    /// Tell what would become of a packet, and why, without sending one
-    #[command(subcommand)]
+    /// Tell what would become of a request or a packet, and why, without sending one
     Explain(explain::Explain),
     /// Show, verify or detach the kernel half
     #[command(subcommand)]
@@ -191,6 +194,7 @@ fn dispatch(global: &Global, command: Command) -> Outcome {
         Command::Stop(command) => command.run(global),
         Command::Upgrade(command) => command.run(global),
         Command::Status(command) => command.run(global),
+        Command::Route(command) => command.run(global),
         Command::Upstream(command) => command.run(global),
         Command::Service(command) => command.run(global),
         Command::Cert(command) => command.run(global),

@@ -370,6 +370,10 @@ pub enum HealthCheck {
         /// Whether an answer must come; otherwise only an ICMP error is a failure. Default: true if `send` is set.
         answer: bool,
     },
+    /// grpc.health.v1; the service's name may be empty. Only for upstreams.
+    Grpc {
+        service: String,
+    },
     Http {
         /// Starts with `/`.
         path: String,

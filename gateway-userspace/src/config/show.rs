@@ -218,6 +218,7 @@ fn target(target: &Target) -> Value {
 fn health(health: &Health) -> Value {
     let (mut path, mut expect, mut tcp, mut udp, mut sent, mut answered) =
         (None, None, None, None, None, None);
+    let mut grpc = None;
     match &health.check {
         HealthCheck::Tcp => tcp = Some(json!(true)),
         HealthCheck::Udp { send, answer } => {
@@ -225,6 +226,8 @@ fn health(health: &Health) -> Value {
             sent = Some(json!(datagram(send)));
             answered = Some(json!(answer));
         }
+        HealthCheck::Grpc { service } if service.is_empty() => grpc = Some(json!(true)),
+        HealthCheck::Grpc { service } => grpc = Some(json!(service)),
         HealthCheck::Http { path: asked, expect: codes } => {
             path = Some(json!(asked));
             expect = Some(json!(codes));
@@ -233,6 +236,7 @@ fn health(health: &Health) -> Value {
     some([
         ("path", path),
         ("tcp", tcp),
+        ("grpc", grpc),
         ("udp", udp),
         ("send", sent),
         ("answer", answered),
@@ -319,6 +323,7 @@ fn route(route: &Route) -> Value {
         ("mirror", route.mirror.as_ref().map(mirror)),
         ("upgrade", Some(json!(route.upgrade))),
         ("early_hints", Some(json!(route.early_hints))),
+        ("grpc_web", Some(json!(route.grpc_web))),
     ])
 }
 

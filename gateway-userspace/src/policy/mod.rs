@@ -33,6 +33,8 @@ pub struct Policies {
     pub mirror: Option<Mirror>,
     pub cors: Option<Cors>,
     pub compress: Option<Compress>,
+    /// gRPC-Web is translated.
+    pub grpc_web: bool,
 }
 
 impl Policies {
@@ -53,10 +55,11 @@ impl Policies {
             mirror: mirror.and_then(|mirror| Some(Mirror::new(mirror, upstream(&mirror.to)?))),
             cors: route.cors.as_ref().map(Cors::new),
             compress: route.compress.as_ref().map(Compress::new),
+            grpc_web: route.grpc_web,
         };
-        let Policies { rewrite, answer, split, mirror, cors, compress } = &policies;
+        let Policies { rewrite, answer, split, mirror, cors, compress, grpc_web } = &policies;
         let directs = answer.is_some() || split.is_some() || mirror.is_some();
-        let any = directs || rewrite.is_some() || cors.is_some() || compress.is_some();
+        let any = directs || rewrite.is_some() || cors.is_some() || compress.is_some() || *grpc_web;
         any.then(|| Box::new(policies))
     }
 }

@@ -19,6 +19,8 @@ use super::{
     compressed::Compressed,
     connection::ClientState,
     exchange::Exchange,
+    grpc,
+    grpc_web::{Decoded, Encoded},
     shadow::Kept,
     timer::{Expired, Wait},
 };
@@ -45,6 +47,8 @@ pub enum RequestBody {
     Client(ClientBody),
     /// One that was kept; empty once it is taken.
     Kept(Bytes),
+    /// A client's, out of base64.
+    Decoded(Box<Decoded>),
 }
 
 /// Larger bodies are not sent twice.
@@ -141,7 +145,7 @@ impl RequestBody {
     pub fn is_empty(&self) -> bool {
         match self {
             RequestBody::Empty => true,
-            RequestBody::Client(_) => false,
+            RequestBody::Client(_) | RequestBody::Decoded(_) => false,
             RequestBody::Kept(bytes) => bytes.is_empty(),
         }
     }
@@ -150,6 +154,7 @@ impl RequestBody {
     pub fn push_back(&mut self, data: Bytes) {
         match self {
             RequestBody::Client(body) => body.again = Some(data),
+            RequestBody::Decoded(body) => body.push_back(data),
             RequestBody::Empty | RequestBody::Kept(_) => *self = RequestBody::Kept(data),
         }
     }
@@ -158,13 +163,21 @@ impl RequestBody {
     pub fn replay(&mut self) -> Option<Rc<Copied>> {
         match self {
             RequestBody::Client(body) => Some(body.replay.get_or_insert_default().clone()),
-            RequestBody::Empty | RequestBody::Kept(_) => None,
+            RequestBody::Empty | RequestBody::Kept(_) | RequestBody::Decoded(_) => None,
+        }
+    }
+
+    /// As base64, which it is sent without.
+    pub fn decoded(self) -> Self {
+        match self {
+            RequestBody::Client(body) => RequestBody::Decoded(Box::new(Decoded::new(body))),
+            other => other,
         }
     }
 }
 
 impl ClientBody {
-    fn cut(&self, why: Why) -> Cut {
+    pub fn cut(&self, why: Why) -> Cut {
         self.state.cut(why);
         Cut(why)
     }
@@ -192,39 +205,26 @@ impl ClientBody {
             self.state.timer.stop();
         }
     }
-}
 
-impl Body for RequestBody {
-    type Data = Bytes;
-    type Error = Cut;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
-        let body = match &mut *self {
-            RequestBody::Client(body) => body,
-            RequestBody::Empty => return Poll::Ready(None),
-            RequestBody::Kept(bytes) => {
-                let bytes = std::mem::take(bytes);
-                return Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))));
-            }
-        };
-        if let Some(data) = body.again.take() {
+    pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        if let Some(data) = self.again.take() {
             return Poll::Ready(Some(Ok(Frame::data(data))));
         }
-        match Pin::new(&mut body.incoming).poll_frame(cx) {
+        match Pin::new(&mut self.incoming).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
-                let total = body.state.bytes_in.get() + frame.data_ref().map_or(0, |data| data.len() as u64);
-                body.state.bytes_in.set(total);
-                if total > body.limit {
-                    return Poll::Ready(Some(Err(body.cut(Why::BodyTooLarge))));
+                let total = self.state.bytes_in.get() + frame.data_ref().map_or(0, |data| data.len() as u64);
+                self.state.bytes_in.set(total);
+                if total > self.limit {
+                    return Poll::Ready(Some(Err(self.cut(Why::BodyTooLarge))));
                 }
-                if let Some(copy) = &body.replay {
+                if let Some(copy) = &self.replay {
                     copy.add(&frame);
                 }
-                body.ended = body.incoming.is_end_stream();
-                if body.copy.is_some() {
-                    body.keep(frame.data_ref());
+                self.ended = self.incoming.is_end_stream();
+                if self.copy.is_some() {
+                    self.keep(frame.data_ref());
                 }
-                body.await_answer();
+                self.await_answer();
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => {
@@ -233,24 +233,49 @@ impl Body for RequestBody {
                 } else {
                     Why::BadRequest
                 };
-                Poll::Ready(Some(Err(body.cut(why))))
+                Poll::Ready(Some(Err(self.cut(why))))
             }
             Poll::Ready(None) => {
-                body.ended = true;
-                if body.copy.is_some() {
-                    body.keep(None);
+                self.ended = true;
+                if self.copy.is_some() {
+                    self.keep(None);
                 }
-                body.await_answer();
+                self.await_answer();
                 Poll::Ready(None)
             }
             Poll::Pending => {
-                if body.state.timer.waiting_for() == Wait::RequestBody
-                    && body.state.timer.take_expired().is_some()
+                if self.state.timer.waiting_for() == Wait::RequestBody
+                    && self.state.timer.take_expired().is_some()
                 {
-                    return Poll::Ready(Some(Err(body.cut(Why::BodyTimeout))));
+                    return Poll::Ready(Some(Err(self.cut(Why::BodyTimeout))));
                 }
-                body.state.timer.ensure(Wait::RequestBody, body.state.listener.config.timeout.body);
+                // Once there is an answer, it is what is waited for.
+                if self.state.awaiting_head.get() {
+                    let usual = self.state.listener.config.timeout.body;
+                    self.state.timer.ensure(Wait::RequestBody, self.state.record.borrow().patience(usual));
+                }
                 Poll::Pending
+            }
+        }
+    }
+
+    pub fn is_end_stream(&self) -> bool {
+        self.again.is_none() && self.incoming.is_end_stream()
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = Cut;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        match &mut *self {
+            RequestBody::Client(body) => body.poll_frame(cx),
+            RequestBody::Decoded(body) => body.poll_frame(cx),
+            RequestBody::Empty => Poll::Ready(None),
+            RequestBody::Kept(bytes) => {
+                let bytes = std::mem::take(bytes);
+                Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
             }
         }
     }
@@ -258,7 +283,8 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             RequestBody::Empty => true,
-            RequestBody::Client(body) => body.again.is_none() && body.incoming.is_end_stream(),
+            RequestBody::Client(body) => body.is_end_stream(),
+            RequestBody::Decoded(body) => body.is_end_stream(),
             RequestBody::Kept(bytes) => bytes.is_empty(),
         }
     }
@@ -267,6 +293,7 @@ impl Body for RequestBody {
         match self {
             RequestBody::Empty => SizeHint::with_exact(0),
             RequestBody::Client(body) => body.incoming.size_hint(),
+            RequestBody::Decoded(_) => SizeHint::default(),
             RequestBody::Kept(bytes) => SizeHint::with_exact(bytes.len() as u64),
         }
     }
@@ -290,6 +317,7 @@ pub enum ResponseBody {
     },
     Upstream(UpstreamBody),
     Compressed(Box<Compressed>),
+    Encoded(Box<Encoded>),
 }
 
 /// An answer's body as it comes from the upstream.
@@ -325,6 +353,7 @@ impl ResponseBody {
             ResponseBody::Own { exchange, .. } => Some(exchange),
             ResponseBody::Upstream(body) => Some(&body.exchange),
             ResponseBody::Compressed(body) => body.exchange(),
+            ResponseBody::Encoded(body) => body.exchange(),
         }
     }
 }
@@ -351,7 +380,10 @@ impl UpstreamBody {
     fn cut(&mut self, why: Why) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         self.exchange.cut(why);
         self.connection.take();
-        Poll::Ready(Some(Err(Cut(why))))
+        match self.exchange.grpc() {
+            Some(_) => Poll::Ready(Some(Ok(Frame::trailers(grpc::end(why))))),
+            None => Poll::Ready(Some(Err(Cut(why)))),
+        }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
@@ -421,6 +453,7 @@ impl Body for ResponseBody {
             }
             ResponseBody::Upstream(body) => body.poll(cx),
             ResponseBody::Compressed(body) => body.poll(cx),
+            ResponseBody::Encoded(body) => body.poll(cx),
         }
     }
 
@@ -430,6 +463,7 @@ impl Body for ResponseBody {
             ResponseBody::Own { body, .. } => body.as_ref().is_none_or(Bytes::is_empty),
             ResponseBody::Upstream(body) => body.ended(),
             ResponseBody::Compressed(body) => body.ended(),
+            ResponseBody::Encoded(body) => body.ended(),
         }
     }
 
@@ -439,7 +473,7 @@ impl Body for ResponseBody {
             ResponseBody::Own { body, .. } => {
                 SizeHint::with_exact(body.as_ref().map_or(0, |body| body.len() as u64))
             }
-            ResponseBody::Compressed(_) => SizeHint::default(),
+            ResponseBody::Compressed(_) | ResponseBody::Encoded(_) => SizeHint::default(),
             ResponseBody::Upstream(body) => match &body.connection {
                 Some(connection) => connection.body_size(),
                 None => SizeHint::with_exact(0),

@@ -9,9 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderValue, Method, StatusCode, header, request};
+use http::{HeaderValue, Method, StatusCode, Version, header, request};
 
-use super::{connection::ClientState, timer::Wait};
+use super::{connection::ClientState, grpc, timer::Wait};
 use crate::{
     observe::{Why, access_log, stats},
     runtime::Route,
@@ -25,6 +25,8 @@ pub struct Record {
     id: Option<HeaderValue>,
     method: usize,
     is_head: bool,
+    /// The content type of the answers to a gRPC call.
+    grpc: Option<Box<HeaderValue>>,
     /// The request's own part of the log line.
     text: access_log::RequestText,
     route: Option<Arc<Route>>,
@@ -63,6 +65,9 @@ impl Exchange {
         record.id = Some(id);
         record.method = head.map_or(stats::OTHER_METHOD, |head| stats::method_index(&head.method));
         record.is_head = head.is_some_and(|head| head.method == Method::HEAD);
+        if head.is_some_and(|head| head.version == Version::HTTP_2 && grpc::is_call(&head.headers)) {
+            record.grpc = Some(Box::new(HeaderValue::from_static("application/grpc")));
+        }
         if worker.logs() {
             record.text.fill(head.map(|head| access_log::Request {
                 host: bytes_of(head, header::HOST),
@@ -87,6 +92,16 @@ impl Exchange {
 
     pub fn is_head(&self) -> bool {
         self.state.record.borrow().is_head
+    }
+
+    /// The content type of the answers, if it is a gRPC call.
+    pub fn grpc(&self) -> Option<HeaderValue> {
+        self.state.record.borrow().grpc.as_deref().cloned()
+    }
+
+    /// It is a call, whose answers have this content type.
+    pub fn set_grpc(&self, kind: HeaderValue) {
+        self.state.record.borrow_mut().grpc = Some(Box::new(kind));
     }
 
     pub fn set_route(&self, route: &Arc<Route>) {
@@ -134,8 +149,12 @@ impl Exchange {
 
     /// The gateway answers in place of an upstream.
     pub fn refuse(&self, why: Why) {
+        self.refuse_with(why, why.status());
+    }
+
+    pub fn refuse_with(&self, why: Why, status: StatusCode) {
         let mut record = self.state.record.borrow_mut();
-        record.status = Some(why.status());
+        record.status = Some(status);
         record.why = Some(why);
     }
 
@@ -178,6 +197,15 @@ impl Record {
     /// Bytes of the answer handed over so far.
     pub fn bytes_out(&self) -> u64 {
         self.bytes_out
+    }
+
+    /// How long the client may be silent in the middle of its request. A call may be a conversation, of which each side
+    /// may wait for the other.
+    pub fn patience(&self, usual: Duration) -> Duration {
+        match (&self.grpc, self.upstream()) {
+            (Some(_), Some(upstream)) => usual.max(upstream.config.timeout.idle),
+            _ => usual,
+        }
     }
 
     fn upstream(&self) -> Option<&Upstream> {

@@ -10,7 +10,7 @@ use super::{
     connection::ClientState,
     exchange::Exchange,
     forward::{self, Answer},
-    headers, http2, policed, problem, real_ip, redirect, strict,
+    grpc, headers, http2, policed, problem, real_ip, redirect, strict,
     tunnel::Tunnel,
 };
 use crate::{
@@ -105,7 +105,7 @@ fn check(head: &mut request::Parts, body: &Incoming, exchange: &Exchange) -> Res
 }
 
 /// `check` made sure that the host is text.
-fn asked(head: &request::Parts) -> Asked<'_> {
+pub(super) fn asked(head: &request::Parts) -> Asked<'_> {
     let host = head.headers.get(header::HOST).and_then(|host| host.to_str().ok());
     Asked {
         host: host.unwrap_or_default(),
@@ -137,7 +137,8 @@ pub fn prepare(
 ) -> (Outgoing, RequestBody) {
     let state = &exchange.state;
     let timeout = &upstream.config.timeout;
-    if let Some(total) = timeout.total {
+    let deadline = exchange.grpc().and_then(|_| grpc::deadline(&head.headers));
+    if let Some(total) = timeout.total.into_iter().chain(deadline).min() {
         state.timer.set_total(Some(exchange.started() + total));
     }
     let switch = headers::switch(&head, &route.upgrade);

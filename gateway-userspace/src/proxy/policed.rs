@@ -9,6 +9,7 @@ use super::{
     body::{RequestBody, ResponseBody},
     compressed::Compressed,
     exchange::Exchange,
+    grpc_web::Web,
     handler::{self, prepare},
     headers, problem,
     shadow::{Copy, Kept},
@@ -37,6 +38,10 @@ pub async fn handle(
     head: request::Parts,
     body: Incoming,
 ) -> Response<ResponseBody> {
+    let web = if policies.grpc_web { Web::of(&head.headers) } else { None };
+    if let Some(web) = &web {
+        exchange.set_grpc(web.kind());
+    }
     let id = exchange.id();
     let state = exchange.state.clone();
     let client = state.kept_client();
@@ -47,7 +52,7 @@ pub async fn handle(
     };
     let mut response = match plan.answer {
         Some(answered) => own(answered, exchange),
-        None => forward(snapshot, route, policies, exchange, plan.request, head, body).await,
+        None => forward(snapshot, route, policies, exchange, (plan.request, web), head, body).await,
     };
     if let Some(allowed) = plan.cors {
         allowed.apply(response.headers_mut());
@@ -150,7 +155,7 @@ async fn forward(
     route: &Arc<Route>,
     policies: &Policies,
     exchange: Exchange,
-    changes: RequestChanges<'_>,
+    (changes, web): (RequestChanges<'_>, Option<Web>),
     head: request::Parts,
     body: Incoming,
 ) -> Response<ResponseBody> {
@@ -166,10 +171,17 @@ async fn forward(
     if let Err(why) = changes.apply(&mut request) {
         return problem::response(exchange, why);
     }
+    if let Some(web) = &web {
+        body = web.translate(&mut request, body);
+    }
     if let Some(mirror) = &policies.mirror {
         copy(mirror, &exchange, &request, &mut body);
     }
-    handler::forward(snapshot, route, upstream, exchange, request, body).await
+    let response = handler::forward(snapshot, route, upstream, exchange, request, body).await;
+    match web {
+        Some(web) => web.answer(response),
+        None => response,
+    }
 }
 
 /// Sends a copy to the shadow: at once, or when the body has passed. Connections that change their protocol have none.

@@ -7,7 +7,7 @@ use http::{HeaderValue, Response, header};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 use super::{
-    body::ResponseBody, connection::ClientState, exchange::Exchange, headers::X_REQUEST_ID, real_ip,
+    body::ResponseBody, connection::ClientState, exchange::Exchange, grpc, headers::X_REQUEST_ID, real_ip,
 };
 use crate::observe::Why;
 
@@ -19,6 +19,9 @@ fn body(why: Why, id: &str) -> String {
 
 /// Answers a request that was read.
 pub fn response(exchange: Exchange, why: Why) -> Response<ResponseBody> {
+    if let Some(kind) = exchange.grpc() {
+        return grpc::refuse(exchange, why, kind);
+    }
     exchange.refuse(why);
     let id = exchange.id();
     let close = exchange.state.body_unread.get();

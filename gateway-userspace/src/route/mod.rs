@@ -9,6 +9,7 @@ mod conditions;
 mod paths;
 #[cfg(test)]
 mod tests;
+mod why;
 
 use std::collections::HashMap;
 
@@ -17,6 +18,7 @@ use http::{HeaderMap, Method};
 use crate::config::model::{self, HostPattern, PathPattern, Predicates};
 use conditions::Conditions;
 use paths::{Paths, Slot};
+pub use why::why_not;
 
 /// What a route is found by.
 #[derive(Debug, Clone, Copy)]

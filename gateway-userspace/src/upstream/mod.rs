@@ -308,6 +308,12 @@ impl Upstream {
         Some(self.take(index))
     }
 
+    /// Where requests of this client, or with this key, go, if that is a matter of hashing.
+    pub fn hashed(&self, client: IpAddr, key: Option<u64>) -> Option<&Target> {
+        let index = self.balancer.pick(&self.members, client, key, Tried::default())?;
+        self.members.get(index).map(|member| &*member.target)
+    }
+
     fn take(&self, index: usize) -> Active {
         let target = self.members[index].target.clone();
         target.shared.active.fetch_add(1, Relaxed);

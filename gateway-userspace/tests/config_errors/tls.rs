@@ -22,6 +22,7 @@ tls = { min = "1.1" }
 to = ["10.0.0.1:80"]
 protocol = "auto"
 proxy_protocol = "v2"
+health = { grpc = "no name", path = "/", tcp = true }
 [route.a]
 to = "a"
 [route.b]
@@ -49,7 +50,8 @@ gateway.toml:13:15: `upstream.c.tls.min`: expected "1.2" or "1.3", found "1.1"
 gateway.toml:16:12: `upstream.d.protocol` = "auto" needs TLS, where targets choose by ALPN
   hint: write "h1" or "h2", or add `tls`
 gateway.toml:17:18: `upstream.d.proxy_protocol` tells of one client, and HTTP/2 connections are shared by many
-  hint: drop it (upstreams get `Forwarded`), or write protocol = "h1""#,
+  hint: drop it (upstreams get `Forwarded`), or write protocol = "h1"
+gateway.toml:18:19: `upstream.d.health.grpc`: expected a service's name such as "shop.v1.Carts", found "no name""#,
     );
 }
 

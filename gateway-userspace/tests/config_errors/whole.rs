@@ -125,7 +125,7 @@ health = { path = "x", expect = ["200"] }
 "#,
         r#"
 gateway.toml:7:1: `upstream.a.health`: it does not say what to check
-  hint: add path = "/healthz" or tcp = true
+  hint: add path = "/healthz", tcp = true or grpc = true
 gateway.toml:10:1: `upstream.b.health`: `path` and `tcp` are two kinds of checks
   hint: keep one of them
 gateway.toml:13:1: `upstream.c.health`: `expect` lists status codes, and a tcp check has none

@@ -3,7 +3,7 @@
 use crate::config::{
     error::{Problem, ProblemKind, Problems},
     model::{Health, HealthCheck},
-    node::Fields,
+    node::{Fields, Value},
     table::payload,
 };
 
@@ -31,15 +31,27 @@ pub(super) fn health(owner: &str, parent: &Fields, problems: &mut Problems) -> O
     })
 }
 
+/// The service to ask for; empty: the server as a whole.
+fn grpc(fields: &Fields) -> Option<String> {
+    fields.section.key("grpc")?;
+    match &fields.node("grpc")?.value {
+        Value::Text(service) => Some(service.clone()),
+        Value::Bool(true) => Some(String::new()),
+        _ => None,
+    }
+}
+
 /// What is checked, or a message and a hint.
 fn check(fields: &Fields) -> Result<HealthCheck, (String, &'static str)> {
     let takes_udp = fields.section.key("udp").is_some();
     let path: Option<String> = fields.get("path");
     let expect: Vec<u16> = fields.or_default("expect");
+    let grpc = grpc(fields);
     let named = [
         ("path", path.is_some()),
         ("tcp", fields.or_default("tcp")),
         ("udp", takes_udp && fields.or_default("udp")),
+        ("grpc", grpc.is_some()),
     ];
     let kinds: Vec<&str> = named.into_iter().filter(|(_, there)| *there).map(|(kind, _)| kind).collect();
     if takes_udp && !named[2].1 && (fields.node("send").is_some() || fields.node("answer").is_some()) {
@@ -47,11 +59,12 @@ fn check(fields: &Fields) -> Result<HealthCheck, (String, &'static str)> {
     }
     match (kinds.as_slice(), path) {
         (["path"], Some(path)) => Ok(HealthCheck::Http { path, expect }),
-        ([kind @ ("tcp" | "udp")], _) if !expect.is_empty() => {
+        ([kind @ ("tcp" | "udp" | "grpc")], _) if !expect.is_empty() => {
             let message = format!("`expect` lists status codes, and a {kind} check has none");
             Err((message, "add a `path`, or drop `expect`"))
         }
         (["tcp"], _) => Ok(HealthCheck::Tcp),
+        (["grpc"], _) => Ok(HealthCheck::Grpc { service: grpc.unwrap_or_default() }),
         (["udp"], _) => {
             let send: Option<String> = fields.get("send");
             // That it reads was checked when it was read.
@@ -65,6 +78,9 @@ fn check(fields: &Fields) -> Result<HealthCheck, (String, &'static str)> {
         _ if takes_udp => {
             Err(("it does not say what to check".into(), "add tcp = true, udp = true or path = \"/healthz\""))
         }
-        _ => Err(("it does not say what to check".into(), "add path = \"/healthz\" or tcp = true")),
+        _ => Err((
+            "it does not say what to check".into(),
+            "add path = \"/healthz\", tcp = true or grpc = true",
+        )),
     }
 }

@@ -51,6 +51,7 @@ pub(super) fn routes(
             to: to.unwrap_or(Destination::Upstream(String::new())),
             upgrade,
             early_hints: fields.or_default("early_hints"),
+            grpc_web: fields.or_default("grpc_web"),
         };
         // With a predicate that is wrong or not supported, whether it ties is anyone's guess.
         if !fields.broken && problems.count() == before {

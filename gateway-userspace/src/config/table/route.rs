@@ -75,6 +75,12 @@ pub(super) static ROUTE: Section = Section {
         .default("[]"),
         Key::new("early_hints", Kind::Bool, "Pass 103 (Early Hints) on to the client.").default("false"),
         Key::new(
+            "grpc_web",
+            Kind::Bool,
+            "Translate gRPC-Web (`application/grpc-web` and `application/grpc-web-text`) to gRPC, which the upstream speaks.",
+        )
+        .default("false"),
+        Key::new(
             "compress",
             Kind::Either(&[Kind::Bool, Kind::Table(&COMPRESS)]),
             "Compress responses for clients that take it.",

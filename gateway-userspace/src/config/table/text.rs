@@ -50,6 +50,23 @@ pub(super) static TARGET: Text = Text {
     parse: |text| parse_target(text).map(if is_https(text) { Value::SecureTarget } else { Value::Target }),
 };
 
+/// A service as gRPC names it.
+pub(super) static GRPC_SERVICE: Text = Text {
+    what: "a service's name",
+    example: "shop.v1.Carts",
+    pattern: Some("^[0-9A-Za-z_.]{1,200}$"),
+    parse: |text| {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.".contains(&byte);
+        if (1..=200).contains(&text.len()) && text.bytes().all(plain) {
+            return Ok(Value::Text(text.into()));
+        }
+        Err(UnitError::new(format!(
+            "expected a service's name such as \"shop.v1.Carts\", found {}",
+            quote(text)
+        )))
+    },
+};
+
 /// The name in a server's certificate.
 pub(super) static SERVER_NAME: Text = Text {
     what: "a host name",

@@ -4,7 +4,7 @@ use super::{
     Key, Kind, OFF, Section, TIMEOUT,
     balancing::{BREAKER, EJECT, HASH_ON, SHARE_OR_OFF, STICKY},
     service::{CHECK_TIMEOUT, EVERY, EXPECT, FALL, RISE},
-    text::{FILE, NAME, PERCENT, PROBE_PATH, SERVER_NAME, TARGET},
+    text::{FILE, GRPC_SERVICE, NAME, PERCENT, PROBE_PATH, SERVER_NAME, TARGET},
 };
 
 pub(super) static UPSTREAM: Section = Section {
@@ -149,10 +149,16 @@ static UPSTREAM_TLS: Section = Section {
 };
 
 static HEALTH: Section = Section {
-    doc: "Active checks: `path` for HTTP, or `tcp = true`.",
+    doc: "Active checks: `path` for HTTP, `tcp = true`, or `grpc`.",
     keys: &[
         Key::new("path", Kind::Text(&PROBE_PATH), "GET this path."),
         Key::new("tcp", Kind::Bool, "Only connect.").default("false"),
+        Key::new(
+            "grpc",
+            Kind::Either(&[Kind::Bool, Kind::Text(&GRPC_SERVICE)]),
+            "Ask grpc.health.v1.Health, by HTTP/2: for the server (true), or for a service by its name.",
+        )
+        .default("false"),
         EVERY,
         CHECK_TIMEOUT,
         RISE,

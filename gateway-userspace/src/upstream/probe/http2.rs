@@ -4,7 +4,7 @@ use std::{future::poll_fn, task::Poll};
 
 use bytes::Bytes;
 use h2::client;
-use http::{Request, Response, Uri, header};
+use http::{HeaderMap, Request, Response, Uri, header};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{AGENT, Failure, Probed};
@@ -13,7 +13,7 @@ use crate::upstream::{http1::MAX_HEAD, link::Raw};
 /// The status of a GET.
 pub async fn get(raw: Raw, target: &Probed<'_>, path: &str) -> Result<u16, Failure> {
     let request = Request::get(uri(target, path)?).header(header::USER_AGENT, AGENT).body(())?;
-    Ok(ask(raw, request, None).await?.0.status().as_u16())
+    Ok(ask(raw, request, None).await?.head.status().as_u16())
 }
 
 pub fn uri(target: &Probed<'_>, path: &str) -> Result<Uri, Failure> {
@@ -21,20 +21,22 @@ pub fn uri(target: &Probed<'_>, path: &str) -> Result<Uri, Failure> {
     Ok(Uri::builder().scheme(scheme).authority(target.name).path_and_query(path).build()?)
 }
 
-/// Sends a request on a connection of its own. The answer's head, and how its body begins, which is of no interest
-/// after that.
-pub async fn ask(
-    raw: Raw,
-    request: Request<()>,
-    body: Option<Bytes>,
-) -> Result<(Response<()>, Bytes), Failure> {
+/// What came back. Of a longer body only the beginning, and no trailers then.
+pub struct Answer {
+    pub head: Response<()>,
+    pub body: Bytes,
+    pub trailers: HeaderMap,
+}
+
+/// Sends a request on a connection of its own.
+pub async fn ask(raw: Raw, request: Request<()>, body: Option<Bytes>) -> Result<Answer, Failure> {
     match raw {
         Raw::Plain(stream) => on(stream, request, body).await,
         Raw::Tls(stream) => on(stream, request, body).await,
     }
 }
 
-async fn on<S>(stream: S, request: Request<()>, body: Option<Bytes>) -> Result<(Response<()>, Bytes), Failure>
+async fn on<S>(stream: S, request: Request<()>, body: Option<Bytes>) -> Result<Answer, Failure>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -49,8 +51,11 @@ where
             sending.send_data(body, true)?;
         }
         let (head, mut body) = answer.await?.into_parts();
-        let first = body.data().await.transpose()?.unwrap_or_default();
-        Ok((Response::from_parts(head, ()), first))
+        let head = Response::from_parts(head, ());
+        Ok(match body.data().await.transpose()? {
+            Some(body) => Answer { head, body, trailers: HeaderMap::new() },
+            None => Answer { head, body: Bytes::new(), trailers: body.trailers().await?.unwrap_or_default() },
+        })
     };
     let mut exchange = std::pin::pin!(exchange);
     // The connection has to be polled for the answer to come, and may well end together with it.

@@ -1,5 +1,6 @@
 //! One look at a target: whether it takes part, and how.
 
+mod grpc;
 mod http2;
 
 use std::{
@@ -52,6 +53,10 @@ pub async fn check(target: &Probed<'_>, health: &Health) -> Result<Answer, Strin
         }
         HealthCheck::Http { path, expect } => {
             let asked = timeout(health.timeout, ask(target, path, expect)).await;
+            asked.map_err(|_| silent())?.map(|()| Answer::Came)
+        }
+        HealthCheck::Grpc { service } => {
+            let asked = timeout(health.timeout, grpc::serves(target, service)).await;
             asked.map_err(|_| silent())?.map(|()| Answer::Came)
         }
         HealthCheck::Udp { send, answer } => {

@@ -1,0 +1,221 @@
+//! What would become of a request, told without one: the same checks, router and tables, and nothing that counts.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use http::{HeaderValue, Method, Request, Uri, header, request, uri::Scheme};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{handler::asked, strict};
+use crate::{
+    config::{
+        self,
+        model::{Balance, Bind, Destination},
+    },
+    observe::Why,
+    route::why_not,
+    runtime::{Listener, Route, Snapshot},
+    upstream::{Upstream, key},
+};
+
+/// A request as `gateway explain` asks for it.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RequestSpec {
+    pub method: String,
+    pub url: String,
+    #[serde(default)]
+    pub headers: Vec<(String, String)>,
+    /// The client. Default 127.0.0.1.
+    #[serde(default)]
+    pub from: Option<IpAddr>,
+    /// Default: the one at the URL's port.
+    #[serde(default)]
+    pub listener: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Explained {
+    pub listener: String,
+    /// As it is routed: with its path normalised.
+    pub host: String,
+    pub path: String,
+    pub query: Option<String>,
+    /// The word for it, where the gateway answers by itself, and the status that it answers with.
+    pub why: Option<&'static str>,
+    pub status: Option<u16>,
+    pub route: Option<String>,
+    /// The route's settings.
+    pub settings: Option<Value>,
+    pub upstreams: Vec<Destined>,
+    /// Why the other routes do not take it.
+    pub others: Vec<Other>,
+    /// In words.
+    pub outcome: String,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Destined {
+    pub upstream: String,
+    /// Its part of the requests, where they are split.
+    pub weight: Option<u32>,
+    pub balance: &'static str,
+    /// Where this client's requests go. `None`: to each in turn, or by load.
+    pub target: Option<String>,
+    pub usable: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Other {
+    pub route: String,
+    pub why: String,
+}
+
+/// # Errors
+/// The question makes no sense: why.
+pub fn explain(snapshot: &Snapshot, spec: &RequestSpec) -> Result<Explained, String> {
+    let url: Uri = spec.url.parse().map_err(|error| format!("the URL {:?}: {error}", spec.url))?;
+    let listener = listener(snapshot, spec, &url)?;
+    let mut head = head(spec, &url)?;
+    let mut told = Explained {
+        listener: listener.name.to_string(),
+        host: url.authority().map(ToString::to_string).unwrap_or_default(),
+        path: url.path().to_owned(),
+        query: url.query().map(str::to_owned),
+        why: None,
+        status: None,
+        route: None,
+        settings: None,
+        upstreams: Vec::new(),
+        others: Vec::new(),
+        outcome: String::new(),
+    };
+    if let Err(why) = strict::check_host(&mut head).and_then(|()| strict::normalise_path(&mut head)) {
+        return Ok(told.refused(why));
+    }
+    told.path = head.uri.path().to_owned();
+    if let Some(port) = listener.config.redirect {
+        told.outcome = format!("redirected to https, port {port}, by the listener");
+        return Ok(told);
+    }
+    let found = snapshot.router.find(&asked(&head));
+    told.others = others(snapshot, &head, found.map(|route| &*route.name));
+    match found {
+        Some(route) => Ok(told.taken(snapshot, route, &head, spec)),
+        None if snapshot.router.allowed(&asked(&head)).is_some() => Ok(told.refused(Why::MethodNotAllowed)),
+        None => Ok(told.refused(Why::NoRoute)),
+    }
+}
+
+fn listener<'a>(snapshot: &'a Snapshot, spec: &RequestSpec, url: &Uri) -> Result<&'a Listener, String> {
+    let names = || snapshot.listeners.keys().cloned().collect::<Vec<_>>().join(", ");
+    if let Some(name) = &spec.listener {
+        let found = snapshot.listeners.get(name);
+        return found
+            .map(|found| &**found)
+            .ok_or_else(|| format!("there is no listener {name:?}; there are: {}", names()));
+    }
+    let tls = url.scheme() == Some(&Scheme::HTTPS);
+    let port = url.port_u16().unwrap_or(if tls { 443 } else { 80 });
+    let at_port = snapshot.listeners.values().find(|listener| {
+        let bind = match listener.config.bind {
+            Bind::Any(port) => port,
+            Bind::Addr(addr) => addr.port(),
+        };
+        bind == port && listener.tls.is_some() == tls
+    });
+    let protocol = if tls { "https" } else { "http" };
+    at_port.map(|found| &**found).ok_or_else(|| {
+        format!(
+            "no listener takes {protocol} at port {port}; name one of {} with --listener, or another port",
+            names()
+        )
+    })
+}
+
+fn head(spec: &RequestSpec, url: &Uri) -> Result<request::Parts, String> {
+    let method =
+        Method::from_bytes(spec.method.as_bytes()).map_err(|_| format!("{:?} is no method", spec.method))?;
+    let target = url.path_and_query().map_or("/", |path| path.as_str());
+    let mut request = Request::builder().method(method).uri(target);
+    let named = spec.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host"));
+    if let (Some(authority), false) = (url.authority(), named) {
+        request = request
+            .header(header::HOST, HeaderValue::from_str(authority.as_str()).map_err(|e| e.to_string())?);
+    }
+    for (name, value) in &spec.headers {
+        request = request.header(name, value);
+    }
+    Ok(request.body(()).map_err(|error| format!("the header: {error}"))?.into_parts().0)
+}
+
+fn others(snapshot: &Snapshot, head: &request::Parts, winner: Option<&str>) -> Vec<Other> {
+    let routes = snapshot.config.routes.iter().filter(|(name, _)| Some(name.as_str()) != winner);
+    let why = |(name, route): (&String, &config::model::Route)| Other {
+        route: name.clone(),
+        why: why_not(&asked(head), route).unwrap_or_else(|| {
+            format!("would take it, but {} is more specific", winner.unwrap_or("another"))
+        }),
+    };
+    routes.map(why).collect()
+}
+
+impl Explained {
+    fn refused(mut self, why: Why) -> Self {
+        self.why = Some(why.name());
+        self.status = Some(why.status().as_u16());
+        self.outcome = format!("refused: {} ({})", why.title(), why.status().as_u16());
+        self
+    }
+
+    fn taken(
+        mut self,
+        snapshot: &Snapshot,
+        route: &Route,
+        head: &request::Parts,
+        spec: &RequestSpec,
+    ) -> Self {
+        let name = route.name.to_string();
+        self.settings = Some(config::to_json(&snapshot.config)["route"][&name].take());
+        let client = spec.from.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let Some(config) = snapshot.config.routes.get(&name) else { return self };
+        self.outcome = match &config.to {
+            Destination::Upstream(to) => format!("goes to the upstream {to}"),
+            Destination::Split(_) => "is split over upstreams".into(),
+            Destination::Respond(fixed) => format!("answered by the route with {}", fixed.status),
+            Destination::Redirect(there) => {
+                format!("redirected by the route to {} with {}", there.to, there.status)
+            }
+        };
+        let weight = |name: &str| match &config.to {
+            Destination::Split(split) => {
+                split.shares.iter().find(|(to, _)| to == name).map(|(_, weight)| *weight)
+            }
+            _ => None,
+        };
+        let upstreams = config.to.upstreams().into_iter().filter_map(|name| snapshot.upstreams.get(name));
+        self.upstreams =
+            upstreams.map(|upstream| destined(upstream, weight(&upstream.name), head, client)).collect();
+        if self.upstreams.len() == 1 && self.upstreams.iter().all(|to| to.usable.is_empty()) {
+            self.outcome += ", which has no healthy target: 503";
+        }
+        self.route = Some(name);
+        self
+    }
+}
+
+fn destined(upstream: &Upstream, weight: Option<u32>, head: &request::Parts, client: IpAddr) -> Destined {
+    let usable = upstream.members.iter().filter(|member| member.target.usable());
+    let key = match upstream.config.balance {
+        Balance::Maglev => Some(Some(key::key(&upstream.config.hash_on, head, client))),
+        Balance::IpHash => Some(None),
+        _ => None,
+    };
+    Destined {
+        upstream: upstream.name.to_string(),
+        weight,
+        balance: upstream.config.balance.word(),
+        target: key.and_then(|key| upstream.hashed(client, key)).map(|target| target.name.to_string()),
+        usable: usable.map(|member| member.target.name.to_string()).collect(),
+    }
+}
