@@ -307,35 +307,3 @@ fn a_flood_of_handshakes_takes_no_more_places_than_there_are() -> Result<()> {
     drop(open);
     rig.still_serves()
 }
-
-/// `GATEWAY_TESTSSL=1` runs it: minutes of questions by testssl.sh.
-#[test]
-fn testssl_finds_nothing_of_weight() -> Result<()> {
-    lab_test!();
-    let program = ["testssl", "testssl.sh"].into_iter().find(|program| !tools::missing(program));
-    let (Some(program), Some(_)) = (program, std::env::var_os("GATEWAY_TESTSSL")) else {
-        lab::skip("testssl", "it takes minutes: GATEWAY_TESTSSL=1 runs it, where testssl.sh is installed");
-        return Ok(());
-    };
-    let rig = rig("")?;
-    let report = rig.gateway.file("testssl.json");
-    let mut command = rig.net.client(1).namespace.command(program)?;
-    command
-        .args(["--quiet", "--warnings", "off", "--color", "0", "--nodns", "none", "--jsonfile"])
-        .arg(&report);
-    command.args(["--protocols", "--std", "--server-preference", "--fs", "--vulnerable", "--sneaky"]);
-    command.arg(rig.at().to_string()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut child = command.spawn()?;
-    let mut said = String::new();
-    child.stdout.take().context("no output")?.read_to_string(&mut said)?;
-    child.wait()?;
-    let findings: Value = serde_json::from_slice(&std::fs::read(&report)?).with_context(|| said.clone())?;
-    let findings = findings.as_array().cloned().unwrap_or_default();
-    ensure!(findings.len() > 30, "{said}");
-    let grave: Vec<&Value> = findings
-        .iter()
-        .filter(|finding| ["MEDIUM", "HIGH", "CRITICAL"].iter().any(|grave| finding["severity"] == *grave))
-        .collect();
-    ensure!(grave.is_empty(), "{grave:#?}");
-    Ok(())
-}
