@@ -54,6 +54,9 @@ pub struct UpstreamStatus {
     /// "closed", "open" or "half-open"; absent without one.
     #[serde(default)]
     pub breaker: Option<String>,
+    /// Requests that wait for a target with room; absent where nothing is capped.
+    #[serde(default)]
+    pub queue: Option<usize>,
     pub targets: Vec<TargetStatus>,
 }
 
@@ -73,6 +76,9 @@ pub struct TargetStatus {
     /// What the last active check found; absent without checks.
     pub check: Option<String>,
     pub active: u32,
+    /// The most requests in flight on it; absent without such a limit.
+    #[serde(default)]
+    pub max: Option<u32>,
     pub requests: u64,
 }
 
@@ -139,6 +145,7 @@ pub fn describe(upstream: &Upstream) -> UpstreamStatus {
             .then(|| member.target.passive.left(now_ms()).div_ceil(1000)),
         check: upstream.config.health.is_some().then(|| check.clone()).filter(|check| !check.is_empty()),
         active: member.target.active(),
+        max: member.max(),
         requests: member.target.stats.requests().values().sum(),
     });
     let breaker = upstream.extras.as_ref().and_then(|extras| extras.breaker.as_ref());
@@ -146,6 +153,7 @@ pub fn describe(upstream: &Upstream) -> UpstreamStatus {
         balance: upstream.config.balance.word().into(),
         panic: upstream.panics(),
         breaker: breaker.map(|breaker| breaker.state(now_ms()).word().into()),
+        queue: upstream.queue().map(|queue| queue.len()),
         targets: targets.collect(),
     }
 }

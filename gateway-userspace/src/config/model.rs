@@ -318,6 +318,15 @@ pub struct Target {
     pub zone: Option<String>,
     /// 0..=15; 1 for `backup = true`. Default 0.
     pub priority: u8,
+    /// The most requests in flight on it, over all workers. Default: `pool.max`.
+    pub max: Option<u32>,
+}
+
+impl Upstream {
+    /// Whether any target's requests in flight are limited.
+    pub fn capped(&self) -> bool {
+        self.pool.max.is_some() || self.targets.iter().any(|target| target.max.is_some())
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -395,13 +404,19 @@ pub struct UpstreamTimeout {
     pub total: Option<Duration>,
 }
 
-/// `pool = { idle, idle_for }`: kept connections.
+/// `pool = { idle, idle_for, max, queue, queue_timeout }`: kept connections, and how many are busy at once.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pool {
     /// Idle connections kept a target and worker. Default 256.
     pub idle: usize,
     /// How long one may idle. Default 60 s.
     pub idle_for: Duration,
+    /// Requests in flight on a target, over all workers. `None` (written as "off"): no limit. Default off.
+    pub max: Option<u32>,
+    /// Requests that may wait while all targets are full. Default 1024; 0..=65 536.
+    pub queue: u32,
+    /// How long one may wait. Default 1 s.
+    pub queue_timeout: Duration,
 }
 
 /// `[service.NAME]`: an L4 service that the kernel half forwards, without userspace.

@@ -147,7 +147,16 @@ fn upstream(upstream: &Upstream) -> Value {
         ),
         (
             "pool",
-            Some(json!({ "idle": upstream.pool.idle, "idle_for": show_duration(upstream.pool.idle_for) })),
+            Some(some([
+                ("idle", Some(json!(upstream.pool.idle))),
+                ("idle_for", Some(json!(show_duration(upstream.pool.idle_for)))),
+                ("max", Some(upstream.pool.max.map_or(json!("off"), |max| json!(max)))),
+                ("queue", upstream.capped().then(|| json!(upstream.pool.queue))),
+                (
+                    "queue_timeout",
+                    upstream.capped().then(|| json!(show_duration(upstream.pool.queue_timeout))),
+                ),
+            ])),
         ),
         (
             "hash_on",
@@ -204,7 +213,7 @@ fn share_or_off(fraction: Option<f64>) -> Value {
 }
 
 fn target(target: &Target) -> Value {
-    if *target == (Target { addr: target.addr, weight: 1, zone: None, priority: 0 }) {
+    if *target == (Target { addr: target.addr, weight: 1, zone: None, priority: 0, max: None }) {
         return json!(target.addr);
     }
     some([
@@ -212,6 +221,7 @@ fn target(target: &Target) -> Value {
         ("weight", (target.weight != 1).then(|| json!(target.weight))),
         ("zone", target.zone.as_ref().map(|zone| json!(zone))),
         ("priority", (target.priority != 0).then(|| json!(target.priority))),
+        ("max", target.max.map(|max| json!(max))),
     ])
 }
 

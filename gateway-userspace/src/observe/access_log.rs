@@ -93,6 +93,7 @@ pub struct Line<'a> {
     pub bytes_out: u64,
     pub us: u64,
     pub us_self: u64,
+    pub us_queue: Option<u64>,
     pub us_connect: Option<u64>,
     pub us_first_byte: Option<u64>,
 }
@@ -119,6 +120,9 @@ impl Line<'_> {
         number(out, b",\"bytes_out\":", self.bytes_out);
         number(out, b",\"us\":", self.us);
         number(out, b",\"us_self\":", self.us_self);
+        if let Some(us) = self.us_queue {
+            number(out, b",\"us_queue\":", us);
+        }
         if let Some(us) = self.us_connect {
             number(out, b",\"us_connect\":", us);
         }
@@ -408,6 +412,7 @@ mod tests {
             bytes_out: 128,
             us: 250,
             us_self: 50,
+            us_queue: None,
             us_connect: None,
             us_first_byte: Some(200),
         };

@@ -326,6 +326,11 @@ fn upstreams(control: &Control, families: &mut Families) {
             })
         })
     });
+    let waiting = snapshot.iter().filter_map(|(name, upstream)| {
+        let waiting = upstream.queue()?.len();
+        Some(gauge(&[("upstream", &**name)], waiting as f64))
+    });
+    families.gauges("upstream_queue", "Requests that wait for a target with room", waiting.collect());
     families.gauges("upstream_breaker", "1 for the state that a circuit breaker is in", breakers.collect());
 }
 

@@ -40,6 +40,8 @@ whys! {
     HeaderTimeout "header_timeout" 408 "The request's head did not arrive in time";
     BodyTimeout "body_timeout" 408 "The request's body stopped arriving";
     NoHealthyTarget "no_healthy_target" 503 "No target of the upstream is healthy";
+    UpstreamQueueFull "upstream_queue_full" 503 "All targets of the upstream are busy, and too many requests wait already";
+    UpstreamQueueTimeout "upstream_queue_timeout" 503 "All targets of the upstream were busy for too long";
     BreakerOpen "breaker_open" 503 "Most requests to the upstream fail: it is left alone for a while";
     UpstreamConnectRefused "upstream_connect_refused" 502 "The upstream refused the connection";
     UpstreamConnectTimeout "upstream_connect_timeout" 504 "The upstream did not accept a connection in time";

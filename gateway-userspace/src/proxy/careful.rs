@@ -4,20 +4,29 @@
 //! A request that was sent is repeated only where that is safe: with an idempotent method (RFC 9110 section 9.2.2), no
 //! upgrade, and a body of which a whole copy was kept. Each retry goes to a target that was not tried yet.
 
-use std::{rc::Rc, time::Instant};
+use std::{rc::Rc, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use http::{StatusCode, header};
 
 use super::{
     body::{Copied, RequestBody},
+    exchange::Exchange,
     forward::{Answer, Attempt, Sent, is_idempotent},
+    timer::{Expired, Wait},
 };
 use crate::{
     balance::Tried,
     config::model::{Balance, RetryOn},
     observe::{Why, stats::Retry},
-    upstream::{Active, Target, Upstream, clock::now_ms, extras::Extras, http1::Switch, key},
+    upstream::{
+        Active, Target, Upstream,
+        clock::now_ms,
+        extras::Extras,
+        http1::Switch,
+        key,
+        queue::{Queue, Wanted},
+    },
 };
 
 pub async fn send(mut sent: Sent<'_>, extras: &Extras) -> Result<Answer, Why> {
@@ -47,7 +56,12 @@ async fn attempts(sent: &mut Sent<'_>, extras: &Extras) -> Result<Answer, Why> {
     let mut retried = None;
     let mut last = None;
     for _ in 0..=upstream.config.retry.tries {
-        let Some(active) = choice.next() else { break };
+        let active = match choice.next(sent.exchange, matches!(last, Some(Ok(_)))).await {
+            Ok(active) => active,
+            // What the last target made of it says more.
+            Err(_) if last.is_some() => break,
+            Err(why) => return Err(why),
+        };
         if let Some(reason) = retried {
             let shard = upstream.stats.shards.of(sent.exchange.state.worker.index);
             if extras.budget.as_ref().is_some_and(|budget| !budget.retry(now_ms())) {
@@ -107,8 +121,20 @@ impl<'a> Choice<'a> {
         Choice { upstream, client, key, stuck, tried: Tried::default(), over_tls }
     }
 
-    fn next(&mut self) -> Option<Active> {
-        self.upstream.pick_by(self.client, self.key, self.stuck, &mut self.tried)
+    /// `answered`: there is an answer to be had, if not a good one.
+    async fn next(&mut self, exchange: &Exchange, answered: bool) -> Result<Active, Why> {
+        let Some(queue) = self.upstream.queue() else {
+            let picked = self.upstream.pick_by(self.client, self.key, self.stuck, &mut self.tried);
+            return picked.ok_or(Why::NoHealthyTarget);
+        };
+        let wanted = Wanted { client: self.client, key: self.key, stuck: self.stuck, tried: self.tried };
+        let (index, active) = if answered {
+            self.upstream.place_now(queue, &wanted).ok_or(Why::UpstreamQueueFull)?
+        } else {
+            wait(self.upstream, queue, wanted, exchange).await?
+        };
+        self.tried.add(index);
+        Ok(active)
     }
 
     /// Tells the client of a target that its cookie does not name.
@@ -120,6 +146,27 @@ impl<'a> Choice<'a> {
             answer.head.headers.append(header::SET_COOKIE, cookie);
         }
         answer
+    }
+}
+
+/// Until it is the request's turn to be sent to a target with room.
+async fn wait(
+    upstream: &Upstream,
+    queue: &Arc<Queue>,
+    wanted: Wanted,
+    exchange: &Exchange,
+) -> Result<(usize, Active), Why> {
+    // It must not hold a place while it waits for another.
+    exchange.leave_target();
+    let timer = &exchange.state.timer;
+    let began = Instant::now();
+    timer.start(Wait::Queue, began + upstream.config.pool.queue_timeout);
+    let turn = timer.bound(upstream.turn(queue, wanted)).await;
+    exchange.queued(began.elapsed());
+    match turn {
+        Ok(turn) => turn,
+        Err(Expired::Total) => Err(Why::UpstreamTotalTimeout),
+        Err(Expired::Wait(_)) => Err(Why::UpstreamQueueTimeout),
     }
 }
 

@@ -37,6 +37,7 @@ pub struct Record {
     /// What the client was, or will be, told. `None`: it went away before.
     status: Option<StatusCode>,
     why: Option<Why>,
+    queued: Option<Duration>,
     connect: Option<Duration>,
     sent: Option<Instant>,
     first_byte: Option<Instant>,
@@ -123,6 +124,19 @@ impl Exchange {
         let mut record = self.state.record.borrow_mut();
         record.active = Some(active);
         record.tries += 1;
+    }
+
+    /// The target that was tried gets no more of this request: its place is another's.
+    pub fn leave_target(&self) {
+        if let Some(active) = &mut self.state.record.borrow_mut().active {
+            active.release();
+        }
+    }
+
+    /// It waited for a target with room.
+    pub fn queued(&self, took: Duration) {
+        let mut record = self.state.record.borrow_mut();
+        record.queued = Some(record.queued.unwrap_or_default() + took);
     }
 
     pub fn connected(&self, took: Duration) {
@@ -220,7 +234,8 @@ impl Record {
             (Some(sent), None) => now.saturating_duration_since(sent),
             _ => Duration::ZERO,
         };
-        total.saturating_sub(waited).saturating_sub(self.connect.unwrap_or_default())
+        let before = self.connect.unwrap_or_default() + self.queued.unwrap_or_default();
+        total.saturating_sub(waited).saturating_sub(before)
     }
 
     fn status(&self) -> StatusCode {
@@ -269,6 +284,7 @@ impl Record {
             bytes_out: self.bytes_out,
             us,
             us_self,
+            us_queue: self.queued.map(micros),
             us_connect: self.connect.map(micros),
             us_first_byte: self.first_byte.map(|at| micros(at.saturating_duration_since(started))),
         });

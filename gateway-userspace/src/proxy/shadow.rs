@@ -9,7 +9,6 @@ use bytes::Bytes;
 
 use super::{RequestBody, worker::Worker};
 use crate::{
-    balance::Tried,
     policy::mirror::Place,
     upstream::{Active, Upstream, http1::Outgoing, link::Link},
 };
@@ -41,7 +40,7 @@ impl Copy {
 
     /// `None` when it came to nothing.
     async fn exchange(&self, body: Option<Bytes>) -> Option<()> {
-        let active = self.upstream.pick(self.client, &mut Tried::default())?;
+        let active = self.upstream.pick_now(self.client)?;
         let kept = match self.header {
             None => self.worker.pool.take(active.target()),
             Some(_) => None,

@@ -22,6 +22,8 @@ pub enum Wait {
     Header,
     /// More of a request's body.
     RequestBody,
+    /// A target with room.
+    Queue,
     /// A connection to a target.
     Connect,
     /// The head of an answer.

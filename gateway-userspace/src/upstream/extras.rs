@@ -10,6 +10,7 @@ use super::{
     budget::Budget,
     clock::now_ms,
     eject::may_eject,
+    queue::Queue,
 };
 use crate::{config::model, observe::events};
 
@@ -17,6 +18,8 @@ use crate::{config::model, observe::events};
 pub struct Extras {
     pub breaker: Option<Arc<Breaker>>,
     pub budget: Option<Arc<Budget>>,
+    /// `None`: no target is capped.
+    pub queue: Option<Arc<Queue>>,
     /// Held while one is ejected, so that no more go than may.
     ejecting: Mutex<()>,
 }
@@ -24,7 +27,8 @@ pub struct Extras {
 impl Extras {
     /// `None` when the config asks for nothing of the kind. Counts of `old` go on where the settings stay.
     pub fn new(config: &model::Upstream, old: Option<&Upstream>) -> Option<Box<Extras>> {
-        let plain = config.eject.is_none()
+        let plain = !config.capped()
+            && config.eject.is_none()
             && config.breaker.is_none()
             && config.sticky.is_none()
             && config.retry.budget.is_none()
@@ -43,7 +47,9 @@ impl Extras {
             let kept = before.and_then(|before| before.budget.clone()).filter(|kept| kept.share() == share);
             kept.unwrap_or_else(|| Arc::new(Budget::new(share)))
         });
-        Some(Box::new(Extras { breaker, budget, ejecting: Mutex::default() }))
+        let queue =
+            config.capped().then(|| before.and_then(|before| before.queue.clone()).unwrap_or_default());
+        Some(Box::new(Extras { breaker, budget, queue, ejecting: Mutex::default() }))
     }
 }
 

@@ -16,6 +16,7 @@ pub mod link;
 pub mod operator;
 pub mod pool;
 mod probe;
+pub mod queue;
 mod window;
 
 use std::{
@@ -35,6 +36,7 @@ use self::{
     extras::Extras,
     health::Checked,
     operator::Operator,
+    queue::Queue,
 };
 use crate::{
     balance::{Balancer, Endpoint, PeakEwma, Rules, SEED, Tried},
@@ -132,17 +134,32 @@ impl Target {
 
 /// Counts one request (or upgraded connection) on a target for as long as it lives.
 #[derive(Debug)]
-pub struct Active(Arc<Target>);
+pub struct Active {
+    target: Arc<Target>,
+    /// Whom to tell that there is room again.
+    queue: Option<Arc<Queue>>,
+    counts: bool,
+}
 
 impl Active {
     pub fn target(&self) -> &Arc<Target> {
-        &self.0
+        &self.target
+    }
+
+    /// Stops counting; which target it was is still known.
+    pub fn release(&mut self) {
+        if std::mem::take(&mut self.counts) {
+            self.target.shared.active.fetch_sub(1, Relaxed);
+            if let Some(queue) = self.queue.take() {
+                queue.offer();
+            }
+        }
     }
 }
 
 impl Drop for Active {
     fn drop(&mut self) {
-        self.0.shared.active.fetch_sub(1, Relaxed);
+        self.release();
     }
 }
 
@@ -152,6 +169,8 @@ pub struct Member {
     pub target: Arc<Target>,
     /// As the config says.
     pub weight: u32,
+    /// The most requests in flight on it.
+    max: u32,
     priority: u8,
     in_own_zone: bool,
     /// 0: at once.
@@ -161,6 +180,11 @@ pub struct Member {
 }
 
 impl Member {
+    /// The most requests in flight on it, if there is such a limit.
+    pub fn max(&self) -> Option<u32> {
+        (self.max < u32::MAX).then_some(self.max)
+    }
+
     /// Since it came back: whether it has not got all of its weight yet.
     fn ramping(&self) -> bool {
         self.ramp() < 100
@@ -253,6 +277,7 @@ impl Upstream {
         let member = |target: &model::Target| Member {
             target: kept(target).unwrap_or_else(|| fresh(target)),
             weight: target.weight,
+            max: target.max.or(config.pool.max).unwrap_or(u32::MAX),
             priority: target.priority,
             in_own_zone: zone.is_some() && target.zone.as_deref() == zone,
             slow_start_ms: config.slow_start.map_or(0, millis),
@@ -298,14 +323,17 @@ impl Upstream {
         stuck: Option<u64>,
         tried: &mut Tried,
     ) -> Option<Active> {
+        let index = self.choose(client, key, stuck, *tried)?;
+        tried.add(index);
+        Some(self.take(index))
+    }
+
+    fn choose(&self, client: IpAddr, key: Option<u64>, stuck: Option<u64>, tried: Tried) -> Option<usize> {
         let named = |identity: u64| {
             let index = self.members.iter().position(|member| member.target.identity == identity)?;
             (self.members[index].usable() && !tried.has(index)).then_some(index)
         };
-        let index =
-            stuck.and_then(named).or_else(|| self.balancer.pick(&self.members, client, key, *tried))?;
-        tried.add(index);
-        Some(self.take(index))
+        stuck.and_then(named).or_else(|| self.balancer.pick(&self.members, client, key, tried))
     }
 
     /// Where requests of this client, or with this key, go, if that is a matter of hashing.
@@ -317,7 +345,7 @@ impl Upstream {
     fn take(&self, index: usize) -> Active {
         let target = self.members[index].target.clone();
         target.shared.active.fetch_add(1, Relaxed);
-        Active(target)
+        Active { target, queue: None, counts: true }
     }
 
     /// Marks a target and takes it out of (or back into) the balancer's table.
@@ -337,6 +365,9 @@ impl Upstream {
         }
         self.built.store(now, Relaxed);
         self.balancer.rebuild(&self.members);
+        if let Some(queue) = self.queue() {
+            queue.offer();
+        }
     }
 
     /// So few targets are healthy that all are used.
@@ -355,6 +386,9 @@ impl Upstream {
         let due = step > 0 && now.saturating_sub(self.built.load(Relaxed)) >= step;
         if changed || (due && self.members.iter().any(Member::ramping)) {
             self.rebuild();
+        } else if let Some(queue) = self.queue() {
+            // Requests of a time without caps end without a word.
+            queue.offer();
         }
     }
 

@@ -90,3 +90,31 @@ gateway.toml:5:11: `upstream.a.hash_on` only works with balance = "maglev"
   hint: write balance = "maglev", or drop it"#,
     );
 }
+
+#[test]
+fn a_queue_needs_something_that_is_limited() {
+    says(
+        r#"[listener.web]
+bind = ":80"
+[upstream.a]
+to = "10.0.0.1:1"
+pool = { queue = 10, queue_timeout = "1s" }
+[upstream.b]
+to = { addr = "10.0.0.1:1", max = 0 }
+pool = { max = "none", queue = 100000 }
+[upstream.c]
+to = { addr = "10.0.0.1:1", max = 10 }
+pool = { queue = 0 }
+[route.all]
+to = "a"
+"#,
+        r#"
+gateway.toml:5:18: `upstream.a.pool.queue`: nobody waits where nothing is limited
+  hint: add `max`, here or to a target
+gateway.toml:5:38: `upstream.a.pool.queue_timeout`: nobody waits where nothing is limited
+  hint: add `max`, here or to a target
+gateway.toml:7:35: `upstream.b.to.max`: must be from 1 to 1000000, found 0
+gateway.toml:8:16: `upstream.b.pool.max`: expected "off" or a whole number from 1 to 1000000, found "none"
+gateway.toml:8:32: `upstream.b.pool.queue`: must be from 0 to 65536, found 100000"#,
+    );
+}

@@ -49,7 +49,7 @@ fn problems_of_all_files_are_told() {
          hint: name all files in the first one\n\
          conf.d/a.toml:3:6: upstream \"b\" is not defined\n  \
          hint: defined: \"c\"\n\
-         conf.d/b.toml:2:6: `upstream.c.to`: expected a target such as \"10.0.0.1:8080\" or a table { addr, weight, zone, backup, priority }, found 5\n\
+         conf.d/b.toml:2:6: `upstream.c.to`: expected a target such as \"10.0.0.1:8080\" or a table { addr, weight, zone, backup, priority, max }, found 5\n\
          conf.d/c.toml:1:5: not TOML: key with no value, expected `=`\n\
          conf.d/d.toml:2:13: the file is not UTF-8 text\n\
          gateway.toml:1:29: `include`: there is no file no.toml\n\

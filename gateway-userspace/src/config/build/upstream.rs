@@ -20,14 +20,15 @@ use crate::{
 pub(super) fn upstream(name: &str, fields: &Fields, problems: &mut Problems) -> Option<Upstream> {
     let balance = balance(fields);
     let timeout = fields.table("timeout");
-    let pool = fields.table("pool");
     let health = health(&format!("upstream.{name}"), fields, problems);
     let bounded_load = bounded_load(name, fields, balance, problems);
     let secure = secure(name, fields, problems);
     shared_and_told(name, fields, problems);
+    let targets = targets(fields.node("to")?, problems);
     Some(Upstream {
         at: fields.at.clone(),
-        targets: targets(fields.node("to")?, problems),
+        pool: pool(name, fields, &targets, problems),
+        targets,
         balance,
         bounded_load,
         health,
@@ -38,7 +39,6 @@ pub(super) fn upstream(name: &str, fields: &Fields, problems: &mut Problems) -> 
             idle: timeout.or_default("idle"),
             total: timeout.or_default("total"),
         },
-        pool: Pool { idle: pool.or_default("idle"), idle_for: pool.or_default("idle_for") },
         hash_on: hash_on(name, fields, balance, problems),
         sticky: sticky(name, fields, problems),
         slow_start: fields.or_default("slow_start"),
@@ -57,6 +57,26 @@ pub(super) fn proxy_version(fields: &Fields) -> Option<Version> {
     match fields.get("proxy_protocol")? {
         "v1" => Some(Version::V1),
         _ => Some(Version::V2),
+    }
+}
+
+fn pool(name: &str, parent: &Fields, targets: &[Target], problems: &mut Problems) -> Pool {
+    let fields = parent.table("pool");
+    let max: Option<u32> = fields.or_default("max");
+    let capped = max.is_some() || targets.iter().any(|target| target.max.is_some());
+    for key in ["queue", "queue_timeout"] {
+        if fields.node(key).is_some() && !capped && !fields.broken && !parent.broken {
+            let message = format!("`upstream.{name}.pool.{key}`: nobody waits where nothing is limited");
+            let problem = Problem::new(ProblemKind::Conflict, &fields.place(key), message);
+            problems.push(problem.hint("add `max`, here or to a target".to_owned()));
+        }
+    }
+    Pool {
+        idle: fields.or_default("idle"),
+        idle_for: fields.or_default("idle_for"),
+        max,
+        queue: fields.or_default("queue"),
+        queue_timeout: fields.or_default("queue_timeout"),
     }
 }
 
@@ -143,7 +163,7 @@ fn targets(to: &Node, problems: &mut Problems) -> Vec<Target> {
 fn target(node: &Node, problems: &mut Problems) -> Option<Target> {
     let fields = match &node.value {
         Value::Target(addr) | Value::SecureTarget(addr) => {
-            return Some(Target { addr: *addr, weight: 1, zone: None, priority: 0 });
+            return Some(Target { addr: *addr, weight: 1, zone: None, priority: 0, max: None });
         }
         Value::Table(fields) => fields,
         _ => return None,
@@ -159,6 +179,7 @@ fn target(node: &Node, problems: &mut Problems) -> Option<Target> {
         weight: fields.or_default("weight"),
         zone: fields.get("zone"),
         priority: if backup { 1 } else { fields.or_default("priority") },
+        max: fields.get("max"),
     })
 }
 

@@ -42,7 +42,7 @@ pub(super) static UPSTREAM: Section = Section {
         Key::new("health", Kind::Table(&HEALTH), "Active checks. Left out: none, every target is taken to be healthy."),
         Key::new("retry", Kind::Table(&RETRY), "Other targets after a failure."),
         Key::new("timeout", Kind::Table(&UPSTREAM_TIMEOUT), "Time limits."),
-        Key::new("pool", Kind::Table(&POOL), "Connections kept for the next request."),
+        Key::new("pool", Kind::Table(&POOL), "Connections kept for the next request, and how many requests a target gets at once."),
         Key::not_yet("dns", "Targets by DNS."),
         Key::new(
             "tls",
@@ -119,6 +119,11 @@ static TARGET_TABLE: Section = Section {
             "It gets requests only while no target of a lower number is usable.",
         )
         .default("0"),
+        Key::new(
+            "max",
+            IN_FLIGHT,
+            "The most requests in flight on it, over all workers. Default: `pool.max`.",
+        ),
     ],
 };
 
@@ -215,13 +220,30 @@ static UPSTREAM_TIMEOUT: Section = Section {
     ],
 };
 
+/// Requests, and connections that were upgraded.
+const IN_FLIGHT: Kind = Kind::Int { min: 1, max: 1_000_000 };
+
 static POOL: Section = Section {
-    doc: "Connections kept for the next request.",
+    doc: "Connections kept for the next request, and how many requests a target gets at once.",
     keys: &[
         Key::new("idle", Kind::Int { min: 0, max: 65_536 }, "Idle connections kept a target and worker.")
             .default("256"),
         Key::new("idle_for", TIMEOUT, "How long one may idle.").default("\"60s\""),
-        Key::not_yet("max", "The most connections to a target."),
-        Key::not_yet("queue", "Requests that may wait for a connection."),
+        Key::new(
+            "max",
+            Kind::Either(&[OFF, IN_FLIGHT]),
+            "The most requests (and upgraded connections) in flight on a target, over all workers. While a target is \
+             full others are chosen, also with ip-hash, maglev and `sticky`.",
+        )
+        .default("\"off\""),
+        Key::new(
+            "queue",
+            Kind::Int { min: 0, max: 65_536 },
+            "Requests that may wait, in their order, while all targets are full; one more is answered 503 \
+             (`upstream_queue_full`).",
+        )
+        .default("1024"),
+        Key::new("queue_timeout", TIMEOUT, "How long one may wait; then 503 (`upstream_queue_timeout`).")
+            .default("\"1s\""),
     ],
 };
