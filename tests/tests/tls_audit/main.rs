@@ -1,10 +1,6 @@
 //! TLS as an auditor looks at it, with hellos made by hand: what is spoken, and how what should not be is met. S8, S13.
 
-use std::{
-    io::{Read, Write},
-    net::TcpStream,
-    process::Stdio,
-};
+use std::{io::Write, net::TcpStream, process::Stdio};
 
 use lab::{
     backend::{start_all, targets},
