@@ -50,7 +50,7 @@ mod tests {
         assert_eq!(counted(&[]), Ok((true, None)));
         assert_eq!(counted(&["10"]), Ok((true, Some("9".into()))));
         assert_eq!(counted(&["1"]), Ok((true, Some("0".into()))));
-        assert_eq!(counted(&["0"]).unwrap().0, false);
+        assert!(!counted(&["0"]).unwrap().0);
         for bad in [&[""][..], &["-1"], &["+1"], &["1,2"], &["x"], &["1", "1"], &["99999999999"]] {
             assert_eq!(counted(bad), Err(Why::BadRequest), "{bad:?}");
         }
