@@ -10,7 +10,7 @@ use super::{
     connection::ClientState,
     exchange::Exchange,
     forward::{self, Answer},
-    grpc, headers, http2, policed, problem, real_ip, redirect, strict,
+    grpc, headers, hops, http2, policed, problem, real_ip, redirect, strict,
     tunnel::Tunnel,
     websocket::Extended,
 };
@@ -48,6 +48,13 @@ pub async fn handle(
     }
     if let Some(port) = exchange.state.listener.config.redirect {
         return Ok(redirect::to_https(exchange, &head, port));
+    }
+    if matches!(head.method, Method::OPTIONS | Method::TRACE) {
+        match hops::count_down(&mut head) {
+            Ok(true) => {}
+            Ok(false) => return Ok(hops::last(exchange, &head.method)),
+            Err(why) => return Ok(problem::response(exchange, why)),
+        }
     }
     let Some(route) = snapshot.router.find(&asked(&head)).cloned() else {
         return Ok(no_route(&snapshot, exchange, &head));

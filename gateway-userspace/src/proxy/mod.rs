@@ -20,6 +20,7 @@ mod grpc;
 mod grpc_web;
 mod handler;
 mod headers;
+mod hops;
 mod http2;
 mod policed;
 mod problem;
