@@ -8,7 +8,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     },
 };
 
@@ -38,6 +38,8 @@ pub struct Target {
     pub name: Arc<str>,
     pub operator: Operator,
     healthy: AtomicBool,
+    /// See [`Checked::against`].
+    against: AtomicU32,
     /// What the last check found.
     last_check: Mutex<String>,
 }
@@ -49,6 +51,7 @@ impl Target {
             name: addr.to_string().into(),
             operator: Operator::default(),
             healthy: AtomicBool::new(true),
+            against: AtomicU32::new(0),
             last_check: Mutex::default(),
         }
     }
@@ -159,6 +162,10 @@ impl Checked for CheckedTarget {
 
     fn healthy(&self) -> bool {
         self.target.healthy.load(Relaxed)
+    }
+
+    fn against(&self) -> &AtomicU32 {
+        &self.target.against
     }
 
     fn proxy_protocol(&self) -> Option<Version> {
