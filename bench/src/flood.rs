@@ -148,8 +148,13 @@ fn start(net: &Net, backend: SocketAddr, front: Front) -> Result<Running> {
         Front::GatewayBareDrop => format!("[kernel]\ninterfaces = [{}]\n{LIMIT}\n", clients.join(", ")),
         Front::GatewayOff => "[kernel]\nmode = \"off\"\nsteer = \"off\"\n".to_owned(),
         Front::Nginx => {
-            let places =
-                Places { listen: SocketAddr::from((VIP4, 80)), tls: None, backend, log_sink: backend };
+            let places = Places {
+                listen: SocketAddr::from((VIP4, 80)),
+                tls: None,
+                backend,
+                grpc: backend,
+                log_sink: backend,
+            };
             let zones = "limit_req_zone $binary_remote_addr zone=r:10m rate=100000r/s;
                          limit_conn_zone $binary_remote_addr zone=c:10m;";
             let guards = "limit_req zone=r burst=100000 nodelay; limit_conn c 1000;";

@@ -33,7 +33,7 @@ pub fn run() -> Result<Value> {
     let backend = net.backend(1).at(8080);
     let _backend = peers::nginx_backend(&net.backend(1).namespace, backend, OTHER_CPU)?;
     let at = |port| SocketAddr::from((VIP4, port));
-    let places = |port| Places { listen: at(port), tls: None, backend, log_sink: at(5140) };
+    let places = |port| Places { listen: at(port), tls: None, backend, grpc: backend, log_sink: at(5140) };
     peers::log_sink(&net.gateway, at(5140))?;
     let config = format!(
         "[gateway]\nworkers = 1\n[listener.web]\nbind = \":80\"\n[route.all]\nto = [\"{backend}\"]\n"

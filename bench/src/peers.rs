@@ -1,6 +1,8 @@
 //! The programs that gateway is measured beside, each set up for speed and to do the same job: the same header fields
 //! added both ways, the same facts logged, metrics on.
 
+mod envoy;
+
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -17,6 +19,8 @@ use lab::{
     wait::within,
 };
 use tempfile::TempDir;
+
+pub use envoy::envoy;
 
 /// Sizes of the bodies that a backend has besides 128 bytes.
 pub const FILES: [usize; 2] = [10 << 10, 1 << 20];
@@ -62,6 +66,8 @@ pub struct Places<'a> {
     /// Where TLS and HTTP/2 are spoken.
     pub tls: Option<(SocketAddr, &'a Certificate)>,
     pub backend: SocketAddr,
+    /// What is under /grpc/ goes there, by HTTP/2 in clear.
+    pub grpc: SocketAddr,
     /// Where UDP log lines go.
     pub log_sink: SocketAddr,
 }
@@ -85,6 +91,20 @@ pub fn nginx_backend(namespace: &Namespace, listen: SocketAddr, cpu: usize) -> R
     nginx_in(namespace, dir, listen, cpu)
 }
 
+/// An nghttpd that answers any request under `/grpc/` as a gRPC server would a small one: 64 bytes, and trailers.
+pub fn grpc_backend(namespace: &Namespace, listen: SocketAddr, cpu: usize) -> Result<Peer> {
+    let dir = lab::cleanup::scratch()?;
+    std::fs::create_dir_all(dir.path().join("grpc"))?;
+    // A message's head: not compressed, 59 bytes.
+    let message = [&[0, 0, 0, 0, 59][..], &[b'x'; 59]].concat();
+    std::fs::write(dir.path().join("grpc/unary"), message)?;
+    let root = dir.path().display().to_string();
+    let arguments = ["--no-tls", "-a", &listen.ip().to_string(), "-d", &root, "--trailer", "grpc-status: 0"];
+    let arguments: Vec<String> =
+        arguments.iter().map(|&one| one.to_owned()).chain([listen.port().to_string()]).collect();
+    start(namespace, "nghttpd", &arguments, dir, listen, cpu)
+}
+
 /// The same facts as in gateway's log line.
 const LOG_FORMAT: &str = "'{\"ts\":\"$time_iso8601\",\"id\":\"$request_id\",\"listener\":\"web\",\"client\":\"$remote_addr\",\
     \"peer\":\"$remote_addr:$remote_port\",\"proto\":\"$server_protocol\",\"host\":\"$host\",\"method\":\"$request_method\",\
@@ -100,7 +120,7 @@ pub fn nginx_proxy(
     zones: &str,
     guards: &str,
 ) -> Result<Peer> {
-    let Places { listen, backend, tls, .. } = places;
+    let Places { listen, backend, grpc, tls, .. } = places;
     let tls = tls.map_or_else(String::new, |(listen, certificate)| {
         format!(
             "listen {listen} ssl http2; ssl_certificate {}; ssl_certificate_key {}; ssl_protocols TLSv1.3; \
@@ -114,11 +134,13 @@ pub fn nginx_proxy(
         &format!(
             "log_format same escape=json {LOG_FORMAT}; access_log access.log same buffer=32k flush=1s; {zones}
              upstream pool {{ server {backend}; keepalive 256; keepalive_requests 1000000000; }}
+             upstream grpc {{ server {grpc}; keepalive 256; keepalive_requests 1000000000; }}
              server {{
                  listen {listen};
                  {tls}
                  {guards}
                  location /nginx_status {{ stub_status; }}
+                 location /grpc/ {{ grpc_pass grpc://grpc; }}
                  location / {{
                      proxy_pass http://pool;
                      proxy_http_version 1.1;
@@ -179,7 +201,7 @@ const HAPROXY_HEADERS: &str = "http-request set-header X-Forwarded-Proto http\n 
 
 pub fn haproxy(namespace: &Namespace, places: Places<'_>, cpu: usize) -> Result<Peer> {
     let dir = lab::cleanup::scratch()?;
-    let Places { listen, backend, log_sink, tls } = places;
+    let Places { listen, backend, grpc, log_sink, tls } = places;
     let tls = tls.map_or_else(String::new, |(listen, certificate)| {
         format!(
             "bind {listen} ssl crt {} alpn h2,http/1.1 ssl-min-ver TLSv1.3\n  ",
@@ -191,8 +213,10 @@ pub fn haproxy(namespace: &Namespace, places: Places<'_>, cpu: usize) -> Result<
          defaults\n  mode http\n  log global\n  option httplog\n  option forwardfor\n  http-reuse always\n  \
          timeout connect 1s\n  timeout client 75s\n  timeout server 60s\n  timeout http-keep-alive 75s\n\
          frontend web\n  bind {listen}\n  {tls}unique-id-format %[uuid()]\n  unique-id-header x-request-id\n  \
-         http-request use-service prometheus-exporter if {{ path /metrics }}\n  {HAPROXY_HEADERS}\n  default_backend pool\n\
-         backend pool\n  server b1 {backend} pool-max-conn -1\n"
+         http-request use-service prometheus-exporter if {{ path /metrics }}\n  {HAPROXY_HEADERS}\n  use_backend grpc if {{ path_beg /grpc/ }}\n  \
+         default_backend pool\n\
+         backend pool\n  server b1 {backend} pool-max-conn -1\n\
+         backend grpc\n  server g1 {grpc} proto h2\n"
     );
     let path = dir.path().join("haproxy.cfg");
     std::fs::write(&path, config)?;

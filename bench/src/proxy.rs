@@ -1,7 +1,8 @@
 //! What a request costs: CPU time a request, by body size and with a connection for each, one worker each.
 //!
 //! All are on one CPU, one at a time under load; wrk and the backend (an nginx) are on the other. Everything talks
-//! over the loopback of one namespace. Access log and metrics are on in all of them.
+//! over the loopback of one namespace. Access log and metrics are on in all of them. Envoy is measured where it could be
+//! installed.
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
@@ -46,9 +47,11 @@ enum Client {
     TlsFresh,
     /// Over TLS, so many streams at once on each connection.
     Http2(usize),
+    /// Likewise, with a small message of gRPC as the body, to a backend that speaks HTTP/2 as well.
+    Grpc(usize),
 }
 
-const SCENARIOS: [Scenario; 7] = [
+const SCENARIOS: [Scenario; 8] = [
     Scenario {
         name: "128B",
         title: "128-byte bodies",
@@ -105,6 +108,14 @@ const SCENARIOS: [Scenario; 7] = [
         client: Client::Http2(100),
         goal: 0.7,
     },
+    Scenario {
+        name: "grpc",
+        title: "gRPC, small unary calls over HTTP/2 on both sides, TLS to the client, 100 streams",
+        path: "/grpc/unary",
+        connections: 1,
+        client: Client::Grpc(100),
+        goal: 0.7,
+    },
 ];
 
 fn at(port: u16) -> SocketAddr {
@@ -121,14 +132,16 @@ struct Figures {
 
 pub fn run(effort: Effort) -> Result<Value> {
     let net = Net::of(1, 0, 0)?;
-    let (backend, sink) = (at(8080), at(5140));
+    let (backend, grpc, sink) = (at(8080), at(8081), at(5140));
     let _backend = peers::nginx_backend(&net.gateway, backend, OTHER_CPU)?;
+    let _grpc = peers::grpc_backend(&net.gateway, grpc, OTHER_CPU)?;
     peers::log_sink(&net.gateway, sink)?;
     let certificate = Certificate::new()?;
     let places = |port| Places {
         listen: at(port),
         tls: Some((at(port + TLS), &certificate)),
         backend,
+        grpc,
         log_sink: sink,
     };
     let nginx = peers::nginx_proxy(&net.gateway, places(8001), MEASURED_CPU, "", "")?;
@@ -137,6 +150,8 @@ pub fn run(effort: Effort) -> Result<Value> {
         "[gateway]\nworkers = 1\n[listener.web]\nbind = \"127.0.0.1:8003\"\n\
          [listener.tls]\nbind = \"{}\"\ntls = {{ cert = \"lab\" }}\n\
          [cert.lab]\nchain = \"{}\"\nkey = {{ file = \"{}\" }}\n\
+         [upstream.grpc]\nto = [\"{grpc}\"]\nprotocol = \"h2\"\n\
+         [route.grpc]\npath = \"/grpc/*\"\nto = \"grpc\"\n\
          [route.all]\nto = [\"{backend}\"]\n[kernel]\nmode = \"off\"\nsteer = \"off\"\n",
         at(8003 + TLS),
         certificate.chain().display(),
@@ -147,11 +162,16 @@ pub fn run(effort: Effort) -> Result<Value> {
         &config,
         Options { cpu: Some(MEASURED_CPU), quiet: true, ..Options::default() },
     )?;
-    let programs = [
+    let mut programs = vec![
         ("gateway", gateway.pid(), 8003),
         ("nginx", nginx.process.id(), 8001),
         ("haproxy", haproxy.process.id(), 8002),
     ];
+    let envoy = peers::envoy(&net.gateway, places(8004), MEASURED_CPU);
+    match &envoy {
+        Ok(envoy) => programs.push(("envoy", envoy.process.id(), 8004)),
+        Err(error) => println!("{}", show::dim(&format!("without Envoy: {error:#}"))),
+    }
     // wrk runs where the lab's loopback is.
     let client = lab::net::Node::of_namespace(net.gateway.clone());
     let mut report = serde_json::Map::new();
@@ -177,8 +197,9 @@ impl Scenario {
         let to = at(if tls { port + TLS } else { port });
         let (connections, path, cpu) = (self.connections, self.path.to_owned(), Some(OTHER_CPU));
         match self.client {
-            Client::Http2(streams) => {
-                h2load::run(node, to, &h2load::Load { connections, streams, duration, path, cpu, tls })
+            Client::Http2(streams) | Client::Grpc(streams) => {
+                let grpc = matches!(self.client, Client::Grpc(_));
+                h2load::run(node, to, &h2load::Load { connections, streams, duration, path, cpu, tls, grpc })
             }
             client => {
                 let fresh = matches!(client, Client::Fresh | Client::TlsFresh);
@@ -237,7 +258,7 @@ fn show_table(scenario: &Scenario, all: &BTreeMap<&str, Figures>, effort: Effort
         ))
     );
     let ours = all.get("gateway").map_or(0.0, |figures| figures.cpu_us.median());
-    let rows: Vec<Vec<String>> = ["gateway", "nginx", "haproxy"]
+    let rows: Vec<Vec<String>> = ["gateway", "nginx", "haproxy", "envoy"]
         .iter()
         .filter_map(|name| {
             let figures = all.get(name)?;

@@ -1,9 +1,15 @@
 //! Certificates made for a test.
 
-use std::path::Path;
+use std::{
+    path::Path,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 use anyhow::Result;
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer, KeyIdMethod,
+    KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
+};
 
 /// An authority of the test's own.
 #[derive(Debug)]
@@ -18,7 +24,11 @@ pub struct Authority {
 pub struct Issued {
     pub chain: String,
     pub key: String,
+    serial: u64,
 }
+
+/// The next certificate's; never small, as those of real ones are not.
+static SERIAL: AtomicU64 = AtomicU64::new(0x7100_0000_0000_0001);
 
 impl Authority {
     pub fn new() -> Result<Authority> {
@@ -42,10 +52,32 @@ impl Authority {
         let mut params = CertificateParams::new(names)?;
         params.distinguished_name.push(DnType::CommonName, "lab");
         params.use_authority_key_identifier_extension = true;
+        let serial = SERIAL.fetch_add(1, Relaxed);
+        params.serial_number = Some(SerialNumber::from(serial));
         params.not_after = rcgen::date_time_ymd(year, 12, 31);
         let key = KeyPair::generate()?;
         let chain = params.signed_by(&key, &self.issuer)?.pem();
-        Ok(Issued { chain, key: key.serialize_pem() })
+        Ok(Issued { chain, key: key.serialize_pem(), serial })
+    }
+
+    /// A list of certificates that count no more, PEM, good until the beginning of a year.
+    pub fn revoke(&self, revoked: &[&Issued], until: i32) -> Result<String> {
+        let at = |year| date_time_ymd(year, 1, 1);
+        let entry = |issued: &&Issued| RevokedCertParams {
+            serial_number: SerialNumber::from(issued.serial),
+            revocation_time: at(2024),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let list = CertificateRevocationListParams {
+            this_update: at(2024),
+            next_update: at(until),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.iter().map(entry).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        Ok(list.signed_by(&self.issuer)?.pem()?)
     }
 }
 

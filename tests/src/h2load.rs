@@ -22,6 +22,8 @@ pub struct Load {
     pub cpu: Option<usize>,
     /// By ALPN over TLS; else by prior knowledge.
     pub tls: bool,
+    /// Each request has a small message of gRPC as its body.
+    pub grpc: bool,
 }
 
 /// Runs it to its end.
@@ -33,6 +35,11 @@ pub fn run(node: &Node, to: impl Into<SocketAddr>, load: &Load) -> Result<Outcom
     let seconds = load.duration.as_secs().max(1);
     let scheme = if load.tls { "https" } else { "http" };
     let mut command: Command = node.namespace.command(program)?;
+    if load.grpc {
+        let message = scratch.path().join("message");
+        std::fs::write(&message, [&[0, 0, 0, 0, 59][..], &[b'x'; 59]].concat())?;
+        command.arg("-d").arg(message).args(["-H", "content-type: application/grpc", "-H", "te: trailers"]);
+    }
     command
         .args(["-t1", &format!("-c{}", load.connections), &format!("-m{}", load.streams)])
         .args([&format!("-D{seconds}"), "--log-file"])

@@ -29,8 +29,9 @@ fn rig(more: &str) -> Result<Rig> {
         "[listener.web]\nbind = \":80\"\nprotocols = [\"h1\", \"h2\"]\n{more}\n\
          [listener.secure]\nbind = \":443\"\ntls = {{ cert = \"main\" }}\n\
          [cert.main]\nchain = \"main.pem\"\nkey = {{ file = \"main.key\" }}\n\
-         [route.all]\nto = {}\n",
-        targets(&backends)
+         [route.all]\nto = {to}\nupgrade = [\"websocket\"]\n\
+         [route.closed]\npath = \"/closed/*\"\nto = {to}\n",
+        to = targets(&backends)
     );
     let mut gateway = Gateway::prepare(&net, &config, Default::default())?;
     let authority = Authority::new()?;
@@ -320,4 +321,81 @@ fn idle_connections_end_with_a_goaway() -> Result<()> {
     client.until("the answer", |frame| frame.kind == HEADERS)?;
     client.until("GOAWAY", |frame| frame.kind == GOAWAY && frame.code() == Some(0))?;
     within(Duration::from_secs(5), "it is closed", || Ok(client.frame()?.is_none().then_some(())))
+}
+
+/// HPACK of an extended CONNECT for a WebSocket at this path.
+fn websocket(path: &str) -> Vec<u8> {
+    let fields = [
+        (":method", "CONNECT"),
+        (":protocol", "websocket"),
+        (":scheme", "http"),
+        (":path", path),
+        (":authority", "a.test"),
+        ("sec-websocket-version", "13"),
+    ];
+    fields.iter().map(|(name, value)| http2::field(name, value)).collect::<Vec<_>>().concat()
+}
+
+/// A text message of less than 126 bytes as a client sends it, masked with zeros.
+fn message(text: &str) -> Vec<u8> {
+    [&[0x81, 0x80 | text.len() as u8, 0, 0, 0, 0][..], text.as_bytes()].concat()
+}
+
+// P6: RFC 8441
+#[test]
+fn websockets_open_on_streams_and_outlast_the_idle_time() -> Result<()> {
+    lab_test!();
+    let rig = rig("timeout = { idle = \"300ms\" }")?;
+    let mut client = rig.http2()?;
+    client.send(HEADERS, END_HEADERS, 1, &websocket("/ws"))?;
+    let answer = client.until("it is open", |frame| frame.kind == HEADERS)?;
+    assert_eq!((answer.payload.first(), answer.flags & END_STREAM), (Some(&0x88), 0), "{answer:?}");
+    for text in ["hello", "again"] {
+        client.send(DATA, 0, 1, &message(text))?;
+        let echo = client.until("the echo", |frame| frame.kind == DATA && frame.stream == 1)?;
+        assert_eq!(echo.payload, [&[0x81, text.len() as u8][..], text.as_bytes()].concat());
+        // Longer than the connection may idle, and beside another request.
+        std::thread::sleep(Duration::from_millis(700));
+        let stream = if text == "hello" { 3 } else { 5 };
+        client.request(stream, &http2::get("a", &[]))?;
+        client.until("an answer", |frame| frame.kind == HEADERS && frame.stream == stream)?;
+    }
+    let seen = rig.backends[0].stats()?;
+    assert_eq!((seen.paths.get("/ws"), seen.open >= 1), (Some(&1), true));
+    // A close is answered, and the stream ends.
+    client.send(DATA, END_STREAM, 1, &[0x88, 0x80, 0, 0, 0, 0])?;
+    client.until("it ends", |frame| frame.stream == 1 && frame.flags & END_STREAM != 0)?;
+    let line = rig.gateway.log_of_path("/ws")?;
+    assert_eq!((line["status"].as_u64(), line["why"].is_null()), (Some(200), true), "{line}");
+    Ok(())
+}
+
+// P6: RFC 8441
+#[test]
+fn a_websocket_that_is_not_to_be_gets_no_open_stream() -> Result<()> {
+    lab_test!();
+    let rig = rig("")?;
+    // The backend answers 200 and switches nothing; 426; other CONNECTs are refused as ever.
+    let other = [
+        http2::field(":method", "CONNECT"),
+        http2::field(":protocol", "connect-udp"),
+        http2::field(":scheme", "http"),
+        http2::field(":path", "/"),
+        http2::field(":authority", "a"),
+    ];
+    let plain = [http2::field(":method", "CONNECT"), http2::field(":authority", "a:443")];
+    for (block, status) in [
+        (websocket("/"), 502),
+        (websocket("/status/403"), 403),
+        (websocket("/closed/x"), 405),
+        (other.concat(), 400),
+        (plain.concat(), 400),
+    ] {
+        let mut client = rig.http2()?;
+        client.send(HEADERS, END_HEADERS, 1, &block)?;
+        client.until("an answer", |frame| frame.kind == HEADERS)?;
+        client.send(RST_STREAM, 0, 1, &8u32.to_be_bytes())?;
+        rig.gateway.log_line("it is told", |line| line["status"] == status)?;
+    }
+    Ok(())
 }

@@ -298,6 +298,45 @@ fn a_requested_client_certificate_may_be_missing_but_not_bad() -> Result<()> {
 
 // S9
 #[test]
+fn a_revoked_client_certificate_opens_nothing_from_the_moment_the_list_changes() -> Result<()> {
+    lab_test!();
+    let turn = shared()?;
+    let net = Net::simple(1)?;
+    let backends = start_all(&net)?;
+    let authority = Authority::new()?;
+    let tls = ", client_ca = \"ca.pem\", client_crl = \"crl.pem\"";
+    let mut gateway = Gateway::prepare(&net, &config(&backends, tls, ""), Default::default())?;
+    let directory = gateway.file("");
+    authority.issue(&["shop.test"])?.write(&directory, "main")?;
+    authority.issue(&["*.wild.test"])?.write(&directory, "wild")?;
+    std::fs::write(gateway.file("ca.pem"), &authority.pem)?;
+    std::fs::write(gateway.file("crl.pem"), authority.revoke(&[], 4000)?)?;
+    gateway.run()?;
+    let (node, lost, kept) = (net.client(1), authority.issue(&["lost"])?, authority.issue(&["kept"])?);
+    let as_who = |who: &Issued| TlsClient::new(&authority.pem, Some(who), &[]);
+    let (lost, kept) = ((as_who(&lost)?, lost), (as_who(&kept)?, kept));
+    for (client, _) in [&lost, &kept] {
+        client.get(node, at(TLS_PORT), "shop.test")?;
+        assert!(client.get(node, at(TLS_PORT), "shop.test")?.0, "its ticket is good");
+    }
+    std::fs::write(gateway.file("crl.pem"), authority.revoke(&[&lost.1], 4000)?)?;
+    // Also by the ticket that it has.
+    eventually("it is refused", || Ok(lost.0.get(node, at(TLS_PORT), "shop.test").is_err()))?;
+    kept.0.get(node, at(TLS_PORT), "shop.test")?;
+    // What is no list changes nothing, and is told.
+    std::fs::write(gateway.file("crl.pem"), "nonsense")?;
+    gateway.says("clients are still checked as before")?;
+    assert!(lost.0.get(node, at(TLS_PORT), "shop.test").is_err());
+    kept.0.get(node, at(TLS_PORT), "shop.test")?;
+    // After its end a list lets nobody in.
+    std::fs::write(gateway.file("crl.pem"), authority.revoke(&[], 2025)?)?;
+    eventually("all are refused", || Ok(as_who(&kept.1)?.get(node, at(TLS_PORT), "shop.test").is_err()))?;
+    drop(turn);
+    Ok(())
+}
+
+// S9
+#[test]
 fn tickets_from_before_client_certificates_were_required_open_nothing() -> Result<()> {
     lab_test!();
     let rig = rig("", "")?;

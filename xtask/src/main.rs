@@ -43,9 +43,10 @@ enum Command {
     /// client gets before, during and after a flood, and what the kernel half dropped. Takes about half a minute once
     /// built, needs root, cleans up after itself.
     Demo(DemoArgs),
-    /// Measure it beside nginx and HAProxy, and its kernel half by packets
+    /// Measure it beside nginx, HAProxy and Envoy, and its kernel half by packets
     ///
-    /// Needs root and a machine that has nothing else to do. Prints tables; --json keeps the figures.
+    /// Needs root and a machine that has nothing else to do. Prints tables; --json keeps the figures. Envoy comes as a
+    /// package of Python's; where it cannot be had the others are measured without it.
     Bench(BenchArgs),
 }
 

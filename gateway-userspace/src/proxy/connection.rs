@@ -61,6 +61,8 @@ pub struct ClientState {
     /// Interim answers to write.
     pub early: RefCell<Vec<u8>>,
     pub tunnel: RefCell<Option<Tunnel>>,
+    /// A stream that has become a tunnel, which goes on after it.
+    pub tunnelled: Cell<bool>,
     /// The request at hand.
     pub record: RefCell<Record>,
     raw: RefCell<Vec<u8>>,
@@ -99,6 +101,7 @@ impl ClientState {
             write_blocked: Cell::new(false),
             early: RefCell::default(),
             tunnel: RefCell::default(),
+            tunnelled: Cell::new(false),
             record: RefCell::default(),
             raw: RefCell::default(),
             cut: Cell::new(None),

@@ -51,7 +51,7 @@ pub async fn serve(mut stream: TcpStream, peer: SocketAddr, listener: Arc<Listen
     }
     match &open.listener().tls {
         Some(acceptor) => {
-            let handshake = handshake(stream, TlsAcceptor::from(acceptor.config.clone()), &open).await;
+            let handshake = handshake(stream, TlsAcceptor::from(acceptor.config()), &open).await;
             let Some((stream, version)) = handshake else { return };
             let spoken = stream.get_ref().1.alpn_protocol();
             // An ACME authority has seen what it wanted to see: the certificate (RFC 8737 section 3).

@@ -12,6 +12,7 @@ use super::{
     forward::{self, Answer},
     grpc, headers, http2, policed, problem, real_ip, redirect, strict,
     tunnel::Tunnel,
+    websocket::Extended,
 };
 use crate::{
     observe::Why,
@@ -52,6 +53,10 @@ pub async fn handle(
         return Ok(no_route(&snapshot, exchange, &head));
     };
     exchange.set_route(&route);
+    let upgrades = || matches!(headers::switch(&head, &route.upgrade), Switch::Upgrade(_));
+    if head.extensions.get::<Extended>().is_some() && !upgrades() {
+        return Ok(problem::response(exchange, Why::MethodNotAllowed));
+    }
     if let Some(policies) = &route.policies {
         // Boxed: the future of requests without policies stays small.
         return Ok(Box::pin(policed::handle(&snapshot, &route, policies, exchange, head, body)).await);
@@ -74,11 +79,16 @@ pub async fn forward(
     let hints = (route.early_hints && request.head.version == Version::HTTP_11).then_some(&*exchange.state);
     let answer = forward::send(upstream, &exchange, &request, &mut body, hints).await;
     let upgrade = matches!(request.switch, Switch::Upgrade(_));
+    let extended = request.head.extensions.get::<Extended>().cloned();
     http1::recycle(request.head.headers);
     match answer {
         Ok(answer) => match (answer.head.status, upgrade) {
-            (StatusCode::SWITCHING_PROTOCOLS, true) => self::upgrade(snapshot, answer, exchange),
+            (StatusCode::SWITCHING_PROTOCOLS, true) => self::upgrade(snapshot, answer, exchange, extended),
             (StatusCode::SWITCHING_PROTOCOLS, false) => problem::response(exchange, Why::UpstreamBadResponse),
+            // It would be taken for an open WebSocket.
+            (status, _) if extended.is_some() && status.is_success() => {
+                problem::response(exchange, Why::UpstreamBadResponse)
+            }
             _ => deliver(snapshot, answer, exchange),
         },
         Err(why) => problem::response(exchange, why),
@@ -175,12 +185,26 @@ fn response(
 }
 
 /// Passes a 101 on and leaves both sockets to a tunnel, which the connection starts once the 101 is written.
-fn upgrade(snapshot: &Snapshot, answer: Answer, exchange: Exchange) -> Response<ResponseBody> {
+fn upgrade(
+    snapshot: &Snapshot,
+    answer: Answer,
+    exchange: Exchange,
+    extended: Option<Extended>,
+) -> Response<ResponseBody> {
     let Answer { head, connection } = answer;
-    exchange.answered(head.status);
+    if extended.as_ref().is_some_and(|extended| !extended.accepted(&head.headers)) {
+        return problem::response(exchange, Why::UpstreamBadResponse);
+    }
+    exchange.answered(if extended.is_some() { StatusCode::OK } else { head.status });
     let protocol = head.headers.get(header::UPGRADE).cloned();
     let response = response(snapshot, head, protocol.as_ref(), &exchange);
     let state = exchange.state.clone();
-    *state.tunnel.borrow_mut() = Tunnel::new(*connection, exchange);
-    response.map(|()| ResponseBody::Nothing)
+    let tunnel = Tunnel::new(*connection, exchange);
+    match (extended, tunnel) {
+        (Some(extended), Some(tunnel)) => extended.open(response, tunnel, &state),
+        (_, tunnel) => {
+            *state.tunnel.borrow_mut() = tunnel;
+            response.map(|()| ResponseBody::Nothing)
+        }
+    }
 }

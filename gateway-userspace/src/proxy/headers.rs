@@ -5,11 +5,12 @@
 
 use std::{net::IpAddr, rc::Rc};
 
-use http::{HeaderMap, HeaderName, HeaderValue, header, request};
+use http::{HeaderMap, HeaderName, HeaderValue, Version, header, request};
 
 use super::{
     client::{Client, Told},
     exchange::Exchange,
+    websocket::Extended,
 };
 use crate::{runtime::Snapshot, upstream::http1::Switch};
 
@@ -28,13 +29,18 @@ pub fn switch(head: &request::Parts, allowed: &[String]) -> Switch {
 
 /// The protocol that the client asks to switch to, if the route allows it.
 fn wanted_upgrade(head: &request::Parts, allowed: &[String]) -> Option<HeaderValue> {
-    if allowed.is_empty() || head.version != http::Version::HTTP_11 {
+    if allowed.is_empty() || head.version != Version::HTTP_11 && !is_extended(head) {
         return None;
     }
     let wanted = head.headers.get(header::UPGRADE)?;
     let listed = connection_tokens(&head.headers).any(|token| token.eq_ignore_ascii_case(b"upgrade"));
     let known = allowed.iter().any(|name| wanted.as_bytes().eq_ignore_ascii_case(name.as_bytes()));
     (listed && known).then(|| wanted.clone())
+}
+
+/// What HTTP/2 has in place of an upgrade.
+fn is_extended(head: &request::Parts) -> bool {
+    head.version == Version::HTTP_2 && head.extensions.get::<Extended>().is_some()
 }
 
 fn connection_tokens(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {

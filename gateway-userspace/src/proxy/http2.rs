@@ -22,6 +22,7 @@ use super::{
     reuse::Reuse,
     timer::Wait,
     transport::Transport,
+    websocket,
 };
 use crate::observe::Why;
 
@@ -89,6 +90,7 @@ pub async fn serve<S: Transport>(stream: S, open: Open) {
         .max_local_error_reset_streams(OWN_RESETS)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
+        .enable_connect_protocol()
         .serve_connection(Io::new(stream, quiet.clone()), service);
     let mut connection = pin!(connection);
     let idle = state.listener.config.timeout.idle;
@@ -140,10 +142,16 @@ struct Streams(Rc<Shared>);
 
 impl<F: Future<Output = ()> + 'static> Executor<F> for Streams {
     fn execute(&self, stream: F) {
-        // hyper runs nothing else: without a state it is a tunnel of CONNECT, which is refused.
-        let Some(state) = self.0.next.take() else { return };
         self.0.connection.no_longer_fresh();
         let running = Running::new(self.0.clone());
+        // hyper runs nothing else: without a state it writes for a tunnel.
+        let Some(state) = self.0.next.take() else {
+            tokio::task::spawn_local(async move {
+                stream.await;
+                drop(running);
+            });
+            return;
+        };
         tokio::task::spawn_local(async move {
             let mut stream = pin!(stream);
             let mut written = 0;
@@ -186,7 +194,8 @@ impl Running {
 
     /// The stream has ended; a request that is still at hand and was not cut by us was taken back by the client.
     fn end(&self, state: &ClientState) {
-        let taken_back = state.in_request.get() && state.record.borrow().unfinished();
+        let taken_back =
+            !state.tunnelled.get() && state.in_request.get() && state.record.borrow().unfinished();
         let counter = if taken_back { &self.0.taken_back } else { &self.0.ended };
         counter.set(counter.get() + 1);
         if self.0.abused() {
@@ -218,6 +227,7 @@ fn as_http1(mut request: Request<Incoming>) -> Request<Incoming> {
     {
         headers.insert(header::COOKIE, cookie);
     }
+    websocket::as_upgrade(&mut request);
     request
 }
 

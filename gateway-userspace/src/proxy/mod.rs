@@ -30,6 +30,7 @@ mod strict;
 mod timer;
 mod transport;
 mod tunnel;
+mod websocket;
 pub mod worker;
 
 pub use body::{Cut, RequestBody};

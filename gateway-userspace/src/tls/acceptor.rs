@@ -1,11 +1,16 @@
 //! A listener's side of handshakes.
 
-use std::{fmt, io, path::PathBuf, sync::Arc};
+use std::{
+    fmt, io,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
+use arc_swap::ArcSwap;
 use rustls::{
     CipherSuite, ServerConfig,
     crypto::{CryptoProvider, aws_lc_rs},
-    server::{ProducesTickets, WebPkiClientVerifier, danger::ClientCertVerifier},
+    server::{ProducesTickets, VerifierBuilderError, WebPkiClientVerifier, danger::ClientCertVerifier},
     version::{TLS12, TLS13},
 };
 
@@ -19,12 +24,31 @@ use crate::config::model::{Alpn, ClientAuth, Tls, TlsVersion};
 
 /// `tls = { … }`, compiled. Shared by all workers, so that a ticket from one is good at any.
 pub struct Acceptor {
-    pub config: Arc<ServerConfig>,
+    config: ArcSwap<ServerConfig>,
     chooser: Arc<Chooser>,
     settings: Tls,
-    /// The file's content: what clients were checked against when they got their tickets.
-    client_ca: Option<Vec<u8>>,
+    clients: Mutex<Clients>,
+}
+
+/// Whom tickets stand for.
+struct Clients {
+    /// What they were checked against when they got theirs.
+    files: Option<ClientFiles>,
     tickets: Arc<dyn ProducesTickets>,
+}
+
+/// Contents of `client_ca` and `client_crl`.
+#[derive(PartialEq)]
+struct ClientFiles {
+    ca: Vec<u8>,
+    crl: Option<Vec<u8>>,
+}
+
+impl ClientFiles {
+    fn read(client: &ClientAuth) -> Result<ClientFiles, AcceptorError> {
+        let crl = client.crl.as_ref().map(|path| trust::read(path)).transpose()?;
+        Ok(ClientFiles { ca: trust::read(&client.ca)?, crl })
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +57,8 @@ pub enum AcceptorError {
     Read { path: PathBuf, error: io::Error },
     #[error("{} has no authority in it that can be used: {error}", path.display())]
     BadAuthority { path: PathBuf, error: String },
+    #[error("{} is no revocation list: {error}", path.display())]
+    BadList { path: PathBuf, error: String },
     #[error("this system has no authorities to trust: name some with `ca`")]
     NoAuthorities,
     #[error("`sni` is not a name: {0}")]
@@ -55,30 +81,67 @@ impl Acceptor {
         challenges: &Arc<Challenges>,
         before: Option<&Arc<Acceptor>>,
     ) -> Result<Arc<Acceptor>, AcceptorError> {
-        let client_ca = match &settings.client {
-            Some(client) => Some(trust::read(&client.ca)?),
-            None => None,
-        };
-        if let Some(before) = before
-            && before.settings == *settings
-            && before.client_ca == client_ca
-            && before.chooser.certs.iter().map(Arc::as_ptr).eq(certs.iter().map(Arc::as_ptr))
-        {
-            return Ok(before.clone());
+        let files = settings.client.as_ref().map(ClientFiles::read).transpose()?;
+        let mut tickets = None;
+        if let Some(before) = before {
+            let clients = before.lock();
+            if before.settings == *settings
+                && clients.files == files
+                && before.chooser.certs.iter().map(Arc::as_ptr).eq(certs.iter().map(Arc::as_ptr))
+            {
+                return Ok(before.clone());
+            }
+            // A ticket stands for the client certificate that was checked when it was given.
+            if before.settings.client == settings.client && clients.files == files {
+                tickets = Some(clients.tickets.clone());
+            }
         }
-        // A ticket stands for the client certificate that was checked when it was given.
-        let same_clients = |before: &&Arc<Acceptor>| {
-            before.client_ca == client_ca && before.settings.client == settings.client
-        };
-        let tickets = match before.filter(same_clients) {
-            Some(before) => before.tickets.clone(),
+        let tickets = match tickets {
+            Some(tickets) => tickets,
             None => aws_lc_rs::Ticketer::new()?,
         };
         let challenges = settings.auto.then(|| challenges.clone());
         let chooser = Arc::new(Chooser::new(certs, challenges));
-        let config = server_config(settings, client_ca.as_deref(), chooser.clone(), tickets.clone())?;
-        let settings = settings.clone();
-        Ok(Arc::new(Acceptor { config: Arc::new(config), chooser, settings, client_ca, tickets }))
+        let config = server_config(settings, files.as_ref(), chooser.clone(), tickets.clone())?;
+        Ok(Arc::new(Acceptor {
+            config: ArcSwap::from_pointee(config),
+            chooser,
+            settings: settings.clone(),
+            clients: Mutex::new(Clients { files, tickets }),
+        }))
+    }
+
+    /// For the next handshake.
+    pub fn config(&self) -> Arc<ServerConfig> {
+        self.config.load_full()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Clients> {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads whose certificates are believed, and which are revoked, again. Whether that has changed.
+    ///
+    /// # Errors
+    /// The files cannot be used; what was in them before still counts.
+    pub fn refresh_clients(&self) -> Result<bool, AcceptorError> {
+        let Some(client) = &self.settings.client else { return Ok(false) };
+        let files = ClientFiles::read(client)?;
+        let mut clients = self.lock();
+        if clients.files.as_ref() == Some(&files) {
+            return Ok(false);
+        }
+        let tickets = aws_lc_rs::Ticketer::new()?;
+        let config = server_config(&self.settings, Some(&files), self.chooser.clone(), tickets.clone())?;
+        self.config.store(Arc::new(config));
+        *clients = Clients { files: Some(files), tickets };
+        Ok(true)
+    }
+
+    /// Files of clients' certificates.
+    pub fn files(&self) -> impl Iterator<Item = PathBuf> {
+        let client = self.settings.client.as_ref();
+        client.into_iter().flat_map(|client| std::iter::once(client.ca.clone()).chain(client.crl.clone()))
     }
 
     /// After a certificate changed.
@@ -89,7 +152,7 @@ impl Acceptor {
 
 fn server_config(
     settings: &Tls,
-    client_ca: Option<&[u8]>,
+    files: Option<&ClientFiles>,
     chooser: Arc<Chooser>,
     tickets: Arc<dyn ProducesTickets>,
 ) -> Result<ServerConfig, AcceptorError> {
@@ -99,8 +162,8 @@ fn server_config(
     };
     let builder =
         ServerConfig::builder_with_provider(Arc::new(provider())).with_protocol_versions(versions)?;
-    let builder = match (&settings.client, client_ca) {
-        (Some(client), Some(ca)) => builder.with_client_cert_verifier(verifier(client, ca)?),
+    let builder = match (&settings.client, files) {
+        (Some(client), Some(files)) => builder.with_client_cert_verifier(verifier(client, files)?),
         _ => builder.with_no_client_auth(),
     };
     let mut config = builder.with_cert_resolver(chooser);
@@ -130,11 +193,19 @@ fn provider() -> CryptoProvider {
     provider
 }
 
-fn verifier(client: &ClientAuth, ca: &[u8]) -> Result<Arc<dyn ClientCertVerifier>, AcceptorError> {
-    let bad = |error: String| AcceptorError::BadAuthority { path: client.ca.clone(), error };
-    let roots = trust::authorities(&client.ca, ca)?;
+fn verifier(client: &ClientAuth, files: &ClientFiles) -> Result<Arc<dyn ClientCertVerifier>, AcceptorError> {
+    let roots = trust::authorities(&client.ca, &files.ca)?;
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+    let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+    if let (Some(path), Some(pem)) = (&client.crl, &files.crl) {
+        builder = builder.with_crls(trust::revoked(path, pem)?).enforce_revocation_expiration();
+    }
     let builder = if client.required { builder } else { builder.allow_unauthenticated() };
-    builder.build().map_err(|error| bad(error.to_string()))
+    let bad = |error: VerifierBuilderError| match (error, &client.crl) {
+        (VerifierBuilderError::InvalidCrl(error), Some(path)) => {
+            AcceptorError::BadList { path: path.clone(), error: format!("{error:?}") }
+        }
+        (error, _) => AcceptorError::BadAuthority { path: client.ca.clone(), error: error.to_string() },
+    };
+    builder.build().map_err(bad)
 }

@@ -90,6 +90,17 @@ impl Tls {
             self.acceptors.values().for_each(|acceptor| acceptor.choose_anew());
             self.connectors.values().for_each(|connector| connector.forget());
         }
+        for (name, acceptor) in &self.acceptors {
+            match acceptor.refresh_clients() {
+                Ok(false) => {}
+                Ok(true) => {
+                    tracing::info!(listener = %name, "new authorities or revocations of clients are in use")
+                }
+                Err(error) => {
+                    tracing::error!(listener = %name, "clients are still checked as before: {error}");
+                }
+            }
+        }
     }
 
     /// Files that a change of is to be noticed.
@@ -101,7 +112,8 @@ impl Tls {
             };
             std::iter::once(cert.config.chain.clone()).chain(key)
         };
-        self.certs.values().flat_map(of).collect()
+        let clients = self.acceptors.values().flat_map(|acceptor| acceptor.files());
+        self.certs.values().flat_map(of).chain(clients).collect()
     }
 }
 

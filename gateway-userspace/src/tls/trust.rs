@@ -6,7 +6,7 @@ use rustls::{
     DigitallySignedStruct, RootCertStore, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     crypto::{self, aws_lc_rs},
-    pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
+    pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime, pem::PemObject},
 };
 
 use super::acceptor::AcceptorError;
@@ -23,6 +23,14 @@ pub fn authorities(path: &Path, pem: &[u8]) -> Result<RootCertStore, AcceptorErr
         return Err(bad("there is no -----BEGIN CERTIFICATE-----".into()));
     }
     Ok(roots)
+}
+
+/// The revocation lists in a PEM that was read from `path`.
+pub fn revoked(path: &Path, pem: &[u8]) -> Result<Vec<CertificateRevocationListDer<'static>>, AcceptorError> {
+    let bad = |error: String| AcceptorError::BadList { path: path.to_owned(), error };
+    let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(pem).collect();
+    let lists = lists.map_err(|error| bad(error.to_string()))?;
+    if lists.is_empty() { Err(bad("there is no -----BEGIN X509 CRL-----".into())) } else { Ok(lists) }
 }
 
 /// Those of the system, read when they are first asked for. A few that cannot be used are no reason to do without the

@@ -144,9 +144,10 @@ fn exists(path: &str, name: &str, at: &Place, root: &Fields, problems: &mut Prob
 fn client(listener: &str, tls: &Fields, problems: &mut Problems) -> Option<ClientAuth> {
     let wanted: Option<&str> = tls.get("client");
     if tls.node("client_ca").is_none() {
-        if wanted.is_some() && !tls.broken {
-            let message = format!("`listener.{listener}.tls.client` needs `client_ca`");
-            let problem = Problem::new(ProblemKind::Conflict, &tls.place("client"), message);
+        let lone = [("client", wanted.is_some()), ("client_crl", tls.node("client_crl").is_some())];
+        for (key, _) in lone.iter().filter(|(_, there)| *there && !tls.broken) {
+            let message = format!("`listener.{listener}.tls.{key}` needs `client_ca`");
+            let problem = Problem::new(ProblemKind::Conflict, &tls.place(key), message);
             problems
                 .push(problem.hint(
                     "name the file of the authorities that clients' certificates come from".to_owned(),
@@ -154,5 +155,9 @@ fn client(listener: &str, tls: &Fields, problems: &mut Problems) -> Option<Clien
         }
         return None;
     }
-    Some(ClientAuth { ca: file(tls, "client_ca"), required: wanted != Some("request") })
+    Some(ClientAuth {
+        ca: file(tls, "client_ca"),
+        crl: tls.node("client_crl").map(|_| file(tls, "client_crl")),
+        required: wanted != Some("request"),
+    })
 }

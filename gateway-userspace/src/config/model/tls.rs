@@ -47,6 +47,8 @@ impl Alpn {
 pub struct ClientAuth {
     /// PEM. Absolute.
     pub ca: PathBuf,
+    /// Of certificates that count no more, PEM. Absolute.
+    pub crl: Option<PathBuf>,
     /// Whether clients must show a certificate.
     pub required: bool,
 }

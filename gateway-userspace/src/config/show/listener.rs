@@ -70,6 +70,10 @@ fn tls(tls: &Tls) -> Value {
         ("alpn", Some(if tls.alpn_auto { json!("auto") } else { alpn() })),
         ("client_ca", tls.client.as_ref().map(|client| json!(client.ca.to_string_lossy()))),
         (
+            "client_crl",
+            tls.client.as_ref().and_then(|client| Some(json!(client.crl.as_ref()?.to_string_lossy()))),
+        ),
+        (
             "client",
             tls.client.as_ref().map(|client| json!(if client.required { "require" } else { "request" })),
         ),

@@ -160,7 +160,14 @@ static TLS: Section = Section {
         Key::new(
             "client_ca",
             Kind::Text(&FILE),
-            "Authorities of client certificates, PEM; relative to the config file.",
+            "Authorities of client certificates, PEM; relative to the config file. Watched, as `client_crl` is.",
+        ),
+        Key::new(
+            "client_crl",
+            Kind::Text(&FILE),
+            "Client certificates that count no more: a revocation list (RFC 5280 section 5) of each authority between a \
+             client and `client_ca`, PEM; relative to the config file. None is let in by a list that has expired. A \
+             change of the file also ends all session tickets; connections go on.",
         ),
         Key::new(
             "client",
