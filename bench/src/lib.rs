@@ -9,6 +9,7 @@ pub mod l4;
 pub mod memory;
 pub mod peers;
 pub mod proxy;
+pub mod scale;
 pub mod show;
 pub mod stats;
 

@@ -203,7 +203,7 @@ impl Scenario {
             }
             client => {
                 let fresh = matches!(client, Client::Fresh | Client::TlsFresh);
-                Wrk::run(node, to, &Load { connections, duration, path, cpu, fresh, tls })
+                Wrk::run(node, to, &Load { connections, duration, path, cpu, fresh, tls, host: None })
             }
         }
     }

@@ -5,6 +5,8 @@ pub mod balance;
 pub mod cli;
 pub mod config;
 pub mod daemon;
+#[cfg(test)]
+mod fuzz;
 pub mod kernel;
 mod kernel_log;
 pub mod net;

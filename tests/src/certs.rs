@@ -46,8 +46,17 @@ impl Authority {
         self.issue_until(names, 4000)
     }
 
+    /// As [`Authority::issue`], with a key of RSA.
+    pub fn issue_rsa(&self, names: &[&str]) -> Result<Issued> {
+        self.issue_for(KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256)?, names, 4000)
+    }
+
     /// As [`Authority::issue`], until the end of a year.
     pub fn issue_until(&self, names: &[&str], year: i32) -> Result<Issued> {
+        self.issue_for(KeyPair::generate()?, names, year)
+    }
+
+    fn issue_for(&self, key: KeyPair, names: &[&str], year: i32) -> Result<Issued> {
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
         let mut params = CertificateParams::new(names)?;
         params.distinguished_name.push(DnType::CommonName, "lab");
@@ -55,7 +64,6 @@ impl Authority {
         let serial = SERIAL.fetch_add(1, Relaxed);
         params.serial_number = Some(SerialNumber::from(serial));
         params.not_after = rcgen::date_time_ymd(year, 12, 31);
-        let key = KeyPair::generate()?;
         let chain = params.signed_by(&key, &self.issuer)?.pem();
         Ok(Issued { chain, key: key.serialize_pem(), serial })
     }

@@ -34,11 +34,13 @@ pub struct Load {
     pub fresh: bool,
     /// Over TLS, whose handshake is done anew for each connection; nothing is verified.
     pub tls: bool,
+    /// Default: the address.
+    pub host: Option<String>,
 }
 
 impl Load {
     pub fn new(connections: usize, duration: Duration) -> Load {
-        Load { connections, duration, path: "/".into(), cpu: None, fresh: false, tls: false }
+        Load { connections, duration, path: "/".into(), cpu: None, fresh: false, tls: false, host: None }
     }
 }
 
@@ -79,6 +81,9 @@ impl Wrk {
         command.args(["-t1", &format!("-c{}", load.connections), &format!("-d{seconds}s"), "--latency"]);
         if load.fresh {
             command.args(["-H", "Connection: close"]);
+        }
+        if let Some(host) = &load.host {
+            command.args(["-H", &format!("Host: {host}")]);
         }
         let scheme = if load.tls { "https" } else { "http" };
         command.arg("-s").arg(&script).arg(format!("{scheme}://{}{}", to.into(), load.path));

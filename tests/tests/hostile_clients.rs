@@ -3,6 +3,7 @@
 use lab::{
     backend::{start_all, targets},
     prelude::*,
+    process::resident,
 };
 
 struct Rig {
@@ -205,4 +206,34 @@ fn requests_for_what_a_gateway_does_not_do_are_refused() -> Result<()> {
     assert!((400..600).contains(&answer.status), "{answer:?}");
     assert_eq!(rig.backends[0].stats()?.requests, 0);
     rig.still_serves()
+}
+
+#[test]
+fn idle_connections_keep_no_buffers() -> Result<()> {
+    lab_test!();
+    let _turn = shared()?;
+    let net = Net::simple(1)?;
+    let backends = start_all(&net)?;
+    let gateway = Gateway::simple(&net, &backends)?;
+    let memory = || resident(gateway.pid());
+    let mut idle = Vec::new();
+    // Few at once: what those that are awake take is not given back to the system, but used again.
+    let mut open = |n: usize| -> Result<()> {
+        for _ in 0..n {
+            let mut client = Client::connect(net.client(1), gateway.at4())?;
+            ensure!(client.get("/")?.status == 200);
+            idle.push(client);
+        }
+        // They go to sleep after a quarter of a second; nobody is told.
+        std::thread::sleep(Duration::from_millis(600));
+        Ok(())
+    };
+    open(50)?;
+    let before = memory()?;
+    for _ in 0..10 {
+        open(50)?;
+    }
+    let each = memory()?.saturating_sub(before) / 500;
+    assert!(each < 6 * 1024, "{each} bytes an idle connection");
+    Ok(())
 }

@@ -112,8 +112,8 @@ fn thousands_of_mangled_requests_do_no_harm() -> Result<()> {
     assert!(!said.iter().any(|line| line.contains("panicked")), "{said:#?}");
     eventually("nothing is left under way", || {
         let metrics = gateway.metrics()?;
-        Ok(metrics.sum("gateway_http_active_requests", &[]) == 0.0
-            && metrics.sum("gateway_connections_active", &[]) == 0.0
-            && metrics.sum("gateway_upstream_active_requests", &[]) == 0.0)
+        Ok(metrics.sum("http_active_requests", &[]) == 0.0
+            && metrics.sum("connections_active", &[]) == 0.0
+            && metrics.sum("upstream_active_requests", &[]) == 0.0)
     })
 }

@@ -192,6 +192,23 @@ fn a_client_certificate_is_shown_and_a_new_one_is_taken_from_its_files() -> Resu
 
 // S9
 #[test]
+fn authorities_are_read_again_when_their_file_changes() -> Result<()> {
+    lab_test!();
+    let rig = rig(&format!("{VERIFIED}\npool = {{ idle = 0 }}"))?;
+    let good = std::fs::read(rig.gateway.file("ca.pem"))?;
+    assert_eq!(rig.get("/facts")?.status, 200);
+    std::fs::write(rig.gateway.file("ca.pem"), Authority::new()?.pem)?;
+    rig.gateway.says("new authorities of targets are in use")?;
+    // The session of before would be resumed without a look at the certificate.
+    rig.get("/facts")?.refused(502, "upstream_tls")?;
+    std::fs::write(rig.gateway.file("ca.pem"), "no PEM")?;
+    rig.gateway.says("targets are still checked as before")?;
+    std::fs::write(rig.gateway.file("ca.pem"), good)?;
+    eventually("the first are believed again", || Ok(rig.get("/facts")?.status == 200))
+}
+
+// S9
+#[test]
 fn without_the_certificate_that_is_asked_for_there_is_no_answer() -> Result<()> {
     lab_test!();
     let rig = rig(VERIFIED)?;

@@ -25,7 +25,7 @@ pub fn bench(json: Option<&Path>, quick: bool, names: &[String]) -> Result<()> {
         build::run(build::cargo().args(["bench", "--package", "gateway-userspace", "--bench", "forward"]))?;
     }
     let others: Vec<&str> =
-        ["proxy", "flood", "l4", "memory"].into_iter().filter(|name| wanted(name)).collect();
+        ["proxy", "scale", "flood", "l4", "memory"].into_iter().filter(|name| wanted(name)).collect();
     if others.is_empty() {
         return Ok(());
     }

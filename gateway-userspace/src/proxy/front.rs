@@ -51,7 +51,8 @@ pub async fn serve(mut stream: TcpStream, peer: SocketAddr, listener: Arc<Listen
     }
     match &open.listener().tls {
         Some(acceptor) => {
-            let handshake = handshake(stream, TlsAcceptor::from(acceptor.config()), &open).await;
+            // Boxed, as what follows is: a connection holds what its phase needs, and not what the largest one would.
+            let handshake = Box::pin(handshake(stream, TlsAcceptor::from(acceptor.config()), &open)).await;
             let Some((stream, version)) = handshake else { return };
             let spoken = stream.get_ref().1.alpn_protocol();
             // An ACME authority has seen what it wanted to see: the certificate (RFC 8737 section 3).
@@ -73,10 +74,10 @@ async fn go_on<S: Transport>(stream: S, open: Open, origin: Origin, http2: bool,
     let protocol = if http2 { "h2" } else { "h1" };
     open.set_client(Client::new(&open.listener().name, origin, Manner { protocol, tls }));
     match http2 {
-        true => http2::serve(stream, open).await,
+        true => Box::pin(http2::serve(stream, open)).await,
         // A client that does not know ALPN, of a listener that speaks nothing else.
         false if !open.listener().config.http1 => {}
-        false => connection::serve_http1(stream, open).await,
+        false => Box::pin(connection::serve_http1(stream, open)).await,
     }
 }
 

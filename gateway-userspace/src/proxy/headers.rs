@@ -166,8 +166,9 @@ pub fn about(client: &Client, host: Option<&HeaderValue>, snapshot: &Snapshot) -
     }
     let text = host.and_then(|host| host.to_str().ok());
     let lines: Rc<[u8]> = lines(client, text, ours).into();
-    if let Some(host) = host {
-        *kept = Some(About { host: host.clone(), via: ours.clone(), lines: lines.clone() });
+    // A copy: a clone would keep all of the buffer that the request was read into.
+    if let Some(host) = host.and_then(|host| HeaderValue::from_bytes(host.as_bytes()).ok()) {
+        *kept = Some(About { host, via: ours.clone(), lines: lines.clone() });
     }
     lines
 }

@@ -26,7 +26,7 @@ mod real_ip;
 mod redirect;
 pub mod reuse;
 mod shadow;
-mod strict;
+pub(crate) mod strict;
 mod timer;
 mod transport;
 mod tunnel;
@@ -34,4 +34,6 @@ mod websocket;
 pub mod worker;
 
 pub use body::{Cut, RequestBody};
+#[cfg(test)]
+pub(crate) use real_ip::elements as forwarded_elements;
 pub use tunnel::Pipe;

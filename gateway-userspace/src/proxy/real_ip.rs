@@ -17,6 +17,9 @@ use crate::config::model::{RealIp, RealIpHeader};
 
 mod forwarded;
 
+#[cfg(test)]
+pub(crate) use forwarded::elements;
+
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");

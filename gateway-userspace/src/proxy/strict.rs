@@ -13,8 +13,9 @@ pub fn check_host(head: &mut request::Parts) -> Result<(), Why> {
         make_origin_form(head)?;
     }
     // Section 3.2.4: the asterisk is for OPTIONS only.
-    let asterisk = head.method == Method::OPTIONS && head.uri.path() == "*";
-    if !head.uri.path().starts_with('/') && !asterisk {
+    let target = head.uri.path_and_query().map_or("", PathAndQuery::as_str);
+    let asterisk = head.method == Method::OPTIONS && target == "*";
+    if !target.starts_with('/') && !asterisk {
         return Err(Why::BadRequest);
     }
     let mut hosts = head.headers.get_all(header::HOST).iter();
@@ -43,7 +44,14 @@ fn make_origin_form(head: &mut request::Parts) -> Result<(), Why> {
     {
         return Err(Why::BadRequest);
     }
-    let path = head.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
+    // Section 3.2.1: an empty path is sent as "/".
+    let path = match head.uri.path_and_query() {
+        None => PathAndQuery::from_static("/"),
+        Some(query) if query.as_str().starts_with('?') => {
+            PathAndQuery::try_from(format!("/{}", query.as_str())).map_err(|_| Why::BadRequest)?
+        }
+        Some(path) => path.clone(),
+    };
     // The target must still be checked for a second Host, which it does not excuse.
     if head.headers.get_all(header::HOST).iter().count() > 1 {
         return Err(Why::BadRequest);
@@ -167,6 +175,12 @@ mod tests {
         check_host(&mut head).unwrap();
         assert_eq!(head.uri, "/x?y");
         assert_eq!(head.headers["host"], "b.example:81");
+        let sent = |target: &str| {
+            let mut head = self::head(http::Request::get(target).header("host", "a"));
+            check_host(&mut head).map(|()| head.uri.path_and_query().unwrap().to_string())
+        };
+        assert_eq!(sent("http://b.example").unwrap(), "/");
+        assert_eq!(sent("http://b.example?y").unwrap(), "/?y");
     }
 
     #[test]

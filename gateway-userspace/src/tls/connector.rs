@@ -4,8 +4,9 @@ use std::{
     collections::HashMap,
     fmt, io,
     net::SocketAddr,
+    path::Path,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
@@ -43,14 +44,19 @@ const QUIET_MS: u64 = 10_000;
 /// `tls = { … }` of an upstream, compiled. Shared by all workers; touched once a connection.
 pub struct Connector {
     settings: UpstreamTls,
-    /// The file's content.
-    ca: Option<Vec<u8>>,
     cert: Option<Arc<Cert>>,
     name: Option<ServerName<'static>>,
+    trust: Mutex<Trust>,
+    told: AtomicU64,
+}
+
+/// What follows from whose certificates are believed.
+struct Trust {
+    /// The file's content.
+    ca: Option<Vec<u8>>,
     /// Of which each target has a copy of its own, as it has sessions of its own.
     base: ClientConfig,
-    targets: Mutex<HashMap<(SocketAddr, Offer), Arc<ClientConfig>>>,
-    told: AtomicU64,
+    targets: HashMap<(SocketAddr, Offer), Arc<ClientConfig>>,
 }
 
 impl fmt::Debug for Connector {
@@ -69,7 +75,7 @@ impl Connector {
         let ca = settings.ca.as_deref().map(trust::read).transpose()?;
         if let Some(before) = before
             && before.settings == *settings
-            && before.ca == ca
+            && before.lock().ca == ca
             && before.cert.as_ref().map(Arc::as_ptr) == cert.as_ref().map(Arc::as_ptr)
         {
             return Ok(before.clone());
@@ -81,14 +87,38 @@ impl Connector {
             None => None,
         };
         let base = client_config(settings, ca.as_deref(), cert.clone())?;
-        let settings = settings.clone();
-        let (targets, told) = (Mutex::default(), AtomicU64::new(0));
-        Ok(Arc::new(Connector { settings, ca, cert, name, base, targets, told }))
+        let trust = Mutex::new(Trust { ca, base, targets: HashMap::new() });
+        Ok(Arc::new(Connector { settings: settings.clone(), cert, name, trust, told: AtomicU64::new(0) }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Trust> {
+        self.trust.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads whose certificates are believed again. Whether that has changed. Connections that were made before stay.
+    ///
+    /// # Errors
+    /// The file cannot be used; what was in it before still counts.
+    pub fn refresh_authorities(&self) -> Result<bool, AcceptorError> {
+        let Some(path) = self.file() else { return Ok(false) };
+        let ca = Some(trust::read(path)?);
+        let mut trust = self.lock();
+        if trust.ca == ca {
+            return Ok(false);
+        }
+        let base = client_config(&self.settings, ca.as_deref(), self.cert.clone())?;
+        *trust = Trust { ca, base, targets: HashMap::new() };
+        Ok(true)
+    }
+
+    /// That of the authorities.
+    pub fn file(&self) -> Option<&Path> {
+        self.settings.ca.as_deref()
     }
 
     /// After a certificate changed: sessions stand for the one that was shown when they began.
     pub fn forget(&self) {
-        self.targets.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.lock().targets.clear();
     }
 
     /// Shakes hands with the target at `addr`, offering `alpn`. The caller bounds the time.
@@ -105,12 +135,13 @@ impl Connector {
     }
 
     fn config_for(&self, addr: SocketAddr, alpn: Offer) -> Arc<ClientConfig> {
-        let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut trust = self.lock();
+        let Trust { base, targets, .. } = &mut *trust;
         if targets.len() >= MOST_TARGETS {
             targets.clear();
         }
         let fresh = || {
-            let mut config = self.base.clone();
+            let mut config = base.clone();
             config.resumption = Resumption::in_memory_sessions(SESSIONS);
             config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
             Arc::new(config)

@@ -101,6 +101,20 @@ impl Tls {
                 }
             }
         }
+        self.refresh_authorities();
+    }
+
+    /// Reads again whose certificates targets' must come from.
+    fn refresh_authorities(&self) {
+        for (name, connector) in &self.connectors {
+            match connector.refresh_authorities() {
+                Ok(false) => {}
+                Ok(true) => tracing::info!(upstream = %name, "new authorities of targets are in use"),
+                Err(error) => {
+                    tracing::error!(upstream = %name, "targets are still checked as before: {error}");
+                }
+            }
+        }
     }
 
     /// Files that a change of is to be noticed.
@@ -113,7 +127,8 @@ impl Tls {
             std::iter::once(cert.config.chain.clone()).chain(key)
         };
         let clients = self.acceptors.values().flat_map(|acceptor| acceptor.files());
-        self.certs.values().flat_map(of).chain(clients).collect()
+        let targets = self.connectors.values().filter_map(|connector| Some(connector.file()?.to_owned()));
+        self.certs.values().flat_map(of).chain(clients).chain(targets).collect()
     }
 }
 

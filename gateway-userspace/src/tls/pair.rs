@@ -112,7 +112,7 @@ fn secret(secret: &Secret) -> Result<Vec<u8>, PairError> {
 }
 
 impl Facts {
-    fn of(leaf: &CertificateDer<'_>) -> Result<Facts, String> {
+    pub(crate) fn of(leaf: &CertificateDer<'_>) -> Result<Facts, String> {
         let (_, cert) = X509Certificate::from_der(leaf).map_err(|error| error.to_string())?;
         let alternative = cert.subject_alternative_name().map_err(|error| error.to_string())?;
         let names = alternative.map(|extension| extension.value.general_names.as_slice()).unwrap_or_default();

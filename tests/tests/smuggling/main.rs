@@ -168,7 +168,7 @@ fn judge(payload: &Payload, told: &Told, account: &Account) -> Option<String> {
         "the client got an answer to something else"
     } else if told.seen.len() > 1 || seen > 1 {
         "more than one request"
-    } else if seen == 1 && told.seen.is_empty() {
+    } else if seen == 1 && told.seen.is_empty() && payload.expect != Expect::Unknown {
         "refused, and yet seen to its end"
     } else if told.seen.is_empty() && by_server(&told.text) && payload.expect != Expect::Unknown {
         "the server takes it for no request"

@@ -94,6 +94,7 @@ pub fn add(corpus: &mut Corpus) {
     for (name, line) in [
         ("absolute form", "GET http://gw.test/p/0000 HTTP/1.1"),
         ("absolute form against Host", "GET http://other.test/p/0000 HTTP/1.1"),
+        ("absolute form without a path", "GET http://gw.test?/p/0000 HTTP/1.1"),
         ("absolute form by https", "GET https://gw.test/p/0000 HTTP/1.1"),
         ("absolute form in upper case", "GET HTTP://gw.test/p/0000 HTTP/1.1"),
     ] {

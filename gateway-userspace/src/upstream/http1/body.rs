@@ -95,6 +95,10 @@ enum At {
         value: u64,
         digits: u8,
     },
+    /// Spaces behind the size.
+    Blank {
+        size: u64,
+    },
     /// Between the size and its line's end.
     Extension {
         size: u64,
@@ -159,12 +163,21 @@ impl Chunked {
                 At::Size { value: value << 4 | digit, digits: digits + 1 }
             }
             (At::Size { digits: 0, .. }, _) => return Err(Malformed),
-            (At::Size { value, .. }, b'\r') | (At::Extension { size: value }, b'\r') => {
-                At::SizeLf { size: value }
+            (At::Size { value: size, .. } | At::Blank { size } | At::Extension { size }, b'\r') => {
+                At::SizeLf { size }
             }
-            (At::Size { value, .. }, b';' | b' ' | b'\t') => {
+            (At::Size { value: size, .. } | At::Blank { size }, b';') => {
                 self.extension = 0;
-                At::Extension { size: value }
+                At::Extension { size }
+            }
+            // RFC 9112 section 7.1.1: only an extension may follow them, or "1 0" might be one chunk of 16 bytes.
+            (At::Size { value: size, .. }, b' ' | b'\t') => {
+                self.extension = 1;
+                At::Blank { size }
+            }
+            (At::Blank { size }, b' ' | b'\t') if self.extension < MAX_EXTENSION => {
+                self.extension += 1;
+                At::Blank { size }
             }
             (At::Extension { size }, _) if byte != b'\n' && byte != 0 && self.extension < MAX_EXTENSION => {
                 self.extension += 1;
@@ -204,6 +217,10 @@ fn fields(text: &[u8]) -> Result<HeaderMap, Malformed> {
     let mut headers = HeaderMap::new();
     if text == b"\r\n" {
         return Ok(headers);
+    }
+    // As in heads.
+    if memchr::memchr_iter(b'\n', text).any(|at| at == 0 || text[at - 1] != b'\r') {
+        return Err(Malformed);
     }
     match httparse::parse_headers(text, &mut parsed) {
         Ok(httparse::Status::Complete((length, fields))) if length == text.len() => {
@@ -281,10 +298,13 @@ mod tests {
             b"1\r\na\n\n",
             b"1\r\ra",
             b"1;a\nb\r\na\r\n",
+            b"1 0\r\na\r\n",
+            b"0\t1\r\n\r\n",
             b"1;\0\r\na\r\n",
             b"1234567890123456\r\n",
             b"0\r\n bad\r\n\r\n",
             b"0\r\nx : 1\r\n\r\n",
+            b"0\r\nx: 1\ny: 2\r\n\r\n",
         ] {
             assert_eq!(chunked(text).map(|_| ()), Err(Malformed), "{:?}", String::from_utf8_lossy(text));
         }

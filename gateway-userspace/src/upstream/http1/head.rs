@@ -41,6 +41,11 @@ pub fn parse(input: &Bytes, asked: &Method, spare: HeaderMap) -> Result<Option<(
         Ok(httparse::Status::Partial) if input.len() < MAX_HEAD => return Ok(None),
         _ => return Err(Malformed),
     };
+    // The parser takes it for a line's end (RFC 9112 section 2.2), others for a part of a value.
+    let bare = |at: usize| at == 0 || input[at - 1] != b'\r';
+    if memchr::memchr_iter(b'\n', &input[..length]).any(bare) {
+        return Err(Malformed);
+    }
     let status = parsed.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(Malformed)?;
     let mut facts = Facts::default();
     let mut headers = spare;
@@ -197,6 +202,9 @@ mod tests {
             "HTTP/2.0 200 OK\r\n\r\n",
             "HTTP/1.1 20 OK\r\n\r\n",
             "HTTP/1.1 200 OK\r\n folded: 1\r\n\r\n",
+            "HTTP/1.1 200 OK\ncontent-length: 0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nx: a\ncontent-length: 0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\n",
             "HTTP/1.1 200 OK\r\nspace : 1\r\n\r\n",
             "HTTP/1.1 200 OK\r\nx: a\rb\r\n\r\n",
             "HTTP/1.1 200 OK\r\nx: a\0b\r\n\r\n",

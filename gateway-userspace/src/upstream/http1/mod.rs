@@ -4,8 +4,8 @@
 //! and reads itself, so an answer wakes it directly, nothing is handed between tasks, and a head is written from where
 //! it lies. See docs/performance.md for what that gains. It is compiled once for a bare socket and once for TLS.
 
-mod body;
-mod head;
+pub(crate) mod body;
+pub(crate) mod head;
 mod request;
 
 use std::{

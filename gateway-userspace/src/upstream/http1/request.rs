@@ -50,7 +50,7 @@ enum Framing {
 
 impl Outgoing {
     /// Appends the head; `chunked`: the body has no length.
-    fn write(&self, chunked: bool, empty: bool, out: &mut Vec<u8>) {
+    pub(crate) fn write(&self, chunked: bool, empty: bool, out: &mut Vec<u8>) {
         let Outgoing { head, switch, about, id } = self;
         let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
         for part in [head.method.as_str(), " ", target, " HTTP/1.1\r\n"] {

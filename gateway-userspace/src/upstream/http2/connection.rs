@@ -80,7 +80,12 @@ impl Connection {
 
     /// Whether another stream can be opened now.
     pub fn has_room(&self) -> bool {
-        self.open() && self.shared.active.get() < self.sender.current_max_send_streams().min(MOST_STREAMS)
+        self.open() && self.shared.active.get() < self.takes()
+    }
+
+    /// Streams at once, as far as the target has told.
+    pub fn takes(&self) -> usize {
+        self.sender.current_max_send_streams().min(MOST_STREAMS)
     }
 
     /// Neither ended nor told to by GOAWAY.

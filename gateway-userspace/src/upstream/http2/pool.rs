@@ -19,7 +19,8 @@ use crate::{
     },
 };
 
-/// Requests that wait for one connection: as many as most targets take at once (RFC 9113 section 6.5.2).
+/// Requests that wait for one connection of a target that is not known yet: as many as most take at once (RFC 9113
+/// section 6.5.2).
 const WAITING: usize = 100;
 
 /// Indexed by the targets' slots.
@@ -32,6 +33,8 @@ struct Slot {
     dials: Vec<Rc<Dial>>,
     /// It chose HTTP/2 when it had the choice.
     speaks: Cell<bool>,
+    /// Requests at once that it took on its last connection.
+    takes: Cell<Option<usize>>,
 }
 
 struct Kept {
@@ -58,6 +61,7 @@ impl Pool {
     pub fn stream(&self, target: &Target) -> Option<Stream> {
         self.with(target, |slot| {
             slot.open.retain(|kept| kept.connection.open());
+            slot.takes.set(slot.open.last().map(|kept| kept.connection.takes()).or(slot.takes.get()));
             let kept = slot.open.iter().find(|kept| kept.connection.has_room())?;
             Some(Stream::new(&kept.connection))
         })
@@ -95,7 +99,8 @@ impl Pool {
                 return Ok(stream);
             }
             let dial = self.with(target, |slot| {
-                let waits = |dial: &&Rc<Dial>| dial.waiting.get() < WAITING;
+                let room = slot.takes.get().unwrap_or(WAITING).max(1);
+                let waits = |dial: &&Rc<Dial>| dial.waiting.get() < room;
                 slot.dials.iter().find(waits).cloned()
             });
             let dial = dial.unwrap_or_else(|| self.dial(upstream, target, worker));

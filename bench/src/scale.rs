@@ -1,0 +1,135 @@
+//! What grows with the config: a request's cost with many routes and many targets, and a reload of many routes.
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+use lab::{
+    gateway::{Gateway, Options},
+    net::{Net, Node},
+    process::cpu_time,
+    wrk::{Load, Outcome, Wrk},
+};
+use serde_json::{Value, json};
+
+use crate::{Effort, MEASURED_CPU, OTHER_CPU, peers, show, stats::Rounds};
+
+const ROUTES: usize = 10_000;
+const TARGETS: usize = 1000;
+const CONNECTIONS: usize = 64;
+/// Times what a small config takes.
+const GOAL: f64 = 1.05;
+
+struct Case {
+    name: &'static str,
+    gateway: Gateway,
+    port: u16,
+    cpu_us: Rounds,
+}
+
+pub fn run(effort: Effort) -> Result<Value> {
+    let net = Net::of(1, 0, 0)?;
+    // Every address of 127.0.0.0/8 is this host's.
+    let backend = SocketAddr::from(([0, 0, 0, 0], 8080));
+    let _backend = peers::nginx_backend(&net.gateway, backend, OTHER_CPU)?;
+    let client = Node::of_namespace(net.gateway.clone());
+    let mut cases = Vec::new();
+    for (index, (name, routes, targets)) in
+        [("1 route, 2 targets", 1, 2), ("10,000 routes", ROUTES, 2), ("1000 targets", 1, TARGETS)]
+            .into_iter()
+            .enumerate()
+    {
+        let port = 8001 + index as u16;
+        let options = Options { cpu: Some(MEASURED_CPU), quiet: true, ..Options::default() };
+        let gateway = Gateway::start_with(&net, &config(port, routes, targets), options)?;
+        cases.push(Case { name, gateway, port, cpu_us: Rounds::default() });
+    }
+    for round in 0..=effort.rounds {
+        for case in &mut cases {
+            let duration = if round == 0 { Duration::from_secs(1) } else { effort.round };
+            let before = cpu_time(case.gateway.pid())?;
+            let outcome = load(&client, case.port, duration)?.finish()?;
+            let cpu = cpu_time(case.gateway.pid())?.saturating_sub(before);
+            ensure!(outcome.errors == 0 && outcome.requests > 0, "{}: {outcome:?}", case.name);
+            if round > 0 {
+                case.cpu_us.push(cpu.as_secs_f64() * 1e6 / outcome.requests as f64);
+            }
+        }
+    }
+    show_costs(&cases);
+    let costs: serde_json::Map<_, _> =
+        cases.iter().map(|case| (case.name.to_owned(), case.cpu_us.json())).collect();
+    let reload = reload(&cases[1], &client, effort)?;
+    Ok(json!({ "cpu_us_per_request": costs, "reload": reload }))
+}
+
+/// The last route is the one that is asked for.
+fn config(port: u16, routes: usize, targets: usize) -> String {
+    let target = |n: usize| format!("\"127.1.{}.{}:8080\"", n / 250, n % 250 + 1);
+    let targets: Vec<String> = (0..targets).map(target).collect();
+    let route = |n: usize| format!("[route.r{n}]\nhost = \"h{n}.test\"\npath = \"/\"\nto = \"pool\"\n");
+    let routes: String = (0..routes - 1).map(route).collect();
+    format!(
+        "[gateway]\nworkers = 1\n[metrics]\nbind = \"127.0.0.1:{}\"\n[listener.web]\nbind = \"127.0.0.1:{port}\"\n\
+         [upstream.pool]\nto = [{}]\npool = {{ idle = 4 }}\n{routes}[route.asked]\nhost = \"asked.test\"\npath = \"/\"\nto = \"pool\"\n\
+         [kernel]\nmode = \"off\"\nsteer = \"off\"\n",
+        port + 1000,
+        targets.join(", ")
+    )
+}
+
+fn load(client: &Node, port: u16, duration: Duration) -> Result<Wrk> {
+    let load =
+        Load { cpu: Some(OTHER_CPU), host: Some("asked.test".into()), ..Load::new(CONNECTIONS, duration) };
+    Wrk::start(client, SocketAddr::from(([127, 0, 0, 1], port)), &load)
+}
+
+fn show_costs(cases: &[Case]) {
+    println!(
+        "\n{}  {}",
+        show::bold("Large configs"),
+        show::dim(&format!("128-byte bodies, 1 worker; at most {GOAL} of a small one"))
+    );
+    let small = cases.first().map_or(0.0, |case| case.cpu_us.median());
+    let rows: Vec<Vec<String>> = cases
+        .iter()
+        .map(|case| {
+            let cpu = case.cpu_us.median();
+            vec![case.name.to_owned(), format!("{cpu:.2}"), format!("{:.2}", cpu / small)]
+        })
+        .collect();
+    println!("{}", show::table(&["", "CPU µs/request", "÷ small"], &rows));
+}
+
+/// With all routes, under load: how long the command takes, and what clients notice.
+fn reload(case: &Case, client: &Node, effort: Effort) -> Result<Value> {
+    let (mut took, mut calm, mut busy) = (Rounds::default(), Rounds::default(), Rounds::default());
+    let text = std::fs::read_to_string(case.gateway.config())?;
+    for round in 0..effort.rounds {
+        calm.push(p99_ms(&load(client, case.port, effort.round)?.finish()?)?);
+        let running = load(client, case.port, effort.round)?;
+        std::thread::sleep(effort.round / 3);
+        // One route is another each time.
+        let other = format!("host = \"g{round}.test\"");
+        std::fs::write(case.gateway.config(), text.replacen("host = \"h0.test\"", &other, 1))?;
+        let began = Instant::now();
+        case.gateway.cli(&["reload"])?.ok()?;
+        took.push(began.elapsed().as_secs_f64() * 1e3);
+        busy.push(p99_ms(&running.finish()?)?);
+    }
+    println!(
+        "a reload with {} routes under load: {:.0} ms (goal: 200); p99 {:.2} ms with one, {:.2} without (goal: 2 more)",
+        show::grouped(ROUTES as f64),
+        took.median(),
+        busy.median(),
+        calm.median()
+    );
+    Ok(json!({ "ms": took.json(), "p99_ms": busy.json(), "p99_ms_without": calm.json() }))
+}
+
+fn p99_ms(outcome: &Outcome) -> Result<f64> {
+    ensure!(outcome.errors == 0, "{outcome:?}");
+    Ok(outcome.p99_us as f64 / 1e3)
+}

@@ -1,0 +1,25 @@
+//! Every parser of ours as a function of bytes that must hold for any bytes: no panic, no hang, and agreement with
+//! another reader or with itself. [`run`] mutates a corpus for them on stable Rust; see docs/testing.md.
+
+mod answers;
+mod config;
+mod requests;
+mod run;
+mod wire;
+
+type Target = (&'static str, fn(&[u8]));
+
+/// What is fuzzed, by the name of its folder in the corpus. It panics where something does not hold.
+const TARGETS: [Target; 11] = [
+    ("answer-body", answers::body),
+    ("answer-head", answers::head),
+    ("certificate", config::certificate),
+    ("config", config::config),
+    ("forwarded", requests::forwarded),
+    ("host", requests::host),
+    ("packet", wire::packet),
+    ("path", requests::path),
+    ("proxy-protocol", wire::proxy_protocol),
+    ("request-head", requests::head),
+    ("template", config::template),
+];

@@ -1,0 +1,189 @@
+//! A mutation fuzzer for stable Rust, the same for the same seed. `GATEWAY_FUZZ_SECONDS` is how long each target runs
+//! (1 if not set), `GATEWAY_FUZZ_SEED` where it begins.
+
+use std::{
+    fmt::Write as _,
+    panic::{self, AssertUnwindSafe},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use super::TARGETS;
+
+/// Inputs do not become longer.
+const MOST: usize = 4096;
+/// A single input that takes longer hangs.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What parsers look for: pieces that damage puts in.
+const WORDS: [&[u8]; 40] = [
+    b"\r\n",
+    b"\n",
+    b"\r",
+    b"\0",
+    b" ",
+    b"\t",
+    b":",
+    b";",
+    b",",
+    b"=",
+    b"\"",
+    b"\\",
+    b"/",
+    b"/..",
+    b"%2e",
+    b"%2F",
+    b"%00",
+    b"\r\n\r\n",
+    b"0\r\n\r\n",
+    b"ffffffffffffffff",
+    b"0x",
+    b"-1",
+    b"+1",
+    b"99999999999999999999",
+    b"chunked",
+    b"Transfer-Encoding: chunked\r\n",
+    b"Content-Length: 5\r\n",
+    b"Host: a\r\n",
+    b"Connection: close, content-length\r\n",
+    b"HTTP/1.1",
+    b"HTTP/1.0",
+    b"[",
+    b"]",
+    b"{",
+    b"}",
+    b"${path}",
+    b"\xff\xff",
+    b"\x00\x00",
+    b"\x81\x00",
+    b"\xc3\xa9",
+];
+
+/// xorshift64.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % n.max(1) as u64) as usize
+    }
+}
+
+fn corpus_of(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz-corpus").join(target);
+    let files =
+        std::fs::read_dir(&directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+    let mut paths: Vec<PathBuf> = files.flatten().map(|file| file.path()).collect();
+    paths.sort();
+    paths.into_iter().map(|path| (path.clone(), std::fs::read(path).unwrap_or_default())).collect()
+}
+
+fn damaged(corpus: &[(PathBuf, Vec<u8>)], random: &mut Random) -> Vec<u8> {
+    let any = |random: &mut Random| corpus[random.below(corpus.len())].1.clone();
+    let mut bytes = any(random);
+    for _ in 0..=random.below(6) {
+        let at = random.below(bytes.len() + 1);
+        let end = (at + random.below(16)).min(bytes.len());
+        match random.below(8) {
+            0 if at < bytes.len() => bytes[at] ^= 1 << random.below(8),
+            1 if at < bytes.len() => bytes[at] = random.below(256) as u8,
+            2 => drop(bytes.drain(at..end)),
+            3 => drop(bytes.splice(at..at, bytes[at..end].to_vec())),
+            4 | 5 => drop(bytes.splice(at..at, WORDS[random.below(WORDS.len())].iter().copied())),
+            6 => {
+                let other = any(random);
+                let from = random.below(other.len() + 1);
+                bytes.truncate(at);
+                bytes.extend_from_slice(&other[from..]);
+            }
+            _ => bytes.truncate(at.max(1)),
+        }
+    }
+    bytes.truncate(MOST);
+    bytes
+}
+
+/// As a byte string of Rust.
+fn shown(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{}", std::ascii::escape_default(*byte));
+        text
+    })
+}
+
+/// What is being tried, and since when.
+type Trying = Arc<Mutex<(Instant, Vec<u8>)>>;
+
+/// Ends the process, saying with what, when an input takes too long.
+fn watch(name: &'static str, trying: &Trying) {
+    let trying = Arc::downgrade(trying);
+    std::thread::spawn(move || {
+        while let Some(trying) = trying.upgrade() {
+            let (since, input) = &*trying.lock().unwrap_or_else(PoisonError::into_inner);
+            if since.elapsed() > PATIENCE {
+                eprintln!("{name} hangs on b\"{}\"", shown(input));
+                std::process::abort();
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    });
+}
+
+fn number(variable: &str, usual: u64) -> u64 {
+    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
+}
+
+/// Every file of the corpus as it is, then damaged ones until the time is over.
+fn fuzz(name: &'static str) {
+    let (_, target) = TARGETS.iter().find(|(known, _)| *known == name).expect("a target");
+    let corpus = corpus_of(name);
+    assert!(!corpus.is_empty(), "no corpus");
+    let trying: Trying = Arc::new(Mutex::new((Instant::now(), Vec::new())));
+    watch(name, &trying);
+    let run = |input: Vec<u8>| {
+        *trying.lock().unwrap_or_else(PoisonError::into_inner) = (Instant::now(), input.clone());
+        let outcome = panic::catch_unwind(AssertUnwindSafe(|| target(&input)));
+        assert!(outcome.is_ok(), "{name} does not hold for b\"{}\"", shown(&input));
+    };
+    for (_, input) in &corpus {
+        run(input.clone());
+    }
+    let mut random = Random(number("GATEWAY_FUZZ_SEED", 0x9e37_79b9_7f4a_7c15) | 1);
+    let end = Instant::now() + Duration::from_secs(number("GATEWAY_FUZZ_SECONDS", 1));
+    let mut runs = 0u64;
+    while Instant::now() < end {
+        run(damaged(&corpus, &mut random));
+        runs += 1;
+    }
+    println!("{name}: {runs} inputs");
+    assert!(runs > 0);
+}
+
+macro_rules! fuzzed {
+    ($($test:ident: $name:literal,)*) => {
+        $(#[test] fn $test() { fuzz($name); })*
+
+        #[test]
+        fn every_target_is_run() {
+            let run = [$($name),*];
+            assert!(TARGETS.iter().map(|(name, _)| *name).eq(run));
+        }
+    };
+}
+
+fuzzed! {
+    answer_body_holds: "answer-body",
+    answer_head_holds: "answer-head",
+    certificate_holds: "certificate",
+    config_holds: "config",
+    forwarded_holds: "forwarded",
+    host_holds: "host",
+    packet_holds: "packet",
+    path_holds: "path",
+    proxy_protocol_holds: "proxy-protocol",
+    request_head_holds: "request-head",
+    template_holds: "template",
+}
