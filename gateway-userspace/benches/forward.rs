@@ -246,6 +246,7 @@ fn prepare(case: Case) -> Ready {
             quic: false,
             health: None,
             limit: ServiceLimit::default(),
+            splice: None,
         };
         // The first ten addresses have neighbours, further targets are at other ports of theirs.
         let targets: Vec<TargetSpec> = (0..case.targets)

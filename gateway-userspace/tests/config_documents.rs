@@ -36,7 +36,7 @@ fn fits(schema: &Value, value: &Value) -> Result<(), String> {
     if schema.get("not").is_some() {
         return Err("not supported".into());
     }
-    if let Some(any) = schema["anyOf"].as_array() {
+    if let (Some(any), false) = (schema["anyOf"].as_array(), schema["type"] == "object") {
         let tried: Vec<_> = any.iter().map(|schema| fits(schema, value)).collect();
         return match tried.iter().any(Result::is_ok) {
             true => Ok(()),
@@ -70,6 +70,15 @@ fn fits(schema: &Value, value: &Value) -> Result<(), String> {
     for (key, value) in value.as_object().into_iter().flatten() {
         let inner = schema["properties"].get(key).unwrap_or(&schema["additionalProperties"]);
         fits(inner, value).map_err(|why| format!("{key}: {why}"))?;
+    }
+    let has_all = |one: &Value| {
+        let keys = one["required"].as_array().into_iter().flatten();
+        keys.filter_map(Value::as_str).all(|key| value.get(key).is_some())
+    };
+    if let Some(any) = schema["anyOf"].as_array()
+        && !any.iter().any(has_all)
+    {
+        return Err(format!("none of {any:?} is there"));
     }
     for key in schema["required"].as_array().into_iter().flatten() {
         let present = key.as_str().is_some_and(|key| value.get(key).is_some());

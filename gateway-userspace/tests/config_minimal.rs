@@ -5,11 +5,12 @@ use std::{fs, path::Path, time::Duration};
 use gateway::config::{
     self,
     model::{
-        Balance, Bind, Config, Forward, HealthCheck, HostPattern, KernelMode, L4Balance, L4Protocol,
+        Alpn, Balance, Bind, Config, Forward, HealthCheck, HostPattern, KernelMode, L4Balance, L4Protocol,
         LimitMode, LogTarget, Secret, ServiceLimit, Steer, TlsVersion, UpstreamProtocol,
     },
     units::Place,
 };
+use gateway::proxy_protocol::Version;
 
 fn parse(text: &str) -> Config {
     config::parse(text, Path::new("gateway.toml")).unwrap_or_else(|errors| panic!("{errors}"))
@@ -140,6 +141,25 @@ to = "[2001:db8::1]:25"
 forward = "ipip"
 health = { path = "/ready", expect = 204 }
 
+[service.passed]
+bind = ["192.0.2.7:444", "[2001:db8::7]:444"]
+path = "splice"
+to = { addr = "10.0.0.1:443", weight = 2 }
+sni = { "A.example.com" = ["10.0.0.2:443", "[2001:db8::2]:443"], "*.example.com" = "10.0.0.1:443" }
+balance = "least-conn"
+proxy_protocol = { from = ["10.0.0.0/8", "192.0.2.1"], send = "v1" }
+timeout = { connect = "2s", header = "3s", idle = "off" }
+max.connections = 7
+health.tcp = true
+
+[service.ended]
+bind = ":8443"
+path = "splice"
+to = "10.0.0.1:80"
+balance = "random"
+proxy_protocol = "v2"
+tls = { cert = "main", alpn = ["h2"], min = "1.3" }
+
 [access_log]
 to = "access.log"
 format = "json"
@@ -227,6 +247,15 @@ fn every_key_of_services_and_classes_is_read() {
     let dns = &config.services["dns"];
     assert_eq!((dns.binds.len(), dns.protocol, dns.balance), (2, L4Protocol::Udp, L4Balance::IpHash));
     assert_eq!(dns.targets.iter().map(|target| target.weight).collect::<Vec<_>>(), [3, 1]);
+    let passed = config.services["passed"].splice.as_ref().expect("through userspace");
+    assert_eq!((passed.to.len(), passed.sni.len(), config.services["passed"].targets.len()), (1, 2, 3));
+    assert_eq!(passed.sni[1].0, HostPattern::Exact("a.example.com".into()));
+    assert_eq!((passed.timeout.idle, passed.timeout.header), (None, Duration::from_secs(3)));
+    assert_eq!((passed.announce, passed.connections), (Some(Version::V1), 7));
+    let ended = config.services["ended"].splice.as_ref().expect("through userspace");
+    assert_eq!((ended.announce, ended.proxy_protocol.is_none()), (Some(Version::V2), true));
+    assert_eq!(ended.timeout.idle, Some(Duration::from_secs(600)));
+    assert_eq!(ended.tls.as_ref().map(|tls| tls.alpn.clone()), Some(vec![Alpn::Http2]));
     let check = |name: &str| config.services[name].health.as_ref().map(|health| health.check.clone());
     assert_eq!(check("dns"), Some(HealthCheck::Udp { send: vec![0, 255], answer: false }));
     assert_eq!(check("quic"), Some(HealthCheck::Udp { send: b"ping".to_vec(), answer: true }));

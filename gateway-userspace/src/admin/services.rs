@@ -44,6 +44,9 @@ pub struct TargetStatus {
     pub bytes: u64,
     /// Connections given to it.
     pub connections: u64,
+    /// Those that are open; known of services that go through userspace.
+    #[serde(default)]
+    pub active: Option<u32>,
 }
 
 pub async fn list(State(control): Shared) -> Json<BTreeMap<String, ServiceStatus>> {
@@ -69,6 +72,7 @@ pub fn describe(service: &Service, rows: &[ServiceRow]) -> ServiceStatus {
         .filter(|row| row.service == *service.name)
         .map(|row| (row.target.as_str(), row))
         .collect();
+    let spliced = service.splice.is_some();
     let targets = service.targets().map(|(target, config)| {
         let counts = counted.get(&*target.name);
         let count = |of: fn(&ServiceRow) -> u64| counts.map_or(0, |row| of(row));
@@ -81,15 +85,16 @@ pub fn describe(service: &Service, rows: &[ServiceRow]) -> ServiceStatus {
             check: service.last_check(target),
             state: word(service.state(target)).into(),
             packets: count(|row| row.packets),
-            bytes: count(|row| row.bytes),
-            connections: count(|row| row.connections),
+            bytes: if spliced { target.through.bytes() } else { count(|row| row.bytes) },
+            connections: if spliced { target.through.connections() } else { count(|row| row.connections) },
+            active: spliced.then(|| target.through.active()),
         }
     });
     let config = &service.config;
     ServiceStatus {
         bind: config.binds.iter().map(ToString::to_string).collect(),
         protocol: config.protocol.word().into(),
-        forward: config.forward.word().into(),
+        forward: if spliced { "splice" } else { config.forward.word() }.into(),
         balance: config.balance.word().into(),
         targets: targets.collect(),
     }

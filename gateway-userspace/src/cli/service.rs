@@ -71,6 +71,7 @@ pub fn list(global: &Global, services: &BTreeMap<String, ServiceStatus>) -> Stri
 }
 
 fn show(global: &Global, name: &str, service: &ServiceStatus) -> String {
+    let spliced = service.targets.iter().any(|target| target.active.is_some());
     let rows = service.targets.iter().map(|target| {
         let [said, check, state] =
             target::columns(target.overrides.as_ref(), target.check.as_deref(), &target.state);
@@ -80,11 +81,12 @@ fn show(global: &Global, name: &str, service: &ServiceStatus) -> String {
             said,
             check,
             state,
-            output::short(target.packets),
+            output::short(target.active.map_or(target.packets, u64::from)),
             output::short(target.bytes),
             output::short(target.connections),
         ]
     });
+    let counted = if spliced { "ACTIVE" } else { "PACKETS" };
     let notes: String = service
         .targets
         .iter()
@@ -98,7 +100,7 @@ fn show(global: &Global, name: &str, service: &ServiceStatus) -> String {
         service.balance,
         output::color_states(
             global,
-            &table(&["TARGET", "WEIGHT", "OVERRIDE", "CHECK", "STATE", "PACKETS", "BYTES", "CONNS"], rows)
+            &table(&["TARGET", "WEIGHT", "OVERRIDE", "CHECK", "STATE", counted, "BYTES", "CONNS"], rows)
         )
     )
 }

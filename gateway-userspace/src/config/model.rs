@@ -4,6 +4,7 @@
 //! names resolve, numbers are in range, no two routes tie.
 
 mod route;
+mod splice;
 mod tls;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
@@ -12,6 +13,8 @@ pub use route::{
     Coding, Compress, Cors, Destination, FieldRewrite, HostPattern, Matcher, Mirror, Origin, PathPattern,
     PathRewrite, Pattern, Predicates, Redirect, Respond, Rewrite, Route, Segment, Split, Sticky,
 };
+
+pub use splice::{Splice, SpliceTimeout, among_listeners};
 
 pub use super::balancing::{Breaker, Eject, HashOn, Retry, RetryOn, StickyCookie};
 use super::units::{Lookup, Place, Prefix, Prefixes, Rate};
@@ -456,7 +459,7 @@ pub struct Pool {
     pub queue_timeout: Duration,
 }
 
-/// `[service.NAME]`: an L4 service that the kernel half forwards, without userspace.
+/// `[service.NAME]`: an L4 service. The kernel half forwards it, or (`splice`) userspace does.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Service {
     pub at: Place,
@@ -480,6 +483,8 @@ pub struct Service {
     pub health: Option<Health>,
     /// Per source and service, beside `[kernel.limit]`.
     pub limit: ServiceLimit,
+    /// `path = "splice"`. What is said of targets above is of all that are named in it.
+    pub splice: Option<Box<Splice>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -537,6 +542,10 @@ pub enum L4Balance {
     Maglev,
     /// Maglev on the client's address, with the table and the hash of an upstream's ip-hash.
     IpHash,
+    // Not of the kernel's path.
+    RoundRobin,
+    LeastConn,
+    Random,
 }
 
 impl L4Balance {
@@ -545,6 +554,9 @@ impl L4Balance {
         match self {
             L4Balance::Maglev => "maglev",
             L4Balance::IpHash => "ip-hash",
+            L4Balance::RoundRobin => "round-robin",
+            L4Balance::LeastConn => "least-conn",
+            L4Balance::Random => "random",
         }
     }
 }

@@ -59,7 +59,7 @@ impl Reader<'_> {
             let missed = match key.need {
                 Need::Optional => false,
                 Need::Required => !table.contains_key(key.name),
-                Need::RequiredUnless(others) => {
+                Need::RequiredUnless(others) | Need::RequiredWithout(others) => {
                     !table.contains_key(key.name) && !others.iter().any(|other| table.contains_key(*other))
                 }
             };

@@ -34,14 +34,18 @@ fn object(section: &Section) -> Value {
     if !required.is_empty() {
         object["required"] = json!(required);
     }
-    // Exactly one of a key and those that may stand in for it.
+    // Exactly one of a key and those that may stand in for it, or any.
     for key in section.keys {
-        let Need::RequiredUnless(others) = key.need else { continue };
+        let (others, how) = match key.need {
+            Need::RequiredUnless(others) => (others, "oneOf"),
+            Need::RequiredWithout(others) => (others, "anyOf"),
+            Need::Optional | Need::Required => continue,
+        };
         let supported = others.iter().filter(|other| section.key(other).is_some_and(|key| !key.is_later()));
         let names: Vec<&str> = std::iter::once(key.name).chain(supported.copied()).collect();
         match &*names {
             [only] => object["required"] = json!([only]),
-            _ => object["oneOf"] = names.iter().map(|name| json!({ "required": [name] })).collect(),
+            _ => object[how] = names.iter().map(|name| json!({ "required": [name] })).collect(),
         }
     }
     object

@@ -1,6 +1,7 @@
 //! The config in effect, every default written out: as JSON, and as TOML that loads to the same config.
 
 mod listener;
+mod service;
 
 use serde_json::{Map, Value, json};
 
@@ -9,7 +10,7 @@ use super::{
     model::{
         Balance, Breaker, Bucket, Compress, Config, Cors, Destination, Eject, Health, HealthCheck, Kernel,
         KernelClass, KernelMode, LimitMode, LogFormat, LogTarget, Matcher, Mirror, PathRewrite, Rewrite,
-        Route, Service, ServiceTarget, Steer, StickyCookie, Target, Upstream,
+        Route, Steer, StickyCookie, Target, Upstream,
     },
     table::{Kind, ROOT, Section},
     units::{ByteSize, Template, show_byte_rate, show_duration},
@@ -37,7 +38,7 @@ pub fn to_json(config: &Config) -> Value {
             .map(|(name, cert)| (name.clone(), listener::cert(cert))).collect::<Value>(),
         "upstream": by_name(&config.upstreams, upstream),
         "route": by_name(&config.routes, route),
-        "service": by_name(&config.services, service),
+        "service": by_name(&config.services, service::service),
         "access_log": {
             "to": match &config.access_log.to {
                 LogTarget::Off => "off".into(),
@@ -274,37 +275,6 @@ fn datagram(bytes: &[u8]) -> String {
         Ok(text) if !text.starts_with("hex:") => text.to_owned(),
         _ => format!("hex:{}", bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()),
     }
-}
-
-fn service(service: &Service) -> Value {
-    let binds: Vec<String> = service.binds.iter().map(ToString::to_string).collect();
-    let limit = some([
-        ("packets", service.limit.packets.map(bucket)),
-        ("new", service.limit.new.map(bucket)),
-        ("bytes", service.limit.bytes.map(byte_bucket)),
-    ]);
-    some([
-        ("bind", Some(json!(binds))),
-        ("protocol", Some(json!(service.protocol.word()))),
-        ("to", Some(service.targets.iter().map(service_target).collect())),
-        ("forward", Some(json!(service.forward.word()))),
-        ("balance", Some(json!(service.balance.word()))),
-        ("flows", Some(json!(service.flows))),
-        ("quic", Some(json!(service.quic))),
-        ("health", service.health.as_ref().map(health)),
-        ("limit", Some(limit)),
-    ])
-}
-
-fn service_target(target: &ServiceTarget) -> Value {
-    if target.weight == 1 && target.server_id.is_none() {
-        return json!(target.addr);
-    }
-    some([
-        ("addr", Some(json!(target.addr))),
-        ("weight", Some(json!(target.weight))),
-        ("server_id", target.server_id.map(|id| json!(id))),
-    ])
 }
 
 fn route(route: &Route) -> Value {

@@ -1,7 +1,7 @@
 //! [`Control`]: what the admin API, the metrics and the signals act on.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
     sync::{
@@ -22,12 +22,12 @@ use super::{
     inherited::Inherited,
     start::{Options, Source},
     upgrade::{Upgrade, UpgradeError},
-    workers::Workers,
+    workers::{Door, Sockets, Workers},
 };
 use crate::{
     config::{
         self, ConfigErrors,
-        model::{Bind, Config},
+        model::{Bind, Config, L4Protocol},
     },
     kernel::{Inheritance, KernelError, KernelPlane, SteerListener},
     net,
@@ -85,8 +85,8 @@ pub struct Reload {
 pub enum ReloadError {
     #[error("{0}")]
     Config(#[from] ConfigErrors),
-    #[error("listener {listener}: cannot listen on {bind}: {error}")]
-    Bind { listener: String, bind: String, error: io::Error },
+    #[error("{door}: cannot listen on {bind}: {error}")]
+    Bind { door: Door, bind: String, error: io::Error },
     #[error("access log: cannot write to it: {0}")]
     AccessLog(io::Error),
     #[error(transparent)]
@@ -129,7 +129,7 @@ pub struct Control {
     state: Mutex<State>,
     log_control: LogControl,
     /// The sockets in use, kept for steering: the kernel's map wants all of them anew when listeners change.
-    pub(super) sockets: Mutex<BTreeMap<String, (Bind, Vec<std::net::TcpListener>)>>,
+    pub(super) sockets: Mutex<BTreeMap<Door, (Bind, Vec<std::net::TcpListener>)>>,
     /// What listeners find open already.
     inherited: Mutex<Inherited>,
     pub(super) ends: Ends,
@@ -286,7 +286,7 @@ impl Control {
         }
         let opened = self.open_new_listeners(&config)?;
         self.kernel.sync(&config.kernel)?;
-        let services = service::compile(&config.services, Some(&old.services));
+        let services = service::compile(&config.services, Some(&old.services), &self.registry);
         if let Err(error) = self.set_services(&config, &services) {
             if let Err(error) = self.kernel.sync(&old.config.kernel) {
                 tracing::error!("the kernel half has settings of the config that was refused: {error}");
@@ -341,61 +341,72 @@ impl Control {
         }
     }
 
-    /// Sockets for listeners that are new or have moved.
-    fn open_new_listeners(
-        &self,
-        config: &Config,
-    ) -> Result<Vec<(String, Bind, Vec<std::net::TcpListener>)>, ReloadError> {
+    /// Sockets for doors that are new or have moved.
+    fn open_new_listeners(&self, config: &Config) -> Result<Vec<Opened>, ReloadError> {
         let (sockets, mut inherited) = (lock(&self.sockets), lock(&self.inherited));
         let mut opened = Vec::new();
-        for (name, listener) in &config.listeners {
-            if sockets.get(name).is_some_and(|(bind, _)| *bind == listener.bind) {
+        for (door, bind) in doors(config) {
+            if sockets.get(&door).is_some_and(|(before, _)| *before == bind) {
                 continue;
             }
-            let open = inherited.take(name, listener.bind);
-            let made = if open.is_empty() {
-                net::bind_all(listener.bind, self.workers.count())
-            } else {
-                net::extend(open, self.workers.count())
+            let workers = self.workers.count();
+            let made = match &door {
+                Door::Datagrams(..) => net::bind_datagrams(bind, workers).map(Sockets::Udp),
+                Door::Listener(name) | Door::Service(name, _) => {
+                    let open = inherited.take(name, bind);
+                    let made = if open.is_empty() {
+                        net::bind_all(bind, workers)
+                    } else {
+                        net::extend(open, workers)
+                    };
+                    made.map(Sockets::Tcp)
+                }
             };
             let made = made.map_err(|error| ReloadError::Bind {
-                listener: name.clone(),
-                bind: config::show_bind(listener.bind),
+                door: door.clone(),
+                bind: config::show_bind(bind),
                 error,
             })?;
-            opened.push((name.clone(), listener.bind, made));
+            opened.push((door, bind, made));
         }
         Ok(opened)
     }
 
     /// Starts what was opened, ends what is no longer named, and tells the kernel half where the sockets are.
-    fn switch_listeners(&self, config: &Config, opened: Vec<(String, Bind, Vec<std::net::TcpListener>)>) {
+    fn switch_listeners(&self, config: &Config, opened: Vec<Opened>) {
+        let wanted: BTreeSet<Door> = doors(config).map(|(door, _)| door).collect();
         let mut sockets = lock(&self.sockets);
-        let changed = !opened.is_empty() || sockets.keys().any(|name| !config.listeners.contains_key(name));
-        sockets.retain(|name, _| {
-            let keep = config.listeners.contains_key(name);
+        let changed = !opened.is_empty() || sockets.keys().any(|door| !wanted.contains(door));
+        sockets.retain(|door, _| {
+            let keep = wanted.contains(door);
             if !keep {
-                self.workers.close(name);
+                self.workers.close(door);
             }
             keep
         });
-        for (name, bind, made) in opened {
-            let kept: io::Result<Vec<_>> = made.iter().map(std::net::TcpListener::try_clone).collect();
+        for (door, bind, made) in opened {
+            // Neither steered nor handed over are those of UDP.
+            let kept = match &made {
+                Sockets::Tcp(sockets) => sockets.as_slice(),
+                Sockets::Udp(_) => &[],
+            };
+            let kept: io::Result<Vec<_>> = kept.iter().map(std::net::TcpListener::try_clone).collect();
             match kept {
-                Ok(kept) => drop(sockets.insert(name.clone(), (bind, kept))),
-                Err(error) => tracing::warn!(listener = name, %error, "its connections are not steered"),
+                Ok(kept) => drop(sockets.insert(door.clone(), (bind, kept))),
+                Err(error) => tracing::warn!(%door, %error, "its connections are not steered"),
             }
-            self.workers.listen(&name, made);
+            self.workers.listen(&door, made);
         }
         if changed {
             self.steer(&sockets);
         }
     }
 
-    pub(super) fn steer(&self, sockets: &BTreeMap<String, (Bind, Vec<std::net::TcpListener>)>) {
+    pub(super) fn steer(&self, sockets: &BTreeMap<Door, (Bind, Vec<std::net::TcpListener>)>) {
         use std::os::fd::AsFd;
         let listeners: Vec<SteerListener<'_>> = sockets
             .values()
+            .filter(|(_, sockets)| !sockets.is_empty())
             .map(|(bind, sockets)| SteerListener {
                 bind: *bind,
                 sockets: sockets.iter().map(|s| s.as_fd()).collect(),
@@ -434,6 +445,24 @@ impl Control {
     pub fn stop_checks(&self) {
         *lock(&self.checks) = Checks::default();
     }
+}
+
+/// A door's new sockets, one a worker.
+type Opened = (Door, Bind, Sockets);
+
+/// Where clients come in.
+fn doors(config: &Config) -> impl Iterator<Item = (Door, Bind)> + '_ {
+    let listeners =
+        config.listeners.iter().map(|(name, listener)| (Door::Listener(name.clone()), listener.bind));
+    let services = config.services.iter().filter(|(_, service)| service.splice.is_some());
+    let services = services.flat_map(|(name, service)| {
+        let door = match service.protocol {
+            L4Protocol::Tcp => Door::Service,
+            L4Protocol::Udp => Door::Datagrams,
+        };
+        service.binds.iter().map(move |bind| (door(name.clone(), *bind), *bind))
+    });
+    listeners.chain(services)
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -25,7 +25,9 @@ impl Control {
     /// Why services of this config are not served: the kernel half is off.
     pub fn services_off(&self, config: &Config) -> Option<String> {
         let status = self.kernel.status();
-        if config.services.is_empty() || status.interfaces.iter().any(|interface| interface.mode != "off") {
+        if config.services.values().all(|service| service.splice.is_some())
+            || status.interfaces.iter().any(|interface| interface.mode != "off")
+        {
             return None;
         }
         let told = status.interfaces.into_iter().find_map(|interface| interface.reason);
@@ -48,7 +50,9 @@ impl Control {
     }
 
     fn push_services(&self) -> Result<(), KernelError> {
-        self.kernel.set_services(&service::specs(&self.snapshot.load().services))
+        let services = &self.snapshot.load().services;
+        services.values().for_each(|service| service.rebuild());
+        self.kernel.set_services(&service::specs(services))
     }
 
     /// Compares the kernel half's maps with what the config, the targets' states and the bans make of them now. On the

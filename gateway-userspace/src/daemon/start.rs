@@ -175,7 +175,7 @@ async fn serve(parts: Parts, before: &mut Option<Takeover>, began: Instant) -> R
         .map_err(|error| StartError::AccessLog { target: format!("{:?}", config.access_log.to), error })?;
     let count = worker_count(&config);
     let registry = Arc::new(Registry::new(count));
-    let services = service::compile(&config.services, None);
+    let services = service::compile(&config.services, None, &registry);
     let names = Names::new(handed.names.clone());
     let first =
         Snapshot::compile(config, services, tls, &names.answers(), handed.generation + 1, None, &registry);

@@ -1,6 +1,6 @@
 //! Worker threads and what the control thread tells them.
 
-use std::{cell::Cell, collections::HashMap, io, rc::Rc, sync::Arc, thread::JoinHandle, time::Duration};
+use std::{cell::Cell, collections::HashMap, fmt, io, rc::Rc, sync::Arc, thread::JoinHandle, time::Duration};
 
 use arc_swap::ArcSwap;
 use tokio::{
@@ -9,20 +9,60 @@ use tokio::{
 };
 
 use crate::{
+    config::model::{Bind, among_listeners},
     observe::access_log::{AccessLog, FLUSH_EVERY},
     proxy::{connection, front, reuse::Reuse, worker::Worker},
     runtime::{Listener, Snapshot},
+    splice,
 };
 
 /// Accept errors (out of descriptors, mostly) are retried after this long.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const TICK: Duration = Duration::from_secs(1);
 
+/// Where clients come in.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Door {
+    /// By the listener's name.
+    Listener(String),
+    /// By the service's name; it may have several addresses.
+    Service(String, Bind),
+    /// As well, for UDP.
+    Datagrams(String, Bind),
+}
+
+/// A door's sockets.
+pub enum Sockets {
+    Tcp(Vec<std::net::TcpListener>),
+    /// One a worker.
+    Udp(Vec<std::net::UdpSocket>),
+}
+
+impl Door {
+    pub fn name(&self) -> &str {
+        match self {
+            Door::Listener(name) | Door::Service(name, _) | Door::Datagrams(name, _) => name,
+        }
+    }
+}
+
+impl fmt::Display for Door {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Door::Listener(name) => write!(f, "listener {name}"),
+            Door::Service(name, _) | Door::Datagrams(name, _) => write!(f, "service {name}"),
+        }
+    }
+}
+
 enum Command {
-    /// Accept connections for the listener of this name.
-    Listen(String, Vec<std::net::TcpListener>),
-    /// Stop accepting for it, and end its connections after their requests.
-    Close(String),
+    /// Accept connections for it.
+    Listen(Door, Vec<std::net::TcpListener>),
+    /// Receive datagrams for it.
+    Receive(Door, std::net::UdpSocket),
+    /// Stop accepting for it. A listener's connections end after their requests, a service's when they are done, and
+    /// sessions of UDP at once.
+    Close(Door),
     /// Stop accepting, end every connection after its request, then end the worker.
     Drain,
     /// End now.
@@ -75,20 +115,29 @@ impl Workers {
         self.commands.len()
     }
 
-    /// At least one socket a worker, and every socket has one: an earlier process may have had more workers.
-    pub fn listen(&self, name: &str, sockets: Vec<std::net::TcpListener>) {
+    /// Of TCP at least one socket a worker, and every socket has one: an earlier process may have had more workers.
+    pub fn listen(&self, door: &Door, sockets: Sockets) {
+        let sockets = match sockets {
+            Sockets::Tcp(sockets) => sockets,
+            Sockets::Udp(sockets) => {
+                for (worker, socket) in self.commands.iter().zip(sockets) {
+                    let _ = worker.send(Command::Receive(door.clone(), socket));
+                }
+                return;
+            }
+        };
         let mut shares: Vec<Vec<std::net::TcpListener>> = self.commands.iter().map(|_| Vec::new()).collect();
         for (place, socket) in sockets.into_iter().enumerate() {
             shares[place % self.commands.len()].push(socket);
         }
         for (worker, share) in self.commands.iter().zip(shares) {
-            let _ = worker.send(Command::Listen(name.to_owned(), share));
+            let _ = worker.send(Command::Listen(door.clone(), share));
         }
     }
 
-    pub fn close(&self, name: &str) {
+    pub fn close(&self, door: &Door) {
         for worker in &self.commands {
-            let _ = worker.send(Command::Close(name.to_owned()));
+            let _ = worker.send(Command::Close(door.clone()));
         }
     }
 
@@ -117,17 +166,27 @@ struct Accepting {
 
 async fn work(worker: Rc<Worker>, mut commands: UnboundedReceiver<Command>) {
     let _upkeep = tokio::task::spawn_local(upkeep(worker.clone()));
-    let mut accepting: HashMap<String, Vec<Accepting>> = HashMap::new();
+    let mut accepting: HashMap<Door, Vec<Accepting>> = HashMap::new();
     while let Some(command) = commands.recv().await {
         match command {
-            Command::Listen(name, sockets) => {
-                end(accepting.remove(&name)).await;
-                let started = sockets.into_iter().filter_map(|socket| start(&name, socket, &worker));
-                accepting.insert(name.clone(), started.collect());
+            Command::Listen(door, sockets) => {
+                end(accepting.remove(&door)).await;
+                let started = sockets.into_iter().filter_map(|socket| start(&door, socket, &worker));
+                let started = started.collect();
+                accepting.insert(door, started);
             }
-            Command::Close(name) => {
-                end(accepting.remove(&name)).await;
-                worker.drain_listener(&name);
+            Command::Receive(door, socket) => {
+                end(accepting.remove(&door)).await;
+                let stop = Rc::new(tokio::sync::Notify::new());
+                let serve = splice::udp::serve(door.name().to_owned(), socket, worker.clone(), stop.clone());
+                let task = tokio::task::spawn_local(serve);
+                accepting.insert(door, vec![Accepting { stop, task }]);
+            }
+            Command::Close(door) => {
+                end(accepting.remove(&door)).await;
+                if let Door::Listener(name) = &door {
+                    worker.drain_listener(name);
+                }
             }
             Command::Drain => {
                 end(accepting.into_values()).await;
@@ -140,12 +199,12 @@ async fn work(worker: Rc<Worker>, mut commands: UnboundedReceiver<Command>) {
     }
 }
 
-fn start(name: &str, socket: std::net::TcpListener, worker: &Rc<Worker>) -> Option<Accepting> {
+fn start(door: &Door, socket: std::net::TcpListener, worker: &Rc<Worker>) -> Option<Accepting> {
     let socket = TcpListener::from_std(socket)
-        .inspect_err(|error| tracing::error!(listener = name, %error, "cannot listen"))
+        .inspect_err(|error| tracing::error!(%door, %error, "cannot listen"))
         .ok()?;
     let stop = Rc::new(tokio::sync::Notify::new());
-    let task = tokio::task::spawn_local(accept(name.to_owned(), socket, worker.clone(), stop.clone()));
+    let task = tokio::task::spawn_local(accept(door.clone(), socket, worker.clone(), stop.clone()));
     Some(Accepting { stop, task })
 }
 
@@ -186,17 +245,20 @@ async fn upkeep(worker: Rc<Worker>) {
 }
 
 /// Accepts until told to stop; then takes what has already been established, so that nobody is turned away by it.
-async fn accept(name: String, socket: TcpListener, worker: Rc<Worker>, stop: Rc<tokio::sync::Notify>) {
+async fn accept(door: Door, socket: TcpListener, worker: Rc<Worker>, stop: Rc<tokio::sync::Notify>) {
     let complained = Cell::new(false);
     let (plain, other) = (Reuse::default(), Reuse::default());
-    let take = |stream, peer| {
-        let Some(listener) = admitted(&name, &stream, &worker) else { return };
-        let worker = worker.clone();
-        if listener.plain {
-            tokio::task::spawn_local(plain.run(connection::serve(stream, peer, listener, worker)));
-        } else {
-            tokio::task::spawn_local(other.run(front::serve(stream, peer, listener, worker)));
+    let take = |stream, peer| match &door {
+        Door::Listener(name) => {
+            let Some(listener) = admitted(name, &stream, &worker) else { return };
+            let worker = worker.clone();
+            if listener.plain {
+                tokio::task::spawn_local(plain.run(connection::serve(stream, peer, listener, worker)));
+            } else {
+                tokio::task::spawn_local(other.run(front::serve(stream, peer, listener, worker)));
+            }
         }
+        Door::Service(name, _) | Door::Datagrams(name, _) => take_for_service(name, stream, peer, &worker),
     };
     loop {
         let accepted = tokio::select! {
@@ -207,7 +269,7 @@ async fn accept(name: String, socket: TcpListener, worker: Rc<Worker>, stop: Rc<
             Ok((stream, peer)) => take(stream, peer),
             Err(error) => {
                 if !complained.replace(true) {
-                    tracing::error!(listener = name, %error, "cannot accept connections; trying on");
+                    tracing::error!(%door, %error, "cannot accept connections; trying on");
                 }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
@@ -231,7 +293,22 @@ fn admitted(name: &str, stream: &TcpStream, worker: &Worker) -> Option<Arc<Liste
         return Some(listener);
     }
     listener.stats.shards.of(worker.index).over_limit.add(1);
-    // Reset rather than linger: there are too many connections as it is.
-    let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
+    turn_away(stream);
     None
+}
+
+fn take_for_service(name: &str, stream: TcpStream, peer: std::net::SocketAddr, worker: &Rc<Worker>) {
+    let snapshot = worker.snapshot();
+    let Some(service) = snapshot.services.get(name).cloned() else { return };
+    if service.splice.as_ref().is_some_and(|splice| splice::admit(splice, worker.index)) {
+        let acceptor = snapshot.tls.acceptors.get(&among_listeners(name)).cloned();
+        tokio::task::spawn_local(splice::serve(stream, peer, service, acceptor, worker.clone()));
+    } else {
+        turn_away(&stream);
+    }
+}
+
+/// Reset rather than linger: there are too many connections as it is.
+fn turn_away(stream: &TcpStream) {
+    let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }

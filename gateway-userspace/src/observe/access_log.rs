@@ -1,4 +1,4 @@
-//! The access log: one JSON line a request, written without ever stalling one.
+//! The access log: one JSON line a request, or a connection of a service, written without ever stalling one.
 //!
 //! A worker formats lines into its own buffer and hands full buffers (or, every [`FLUSH_EVERY`], started ones) to one
 //! writer thread through a bounded channel. When the writer cannot keep up the batch is dropped and counted.
@@ -31,8 +31,22 @@ pub struct ConnectionText(Vec<u8>);
 
 impl ConnectionText {
     pub fn new(listener: &str, client: IpAddr, peer: SocketAddr, proto: &str, tls: Option<&str>) -> Self {
+        ConnectionText::of(b",\"listener\":", listener, client, peer, proto, tls)
+    }
+
+    pub fn of_service(
+        service: &str,
+        client: IpAddr,
+        peer: SocketAddr,
+        proto: &str,
+        tls: Option<&str>,
+    ) -> Self {
+        ConnectionText::of(b",\"service\":", service, client, peer, proto, tls)
+    }
+
+    fn of(key: &[u8], name: &str, client: IpAddr, peer: SocketAddr, proto: &str, tls: Option<&str>) -> Self {
         let mut out = Vec::new();
-        text(&mut out, b",\"listener\":", listener.as_bytes());
+        text(&mut out, key, name.as_bytes());
         // A Vec takes every write.
         let _ = write!(out, ",\"client\":\"{client}\",\"peer\":\"{peer}\"");
         text(&mut out, b",\"proto\":", proto.as_bytes());
@@ -61,6 +75,11 @@ pub struct RequestText {
 }
 
 impl RequestText {
+    /// Of a connection, of which no more than the name that is asked for is known.
+    pub fn name(&mut self, host: Option<&str>) {
+        optional(&mut self.start, b",\"host\":", host.map(str::as_bytes));
+    }
+
     /// `None`: the head could not be read.
     pub fn fill(&mut self, request: Option<Request<'_>>) {
         self.start.clear();
@@ -83,7 +102,8 @@ pub struct Line<'a> {
     pub id: &'a [u8],
     pub connection: &'a ConnectionText,
     pub request: &'a RequestText,
-    pub status: u16,
+    /// `None`: it is no request's.
+    pub status: Option<u16>,
     pub route: Option<&'a str>,
     pub upstream: Option<&'a str>,
     pub target: Option<&'a str>,
@@ -92,7 +112,7 @@ pub struct Line<'a> {
     pub bytes_in: u64,
     pub bytes_out: u64,
     pub us: u64,
-    pub us_self: u64,
+    pub us_self: Option<u64>,
     pub us_queue: Option<u64>,
     pub us_connect: Option<u64>,
     pub us_first_byte: Option<u64>,
@@ -108,7 +128,9 @@ impl Line<'_> {
         out.push(b'"');
         out.extend_from_slice(&self.connection.0);
         out.extend_from_slice(&self.request.start);
-        number(out, b",\"status\":", u64::from(self.status));
+        if let Some(status) = self.status {
+            number(out, b",\"status\":", u64::from(status));
+        }
         name(out, b",\"route\":\"", self.route);
         name(out, b",\"upstream\":\"", self.upstream);
         name(out, b",\"target\":\"", self.target);
@@ -119,7 +141,9 @@ impl Line<'_> {
         number(out, b",\"bytes_in\":", self.bytes_in);
         number(out, b",\"bytes_out\":", self.bytes_out);
         number(out, b",\"us\":", self.us);
-        number(out, b",\"us_self\":", self.us_self);
+        if let Some(us) = self.us_self {
+            number(out, b",\"us_self\":", us);
+        }
         if let Some(us) = self.us_queue {
             number(out, b",\"us_queue\":", us);
         }
@@ -402,7 +426,7 @@ mod tests {
             id: b"id",
             connection: &connection,
             request: &text,
-            status: 200,
+            status: Some(200),
             route: None,
             upstream: None,
             target: None,
@@ -411,7 +435,7 @@ mod tests {
             bytes_in: 0,
             bytes_out: 128,
             us: 250,
-            us_self: 50,
+            us_self: Some(50),
             us_queue: None,
             us_connect: None,
             us_first_byte: Some(200),

@@ -9,7 +9,9 @@ use prometheus::{
 
 use super::{
     Why,
-    stats::{BOUNDS_US, Connect, Handshake, HistogramTotal, ProxyHeader, Retry, Sharded, TlsVersion},
+    stats::{
+        BOUNDS_US, Connect, Handshake, HistogramTotal, ListenerShard, ProxyHeader, Retry, Sharded, TlsVersion,
+    },
 };
 use crate::{
     daemon::Control,
@@ -27,6 +29,7 @@ pub fn render(control: &Control) -> Vec<u8> {
     upstreams(control, &mut families);
     kernel(control, &mut families);
     services(control, &mut families);
+    spliced(control, &mut families);
     own(control, &mut families);
     let mut out = Vec::with_capacity(16 * 1024);
     // A Vec takes every write, and every family has metrics.
@@ -186,18 +189,27 @@ struct RouteTotals {
 fn connections(control: &Control, families: &mut Families) {
     let (mut requests, mut active, mut total) = (Vec::new(), Vec::new(), Vec::new());
     let (mut handshakes, mut proxy_headers) = (Vec::new(), Vec::new());
+    let snapshot = control.snapshot.load();
     for (name, stats) in control.registry.listeners() {
-        let running: i64 = stats.shards.iter().map(|shard| shard.active_requests.get()).sum();
-        requests.push(gauge(&[("listener", &name)], running as f64));
-        active.push(gauge(&[("listener", &name)], f64::from(stats.connections.load(Relaxed))));
-        let over_limit = stats.shards.sum(|shard| shard.over_limit.get());
-        total.push(counter(
-            &[("listener", &name), ("protocol", "h1")],
-            stats.shards.sum(|shard| shard.http1.get()),
-        ));
-        let http2 = stats.shards.sum(|shard| shard.http2.get());
-        total.push(counter(&[("listener", &name), ("protocol", "h2")], http2));
-        total.push(counter(&[("listener", &name), ("protocol", "over_limit")], over_limit));
+        let labels = [("listener", &*name)];
+        active.push(gauge(&labels, f64::from(stats.connections.load(Relaxed))));
+        let mut of_protocol = |protocol: &str, count: fn(&ListenerShard) -> u64| {
+            let labels = [("listener", &*name), ("protocol", protocol)];
+            total.push(counter(&labels, stats.shards.sum(count)));
+        };
+        of_protocol("over_limit", |shard| shard.over_limit.get());
+        match name.strip_prefix("service/") {
+            Some(service) => {
+                let protocol = snapshot.services.get(service).map(|service| service.config.protocol.word());
+                of_protocol(protocol.unwrap_or("tcp"), |shard| shard.accepted.get());
+            }
+            None => {
+                of_protocol("h1", |shard| shard.http1.get());
+                of_protocol("h2", |shard| shard.http2.get());
+                let running: i64 = stats.shards.iter().map(|shard| shard.active_requests.get()).sum();
+                requests.push(gauge(&labels, running as f64));
+            }
+        }
         for version in TlsVersion::ALL {
             for (result, word) in Handshake::ALL {
                 let n = stats.shards.sum(|shard| shard.handshakes(version, result));
@@ -223,7 +235,6 @@ fn connections(control: &Control, families: &mut Families) {
         "Connections of those who send PROXY headers, by what became of the header",
         proxy_headers,
     );
-    let snapshot = control.snapshot.load();
     let certs = snapshot.tls.certs.values();
     let expiry = certs
         .filter_map(|cert| Some(gauge(&[("cert", &cert.name)], cert.facts()?.not_after as f64)))
@@ -385,7 +396,7 @@ fn services(control: &Control, families: &mut Families) {
         rows.iter().map(|row| ((row.service.as_str(), row.target.as_str()), row)).collect();
     let snapshot = control.snapshot.load();
     let (mut up, mut packets, mut bytes, mut connections) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for (name, service) in &snapshot.services {
+    for (name, service) in snapshot.services.iter().filter(|(_, service)| service.splice.is_none()) {
         for (target, _) in service.targets() {
             let labels = [("service", &**name), ("target", &*target.name)];
             up.push(gauge(&labels, f64::from(u8::from(service.state(target) == TargetState::Up))));
@@ -400,6 +411,34 @@ fn services(control: &Control, families: &mut Families) {
     families.counters("kernel_service_packets_total", "Packets forwarded to a target", packets);
     families.counters("kernel_service_bytes_total", "Bytes forwarded to a target", bytes);
     families.counters("kernel_service_connections_total", "Connections given to a target", connections);
+}
+
+/// Services that go through userspace; those that are gone leave no series behind.
+fn spliced(control: &Control, families: &mut Families) {
+    let snapshot = control.snapshot.load();
+    let (mut up, mut active, mut total, mut bytes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut errors = Vec::new();
+    for (name, service) in &snapshot.services {
+        let Some(splice) = &service.splice else { continue };
+        for (target, _) in service.targets() {
+            let labels = [("service", &**name), ("target", &*target.name)];
+            up.push(gauge(&labels, f64::from(u8::from(service.state(target) == TargetState::Up))));
+            active.push(gauge(&labels, f64::from(target.through.active())));
+            total.push(counter(&labels, target.through.connections()));
+            bytes.push(counter(&labels, target.through.bytes()));
+        }
+        for why in Why::ALL {
+            let n = splice.stats.shards.sum(|shard| shard.errors(*why));
+            if n > 0 {
+                errors.push(counter(&[("service", name), ("reason", why.name())], n));
+            }
+        }
+    }
+    families.gauges("service_target_up", "1 while a target gets new connections", up);
+    families.gauges("service_active_connections", "Open connections through userspace to a target", active);
+    families.counters("service_connections_total", "Connections through userspace to a target", total);
+    families.counters("service_bytes_total", "Bytes through userspace to and from a target", bytes);
+    families.counters("service_errors_total", "Connections that were refused or cut, by reason", errors);
 }
 
 fn own(control: &Control, families: &mut Families) {

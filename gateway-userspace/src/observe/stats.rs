@@ -259,6 +259,8 @@ pub struct ListenerShard {
     pub http2: Count,
     handshakes: [[Count; Handshake::ALL.len()]; TlsVersion::ALL.len()],
     proxy_headers: [Count; ProxyHeader::ALL.len()],
+    /// Connections of L4 services, by why they were cut or refused.
+    errors: [Count; Why::COUNT],
 }
 
 impl ListenerShard {
@@ -268,6 +270,14 @@ impl ListenerShard {
 
     pub fn handshakes(&self, version: TlsVersion, result: Handshake) -> u64 {
         self.handshakes[version as usize][result as usize].get()
+    }
+
+    pub fn error(&self, why: Why) {
+        self.errors[why.index()].add(1);
+    }
+
+    pub fn errors(&self, why: Why) -> u64 {
+        self.errors[why.index()].get()
     }
 
     pub fn proxy_header(&self, result: ProxyHeader) {
@@ -302,15 +312,14 @@ impl ProxyHeader {
         (ProxyHeader::Gone, "gone"),
     ];
 
-    /// Of a read within a time limit.
-    pub fn of<T>(read: &Result<Result<Header, Refused>, T>) -> ProxyHeader {
+    /// Of one that came to something in time.
+    pub fn of(read: &Result<Header, Refused>) -> ProxyHeader {
         match read {
-            Ok(Ok(Header { says: Says::Local, .. })) => ProxyHeader::Local,
-            Ok(Ok(_)) => ProxyHeader::Ok,
-            Ok(Err(Refused::Malformed(Malformed::Absent))) => ProxyHeader::Absent,
-            Ok(Err(Refused::Malformed(_))) => ProxyHeader::Malformed,
-            Ok(Err(Refused::Ended | Refused::Io(_))) => ProxyHeader::Gone,
-            Err(_) => ProxyHeader::Timeout,
+            Ok(Header { says: Says::Local, .. }) => ProxyHeader::Local,
+            Ok(_) => ProxyHeader::Ok,
+            Err(Refused::Malformed(Malformed::Absent)) => ProxyHeader::Absent,
+            Err(Refused::Malformed(_)) => ProxyHeader::Malformed,
+            Err(Refused::Ended | Refused::Io(_)) => ProxyHeader::Gone,
         }
     }
 }

@@ -51,6 +51,9 @@ whys! {
     UpstreamTotalTimeout "upstream_total_timeout" 504 "The exchange with the upstream took too long";
     UpstreamReset "upstream_reset" 502 "The upstream closed the connection before its answer was whole";
     UpstreamBadResponse "upstream_bad_response" 502 "The upstream's answer is not valid HTTP";
+    ProxyHeader "proxy_header" 400 "The PROXY header is missing or malformed";
+    TlsFailed "tls_failed" 400 "The TLS handshake failed";
+    IdleTimeout "idle_timeout" 408 "Nothing was sent for too long";
     ClientGone "client_gone" 499 "The client went away";
     Stopped "stopped" 503 "The gateway stopped before the exchange was over";
 }

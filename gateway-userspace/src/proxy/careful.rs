@@ -10,7 +10,8 @@ use bytes::Bytes;
 use http::{StatusCode, header};
 
 use super::{
-    body::{Copied, RequestBody},
+    body::RequestBody,
+    client_body::Copied,
     exchange::Exchange,
     forward::{Answer, Attempt, Sent, is_idempotent},
     timer::{Expired, Wait},

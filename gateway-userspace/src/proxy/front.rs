@@ -85,7 +85,7 @@ async fn go_on<S: Transport>(stream: S, open: Open, origin: Origin, http2: bool,
 async fn proxy_header(stream: &mut TcpStream, open: &Open) -> Option<Says> {
     let limit = open.listener().config.timeout.header;
     let read = tokio::time::timeout(limit, proxy_protocol::read(stream)).await;
-    let result = ProxyHeader::of(&read);
+    let result = read.as_ref().map_or(ProxyHeader::Timeout, ProxyHeader::of);
     open.listener().stats.shards.of(open.worker()).proxy_header(result);
     match read {
         Ok(Ok(header)) => Some(header.says),

@@ -12,7 +12,8 @@ use http::{HeaderMap, HeaderValue, Response, header};
 use http_body::{Body, Frame};
 
 use super::{
-    body::{ClientBody, Cut, RequestBody, ResponseBody},
+    body::{Cut, RequestBody, ResponseBody},
+    client_body::ClientBody,
     exchange::Exchange,
     grpc,
 };

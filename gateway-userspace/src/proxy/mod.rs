@@ -8,6 +8,7 @@
 mod body;
 mod careful;
 mod client;
+mod client_body;
 mod client_io;
 mod compressed;
 pub mod connection;

@@ -31,6 +31,8 @@ pub struct Worker {
     draining: Cell<bool>,
     stopping: Cell<bool>,
     clients: RefCell<Clients>,
+    /// Connections of services.
+    passages: Cell<usize>,
     clock: Cell<(Instant, SystemTime)>,
     ids: RefCell<BytesMut>,
 }
@@ -52,6 +54,7 @@ impl Worker {
             draining: Cell::new(false),
             stopping: Cell::new(false),
             clients: RefCell::default(),
+            passages: Cell::new(0),
             clock: Cell::new((Instant::now(), SystemTime::now())),
             ids: RefCell::default(),
         }
@@ -93,7 +96,15 @@ impl Worker {
 
     pub fn clients(&self) -> usize {
         let clients = self.clients.borrow();
-        clients.slots.len() - clients.free.len()
+        clients.slots.len() - clients.free.len() + self.passages.get()
+    }
+
+    pub fn add_passage(&self) {
+        self.passages.set(self.passages.get() + 1);
+    }
+
+    pub fn remove_passage(&self) {
+        self.passages.set(self.passages.get() - 1);
     }
 
     pub fn add_client(&self, client: &Rc<ClientState>) -> usize {

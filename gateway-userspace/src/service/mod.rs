@@ -1,6 +1,7 @@
 //! L4 services at run time: their targets, and what checks and operators say of them. The kernel half forwards; this
 //! says to whom.
 
+mod spliced;
 mod warnings;
 
 use std::{
@@ -14,12 +15,13 @@ use std::{
 
 use tokio::sync::Notify;
 
+pub use spliced::{Active, Spliced, Through};
 pub use warnings::{lacking, not_forwarded, unreachable};
 
 use crate::{
-    config::model::{self, Health},
+    config::model::{self, Health, among_listeners},
     kernel::{ServiceSpec, TargetSpec, TargetState},
-    observe::events,
+    observe::{events, stats::Registry},
     proxy_protocol::Version,
     upstream::{
         health::Checked,
@@ -42,6 +44,8 @@ pub struct Target {
     against: AtomicU32,
     /// What the last check found.
     last_check: Mutex<String>,
+    /// What went through userspace.
+    pub through: Through,
 }
 
 impl Target {
@@ -53,6 +57,7 @@ impl Target {
             healthy: AtomicBool::new(true),
             against: AtomicU32::new(0),
             last_check: Mutex::default(),
+            through: Through::default(),
         }
     }
 
@@ -68,30 +73,46 @@ pub struct Service {
     pub config: model::Service,
     /// In the order of the config's.
     targets: Vec<Arc<Target>>,
+    /// `None`: the kernel half forwards it.
+    pub splice: Option<Arc<Spliced>>,
 }
 
 /// `old`: the services before, whose targets live on where they are still named.
-pub fn compile(config: &BTreeMap<String, model::Service>, old: Option<&Services>) -> Services {
+pub fn compile(
+    config: &BTreeMap<String, model::Service>,
+    old: Option<&Services>,
+    registry: &Registry,
+) -> Services {
     let compile = |(name, config): (&String, &model::Service)| {
         let old = old.and_then(|old| old.get(name)).map(|old| &**old);
-        (name.clone(), Arc::new(Service::new(name, config, old)))
+        (name.clone(), Arc::new(Service::new(name, config, old, registry)))
     };
     config.iter().map(compile).collect()
 }
 
-/// As the kernel half takes them.
+/// As the kernel half takes those that it forwards.
 pub fn specs(services: &Services) -> Vec<ServiceSpec<'_>> {
-    services.values().map(|service| service.spec()).collect()
+    services.values().filter(|service| service.splice.is_none()).map(|service| service.spec()).collect()
 }
 
 impl Service {
-    fn new(name: &str, config: &model::Service, old: Option<&Service>) -> Self {
+    fn new(name: &str, config: &model::Service, old: Option<&Service>, registry: &Registry) -> Self {
         let target = |addr: SocketAddr| {
             let kept = old.and_then(|old| old.targets.iter().find(|target| target.addr == addr));
             kept.cloned().unwrap_or_else(|| Arc::new(Target::new(addr)))
         };
-        let targets = config.targets.iter().map(|config| target(config.addr)).collect();
-        Service { name: name.into(), config: config.clone(), targets }
+        let targets: Vec<Arc<Target>> = config.targets.iter().map(|config| target(config.addr)).collect();
+        let splice = config.splice.as_ref().map(|splice| {
+            Arc::new(Spliced::new(config, splice, &targets, registry.listener(&among_listeners(name))))
+        });
+        Service { name: name.into(), config: config.clone(), targets, splice }
+    }
+
+    /// To be called after anything was said of a target.
+    pub fn rebuild(&self) {
+        if let Some(splice) = &self.splice {
+            splice.rebuild();
+        }
     }
 
     /// The targets, each with what the config says of it.
@@ -138,6 +159,7 @@ impl Service {
                 target: target.clone(),
                 health: health.clone(),
                 changed: changed.clone(),
+                announce: self.config.splice.as_ref().and_then(|splice| splice.announce),
             })
         };
         self.targets.iter().map(check).collect()
@@ -149,6 +171,7 @@ struct CheckedTarget {
     target: Arc<Target>,
     health: Health,
     changed: Arc<Notify>,
+    announce: Option<Version>,
 }
 
 impl Checked for CheckedTarget {
@@ -169,7 +192,7 @@ impl Checked for CheckedTarget {
     }
 
     fn proxy_protocol(&self) -> Option<Version> {
-        None
+        self.announce
     }
 
     fn found(&self, what: String) {

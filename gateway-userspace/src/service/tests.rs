@@ -5,7 +5,7 @@ use crate::{config, upstream::operator::Override};
 
 fn services(text: &str, old: Option<&Services>) -> Services {
     let config = config::parse(text, Path::new("gateway.toml")).unwrap_or_else(|errors| panic!("{errors}"));
-    compile(&config.services, old)
+    compile(&config.services, old, &Registry::new(1))
 }
 
 const CHECKED: &str = "[service.a]\nbind = \":1\"\nto = [\"10.0.0.1:1\", { addr = \"10.0.0.2:1\", weight = 3 }]\n\

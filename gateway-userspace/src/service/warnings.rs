@@ -18,7 +18,7 @@ pub fn lacking(config: &Config) -> Option<&'static str> {
 
 /// [`lacking`] as a warning with a place, where there are services.
 pub fn not_forwarded(config: &Config) -> Option<String> {
-    let first = config.services.values().next()?;
+    let first = config.services.values().find(|service| service.splice.is_none())?;
     let why = lacking(config)?;
     Some(format!("{}: services are forwarded by XDP only, and {why}", first.at))
 }

@@ -24,14 +24,14 @@ pub use watch::{Changes, Watch};
 
 use crate::config::{
     ConfigErrors, Problems,
-    model::{Config, Secret, Upstream},
+    model::{Config, Secret, Upstream, among_listeners},
 };
 
 /// All of a config's TLS.
 #[derive(Debug, Default, Clone)]
 pub struct Tls {
     pub certs: BTreeMap<String, Arc<Cert>>,
-    /// By listener.
+    /// By listener; those of services by [`among_listeners`].
     pub acceptors: BTreeMap<String, Arc<Acceptor>>,
     /// What ACME authorities ask for at the moment; one for all configs of a process.
     pub challenges: Arc<acme::Challenges>,
@@ -55,16 +55,24 @@ impl Tls {
                 Err(error) => problems.file(&wanted.at, format!("cert.{name}: {error}")),
             }
         }
-        for (name, listener) in &config.listeners {
-            let Some(wanted) = &listener.tls else { continue };
+        let of_listeners = config
+            .listeners
+            .iter()
+            .map(|(name, listener)| (name.clone(), format!("listener.{name}"), &listener.at, &listener.tls));
+        let of_services = config.services.iter().filter_map(|(name, service)| {
+            let wanted = &service.splice.as_ref()?.tls;
+            Some((among_listeners(name), format!("service.{name}"), &service.at, wanted))
+        });
+        for (name, owner, at, wanted) in of_listeners.chain(of_services) {
+            let Some(wanted) = wanted else { continue };
             let certs: Option<Vec<_>> =
                 wanted.certs.iter().map(|cert| tls.certs.get(cert).cloned()).collect();
             // One that is missing has been told.
             let Some(certs) = certs else { continue };
-            let before = old.and_then(|old| old.acceptors.get(name));
+            let before = old.and_then(|old| old.acceptors.get(&name));
             match Acceptor::new(wanted, certs, &tls.challenges, before) {
-                Ok(acceptor) => drop(tls.acceptors.insert(name.clone(), acceptor)),
-                Err(error) => problems.file(&listener.at, format!("listener.{name}.tls: {error}")),
+                Ok(acceptor) => drop(tls.acceptors.insert(name, acceptor)),
+                Err(error) => problems.file(at, format!("{owner}.tls: {error}")),
             }
         }
         for (name, upstream) in &config.upstreams {

@@ -114,19 +114,24 @@ pub enum Raw {
     Tls(TlsStream),
 }
 
-/// Opens a connection, sends the PROXY header if there is one, and shakes hands. The caller bounds the time. Also:
-/// whether it is to speak HTTP/2.
+/// Opens a TCP connection and sends the PROXY header, if there is one. The caller bounds the time.
+pub async fn connect(addr: SocketAddr, header: Option<&[u8]>) -> io::Result<TcpStream> {
+    let mut stream = TcpStream::connect(addr).await?;
+    stream.set_nodelay(true)?;
+    if let Some(header) = header {
+        stream.write_all(header).await?;
+    }
+    Ok(stream)
+}
+
+/// As [`connect`], and shakes hands. The caller bounds the time. Also: whether it is to speak HTTP/2.
 pub async fn dial(
     addr: SocketAddr,
     header: Option<&[u8]>,
     tls: Option<&Connector>,
     protocol: UpstreamProtocol,
 ) -> Result<(Raw, bool), ConnectError> {
-    let mut stream = TcpStream::connect(addr).await?;
-    stream.set_nodelay(true)?;
-    if let Some(header) = header {
-        stream.write_all(header).await?;
-    }
+    let stream = connect(addr, header).await?;
     let Some(tls) = tls else { return Ok((Raw::Plain(stream), protocol == UpstreamProtocol::Http2)) };
     let stream = tls.connect(stream, addr, offer(protocol)).await.map_err(ConnectError::tls)?;
     let chosen = stream.get_ref().1.alpn_protocol() == Some(b"h2");

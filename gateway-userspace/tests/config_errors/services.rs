@@ -12,7 +12,7 @@ fn addresses_and_targets_of_services_teach_their_form() {
         r#"[service.a]
 bind = ["192.0.2.1", "2001:db8::1", "[::]:53", "0.0.0.0:53", ":0", "224.0.0.1:53"]
 to = ["http://10.0.0.1:53", "10.0.0.2", "app:53", "[fe80::1%2]:53"]
-path = "splice"
+path = "slice"
 "#,
         r#"
 gateway.toml:2:9: `service.a.bind`: expected an address such as ":80", found "192.0.2.1"
@@ -34,7 +34,8 @@ gateway.toml:3:41: `service.a.to`: the host name "app:53" as a target is not sup
   hint: give an IP address, such as "10.0.0.1:8080"
 gateway.toml:3:51: `service.a.to`: expected a target such as "10.0.0.1:5432", found "[fe80::1%2]:53"
   hint: link-local targets are not forwarded to
-gateway.toml:4:8: `service.a.path = "splice"` is not supported yet"#,
+gateway.toml:4:8: `service.a.path`: expected "kernel" or "splice", found "slice"
+  hint: did you mean "splice"?"#,
     );
 }
 
@@ -118,6 +119,61 @@ gateway.toml:18:48: server_id 7 is there twice, first at gateway.toml:18:7
   hint: each target puts another one into its connection ids
 gateway.toml:18:89: target "10.0.0.1:55" is there twice, first at gateway.toml:18:7
   hint: to send it more, give it a weight: { addr = "10.0.0.1:55", weight = 2 }"#,
+    );
+}
+
+#[test]
+fn keys_of_the_other_path_are_told() {
+    says(
+        r#"[service.a]
+bind = ":1"
+to = "10.0.0.1:1"
+sni = { "a.test" = "10.0.0.1:1" }
+balance = "least-conn"
+timeout = { idle = "1s" }
+[service.b]
+bind = "192.0.2.1:2"
+path = "splice"
+to = ["192.0.2.1:2", "[2001:db8::1]:2"]
+forward = "nat"
+tls = { cert = "main" }
+[service.c]
+bind = ":3"
+path = "splice"
+protocol = "udp"
+to = "10.0.0.1:3"
+timeout.idle = "off"
+proxy_protocol = { from = "10.0.0.0/8" }
+[service.d]
+bind = ":4"
+path = "splice"
+sni = { "192.0.2.1" = "10.0.0.1:4", "*" = "10.0.0.1:4", "a.test" = [] }
+proxy_protocol = { from = [], send = "v3" }
+"#,
+        r#"
+gateway.toml:4:1: `service.a.sni` needs userspace
+  hint: add path = "splice", or drop it
+gateway.toml:5:11: `service.a.balance`: the kernel cannot choose by least-conn
+  hint: add path = "splice", or use "maglev" or "ip-hash"
+gateway.toml:6:1: `service.a.timeout` needs userspace
+  hint: add path = "splice", or drop it
+gateway.toml:10:6: target "192.0.2.1:2" is the service's own address
+  hint: name the host that answers for it
+gateway.toml:11:11: `service.b.forward` is of the kernel's path
+  hint: drop it, or path = "splice"
+gateway.toml:12:16: `service.b.tls.cert`: there is no certificate "main"
+  hint: add [cert.main] with chain and key
+gateway.toml:18:1: `service.c.timeout`: nothing else than `idle` ends a UDP session
+  hint: give `idle` a duration
+gateway.toml:19:1: `service.c.proxy_protocol` is of TCP
+  hint: drop it, or protocol = "udp"
+gateway.toml:23:9: `service.d.sni`: expected a host name such as "*.example.com", found "192.0.2.1"
+  hint: clients never ask for an address by name: use `to`
+gateway.toml:23:37: `service.d.sni`: expected a host name such as "api.example.com", found "*"
+  hint: leave `host` out to match every host
+gateway.toml:23:68: `service.d.sni."a.test"`: expected a list such as ["10.0.0.1:5432"], found an empty one
+gateway.toml:24:27: `service.d.proxy_protocol.from`: expected a list such as ["10.0.0.0/8"], found an empty one
+gateway.toml:24:38: `service.d.proxy_protocol.send`: expected "v1" or "v2", found "v3""#,
     );
 }
 

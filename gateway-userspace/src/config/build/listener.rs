@@ -80,9 +80,13 @@ fn listener(
     })
 }
 
-/// `proxy_protocol = { from }`, also of a service.
-pub(super) fn proxy_protocol(fields: &Fields) -> Option<ProxyProtocol> {
-    let Value::Table(proxy) = &fields.node("proxy_protocol")?.value else { return None };
+fn proxy_protocol(fields: &Fields) -> Option<ProxyProtocol> {
+    fields.node("proxy_protocol")?;
+    from(&fields.table("proxy_protocol"))
+}
+
+/// `{ from }`, also of a service.
+pub(super) fn from(proxy: &Fields) -> Option<ProxyProtocol> {
     Some(ProxyProtocol { from: Prefixes::new(proxy.get("from")?) })
 }
 

@@ -11,6 +11,7 @@ mod rewrite;
 mod route;
 mod service;
 mod shape;
+mod splice;
 mod system;
 mod tls;
 mod upstream;

@@ -5,10 +5,10 @@ use std::{
     net::SocketAddr,
 };
 
-use super::{bucket, bytes, health::health};
+use super::{bucket, bytes, health::health, splice};
 use crate::config::{
     error::{Problem, ProblemKind, Problems},
-    model::{Bind, Forward, L4Balance, L4Protocol, Service, ServiceLimit, ServiceTarget},
+    model::{Bind, Forward, L4Balance, L4Protocol, Service, ServiceLimit, ServiceTarget, Splice},
     node::{Fields, Node, Value},
     table::{MOST_ADDRESSES, MOST_SERVICES, MOST_TARGETS, MOST_TARGETS_IN_ALL},
     units::Place,
@@ -23,10 +23,15 @@ pub(super) fn services(root: &Fields, problems: &mut Problems) -> BTreeMap<Strin
             let message = format!("there are {} services, at most {MOST_SERVICES} are allowed", tables.len());
             problems.push(Problem::new(ProblemKind::Conflict, &fields.at, message));
         }
-        let Some(service) = service(name, fields, problems) else { continue };
+        let Some(service) = service(name, fields, root, problems) else { continue };
+        // Those of userspace take no place in the kernel's tables.
+        let (binds, to) = match service.splice {
+            None => (service.binds.len(), service.targets.len()),
+            Some(_) => (0, 0),
+        };
         for (what, key, more, all, most) in [
-            ("addresses", "bind", service.binds.len(), &mut addresses, MOST_ADDRESSES),
-            ("targets", "to", service.targets.len(), &mut targets, MOST_TARGETS_IN_ALL),
+            ("addresses", "bind", binds, &mut addresses, MOST_ADDRESSES),
+            ("targets", "to", to, &mut targets, MOST_TARGETS_IN_ALL),
         ] {
             let before = *all;
             *all += more;
@@ -53,13 +58,22 @@ pub(super) fn binds(fields: &Fields) -> Vec<(Place, Bind)> {
     nodes.iter().filter_map(bind).collect()
 }
 
-fn service(name: &str, fields: &Fields, problems: &mut Problems) -> Option<Service> {
+fn service(name: &str, fields: &Fields, root: &Fields, problems: &mut Problems) -> Option<Service> {
+    if fields.node("to").is_none() && fields.node("sni").is_none() {
+        return None;
+    }
+    let protocol = protocol(fields);
+    let splice =
+        splice::is_spliced(fields).then(|| Box::new(splice::splice(name, fields, root, protocol, problems)));
     let limit = fields.table("limit");
     let service = Service {
         at: fields.at.clone(),
         binds: binds(fields).into_iter().map(|(_, bind)| bind).collect(),
-        protocol: protocol(fields),
-        targets: targets(fields.node("to")?, problems),
+        protocol,
+        targets: match &splice {
+            Some(splice) => splice::all(splice),
+            None => fields.node("to").map(|to| targets(to, problems)).unwrap_or_default(),
+        },
         forward: match fields.or_default("forward") {
             "dsr" => Forward::Dsr,
             "ipip" => Forward::Ipip,
@@ -68,6 +82,9 @@ fn service(name: &str, fields: &Fields, problems: &mut Problems) -> Option<Servi
         },
         balance: match fields.or_default("balance") {
             "ip-hash" => L4Balance::IpHash,
+            "round-robin" => L4Balance::RoundRobin,
+            "least-conn" => L4Balance::LeastConn,
+            "random" => L4Balance::Random,
             _ => L4Balance::Maglev,
         },
         flows: fields.or_default("flows"),
@@ -78,7 +95,9 @@ fn service(name: &str, fields: &Fields, problems: &mut Problems) -> Option<Servi
             new: bucket(&limit, "new"),
             bytes: bytes(&limit, "bytes"),
         },
+        splice,
     };
+    splice::keys(name, fields, protocol, service.balance, problems);
     settings(name, fields, &service, problems);
     addresses(name, fields, &service, problems);
     Some(service)
@@ -115,7 +134,7 @@ fn settings(name: &str, fields: &Fields, service: &Service, problems: &mut Probl
 }
 
 /// The targets of a list; the same address or server id twice is a problem.
-fn targets(to: &Node, problems: &mut Problems) -> Vec<ServiceTarget> {
+pub(super) fn targets(to: &Node, problems: &mut Problems) -> Vec<ServiceTarget> {
     let Value::List(nodes) = &to.value else { return Vec::new() };
     let mut addresses: BTreeMap<SocketAddr, &Place> = BTreeMap::new();
     let mut ids: BTreeMap<u16, &Place> = BTreeMap::new();
@@ -160,6 +179,9 @@ fn target(node: &Node) -> Option<ServiceTarget> {
 /// That targets go with the addresses of the service.
 fn addresses(name: &str, fields: &Fields, service: &Service, problems: &mut Problems) {
     let vips = binds(fields);
+    if let Some(splice) = &service.splice {
+        return own_addresses(fields, splice, &vips, problems);
+    }
     let families: BTreeSet<bool> = vips.iter().filter_map(|(_, bind)| is_ipv4(*bind)).collect();
     if families.len() > 1 {
         let message = format!("service `{name}` binds addresses of IPv4 and of IPv6");
@@ -172,6 +194,19 @@ fn addresses(name: &str, fields: &Fields, service: &Service, problems: &mut Prob
     for (node, target) in nodes.iter().filter_map(|node| Some((node, target(node)?))) {
         if let Some((message, hint)) = vips.iter().find_map(|(_, vip)| mismatch(service, *vip, target.addr)) {
             problems.push(Problem::new(ProblemKind::Conflict, &node.at, message).hint(hint));
+        }
+    }
+}
+
+/// A service that connects to itself would do so for ever.
+fn own_addresses(fields: &Fields, splice: &Splice, vips: &[(Place, Bind)], problems: &mut Problems) {
+    let own = |target: &ServiceTarget| vips.iter().any(|(_, vip)| *vip == Bind::Addr(target.addr));
+    let lists = [("to", &splice.to)].into_iter().chain(splice.sni.iter().map(|(_, list)| ("sni", list)));
+    for (key, list) in lists {
+        for target in list.iter().filter(|target| own(target)) {
+            let message = format!("target \"{}\" is the service's own address", target.addr);
+            let problem = Problem::new(ProblemKind::Conflict, &fields.place(key), message);
+            problems.push(problem.hint("name the host that answers for it".to_owned()));
         }
     }
 }

@@ -50,6 +50,30 @@ pub(super) fn tls(
     (http1, http2): (bool, bool),
     problems: &mut Problems,
 ) -> Option<Tls> {
+    let spoken = [http2.then_some(Alpn::Http2), http1.then_some(Alpn::Http1)].into_iter().flatten().collect();
+    terminated(&format!("listener.{listener}"), fields, root, spoken, problems)
+}
+
+/// `tls` of the service at `fields`. Nothing is offered by ALPN unless the config says so: what the targets speak is not
+/// known.
+pub(super) fn of_service(name: &str, fields: &Fields, root: &Fields, problems: &mut Problems) -> Option<Tls> {
+    let any = vec![Alpn::Http2, Alpn::Http1];
+    let tls = terminated(&format!("service.{name}"), fields, root, any, problems)?;
+    if tls.auto {
+        let message = format!("`service.{name}.tls.cert`: \"auto\" is of listeners");
+        let problem = Problem::new(ProblemKind::Conflict, &fields.table("tls").place("cert"), message);
+        problems.push(problem.hint("name a [cert.NAME]".to_owned()));
+    }
+    Some(if tls.alpn_auto { Tls { alpn: Vec::new(), ..tls } } else { tls })
+}
+
+fn terminated(
+    owner: &str,
+    fields: &Fields,
+    root: &Fields,
+    spoken: Vec<Alpn>,
+    problems: &mut Problems,
+) -> Option<Tls> {
     fields.node("tls")?;
     let tls = fields.table("tls");
     // "auto" is a word, and `None` here.
@@ -57,17 +81,15 @@ pub(super) fn tls(
     let say = |name: &Option<String>| format!("cert {}", quote(name.as_deref().unwrap_or("auto")));
     let listed = distinct(&tls, "cert", listed, problems, say);
     let auto = listed.contains(&None);
-    known(listener, &tls, root, problems);
+    known(owner, &tls, root, problems);
     let alpn_auto = matches!(tls.node("alpn").map(|node| &node.value), None | Some(Value::Word(_)));
-    let spoken: Vec<Alpn> =
-        [http2.then_some(Alpn::Http2), http1.then_some(Alpn::Http1)].into_iter().flatten().collect();
     Some(Tls {
         certs: listed.into_iter().flatten().collect(),
         auto,
         min: min(&tls),
-        alpn: if alpn_auto { spoken } else { alpn(listener, &tls, &spoken, problems) },
+        alpn: if alpn_auto { spoken } else { alpn(owner, &tls, &spoken, problems) },
         alpn_auto,
-        client: client(listener, &tls, problems),
+        client: client(owner, &tls, problems),
     })
 }
 
@@ -107,15 +129,13 @@ pub(super) fn upstreams(declared: &BTreeMap<String, Fields>, root: &Fields, prob
 }
 
 /// A list of its own; what it offers must be spoken.
-fn alpn(listener: &str, tls: &Fields, spoken: &[Alpn], problems: &mut Problems) -> Vec<Alpn> {
+fn alpn(owner: &str, tls: &Fields, spoken: &[Alpn], problems: &mut Problems) -> Vec<Alpn> {
     let words: Vec<&str> = tls.get("alpn").unwrap_or_default();
     let offered: Vec<Alpn> =
         words.iter().map(|word| if *word == "h2" { Alpn::Http2 } else { Alpn::Http1 }).collect();
     if let Some(silent) = offered.iter().find(|alpn| !spoken.contains(alpn)) {
-        let message = format!(
-            "`listener.{listener}.tls.alpn` offers {}, which `protocols` does not have",
-            quote(silent.name())
-        );
+        let message =
+            format!("`{owner}.tls.alpn` offers {}, which `protocols` does not have", quote(silent.name()));
         let problem = Problem::new(ProblemKind::Conflict, &tls.place("alpn"), message);
         problems.push(problem.hint("add it to `protocols`, or write alpn = \"auto\"".to_owned()));
     }
@@ -123,11 +143,11 @@ fn alpn(listener: &str, tls: &Fields, spoken: &[Alpn], problems: &mut Problems) 
 }
 
 /// Every certificate that is named must be there.
-fn known(listener: &str, tls: &Fields, root: &Fields, problems: &mut Problems) {
+fn known(owner: &str, tls: &Fields, root: &Fields, problems: &mut Problems) {
     let Some(Value::List(nodes)) = tls.node("cert").map(|node| &node.value) else { return };
     for node in nodes {
         let Value::Text(name) = &node.value else { continue };
-        exists(&format!("listener.{listener}.tls.cert"), name, &node.at, root, problems);
+        exists(&format!("{owner}.tls.cert"), name, &node.at, root, problems);
     }
 }
 
@@ -141,12 +161,12 @@ fn exists(path: &str, name: &str, at: &Place, root: &Fields, problems: &mut Prob
     }
 }
 
-fn client(listener: &str, tls: &Fields, problems: &mut Problems) -> Option<ClientAuth> {
+fn client(owner: &str, tls: &Fields, problems: &mut Problems) -> Option<ClientAuth> {
     let wanted: Option<&str> = tls.get("client");
     if tls.node("client_ca").is_none() {
         let lone = [("client", wanted.is_some()), ("client_crl", tls.node("client_crl").is_some())];
         for (key, _) in lone.iter().filter(|(_, there)| *there && !tls.broken) {
-            let message = format!("`listener.{listener}.tls.{key}` needs `client_ca`");
+            let message = format!("`{owner}.tls.{key}` needs `client_ca`");
             let problem = Problem::new(ProblemKind::Conflict, &tls.place(key), message);
             problems
                 .push(problem.hint(

@@ -56,7 +56,7 @@ pub(super) fn upstream(name: &str, fields: &Fields, problems: &mut Problems) -> 
         panic: share_or_off(fields, "panic", &format!("upstream.{name}.panic"), problems),
         eject: eject(name, fields, problems),
         breaker: breaker(name, fields, problems),
-        proxy_protocol: proxy_version(fields),
+        proxy_protocol: proxy_version(fields, "proxy_protocol"),
         tls: secure.then(|| {
             let mut tls = tls::upstream(fields);
             // The name that is looked up is the one that its certificate has.
@@ -70,9 +70,9 @@ pub(super) fn upstream(name: &str, fields: &Fields, problems: &mut Problems) -> 
     })
 }
 
-/// `proxy_protocol`, also of a service's targets.
-pub(super) fn proxy_version(fields: &Fields) -> Option<Version> {
-    match fields.get("proxy_protocol")? {
+/// What connections to targets begin with, also of a service's.
+pub(super) fn proxy_version(fields: &Fields, key: &str) -> Option<Version> {
+    match fields.get(key)? {
         "v1" => Some(Version::V1),
         _ => Some(Version::V2),
     }

@@ -62,7 +62,7 @@ fn protocols(listener: &Listener) -> Vec<&'static str> {
         .collect()
 }
 
-fn tls(tls: &Tls) -> Value {
+pub(super) fn tls(tls: &Tls) -> Value {
     let alpn = || json!(tls.alpn.iter().map(|alpn| Alpn::name(*alpn)).collect::<Vec<_>>());
     some([
         ("cert", Some(json!(cert_names(tls)))),

@@ -1,7 +1,7 @@
 //! Listeners and their certificates.
 
 use super::{
-    Key, Kind, Section, TIMEOUT,
+    Key, Kind, Need, Section, TIMEOUT,
     match_text::FIELD_NAME,
     seconds,
     text::{ADDRESS, CREDENTIAL, FILE, NAME, PREFIX, VARIABLE},
@@ -57,18 +57,18 @@ pub(super) static LISTENER: Section = Section {
     ],
 };
 
-pub(super) static PROXY_PROTOCOL: Section = Section {
+static PROXY_PROTOCOL: Section = Section {
     doc: "The PROXY protocol from proxies in front (HAProxy's proxy-protocol.txt).",
-    keys: &[
-        Key::new(
-            "from",
-            Kind::List { of: &Kind::Text(&PREFIX), min: 1, one: true },
-            "Who sends a PROXY header, and must: their connections are refused without. Others are served without, and \
-             not believed.",
-        )
-        .required(),
-    ],
+    keys: &[Key { need: Need::Required, ..FROM }],
 };
+
+/// Also of a service.
+const PREFIXES: Kind = Kind::List { of: &Kind::Text(&PREFIX), min: 1, one: true };
+pub(super) const FROM: Key = Key::new(
+    "from",
+    PREFIXES,
+    "Who sends a PROXY header, and must: their connections are refused without. Others are served without, and not believed.",
+);
 
 static REAL_IP: Section = Section {
     doc: "The client's address from a header, of connections that come from trusted proxies; others are not believed. \
@@ -125,7 +125,7 @@ static LISTENER_TIMEOUT: Section = Section {
     ],
 };
 
-static TLS: Section = Section {
+pub(super) static TLS: Section = Section {
     doc: "TLS 1.3 and 1.2 with forward secrecy. Session tickets are encrypted with keys that change every six hours.",
     keys: &[
         Key::new(

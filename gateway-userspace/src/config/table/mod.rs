@@ -13,6 +13,7 @@ mod rewrite;
 mod route;
 mod service;
 mod shape;
+mod splice;
 mod text;
 mod traffic;
 
@@ -49,6 +50,8 @@ pub(crate) enum Need {
     Required,
     /// Not missed when one of these keys is there in its place.
     RequiredUnless(&'static [&'static str]),
+    /// Not missed when one of these keys is there; both may be.
+    RequiredWithout(&'static [&'static str]),
 }
 
 #[derive(Debug)]
@@ -136,6 +139,10 @@ impl Key {
 
     const fn required_unless(self, keys: &'static [&'static str]) -> Self {
         Key { need: Need::RequiredUnless(keys), ..self }
+    }
+
+    const fn required_without(self, keys: &'static [&'static str]) -> Self {
+        Key { need: Need::RequiredWithout(keys), ..self }
     }
 
     const fn restart(self) -> Self {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use gateway_common::service;
 
 use super::{
-    BUCKET_OR_RATE, BYTE_BUCKET_OR_RATE, Key, Kind, Section, TIMEOUT, seconds,
+    BUCKET_OR_RATE, BYTE_BUCKET_OR_RATE, Key, Kind, Section, TIMEOUT, seconds, splice,
     text::{L4_TARGET, PAYLOAD, PROBE_PATH, VIP},
 };
 
@@ -18,7 +18,7 @@ pub(crate) const MOST_TARGETS_IN_ALL: usize = 4096;
 
 pub(super) static SERVICE: Section = Section {
     doc: "An L4 service: connections to its addresses are spread over targets in the kernel, by XDP on \
-          `kernel.interfaces`, without userspace.",
+          `kernel.interfaces`, without userspace; or in userspace, see `path`.",
     keys: &[
         Key::new(
             "bind",
@@ -31,9 +31,9 @@ pub(super) static SERVICE: Section = Section {
         Key::new(
             "to",
             Kind::List { of: &TARGET_OR_TABLE, min: 1, one: true },
-            "The targets, of the same IP version as `bind`.",
+            "The targets, in the kernel of the same IP version as `bind`.",
         )
-        .required(),
+        .required_without(&["sni"]),
         Key::new(
             "forward",
             Kind::Choice {
@@ -54,6 +54,9 @@ pub(super) static SERVICE: Section = Section {
                 now: &[
                     ("maglev", "by addresses and ports: a client's connections spread"),
                     ("ip-hash", "one target a client address"),
+                    ("round-robin", "with splice: by turns, by weight"),
+                    ("least-conn", "with splice: the least open connections for its weight"),
+                    ("random", "with splice: by lot, by weight"),
                 ],
                 later: &[],
             },
@@ -62,7 +65,10 @@ pub(super) static SERVICE: Section = Section {
         .default("\"maglev\""),
         Key::new(
             "path",
-            Kind::Choice { now: &[("kernel", "XDP")], later: &["splice"] },
+            Kind::Choice {
+                now: &[("kernel", "XDP"), ("splice", "userspace, where there is no XDP, and for what follows")],
+                later: &[],
+            },
             "What forwards.",
         )
         .default("\"kernel\""),
@@ -80,10 +86,21 @@ pub(super) static SERVICE: Section = Section {
         .default("false"),
         Key::new("health", Kind::Table(&HEALTH), "Active checks. Left out: none, every target is taken to be healthy."),
         Key::new("limit", Kind::Table(&LIMIT), "Limits a source address at this service, beside `kernel.limit`."),
+        Key::new(
+            "sni",
+            splice::SNI,
+            "With splice: targets by the host name that clients ask for in their TLS handshake, exact or below: \
+             `{ \"a.example.com\" = [\"10.0.0.1:443\"], \"*.example.com\" = [\"10.0.0.2:443\"] }`. Nothing is decrypted for it. The \
+             most specific name counts; other names, and none, go to `to`, or are refused where there is none.",
+        ),
+        Key::new("proxy_protocol", splice::PROXY_PROTOCOL, "With splice: the PROXY protocol, from proxies in front and to targets."),
+        Key::new("tls", splice::TLS_TERMINATED, "With splice: TLS ends here, and targets are spoken to in clear. Left out: it passes through."),
+        Key::new("timeout", Kind::Table(&splice::SPLICE_TIMEOUT), "With splice: time limits."),
+        Key::new("max", Kind::Table(&splice::SPLICE_MAX), "With splice: limits."),
     ],
 };
 
-const TARGET_OR_TABLE: Kind = Kind::Either(&[Kind::Text(&L4_TARGET), Kind::Table(&TARGET_TABLE)]);
+pub(super) const TARGET_OR_TABLE: Kind = Kind::Either(&[Kind::Text(&L4_TARGET), Kind::Table(&TARGET_TABLE)]);
 
 static TARGET_TABLE: Section = Section {
     doc: "A target; \"10.0.0.1:5432\" is short for `{ addr = \"10.0.0.1:5432\" }`.",

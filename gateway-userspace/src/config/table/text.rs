@@ -336,6 +336,20 @@ pub(super) static HOST: Text = Text {
     parse: |text| parse_host(text).map(Value::Host),
 };
 
+/// A name that clients ask for by TLS: never an address (RFC 6066 section 3).
+pub(super) static SNI_NAME: Text = Text {
+    what: "a host name",
+    example: "*.example.com",
+    pattern: Some("^(\\*\\.)?[A-Za-z0-9_-]+(\\.[A-Za-z0-9_-]+)*$"),
+    parse: |text| match parse_host(text)? {
+        HostPattern::Exact(name) if name.starts_with('[') || name.parse::<Ipv4Addr>().is_ok() => {
+            let message = format!("expected a host name such as \"*.example.com\", found {}", quote(text));
+            Err(UnitError::new(message).hint("clients never ask for an address by name: use `to`"))
+        }
+        name => Ok(Value::Text(name.to_string())),
+    },
+};
+
 fn parse_host(text: &str) -> Result<HostPattern, UnitError> {
     let wrong =
         || UnitError::new(format!("expected a host name such as \"api.example.com\", found {}", quote(text)));
