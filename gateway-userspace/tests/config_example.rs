@@ -7,7 +7,6 @@ use gateway::config::{self, ProblemKind};
 
 const NOT_YET: &str = r#"
 33:26 `listener.https.protocols = "h3"` is not supported yet
-71:1 `upstream.carts.dns` is not supported yet
 76:12 `upstream.llm.to`: the host name "llm-a.internal" as a target is not supported yet
 76:38 `upstream.llm.to`: the host name "llm-b.internal" as a target is not supported yet
 84:1 `route.items.auth` is not supported yet

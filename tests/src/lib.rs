@@ -12,6 +12,7 @@ pub mod bpf;
 pub mod certs;
 pub mod cleanup;
 pub mod curl;
+pub mod dns;
 pub mod flood;
 pub mod gateway;
 pub mod grpc;

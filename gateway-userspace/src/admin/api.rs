@@ -126,15 +126,18 @@ async fn listener(State(control): Shared, Path(name): Path<String>) -> Result<Js
 
 async fn upstreams(State(control): Shared) -> Json<Value> {
     let snapshot = control.snapshot.load();
-    let all =
-        snapshot.upstreams.iter().map(|(name, upstream)| (name.clone(), json!(status::describe(upstream))));
+    let known = control.names.known();
+    let all = snapshot
+        .upstreams
+        .iter()
+        .map(|(name, upstream)| (name.clone(), json!(status::describe(upstream, &known))));
     Json(all.collect())
 }
 
 async fn upstream(State(control): Shared, Path(name): Path<String>) -> Result<Json<Value>, Problem> {
     let snapshot = control.snapshot.load();
     let found = snapshot.upstreams.get(&name).ok_or_else(|| Problem::not_found("upstream", &name))?;
-    Ok(Json(json!(status::describe(found))))
+    Ok(Json(json!(status::describe(found, &control.names.known()))))
 }
 
 async fn kernel_status(State(control): Shared) -> Json<Value> {

@@ -18,7 +18,7 @@ mod targets;
 pub use certs::CertStatus;
 pub use services::{ServiceStatus, TargetStatus as ServiceTargetStatus};
 pub use socket::{SocketError, bind};
-pub use status::{Status, TargetStatus, UpstreamStatus};
+pub use status::{NameStatus, Status, TargetStatus, UpstreamStatus};
 pub use targets::{OverrideRow, OverrideStatus};
 
 use std::sync::Arc;

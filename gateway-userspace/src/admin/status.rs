@@ -10,8 +10,8 @@ use super::{
     targets::OverrideStatus,
 };
 use crate::{
-    config,
-    daemon::Control,
+    config::{self, units::Lookup},
+    daemon::{Control, Known},
     upstream::{Target, Upstream, clock::now_ms, operator::Taken},
 };
 
@@ -57,7 +57,21 @@ pub struct UpstreamStatus {
     /// Requests that wait for a target with room; absent where nothing is capped.
     #[serde(default)]
     pub queue: Option<usize>,
+    /// Those that are looked up, absent without any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<NameStatus>,
     pub targets: Vec<TargetStatus>,
+}
+
+/// A name whose addresses are targets.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct NameStatus {
+    pub name: String,
+    pub addresses: Vec<String>,
+    /// Since it was last answered; absent before the first answer.
+    pub age_seconds: Option<u64>,
+    /// Why the last look-up failed; the addresses are those from before.
+    pub error: Option<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -98,6 +112,7 @@ pub fn status(control: &Control) -> Status {
     let snapshot = control.snapshot.load();
     let state = control.state();
     let kernel = control.kernel.status();
+    let known = control.names.known();
     Status {
         name: snapshot.config.gateway.name.clone(),
         version: env!("CARGO_PKG_VERSION").into(),
@@ -115,7 +130,7 @@ pub fn status(control: &Control) -> Status {
         upstreams: snapshot
             .upstreams
             .iter()
-            .map(|(name, upstream)| (name.clone(), describe(upstream)))
+            .map(|(name, upstream)| (name.clone(), describe(upstream, &known)))
             .collect(),
         services: services::all(control),
         services_off: control.services_off(&snapshot.config),
@@ -133,7 +148,17 @@ pub fn listeners(control: &Control) -> BTreeMap<String, ListenerStatus> {
     snapshot.listeners.iter().map(|(name, listener)| (name.clone(), describe(listener))).collect()
 }
 
-pub fn describe(upstream: &Upstream) -> UpstreamStatus {
+fn name(lookup: &Lookup, known: Option<&Known>) -> NameStatus {
+    let known = known.cloned().unwrap_or_default();
+    NameStatus {
+        name: lookup.to_string(),
+        addresses: known.found.iter().map(|found| found.addr.to_string()).collect(),
+        age_seconds: known.at.map(|at| at.elapsed().as_secs()),
+        error: known.error,
+    }
+}
+
+pub fn describe(upstream: &Upstream, known: &BTreeMap<Lookup, Known>) -> UpstreamStatus {
     let checks = upstream.last_check.lock().unwrap_or_else(PoisonError::into_inner);
     let targets = upstream.members.iter().zip(checks.iter()).map(|(member, check)| TargetStatus {
         addr: member.target.name.to_string(),
@@ -154,6 +179,7 @@ pub fn describe(upstream: &Upstream) -> UpstreamStatus {
         panic: upstream.panics(),
         breaker: breaker.map(|breaker| breaker.state(now_ms()).word().into()),
         queue: upstream.queue().map(|queue| queue.len()),
+        names: upstream.config.lookups().map(|of| name(&of.lookup, known.get(&of.lookup))).collect(),
         targets: targets.collect(),
     }
 }

@@ -102,7 +102,7 @@ pub async fn patch_upstream(
     let index = index.ok_or_else(|| Problem::not_found("target", &format!("{name}/{addr}")))?;
     change.apply(&upstream.members[index].target.operator, &peer.name(), &name, addr);
     upstream.rebuild();
-    Ok(Json(status::describe(upstream).targets.swap_remove(index)))
+    Ok(Json(status::describe(upstream, &control.names.known()).targets.swap_remove(index)))
 }
 
 pub async fn patch_service(

@@ -9,7 +9,7 @@ use super::{
     output::{self, table},
     target,
 };
-use crate::admin::UpstreamStatus;
+use crate::admin::{NameStatus, UpstreamStatus};
 
 #[derive(Debug, Subcommand)]
 pub enum Upstream {
@@ -73,10 +73,21 @@ fn ejected(target: &str, seconds: Option<u64>) -> String {
     seconds.map(|left| format!("\n{target}: ejected by its errors, back in {left} s")).unwrap_or_default()
 }
 
+fn of_name(upstream: &str, name: &NameStatus) -> String {
+    match (&name.error, &name.addresses[..]) {
+        (Some(error), kept) => {
+            format!("\n{upstream}: {} cannot be looked up, {} kept: {error}", name.name, kept.len())
+        }
+        (None, []) => format!("\n{upstream}: {} has no address", name.name),
+        (None, found) => format!("\n{upstream}: {} is {}", name.name, found.join(" ")),
+    }
+}
+
 fn of_upstream(name: &str, upstream: &UpstreamStatus) -> String {
+    let names: String = upstream.names.iter().map(|one| of_name(name, one)).collect();
     let panic = if upstream.panic { format!("\n{name}: panic, all targets are used") } else { String::new() };
     match upstream.breaker.as_deref() {
-        Some(state) if state != "closed" => format!("{panic}\n{name}: its breaker is {state}"),
-        _ => panic,
+        Some(state) if state != "closed" => format!("{names}{panic}\n{name}: its breaker is {state}"),
+        _ => names + &panic,
     }
 }

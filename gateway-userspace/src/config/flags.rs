@@ -62,8 +62,6 @@ mod tests {
             errors,
             "--listen 80: expected an address such as \":80\", found \"80\"\n  \
              hint: write \":80\" for every address of the host\n\
-             --to app:3000: the host name \"app:3000\" as a target is not supported yet\n  \
-             hint: give an IP address, such as \"10.0.0.1:8080\"\n\
              --to 127.0.0.1: expected a target such as \"10.0.0.1:8080\", found \"127.0.0.1\"\n  \
              hint: add the port: \"127.0.0.1:80\""
         );

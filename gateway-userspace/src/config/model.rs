@@ -17,7 +17,7 @@ pub use route::{
 pub use splice::{Splice, SpliceTimeout, among_listeners};
 
 pub use super::balancing::{Breaker, Eject, HashOn, Retry, RetryOn, StickyCookie};
-use super::units::{Place, Prefix, Prefixes, Rate};
+use super::units::{Lookup, Place, Prefix, Prefixes, Rate};
 use crate::proxy_protocol::Version;
 
 pub use tls::{Acme, AcmeChallenge, Alpn, Cert, ClientAuth, Hsts, Secret, Tls, TlsVersion, UpstreamTls};
@@ -52,6 +52,8 @@ pub struct Gateway {
     pub log: Log,
     /// Targets of the same zone are preferred.
     pub zone: Option<String>,
+    /// Empty: those of /etc/resolv.conf.
+    pub resolver: Vec<SocketAddr>,
 }
 
 /// `[gateway] log = { level, format }`: the process log, on stderr.
@@ -263,8 +265,12 @@ pub struct ListenerTimeout {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Upstream {
     pub at: Place,
-    /// At least one.
+    /// At least one, if there are neither `names` nor `dns`.
     pub targets: Vec<Target>,
+    /// Names among the targets: each of their addresses is one.
+    pub names: Vec<Named>,
+    /// In place of both.
+    pub dns: Option<Lookup>,
     pub balance: Balance,
     /// Bounded load (Mirrokni et al. 2018) for ip-hash and maglev: no target gets more than this factor times the
     /// mean of active requests. Above 1. Default: off.
@@ -325,10 +331,41 @@ pub struct Target {
     pub max: Option<u32>,
 }
 
+/// A name in place of a target's address.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Named {
+    pub lookup: Lookup,
+    /// Of each of its addresses, as of a [`Target`].
+    pub weight: u32,
+    pub zone: Option<String>,
+    pub priority: u8,
+    pub max: Option<u32>,
+}
+
+impl Named {
+    pub fn plain(lookup: Lookup) -> Self {
+        Named { lookup, weight: 1, zone: None, priority: 0, max: None }
+    }
+
+    /// One of its addresses.
+    pub fn target(&self, addr: SocketAddr) -> Target {
+        let Named { weight, ref zone, priority, max, .. } = *self;
+        Target { addr, weight, zone: zone.clone(), priority, max }
+    }
+}
+
 impl Upstream {
+    /// Everything that is to be looked up.
+    pub fn lookups(&self) -> impl Iterator<Item = Named> {
+        let dns = self.dns.iter().map(|lookup| Named::plain(lookup.clone()));
+        self.names.iter().cloned().chain(dns)
+    }
+
     /// Whether any target's requests in flight are limited.
     pub fn capped(&self) -> bool {
-        self.pool.max.is_some() || self.targets.iter().any(|target| target.max.is_some())
+        self.pool.max.is_some()
+            || self.targets.iter().any(|target| target.max.is_some())
+            || self.names.iter().any(|name| name.max.is_some())
     }
 }
 

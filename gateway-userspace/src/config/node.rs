@@ -6,7 +6,7 @@ use super::{
     model::{Bind, HostPattern, Origin, PathPattern, Pattern},
     read::read_default,
     table::Section,
-    units::{ByteSize, Percent, Place, Prefix, Rate, Template},
+    units::{ByteSize, Lookup, Percent, Place, Prefix, Rate, Template},
 };
 
 #[derive(Debug, Clone)]
@@ -27,6 +27,8 @@ pub(crate) enum Value {
     Prefix(Prefix),
     Bind(Bind),
     Target(SocketAddr),
+    /// The name of one.
+    Lookup(Lookup),
     /// One written with https://.
     SecureTarget(SocketAddr),
     Host(HostPattern),
@@ -149,6 +151,7 @@ from_value! {
     Prefix: Value::Prefix(value) => Some(*value),
     Bind: Value::Bind(value) => Some(*value),
     SocketAddr: Value::Target(value) | Value::SecureTarget(value) => Some(*value),
+    Lookup: Value::Lookup(value) => Some(value.clone()),
     HostPattern: Value::Host(value) => Some(value.clone()),
     PathPattern: Value::Path(value) => Some(value.clone()),
     Pattern: Value::Pattern(value) => Some(value.clone()),

@@ -53,6 +53,7 @@ pub fn to_json(config: &Config) -> Value {
     if let Some(acme) = &config.acme {
         all["acme"] = listener::acme(acme);
     }
+    all["gateway"]["resolver"] = json!(config.gateway.resolver);
     if let Some(zone) = &config.gateway.zone {
         all["gateway"]["zone"] = json!(zone);
     }
@@ -124,7 +125,8 @@ fn byte_bucket(bucket: Bucket) -> Value {
 
 fn upstream(upstream: &Upstream) -> Value {
     some([
-        ("to", Some(upstream.targets.iter().map(target).collect())),
+        ("to", upstream.dns.is_none().then(|| to(upstream))),
+        ("dns", upstream.dns.as_ref().map(|lookup| json!(lookup.to_string()))),
         ("balance", Some(json!(upstream.balance.word()))),
         ("bounded_load", Some(upstream.bounded_load.map_or(json!("off"), |factor| json!(factor)))),
         ("health", upstream.health.as_ref().map(health)),
@@ -213,12 +215,20 @@ fn share_or_off(fraction: Option<f64>) -> Value {
     fraction.map_or(json!("off"), share)
 }
 
-fn target(target: &Target) -> Value {
+fn to(upstream: &Upstream) -> Value {
+    let addresses = upstream.targets.iter().map(|at| target(json!(at.addr), at));
+    let nowhere = std::net::SocketAddr::from(([0, 0, 0, 0], 0));
+    let names = upstream.names.iter();
+    let names = names.map(|name| target(json!(name.lookup.to_string()), &name.target(nowhere)));
+    addresses.chain(names).collect()
+}
+
+fn target(at: Value, target: &Target) -> Value {
     if *target == (Target { addr: target.addr, weight: 1, zone: None, priority: 0, max: None }) {
-        return json!(target.addr);
+        return at;
     }
     some([
-        ("addr", Some(json!(target.addr))),
+        ("addr", Some(at)),
         ("weight", (target.weight != 1).then(|| json!(target.weight))),
         ("zone", target.zone.as_ref().map(|zone| json!(zone))),
         ("priority", (target.priority != 0).then(|| json!(target.priority))),

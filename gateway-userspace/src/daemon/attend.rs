@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::{sync::mpsc::UnboundedReceiver, task::JoinHandle};
 
 use super::{
-    control::{Control, ReloadError, Request},
+    control::{Control, Reach, ReloadError, Request},
     manager,
     upgrade::{self, Outcome, Successor, UpgradeError},
 };
@@ -31,7 +31,13 @@ pub async fn attend(
         match request {
             Request::Reload { reach, reply } => {
                 manager::reloading();
+                if reach == Reach::Everything
+                    && let Ok(config) = control.read_config()
+                {
+                    control.first_answers(&config).await;
+                }
                 let _ = reply.send(control.reload(reach));
+                control.follow_names(&control.snapshot.load_full().config);
                 manager::ready();
             }
             Request::ReopenLogs => control.access_log.reopen(),

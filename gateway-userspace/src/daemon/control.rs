@@ -17,6 +17,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::{
     acme,
+    discover::Names,
     ends::Ends,
     inherited::Inherited,
     start::{Options, Source},
@@ -138,6 +139,8 @@ pub struct Control {
     pub cert_changes: tls::Changes,
     pub(super) cert_watch: Mutex<tls::Watch>,
     pub acme: acme::Wishes,
+    /// What upstreams' names were found to be.
+    pub names: Names,
 }
 
 impl Control {
@@ -153,6 +156,7 @@ impl Control {
         requests: mpsc::UnboundedSender<Request>,
         inherited: Inherited,
         ends: Ends,
+        names: Names,
     ) -> Self {
         let state =
             State { reloads_ok: 0, reloads_failed: 0, last_success: SystemTime::now(), last_error: None };
@@ -179,6 +183,7 @@ impl Control {
             cert_changes: tls::Changes::default(),
             cert_watch: Mutex::default(),
             acme: acme::Wishes::default(),
+            names,
         }
     }
 
@@ -295,8 +300,15 @@ impl Control {
         }
         self.log_control.set_level(&config.gateway.log.level);
         let generation = old.generation + 1;
-        let snapshot =
-            Arc::new(Snapshot::compile(config, services, tls, generation, Some(&old), &self.registry));
+        let snapshot = Arc::new(Snapshot::compile(
+            config,
+            services,
+            tls,
+            &self.names.answers(),
+            generation,
+            Some(&old),
+            &self.registry,
+        ));
         self.snapshot.store(snapshot.clone());
         old.retire_targets(&snapshot);
         self.start_checks(&snapshot);
@@ -308,6 +320,25 @@ impl Control {
             service::unreachable(&snapshot.config).iter().for_each(|warning| tracing::warn!("{warning}"));
         }
         Ok(Reload { generation, changes, needs_restart })
+    }
+
+    /// Names have other addresses: takes up new targets, and lets go of those that are gone. On the control thread only.
+    pub(super) fn refresh_targets(&self) {
+        let old = self.snapshot.load_full();
+        let fresh = Arc::new(old.refresh(&self.names.answers(), &self.registry));
+        self.snapshot.store(fresh.clone());
+        old.retire_targets(&fresh);
+        for (name, upstream) in &fresh.upstreams {
+            if old.upstreams.get(name).is_some_and(|old| !Arc::ptr_eq(old, upstream)) {
+                let targets: Vec<_> = upstream.members.iter().map(|member| member.target.addr).collect();
+                self.registry.forget_targets(name, &targets);
+                tracing::info!(upstream = name, targets = targets.len(), "names have other addresses");
+            }
+        }
+        // Not while it drains.
+        if self.ready() {
+            self.start_checks(&fresh);
+        }
     }
 
     /// Sockets for doors that are new or have moved.

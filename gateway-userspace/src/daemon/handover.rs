@@ -17,7 +17,9 @@ use std::{io, net::SocketAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{kernel::Inheritance, observe::stats::Totals};
+use crate::{
+    config::units::Lookup, kernel::Inheritance, observe::stats::Totals, upstream::discovered::Found,
+};
 
 pub const VERSION: u32 = 1;
 /// Set for a process whose standard input is the socket.
@@ -68,6 +70,8 @@ pub struct Handed {
     pub reloads_failed: u64,
     pub targets: Vec<Target>,
     pub counts: Totals,
+    /// What upstreams' names were found to be.
+    pub names: Vec<(Lookup, Vec<Found>)>,
     /// Of the access log: written, dropped, failed.
     pub lines: [u64; 3],
     pub kernel: Inheritance,

@@ -7,6 +7,7 @@ mod acme;
 mod attend;
 mod certs;
 mod control;
+mod discover;
 mod ends;
 mod handover;
 mod inherited;
@@ -22,5 +23,6 @@ mod upkeep;
 mod workers;
 
 pub use control::{Control, Reach, Reload, ReloadError, Request};
+pub use discover::Known;
 pub use start::{Options, Source, run};
 pub use upgrade::{Upgrade, UpgradeError};

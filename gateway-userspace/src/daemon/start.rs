@@ -10,6 +10,7 @@ use super::{
     attend::attend,
     certs,
     control::{Control, ReloadError},
+    discover::Names,
     ends::Ends,
     handover::Handed,
     inherited::Inherited,
@@ -175,7 +176,9 @@ async fn serve(parts: Parts, before: &mut Option<Takeover>, began: Instant) -> R
     let count = worker_count(&config);
     let registry = Arc::new(Registry::new(count));
     let services = service::compile(&config.services, None, &registry);
-    let first = Snapshot::compile(config, services, tls, handed.generation + 1, None, &registry);
+    let names = Names::new(handed.names.clone());
+    let first =
+        Snapshot::compile(config, services, tls, &names.answers(), handed.generation + 1, None, &registry);
     let snapshot = Arc::new(ArcSwap::from_pointee(first));
     let workers = Workers::start(count, &snapshot, &access_log)?;
     warn(&snapshot.load().config);
@@ -192,7 +195,11 @@ async fn serve(parts: Parts, before: &mut Option<Takeover>, began: Instant) -> R
         requests,
         inherited,
         ends,
+        names,
     ));
+    let first = control.snapshot.load_full();
+    control.follow_names(&first.config);
+    control.first_answers(&first.config).await;
     control.recall(&handed);
     let first = control.snapshot.load_full();
     control.set_services(&first.config, &first.services)?;

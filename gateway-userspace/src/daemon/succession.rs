@@ -43,6 +43,7 @@ impl Control {
             reloads_failed: state.reloads_failed,
             targets: memory::targets(&snapshot),
             counts: self.registry.totals(),
+            names: self.names.answers().into_iter().collect(),
             lines: [
                 &self.access_log.counts.written,
                 &self.access_log.counts.dropped,

@@ -341,6 +341,17 @@ fn upstreams(control: &Control, families: &mut Families) {
         let waiting = upstream.queue()?.len();
         Some(gauge(&[("upstream", &**name)], waiting as f64))
     });
+    let names = control.names.known();
+    let lookups = names.iter().flat_map(|(lookup, known)| {
+        let name = lookup.to_string();
+        [("ok", known.ok), ("error", known.failed)]
+            .map(|(result, n)| counter(&[("name", &*name), ("result", result)], n))
+    });
+    families.counters("dns_lookups_total", "Look-ups of upstreams' names, by result", lookups.collect());
+    let found = names
+        .iter()
+        .map(|(lookup, known)| gauge(&[("name", &*lookup.to_string())], known.found.len() as f64));
+    families.gauges("dns_addresses", "Addresses that a name was last found to have", found.collect());
     families.gauges("upstream_queue", "Requests that wait for a target with room", waiting.collect());
     families.gauges("upstream_breaker", "1 for the state that a circuit breaker is in", breakers.collect());
 }

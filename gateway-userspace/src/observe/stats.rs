@@ -553,6 +553,12 @@ impl Registry {
         })
     }
 
+    /// Of an upstream whose targets come and go: keeps the series of these only.
+    pub fn forget_targets(&self, upstream: &str, keep: &[SocketAddr]) {
+        let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        targets.retain(|(of, addr), _| of != upstream || keep.contains(addr));
+    }
+
     pub fn routes(&self) -> Vec<((String, String), Arc<RouteStats>)> {
         all(&self.routes)
     }

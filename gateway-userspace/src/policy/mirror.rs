@@ -69,7 +69,15 @@ mod tests {
     fn mirror(share: f64, queue: usize) -> Mirror {
         let text = "[listener.a]\nbind = \":80\"\n[route.a]\nto = [\"10.0.0.1:1\"]\n";
         let config = config::parse(text, Path::new("x.toml")).unwrap();
-        let upstream = Upstream::new("a", &config.upstreams["a"], None, None, None, &Registry::new(1));
+        let upstream = Upstream::new(
+            "a",
+            &config.upstreams["a"],
+            &Default::default(),
+            None,
+            None,
+            None,
+            &Registry::new(1),
+        );
         let config = model::Mirror { to: "a".into(), share: Percent(share), body: 1, queue };
         Mirror::new(&config, Arc::new(upstream))
     }

@@ -112,7 +112,10 @@ mod tests {
             .upstreams
             .iter()
             .map(|(name, upstream)| {
-                (name.clone(), Arc::new(Upstream::new(name, upstream, None, None, None, &registry)))
+                (
+                    name.clone(),
+                    Arc::new(Upstream::new(name, upstream, &Default::default(), None, None, None, &registry)),
+                )
             })
             .collect();
         let shares = shares.iter().map(|(name, weight)| ((*name).to_owned(), *weight)).collect();

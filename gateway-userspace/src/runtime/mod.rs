@@ -18,7 +18,7 @@ use crate::{
     route::{Router, Takes},
     service::Services,
     tls::{Acceptor, Tls, acme::Challenges},
-    upstream::Upstream,
+    upstream::{Upstream, discovered::Answers},
 };
 
 /// One generation of the config.
@@ -80,11 +80,12 @@ impl Route {
 }
 
 impl Snapshot {
-    /// `services`, `tls`: those of the config. `old`: the snapshot before, whose targets live on where they are still named.
+    /// `services`, `tls`: those of the config. `answers`: what names were found to be. `old`: the snapshot before, whose targets live on where they are still named.
     pub fn compile(
         config: Config,
         services: Services,
         tls: Tls,
+        answers: &Answers,
         generation: u64,
         old: Option<&Snapshot>,
         registry: &Registry,
@@ -99,13 +100,20 @@ impl Snapshot {
             })
             .collect();
         let zone = config.gateway.zone.as_deref();
+        let same_config = old.is_some_and(|old| old.generation == generation);
         let upstreams: BTreeMap<String, Arc<Upstream>> = config
             .upstreams
             .iter()
             .map(|(name, upstream)| {
                 let connector = tls.connectors.get(name).cloned();
-                let old = old.and_then(|old| old.upstreams.get(name)).map(|old| &**old);
-                (name.clone(), Arc::new(Upstream::new(name, upstream, zone, connector, old, registry)))
+                let old = old.and_then(|old| old.upstreams.get(name));
+                // Only names are others now: the rest of the upstreams go on as they are.
+                if let Some(same) = old.filter(|old| same_config && old.is_up_to_date(answers)) {
+                    return (name.clone(), same.clone());
+                }
+                let old = old.map(|old| &**old);
+                let fresh = Upstream::new(name, upstream, answers, zone, connector, old, registry);
+                (name.clone(), Arc::new(fresh))
             })
             .collect();
         let routes: Vec<(&model::Route, Arc<Route>)> = config
@@ -120,6 +128,12 @@ impl Snapshot {
         };
         let (via, via_http2) = (via("1.1"), via("2.0"));
         Snapshot { generation, router, listeners, upstreams, services, tls, via, via_http2, config }
+    }
+
+    /// The same config with what names were found to be since.
+    pub fn refresh(&self, answers: &Answers, registry: &Registry) -> Snapshot {
+        let (config, services, tls) = (self.config.clone(), self.services.clone(), self.tls.clone());
+        Snapshot::compile(config, services, tls, answers, self.generation, Some(self), registry)
     }
 
     /// Marks the targets that `new` no longer has.

@@ -9,7 +9,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     },
 };
 
@@ -40,6 +40,8 @@ pub struct Target {
     pub name: Arc<str>,
     pub operator: Operator,
     healthy: AtomicBool,
+    /// See [`Checked::against`].
+    against: AtomicU32,
     /// What the last check found.
     last_check: Mutex<String>,
     /// What went through userspace.
@@ -53,6 +55,7 @@ impl Target {
             name: addr.to_string().into(),
             operator: Operator::default(),
             healthy: AtomicBool::new(true),
+            against: AtomicU32::new(0),
             last_check: Mutex::default(),
             through: Through::default(),
         }
@@ -182,6 +185,10 @@ impl Checked for CheckedTarget {
 
     fn healthy(&self) -> bool {
         self.target.healthy.load(Relaxed)
+    }
+
+    fn against(&self) -> &AtomicU32 {
+        &self.target.against
     }
 
     fn proxy_protocol(&self) -> Option<Version> {

@@ -28,7 +28,7 @@ use crate::config::{
 };
 
 /// All of a config's TLS.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Tls {
     pub certs: BTreeMap<String, Arc<Cert>>,
     /// By listener; those of services by [`among_listeners`].

@@ -2,6 +2,7 @@
 
 use std::{
     net::SocketAddr,
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
@@ -24,6 +25,8 @@ pub trait Checked {
         (None, UpstreamProtocol::Http1)
     }
     fn healthy(&self) -> bool;
+    /// Checks in a row that said otherwise: checks begin anew more often than they may need to come to a result.
+    fn against(&self) -> &AtomicU32;
     /// What connections to it begin with.
     fn proxy_protocol(&self) -> Option<Version>;
     /// Keeps what a check found, for `status`.
@@ -102,7 +105,7 @@ async fn watch(target: Box<dyn Checked>) {
     let header = target.proxy_protocol().map(proxy_protocol::own);
     let (tls, protocol) = target.way();
     let probed = Probed { addr, name, header: header.as_deref(), tls, protocol };
-    let mut streak = Streak { healthy: target.healthy(), against: 0 };
+    let mut streak = Streak { healthy: target.healthy(), against: target.against().load(Relaxed) };
     // What made it unhealthy may have been a moment before a reload.
     let mut refused = Refused((!streak.healthy).then(Instant::now));
     // Not all targets of all gateways at the same moment.
@@ -110,6 +113,7 @@ async fn watch(target: Box<dyn Checked>) {
     loop {
         let result = refused.judge(probe::check(&probed, health).await, Instant::now());
         let changed = streak.note(result.is_ok(), health);
+        target.against().store(streak.against, Relaxed);
         target.found(result.as_ref().err().cloned().unwrap_or_else(|| "ok".into()));
         if changed {
             target.change(result);

@@ -5,6 +5,7 @@
 pub mod breaker;
 pub mod budget;
 pub mod clock;
+pub mod discovered;
 pub mod eject;
 pub mod extras;
 mod gauge;
@@ -32,6 +33,7 @@ use gateway_common::hash;
 
 use self::{
     clock::{millis, now_ms},
+    discovered::Answers,
     eject::Passive,
     extras::Extras,
     health::Checked,
@@ -65,6 +67,8 @@ pub struct Target {
     pub latency: PeakEwma,
     /// When it came back into use; 0: it always was. For `slow_start`.
     back_since: AtomicU64,
+    /// See [`Checked::against`].
+    against: AtomicU32,
     retired: AtomicBool,
     shared: Shared,
 }
@@ -94,6 +98,7 @@ impl Target {
             passive: Passive::default(),
             latency: PeakEwma::default(),
             back_since: AtomicU64::new(0),
+            against: AtomicU32::new(0),
             retired: AtomicBool::new(false),
             shared: Shared { active: AtomicU32::new(0), healthy: AtomicBool::new(true) },
         }
@@ -249,10 +254,11 @@ pub struct Upstream {
 
 impl Upstream {
     /// `old`: the same upstream of the snapshot before, whose targets are kept where the address stays.
-    /// `zone`: where this gateway stands. `tls`: if its targets are spoken to so.
+    /// `answers`: what its names were found to be. `zone`: where this gateway stands. `tls`: if its targets are spoken to so.
     pub fn new(
         name: &str,
         config: &model::Upstream,
+        answers: &Answers,
         zone: Option<&str>,
         tls: Option<Arc<Connector>>,
         old: Option<&Upstream>,
@@ -283,7 +289,7 @@ impl Upstream {
             slow_start_ms: config.slow_start.map_or(0, millis),
             in_use: Arc::new(AtomicBool::new(true)),
         };
-        let members: Vec<Member> = config.targets.iter().map(member).collect();
+        let members: Vec<Member> = discovered::targets(config, answers).iter().map(member).collect();
         if config.health.is_none() {
             members.iter().for_each(|member| member.target.set_healthy(true));
         }
@@ -305,6 +311,17 @@ impl Upstream {
             tls,
             built: AtomicU64::new(now_ms()),
         }
+    }
+
+    /// Whether it has the targets that it should have by now.
+    pub fn is_up_to_date(&self, answers: &Answers) -> bool {
+        let targets = discovered::targets(&self.config, answers);
+        let same = |(member, target): (&Member, &model::Target)| {
+            let said = (member.weight, member.priority, member.max());
+            member.target.addr == target.addr
+                && said == (target.weight, target.priority, target.max.or(self.config.pool.max))
+        };
+        self.members.len() == targets.len() && self.members.iter().zip(&targets).all(same)
     }
 
     /// A usable target that was not tried yet, counted as active from now on.
@@ -435,6 +452,10 @@ impl Checked for CheckedMember {
 
     fn healthy(&self) -> bool {
         self.shared().healthy()
+    }
+
+    fn against(&self) -> &AtomicU32 {
+        &self.shared().against
     }
 
     fn proxy_protocol(&self) -> Option<Version> {

@@ -118,3 +118,31 @@ gateway.toml:8:16: `upstream.b.pool.max`: expected "off" or a whole number from 
 gateway.toml:8:32: `upstream.b.pool.queue`: must be from 0 to 65536, found 100000"#,
     );
 }
+
+#[test]
+fn names_that_cannot_be_looked_up_are_refused() {
+    says(
+        r#"[gateway]
+resolver = ["127.0.0.1:53", "ns"]
+[listener.web]
+bind = ":80"
+[upstream.a]
+to = "app:80"
+dns = "app:80"
+[upstream.b]
+dns = "srv:http.app"
+[upstream.c]
+dns = "10.0.0.1:80"
+[route.all]
+to = "a"
+"#,
+        r#"
+gateway.toml:2:29: `gateway.resolver`: expected a name server's address such as "127.0.0.1:53", found "ns"
+gateway.toml:7:7: `upstream.a` has both `to` and `dns`
+  hint: write the name among `to`, or drop one of them
+gateway.toml:9:7: `upstream.b.dns`: expected a name such as "carts.internal:8080", found "srv:http.app"
+  hint: write "srv:_http._tcp.carts.internal"
+gateway.toml:11:7: `upstream.c.dns`: expected a name such as "carts.internal:8080", found "10.0.0.1:80"
+  hint: addresses belong to `to`; names are of letters, digits, "-" and "_", with a port"#,
+    );
+}

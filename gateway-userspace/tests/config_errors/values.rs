@@ -204,7 +204,7 @@ fn targets_teach_their_form() {
         r#"[listener.web]
 bind = ":80"
 [upstream.a]
-to = ["10.0.0.1", "app:80", "https://10.0.0.2", "ftp://10.0.0.3:1", "0.0.0.0:80", "10.0.0.4:80", "http://10.0.0.4"]
+to = ["10.0.0.1", "app.ab", "https://10.0.0.2", "ftp://10.0.0.3:1", "0.0.0.0:80", "10.0.0.4:80", "http://10.0.0.4"]
 [route.a]
 to = []
 [route.b]
@@ -217,8 +217,8 @@ to = { a = 95, b = 5 }
         r#"
 gateway.toml:4:7: `upstream.a.to`: expected a target such as "10.0.0.1:8080", found "10.0.0.1"
   hint: add the port: "10.0.0.1:80"
-gateway.toml:4:19: `upstream.a.to`: the host name "app:80" as a target is not supported yet
-  hint: give an IP address, such as "10.0.0.1:8080"
+gateway.toml:4:19: `upstream.a.to`: expected a target such as "10.0.0.1:8080", found "app.ab"
+  hint: add the port: "app.ab:80"
 gateway.toml:4:49: `upstream.a.to`: expected a target such as "10.0.0.1:8080", found "ftp://10.0.0.3:1"
   hint: write "10.0.0.1:8080" or "http://10.0.0.1:8080"
 gateway.toml:4:69: `upstream.a.to`: "0.0.0.0:80" is no host's address

@@ -19,6 +19,7 @@ pub(super) fn gateway(fields: &Fields) -> Gateway {
         workers: fields.or_default("workers"),
         drain: fields.or_default("drain"),
         zone: fields.get("zone"),
+        resolver: fields.or_default("resolver"),
         log: Log {
             level: log.or_default::<&'static str>("level").to_owned(),
             format: match log.or_default("format") {

@@ -10,9 +10,9 @@ use super::{
 use crate::{
     config::{
         error::{Problem, ProblemKind, Problems},
-        model::{Balance, Pool, Target, Upstream, UpstreamProtocol, UpstreamTimeout},
+        model::{Balance, Named, Pool, Target, Upstream, UpstreamProtocol, UpstreamTimeout},
         node::{Fields, Node, Value},
-        units::{Percent, Place},
+        units::{Lookup, Percent, Place},
     },
     proxy_protocol::Version,
 };
@@ -24,11 +24,21 @@ pub(super) fn upstream(name: &str, fields: &Fields, problems: &mut Problems) -> 
     let bounded_load = bounded_load(name, fields, balance, problems);
     let secure = secure(name, fields, problems);
     shared_and_told(name, fields, problems);
-    let targets = targets(fields.node("to")?, problems);
+    let dns: Option<Lookup> = fields.get("dns");
+    if dns.is_some() && fields.node("to").is_some() {
+        let message = format!("`upstream.{name}` has both `to` and `dns`");
+        let problem = Problem::new(ProblemKind::Conflict, &fields.place("dns"), message);
+        problems.push(problem.hint("write the name among `to`, or drop one of them".to_owned()));
+    }
+    if fields.node("to").is_none() && dns.is_none() {
+        return None;
+    }
+    let (targets, names) = fields.node("to").map(|to| targets(to, problems)).unwrap_or_default();
     Some(Upstream {
         at: fields.at.clone(),
-        pool: pool(name, fields, &targets, problems),
+        pool: pool(name, fields, &targets, &names, problems),
         targets,
+        names,
         balance,
         bounded_load,
         health,
@@ -47,7 +57,15 @@ pub(super) fn upstream(name: &str, fields: &Fields, problems: &mut Problems) -> 
         eject: eject(name, fields, problems),
         breaker: breaker(name, fields, problems),
         proxy_protocol: proxy_version(fields, "proxy_protocol"),
-        tls: secure.then(|| tls::upstream(fields)),
+        tls: secure.then(|| {
+            let mut tls = tls::upstream(fields);
+            // The name that is looked up is the one that its certificate has.
+            if let (None, Some(Lookup::Host { name, .. })) = (&tls.sni, &dns) {
+                tls.sni = Some(name.trim_end_matches('.').to_owned());
+            }
+            tls
+        }),
+        dns,
         protocol: protocol(name, fields, secure, problems),
     })
 }
@@ -60,10 +78,12 @@ pub(super) fn proxy_version(fields: &Fields, key: &str) -> Option<Version> {
     }
 }
 
-fn pool(name: &str, parent: &Fields, targets: &[Target], problems: &mut Problems) -> Pool {
+fn pool(name: &str, parent: &Fields, targets: &[Target], names: &[Named], problems: &mut Problems) -> Pool {
     let fields = parent.table("pool");
     let max: Option<u32> = fields.or_default("max");
-    let capped = max.is_some() || targets.iter().any(|target| target.max.is_some());
+    let capped = max.is_some()
+        || targets.iter().any(|target| target.max.is_some())
+        || names.iter().any(|name| name.max.is_some());
     for key in ["queue", "queue_timeout"] {
         if fields.node(key).is_some() && !capped && !fields.broken && !parent.broken {
             let message = format!("`upstream.{name}.pool.{key}`: nobody waits where nothing is limited");
@@ -142,31 +162,52 @@ fn secure(name: &str, fields: &Fields, problems: &mut Problems) -> bool {
     tls || https
 }
 
-/// The targets of a list, which may be addresses or tables; the same address twice is a problem.
-fn targets(to: &Node, problems: &mut Problems) -> Vec<Target> {
-    let Value::List(nodes) = &to.value else { return Vec::new() };
-    let mut seen: std::collections::BTreeMap<SocketAddr, &Place> = std::collections::BTreeMap::new();
-    let mut targets = Vec::with_capacity(nodes.len());
+/// The targets of a list, which may be addresses, names or tables; the same twice is a problem.
+fn targets(to: &Node, problems: &mut Problems) -> (Vec<Target>, Vec<Named>) {
+    let Value::List(nodes) = &to.value else { return Default::default() };
+    let mut seen: std::collections::BTreeMap<String, &Place> = std::collections::BTreeMap::new();
+    let (mut targets, mut names) = (Vec::with_capacity(nodes.len()), Vec::new());
     for node in nodes {
-        let Some(target) = target(node, problems) else { continue };
-        let addr = target.addr;
-        if let Some(first) = seen.insert(addr, &node.at) {
-            let message = format!("target \"{addr}\" is there twice, first at {first}");
-            let hint = format!("to send it more, give it a weight: {{ addr = \"{addr}\", weight = 2 }}");
+        let Some((at, said)) = target(node, problems) else { continue };
+        let text = match &at {
+            At::Addr(addr) => addr.to_string(),
+            At::Name(lookup) => lookup.to_string(),
+        };
+        if let Some(first) = seen.insert(text.clone(), &node.at) {
+            let message = format!("target \"{text}\" is there twice, first at {first}");
+            let hint = format!("to send it more, give it a weight: {{ addr = \"{text}\", weight = 2 }}");
             problems.push(Problem::new(ProblemKind::Duplicate, &node.at, message).hint(hint));
         }
-        targets.push(target);
+        match at {
+            At::Addr(addr) => targets.push(said.target(addr)),
+            At::Name(lookup) => names.push(Named { lookup, ..said }),
+        }
     }
-    targets
+    (targets, names)
 }
 
-fn target(node: &Node, problems: &mut Problems) -> Option<Target> {
-    let fields = match &node.value {
-        Value::Target(addr) | Value::SecureTarget(addr) => {
-            return Some(Target { addr: *addr, weight: 1, zone: None, priority: 0, max: None });
+/// Where a target is.
+enum At {
+    Addr(SocketAddr),
+    Name(Lookup),
+}
+
+impl At {
+    fn of(value: &Value) -> Option<At> {
+        match value {
+            Value::Target(addr) | Value::SecureTarget(addr) => Some(At::Addr(*addr)),
+            Value::Lookup(lookup) => Some(At::Name(lookup.clone())),
+            _ => None,
         }
+    }
+}
+
+/// Where it is, and what else is said of it; what that looks up counts for nothing.
+fn target(node: &Node, problems: &mut Problems) -> Option<(At, Named)> {
+    let plain = Named::plain(Lookup::Srv(String::new()));
+    let fields = match &node.value {
         Value::Table(fields) => fields,
-        _ => return None,
+        other => return Some((At::of(other)?, plain)),
     };
     let backup: bool = fields.or_default("backup");
     if backup && fields.node("priority").is_some() {
@@ -174,13 +215,14 @@ fn target(node: &Node, problems: &mut Problems) -> Option<Target> {
         let problem = Problem::new(ProblemKind::Conflict, &fields.place("priority"), message);
         problems.push(problem.hint("keep one: backup = true is priority = 1".to_owned()));
     }
-    Some(Target {
-        addr: fields.get("addr")?,
+    let said = Named {
         weight: fields.or_default("weight"),
         zone: fields.get("zone"),
         priority: if backup { 1 } else { fields.or_default("priority") },
         max: fields.get("max"),
-    })
+        ..plain
+    };
+    Some((At::of(&fields.node("addr")?.value)?, said))
 }
 
 fn balance(fields: &Fields) -> Balance {

@@ -7,7 +7,7 @@ use super::{
     route::ROUTE,
     seconds,
     service::SERVICE,
-    text::{ADDRESS, BYTE_RATE, FILE, FILES, INTERFACE, LOG_FILE, NAME, PREFIX, RATE},
+    text::{ADDRESS, BYTE_RATE, FILE, FILES, INTERFACE, LOG_FILE, NAME, NAME_SERVER, PREFIX, RATE},
     traffic::UPSTREAM,
 };
 
@@ -67,6 +67,12 @@ static GATEWAY: Section = Section {
         )
         .default("\"30s\""),
         Key::new("log", Kind::Table(&LOG), "The process log, on stderr."),
+        Key::new(
+            "resolver",
+            Kind::List { of: &Kind::Text(&NAME_SERVER), min: 0, one: true },
+            "Name servers that upstreams' names are looked up at; without any, those of /etc/resolv.conf.",
+        )
+        .default("[]"),
         Key::new(
             "zone",
             Kind::Text(&NAME),

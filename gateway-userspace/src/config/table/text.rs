@@ -7,7 +7,7 @@ use crate::config::{
     error::did_you_mean,
     model::{Bind, HostPattern, PathPattern, Segment},
     node::Value,
-    units::{UnitError, is_https, normal_path, parse_byte_rate, parse_target, quote},
+    units::{Lookup, UnitError, is_https, normal_path, parse_byte_rate, parse_target, quote},
 };
 
 /// Names become label values and parts of URLs and commands (`gateway target drain NAME/ADDR`).
@@ -46,8 +46,39 @@ pub(super) static ADDRESS: Text = Text {
 pub(super) static TARGET: Text = Text {
     what: "a target",
     example: "10.0.0.1:8080",
-    pattern: Some("^(https?://)?(\\[[0-9A-Fa-f:.%]+\\]|[0-9.]+|localhost)(:[0-9]{1,5})?/?$"),
-    parse: |text| parse_target(text).map(if is_https(text) { Value::SecureTarget } else { Value::Target }),
+    pattern: Some("^(https?://)?(\\[[0-9A-Fa-f:.%]+\\]|[0-9A-Za-z._-]+)(:[0-9]{1,5})?/?$"),
+    parse: |text| match Lookup::of_target(text) {
+        Some(name) => Ok(Value::Lookup(name)),
+        None if Lookup::lacks_port(text) => {
+            Err(UnitError::new(format!("expected a target such as \"10.0.0.1:8080\", found {}", quote(text)))
+                .hint(format!("add the port: \"{text}:80\"")))
+        }
+        None => parse_target(text).map(if is_https(text) { Value::SecureTarget } else { Value::Target }),
+    },
+};
+
+/// What `dns` looks up.
+pub(super) static DNS: Text = Text {
+    what: "a name",
+    example: "carts.internal:8080",
+    pattern: Some("^(srv:[0-9A-Za-z._-]+|[0-9A-Za-z._-]+:[0-9]{1,5})$"),
+    parse: |text| text.parse().map(Value::Lookup),
+};
+
+pub(super) static NAME_SERVER: Text = Text {
+    what: "a name server's address",
+    example: "127.0.0.1:53",
+    pattern: Some("^([0-9.]+(:[0-9]{1,5})?|[0-9A-Fa-f:.]+|\\[[0-9A-Fa-f:.]+\\]:[0-9]{1,5})$"),
+    parse: |text| {
+        let with_port = text.parse().ok().or_else(|| Some(SocketAddr::new(text.parse().ok()?, 53)));
+        match with_port.filter(|addr| addr.port() != 0 && !addr.ip().is_unspecified()) {
+            Some(addr) => Ok(Value::Target(addr)),
+            None => Err(UnitError::new(format!(
+                "expected a name server's address such as \"127.0.0.1:53\", found {}",
+                quote(text)
+            ))),
+        }
+    },
 };
 
 /// A service as gRPC names it.

@@ -4,7 +4,7 @@ use super::{
     Key, Kind, OFF, Section, TIMEOUT,
     balancing::{BREAKER, EJECT, HASH_ON, SHARE_OR_OFF, STICKY},
     service::{CHECK_TIMEOUT, EVERY, EXPECT, FALL, RISE},
-    text::{FILE, GRPC_SERVICE, NAME, PERCENT, PROBE_PATH, SERVER_NAME, TARGET},
+    text::{DNS, FILE, GRPC_SERVICE, NAME, PERCENT, PROBE_PATH, SERVER_NAME, TARGET},
 };
 
 pub(super) static UPSTREAM: Section = Section {
@@ -13,7 +13,8 @@ pub(super) static UPSTREAM: Section = Section {
         Key::new(
             "to",
             Kind::List { of: &TARGET_OR_TABLE, min: 1, one: true },
-            "The targets: \"10.0.0.1:8080\"; with https:// in front of each, they are spoken to by TLS.",
+            "The targets: \"10.0.0.1:8080\", or names, \"app.internal:8080\", whose addresses (A, AAAA) are targets; with \
+             https:// in front of each address, they are spoken to by TLS.",
         )
         .required_unless(&["dns"]),
         Key::new(
@@ -43,7 +44,13 @@ pub(super) static UPSTREAM: Section = Section {
         Key::new("retry", Kind::Table(&RETRY), "Other targets after a failure."),
         Key::new("timeout", Kind::Table(&UPSTREAM_TIMEOUT), "Time limits."),
         Key::new("pool", Kind::Table(&POOL), "Connections kept for the next request, and how many requests a target gets at once."),
-        Key::not_yet("dns", "Targets by DNS."),
+        Key::new(
+            "dns",
+            Kind::Text(&DNS),
+            "In place of `to`: a name whose addresses are the targets, or \"srv:_http._tcp.app.internal\", whose SRV \
+             records (RFC 2782) say host, port, priority and weight. Looked up again when the answer's time to live is \
+             over, after 5 s at the soonest and 5 min at the latest. With `tls` it is `sni` too.",
+        ),
         Key::new(
             "tls",
             Kind::Table(&UPSTREAM_TLS),

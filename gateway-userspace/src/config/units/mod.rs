@@ -4,6 +4,7 @@
 
 mod address;
 mod duration;
+mod lookup;
 mod path;
 mod pattern;
 mod prefix;
@@ -17,6 +18,7 @@ use thiserror::Error;
 
 pub use address::{is_https, parse_target};
 pub use duration::{HumanDuration, parse_duration, show_duration};
+pub use lookup::Lookup;
 pub use path::normal_path;
 pub use prefix::Prefix;
 pub use prefixes::Prefixes;

@@ -294,8 +294,15 @@ fn both_halves_send_a_client_to_the_same_endpoint() {
              [upstream.app]\nto = [{to}]\nbalance = \"ip-hash\"\n\
              [service.app]\nbind = \"{vip}\"\nto = [{to}]\nbalance = \"ip-hash\"\n"
         );
-        let upstream =
-            Upstream::new("app", &parse(&text).upstreams["app"], None, None, None, &Registry::new(1));
+        let upstream = Upstream::new(
+            "app",
+            &parse(&text).upstreams["app"],
+            &Default::default(),
+            None,
+            None,
+            None,
+            &Registry::new(1),
+        );
         let mut wanted = owned(&text);
         for down in [None, Some(2)] {
             if let Some(down) = down {

@@ -28,7 +28,7 @@ fn upstream(max: &[u32], queue: u32) -> Upstream {
         targets.join(", ")
     );
     let config = config::parse(&text, std::path::Path::new("/test.toml")).unwrap();
-    Upstream::new("pool", &config.upstreams["pool"], None, None, None, &Registry::new(1))
+    Upstream::new("pool", &config.upstreams["pool"], &Default::default(), None, None, None, &Registry::new(1))
 }
 
 fn wanted() -> Wanted {
