@@ -73,7 +73,7 @@ fn config(port: u16, routes: usize, targets: usize) -> String {
     let routes: String = (0..routes - 1).map(route).collect();
     format!(
         "[gateway]\nworkers = 1\n[metrics]\nbind = \"127.0.0.1:{}\"\n[listener.web]\nbind = \"127.0.0.1:{port}\"\n\
-         [upstream.pool]\nto = [{}]\npool = {{ idle = 4 }}\n{routes}[route.asked]\nhost = \"asked.test\"\npath = \"/\"\nto = \"pool\"\n\
+         [upstream.pool]\nto = [{}]\n{routes}[route.asked]\nhost = \"asked.test\"\npath = \"/\"\nto = \"pool\"\n\
          [kernel]\nmode = \"off\"\nsteer = \"off\"\n",
         port + 1000,
         targets.join(", ")

@@ -403,6 +403,6 @@ early_hints = true
         changes[5],
         "~ upstream.all.to: [\"127.0.0.1:3000\", \"127.0.0.1:3001\"] -> [\"127.0.0.1:3000\"]"
     );
-    assert_eq!(config::changes_needing_restart(&old, &new), ["gateway.workers", "kernel.mode"]);
+    assert_eq!(config::needing_restart(&config::diff(&old, &new)), ["gateway.workers", "kernel.mode"]);
     assert_eq!(config::diff(&old, &old), []);
 }

@@ -134,8 +134,9 @@ fn an_idle_connection_is_closed_and_there_are_so_many_at_most() -> Result<()> {
     assert_eq!(one.get("/")?.status, 200);
     let mut two = Client::connect(net.client(1), at())?;
     assert_eq!(two.get("/")?.status, 200);
-    let mut three = Client::connect(net.client(1), at())?;
-    assert!(three.get("/").is_err(), "a third one is taken");
+    // It is reset, maybe before the client knows that it was connected.
+    let three = Client::connect(net.client(1), at()).and_then(|mut three| three.get("/"));
+    assert!(three.is_err(), "a third one is taken");
     assert_eq!(one.until_closed()?, 0);
     assert_eq!(line(&gateway, "the idle one", |_| true)?["why"], "idle_timeout");
     eventually("there is room again", || {

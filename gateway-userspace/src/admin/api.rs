@@ -212,9 +212,10 @@ async fn diff_with(State(control): Shared, body: String) -> Result<Json<Value>, 
 fn compare(control: &Control, new: &config::model::Config) -> Result<Json<Value>, Problem> {
     let snapshot = control.snapshot.load();
     let kernel = control.kernel.plan(&new.kernel)?;
+    let changes = config::diff(&snapshot.config, new);
     Ok(Json(json!({
-        "changes": config::diff(&snapshot.config, new),
-        "needs_restart": config::changes_needing_restart(&snapshot.config, new),
+        "needs_restart": config::needing_restart(&changes),
+        "changes": changes,
         "kernel": kernel,
     })))
 }

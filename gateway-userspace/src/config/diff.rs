@@ -62,9 +62,9 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
     changes
 }
 
-/// The settings that differ, but that a reload cannot change.
-pub fn changes_needing_restart(old: &Config, new: &Config) -> Vec<String> {
-    diff(old, new).into_iter().filter(|change| change.restart).map(|change| change.path).collect()
+/// The settings among them that a reload cannot change.
+pub fn needing_restart(changes: &[Change]) -> Vec<String> {
+    changes.iter().filter(|change| change.restart).map(|change| change.path.clone()).collect()
 }
 
 /// Where in the table a value stands.
@@ -106,10 +106,14 @@ fn compare(place: Place, path: &str, old: &Value, new: &Value, changes: &mut Vec
         return;
     };
     for (key, old) in before {
-        let path = join(path, key);
         match after.get(key) {
-            Some(new) => compare(place.of(key), &path, old, new, changes),
-            None => changes.push(Change { path, from: Some(old.clone()), to: None, restart: false }),
+            // Most of a large config.
+            Some(new) if old == new => {}
+            Some(new) => compare(place.of(key), &join(path, key), old, new, changes),
+            None => {
+                let path = join(path, key);
+                changes.push(Change { path, from: Some(old.clone()), to: None, restart: false });
+            }
         }
     }
     for (key, new) in after.iter().filter(|(key, _)| !before.contains_key(*key)) {

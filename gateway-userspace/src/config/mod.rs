@@ -24,7 +24,7 @@ pub mod units;
 
 use std::path::Path;
 
-pub use diff::{Change, changes_needing_restart, diff};
+pub use diff::{Change, diff, needing_restart};
 pub use error::{ConfigErrors, Problem, ProblemKind};
 pub use flags::from_flags;
 pub use reference::reference;

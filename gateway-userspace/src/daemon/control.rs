@@ -277,8 +277,8 @@ impl Control {
     fn apply(&self, config: Config) -> Result<Reload, ReloadError> {
         let old = self.snapshot.load_full();
         let tls = Tls::load(&config, Some(&old.tls))?;
-        let needs_restart = config::changes_needing_restart(&old.config, &config);
         let changes = config::diff(&old.config, &config);
+        let needs_restart = config::needing_restart(&changes);
         let new_log =
             (old.config.access_log.to != config.access_log.to).then(|| config.access_log.to.clone());
         if let Some(target) = &new_log {
