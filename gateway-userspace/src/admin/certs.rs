@@ -1,10 +1,6 @@
 //! Certificates as they are in use.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{
     Json,
@@ -17,7 +13,7 @@ use crate::{
     config::model::Secret,
     daemon::Control,
     observe::rfc3339_seconds,
-    tls::{Cert, Facts},
+    tls::{self, Cert, Facts},
 };
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -60,7 +56,7 @@ fn describe(cert: &Cert, listeners: Vec<String>) -> CertStatus {
     // What is known of one that has yet to come.
     let facts = facts
         .unwrap_or_else(|| Facts { names: cert.config.issued.iter().cloned().collect(), ..Facts::default() });
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
+    let now = tls::now();
     let state = match () {
         () if pending => "awaited",
         () if facts.expired(now) => "expired",

@@ -1,6 +1,6 @@
 //! What the gateway says of itself.
 
-use std::{collections::BTreeMap, sync::PoisonError, sync::atomic::Ordering::Relaxed};
+use std::{collections::BTreeMap, sync::PoisonError};
 
 use serde::{Deserialize, Serialize};
 
@@ -141,7 +141,7 @@ pub fn listeners(control: &Control) -> BTreeMap<String, ListenerStatus> {
     let snapshot = control.snapshot.load();
     let describe = |listener: &crate::runtime::Listener| ListenerStatus {
         bind: config::show_bind(listener.config.bind),
-        connections: listener.stats.connections.load(Relaxed),
+        connections: listener.stats.connections(),
         accepted: listener.stats.shards.sum(|shard| shard.accepted.get()),
         active_requests: listener.stats.shards.iter().map(|shard| shard.active_requests.get()).sum(),
     };

@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeSet, HashMap},
     io,
     sync::{Arc, Mutex},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use instant_acme::{
@@ -20,6 +20,7 @@ use crate::{
     tls::{
         Cert, Facts,
         acme::{Answering, ChallengeError, Challenges},
+        now,
         store::Store,
     },
 };
@@ -173,10 +174,6 @@ fn until_renewal(facts: &Facts, now: i64) -> Duration {
     let life = facts.not_after.saturating_sub(facts.not_before);
     let at = facts.not_before.saturating_add(life / 3 * 2);
     Duration::from_secs(at.saturating_sub(now).try_into().unwrap_or(0))
-}
-
-fn now() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64)
 }
 
 /// One certificate: its chain and its key, PEM.

@@ -31,12 +31,11 @@ pub async fn attend(
         match request {
             Request::Reload { reach, reply } => {
                 manager::reloading();
-                if reach == Reach::Everything
-                    && let Ok(config) = control.read_config()
-                {
-                    control.first_answers(&config).await;
+                let read = control.read_config();
+                if let (Reach::Everything, Ok(config)) = (reach, &read) {
+                    control.first_answers(config).await;
                 }
-                let _ = reply.send(control.reload(reach));
+                let _ = reply.send(control.reload(read, reach));
                 control.follow_names(&control.snapshot.load_full().config);
                 manager::ready();
             }

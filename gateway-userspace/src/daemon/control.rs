@@ -236,10 +236,10 @@ impl Control {
         Ok(self.options.load()?)
     }
 
-    /// Loads the file again. All or nothing: whatever can fail is done before anything is changed.
+    /// Takes up what was read of the file. All or nothing: whatever can fail is done before anything is changed.
     /// On the control thread only.
-    pub fn reload(&self, reach: Reach) -> Result<Reload, ReloadError> {
-        let result = self.read_config().and_then(|read| match reach {
+    pub fn reload(&self, read: Result<Config, ReloadError>, reach: Reach) -> Result<Reload, ReloadError> {
+        let result = read.and_then(|read| match reach {
             Reach::Everything => self.apply(read),
             Reach::BlockLists => {
                 let mut config = self.snapshot.load().config.clone();

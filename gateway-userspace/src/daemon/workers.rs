@@ -289,10 +289,9 @@ async fn accept(door: Door, socket: TcpListener, worker: Rc<Worker>, stop: Rc<to
 /// The connection's listener, if there is room for it.
 fn admitted(name: &str, stream: &TcpStream, worker: &Worker) -> Option<Arc<Listener>> {
     let listener = worker.snapshot().listeners.get(name).cloned()?;
-    if connection::admit(&listener) {
+    if connection::admit(&listener, worker.index) {
         return Some(listener);
     }
-    listener.stats.shards.of(worker.index).over_limit.add(1);
     turn_away(stream);
     None
 }

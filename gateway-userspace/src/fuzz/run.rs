@@ -60,18 +60,6 @@ const WORDS: [&[u8]; 40] = [
     b"\xc3\xa9",
 ];
 
-/// xorshift64.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % n.max(1) as u64) as usize
-    }
-}
-
 fn corpus_of(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz-corpus").join(target);
     let files =
@@ -81,21 +69,21 @@ fn corpus_of(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
     paths.into_iter().map(|path| (path.clone(), std::fs::read(path).unwrap_or_default())).collect()
 }
 
-fn damaged(corpus: &[(PathBuf, Vec<u8>)], random: &mut Random) -> Vec<u8> {
-    let any = |random: &mut Random| corpus[random.below(corpus.len())].1.clone();
+fn damaged(corpus: &[(PathBuf, Vec<u8>)], random: &mut fastrand::Rng) -> Vec<u8> {
+    let any = |random: &mut fastrand::Rng| corpus[random.usize(..corpus.len())].1.clone();
     let mut bytes = any(random);
-    for _ in 0..=random.below(6) {
-        let at = random.below(bytes.len() + 1);
-        let end = (at + random.below(16)).min(bytes.len());
-        match random.below(8) {
-            0 if at < bytes.len() => bytes[at] ^= 1 << random.below(8),
-            1 if at < bytes.len() => bytes[at] = random.below(256) as u8,
+    for _ in 0..=random.usize(..6) {
+        let at = random.usize(..bytes.len() + 1);
+        let end = (at + random.usize(..16)).min(bytes.len());
+        match random.usize(..8) {
+            0 if at < bytes.len() => bytes[at] ^= 1 << random.usize(..8),
+            1 if at < bytes.len() => bytes[at] = random.u8(..),
             2 => drop(bytes.drain(at..end)),
             3 => drop(bytes.splice(at..at, bytes[at..end].to_vec())),
-            4 | 5 => drop(bytes.splice(at..at, WORDS[random.below(WORDS.len())].iter().copied())),
+            4 | 5 => drop(bytes.splice(at..at, WORDS[random.usize(..WORDS.len())].iter().copied())),
             6 => {
                 let other = any(random);
-                let from = random.below(other.len() + 1);
+                let from = random.usize(..other.len() + 1);
                 bytes.truncate(at);
                 bytes.extend_from_slice(&other[from..]);
             }
@@ -151,7 +139,7 @@ fn fuzz(name: &'static str) {
     for (_, input) in &corpus {
         run(input.clone());
     }
-    let mut random = Random(number("GATEWAY_FUZZ_SEED", 0x9e37_79b9_7f4a_7c15) | 1);
+    let mut random = fastrand::Rng::with_seed(number("GATEWAY_FUZZ_SEED", 0x9e37_79b9_7f4a_7c15));
     let end = Instant::now() + Duration::from_secs(number("GATEWAY_FUZZ_SECONDS", 1));
     let mut runs = 0u64;
     while Instant::now() < end {

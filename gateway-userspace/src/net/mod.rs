@@ -6,7 +6,14 @@ pub mod pass;
 mod read;
 mod write;
 
+use std::net::SocketAddr;
+
 pub use datagram::{Datagrams, Ends, bind_datagrams, connected, send};
 pub use listen::{bind_all, extend};
 pub use read::read_into;
 pub use write::{together, write_slices};
+
+/// With an IPv4-mapped IPv6 address as IPv4.
+pub fn canonical(addr: SocketAddr) -> SocketAddr {
+    SocketAddr::new(addr.ip().to_canonical(), addr.port())
+}

@@ -192,7 +192,7 @@ fn connections(control: &Control, families: &mut Families) {
     let snapshot = control.snapshot.load();
     for (name, stats) in control.registry.listeners() {
         let labels = [("listener", &*name)];
-        active.push(gauge(&labels, f64::from(stats.connections.load(Relaxed))));
+        active.push(gauge(&labels, f64::from(stats.connections())));
         let mut of_protocol = |protocol: &str, count: fn(&ListenerShard) -> u64| {
             let labels = [("listener", &*name), ("protocol", protocol)];
             total.push(counter(&labels, stats.shards.sum(count)));

@@ -18,6 +18,7 @@ use std::{
 };
 
 use http::{Method, StatusCode};
+use rustls::{HandshakeKind, ProtocolVersion, ServerConnection};
 
 use super::Why;
 use crate::proxy_protocol::{Header, Malformed, Refused, Says};
@@ -342,6 +343,14 @@ impl TlsVersion {
             TlsVersion::Unknown => "-",
         }
     }
+
+    /// Of a handshake that is done.
+    pub fn of(connection: &ServerConnection) -> Self {
+        match connection.protocol_version() {
+            Some(ProtocolVersion::TLSv1_2) => TlsVersion::V12,
+            _ => TlsVersion::V13,
+        }
+    }
 }
 
 /// How a TLS handshake ended.
@@ -360,13 +369,43 @@ impl Handshake {
         (Handshake::Failed, "failed"),
         (Handshake::Timeout, "timeout"),
     ];
+
+    /// Of one that is done.
+    pub fn of(connection: &ServerConnection) -> Self {
+        match connection.handshake_kind() {
+            Some(HandshakeKind::Resumed) => Handshake::Resumed,
+            _ => Handshake::Ok,
+        }
+    }
 }
 
 #[derive(Debug)]
 pub struct ListenerStats {
     pub shards: Sharded<ListenerShard>,
     /// Open connections over all workers: shared, because `max.connections` bounds it; touched once a connection.
-    pub connections: AtomicU32,
+    connections: AtomicU32,
+}
+
+impl ListenerStats {
+    /// Open connections.
+    pub fn connections(&self) -> u32 {
+        self.connections.load(Relaxed)
+    }
+
+    /// Takes a place among `most` connections, for a worker; [`ListenerStats::leave`] gives it back. Who gets none is
+    /// counted.
+    pub fn admit(&self, most: u32, worker: usize) -> bool {
+        if self.connections.fetch_add(1, Relaxed) < most {
+            return true;
+        }
+        self.leave();
+        self.shards.of(worker).over_limit.add(1);
+        false
+    }
+
+    pub fn leave(&self) {
+        self.connections.fetch_sub(1, Relaxed);
+    }
 }
 
 /// What one worker counted for one target.

@@ -9,6 +9,7 @@ use http::HeaderValue;
 
 use super::headers::About;
 use crate::{
+    net::canonical,
     observe::access_log::ConnectionText,
     proxy_protocol::{self, Version},
 };
@@ -62,10 +63,6 @@ impl Origin {
         let peer = canonical(peer);
         Origin { peer, source: peer, destination: None }
     }
-}
-
-fn canonical(addr: SocketAddr) -> SocketAddr {
-    SocketAddr::new(addr.ip().to_canonical(), addr.port())
 }
 
 /// How a client speaks to us.

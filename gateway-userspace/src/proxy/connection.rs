@@ -10,7 +10,7 @@ use std::{
     net::SocketAddr,
     pin::Pin,
     rc::Rc,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::Arc,
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
@@ -249,18 +249,13 @@ impl Drop for Open {
         // A tunnel that never ran holds its request, which holds this state.
         self.state.tunnel.take();
         self.state.worker.remove_client(self.slot);
-        self.state.listener.stats.connections.fetch_sub(1, Relaxed);
+        self.state.listener.stats.leave();
     }
 }
 
-/// Takes a place among the listener's `max.connections`; [`serve`] gives it back.
-pub fn admit(listener: &Listener) -> bool {
-    let taken = listener.stats.connections.fetch_add(1, Relaxed);
-    if taken >= listener.config.max.connections {
-        listener.stats.connections.fetch_sub(1, Relaxed);
-        return false;
-    }
-    true
+/// Takes a place among the listener's `max.connections`; the end of the [`Open`] gives it back.
+pub fn admit(listener: &Listener, worker: usize) -> bool {
+    listener.stats.admit(listener.config.max.connections, worker)
 }
 
 /// How a spell of serving ended.

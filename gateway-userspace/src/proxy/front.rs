@@ -8,7 +8,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustls::ProtocolVersion;
 use tokio::{io::ReadBuf, net::TcpStream};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
@@ -139,12 +138,8 @@ async fn handshake(
     match result {
         Ok(Ok(stream)) => {
             let connection = stream.get_ref().1;
-            let version = match connection.protocol_version() {
-                Some(ProtocolVersion::TLSv1_2) => TlsVersion::V12,
-                _ => TlsVersion::V13,
-            };
-            let resumed = connection.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
-            stats.handshake(version, if resumed { Handshake::Resumed } else { Handshake::Ok });
+            let version = TlsVersion::of(connection);
+            stats.handshake(version, Handshake::of(connection));
             Some((stream, version))
         }
         Ok(Err(error)) => {

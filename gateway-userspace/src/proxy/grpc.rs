@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
-use super::{body::ResponseBody, exchange::Exchange, headers::X_REQUEST_ID};
+use super::{body::ResponseBody, exchange::Exchange, own};
 use crate::observe::Why;
 
 pub const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -66,15 +66,9 @@ pub fn end(why: Why) -> HeaderMap {
 /// Answers a call in place of an upstream. `kind`: the content type of its answers.
 pub fn refuse(exchange: Exchange, why: Why, kind: HeaderValue) -> Response<ResponseBody> {
     exchange.refuse_with(why, StatusCode::OK);
-    let id = exchange.id();
-    let hsts = exchange.state.listener.hsts.clone();
     let mut fields = end(why);
     fields.insert(header::CONTENT_TYPE, kind);
-    fields.insert(X_REQUEST_ID, id);
-    fields.extend(hsts.map(|hsts| (header::STRICT_TRANSPORT_SECURITY, hsts)));
-    let mut response = Response::new(ResponseBody::own(Bytes::new(), exchange));
-    *response.headers_mut() = fields;
-    response
+    own::answer(exchange, StatusCode::OK, fields, Bytes::new())
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! `Max-Forwards` (RFC 9110 section 7.6.2): how many more may pass a TRACE or OPTIONS on.
 
-use http::{HeaderValue, Method, Response, StatusCode, header, request};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header, request};
 
-use super::{body::ResponseBody, exchange::Exchange, headers::X_REQUEST_ID, problem};
+use super::{body::ResponseBody, exchange::Exchange, own, problem};
 use crate::observe::Why;
 
 /// Counts one down. False: this is as far as it goes.
@@ -23,11 +23,7 @@ pub fn last(exchange: Exchange, method: &Method) -> Response<ResponseBody> {
         return problem::response(exchange, Why::MethodNotAllowed);
     }
     exchange.answers(StatusCode::NO_CONTENT);
-    let id = exchange.id();
-    let mut response = Response::new(ResponseBody::own(bytes::Bytes::new(), exchange));
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    response.headers_mut().insert(X_REQUEST_ID, id);
-    response
+    own::answer(exchange, StatusCode::NO_CONTENT, HeaderMap::new(), bytes::Bytes::new())
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ mod handler;
 mod headers;
 mod hops;
 mod http2;
+mod own;
 mod policed;
 mod problem;
 mod real_ip;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Response, header, request};
+use http::{Response, header, request};
 use hyper::body::{Body, Incoming};
 
 use super::{
@@ -11,7 +11,7 @@ use super::{
     exchange::Exchange,
     grpc_web::Web,
     handler::{self, prepare},
-    headers, problem,
+    own, problem,
     shadow::{Copy, Kept},
     strict,
 };
@@ -51,7 +51,7 @@ pub async fn handle(
         Err(why) => return problem::response(exchange, why),
     };
     let mut response = match plan.answer {
-        Some(answered) => own(answered, exchange),
+        Some(answered) => answer(answered, exchange),
         None => forward(snapshot, route, policies, exchange, (plan.request, web), head, body).await,
     };
     if let Some(allowed) = plan.cors {
@@ -133,21 +133,9 @@ impl<'a> RequestChanges<'a> {
 }
 
 /// An answer of the route's own.
-fn own(answered: Answered, exchange: Exchange) -> Response<ResponseBody> {
+fn answer(answered: Answered, exchange: Exchange) -> Response<ResponseBody> {
     exchange.answers(answered.status);
-    let id = exchange.id();
-    let close = exchange.state.body_unread.get();
-    let hsts = exchange.state.listener.hsts.clone();
-    let mut response = Response::new(ResponseBody::own(answered.body, exchange));
-    *response.status_mut() = answered.status;
-    let mut fields: HeaderMap = answered.headers;
-    fields.insert(headers::X_REQUEST_ID, id);
-    fields.extend(hsts.map(|hsts| (header::STRICT_TRANSPORT_SECURITY, hsts)));
-    if close {
-        fields.insert(header::CONNECTION, header::HeaderValue::from_static("close"));
-    }
-    *response.headers_mut() = fields;
-    response
+    own::last_answer(exchange, answered.status, answered.headers, answered.body)
 }
 
 async fn forward(

@@ -3,12 +3,10 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, header};
+use http::{HeaderMap, HeaderValue, Response, header};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
-use super::{
-    body::ResponseBody, connection::ClientState, exchange::Exchange, grpc, headers::X_REQUEST_ID, real_ip,
-};
+use super::{body::ResponseBody, connection::ClientState, exchange::Exchange, grpc, own, real_ip};
 use crate::observe::Why;
 
 fn body(why: Why, id: &str) -> String {
@@ -23,23 +21,11 @@ pub fn response(exchange: Exchange, why: Why) -> Response<ResponseBody> {
         return grpc::refuse(exchange, why, kind);
     }
     exchange.refuse(why);
-    let id = exchange.id();
-    let close = exchange.state.body_unread.get();
-    let hsts = exchange.state.listener.hsts.clone();
-    let body = Bytes::from(body(why, id.to_str().unwrap_or("-")));
-    let mut response = Response::new(ResponseBody::own(body, exchange));
-    *response.status_mut() = why.status();
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(X_REQUEST_ID, id);
-    if let Some(hsts) = hsts {
-        headers.insert(header::STRICT_TRANSPORT_SECURITY, hsts);
-    }
-    if close {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
-    response
+    let body = Bytes::from(body(why, exchange.id().to_str().unwrap_or("-")));
+    let mut fields = HeaderMap::new();
+    fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    own::last_answer(exchange, why.status(), fields, body)
 }
 
 /// Answers a request whose head could not be read, on the bare socket, and accounts for it. False if the client is gone.

@@ -2,9 +2,9 @@
 //! and path by TLS, and the questions of ACME authorities.
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Response, StatusCode, header, request};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header, request};
 
-use super::{body::ResponseBody, exchange::Exchange, headers::X_REQUEST_ID, problem};
+use super::{body::ResponseBody, exchange::Exchange, own, problem};
 use crate::observe::Why;
 
 /// `port`: where TLS is.
@@ -16,23 +16,16 @@ pub fn to_https(exchange: Exchange, head: &request::Parts, port: u16) -> Respons
         _ => StatusCode::PERMANENT_REDIRECT,
     };
     exchange.answered(status);
-    let id = exchange.id();
-    let mut response = Response::new(ResponseBody::own(Bytes::new(), exchange));
-    *response.status_mut() = status;
-    response.headers_mut().insert(header::LOCATION, location);
-    response.headers_mut().insert(X_REQUEST_ID, id);
-    response
+    let fields = HeaderMap::from_iter([(header::LOCATION, location)]);
+    own::answer(exchange, status, fields, Bytes::new())
 }
 
 /// The answer to an ACME authority (RFC 8555 section 8.3).
 pub fn prove(exchange: Exchange, proof: &str) -> Response<ResponseBody> {
     exchange.answered(StatusCode::OK);
-    let id = exchange.id();
-    let mut response = Response::new(ResponseBody::own(Bytes::copy_from_slice(proof.as_bytes()), exchange));
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-    headers.insert(X_REQUEST_ID, id);
-    response
+    let kind = HeaderValue::from_static("application/octet-stream");
+    let fields = HeaderMap::from_iter([(header::CONTENT_TYPE, kind)]);
+    own::answer(exchange, StatusCode::OK, fields, Bytes::copy_from_slice(proof.as_bytes()))
 }
 
 /// `None` without a host to send to.

@@ -11,7 +11,6 @@ pub mod udp;
 
 use std::{io, net::SocketAddr, rc::Rc, sync::Arc, time::Instant};
 
-use rustls::ProtocolVersion;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -147,12 +146,7 @@ async fn handshake(
         }
     };
     let connection = stream.get_ref().1;
-    let version = match connection.protocol_version() {
-        Some(ProtocolVersion::TLSv1_2) => TlsVersion::V12,
-        _ => TlsVersion::V13,
-    };
-    let resumed = connection.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
-    passage.handshake(version, if resumed { Handshake::Resumed } else { Handshake::Ok });
+    passage.handshake(TlsVersion::of(connection), Handshake::of(connection));
     passage.set_asked(connection.server_name().map(str::to_ascii_lowercase));
     Ok(stream)
 }

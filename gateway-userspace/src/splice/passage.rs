@@ -4,7 +4,7 @@ use std::{
     cell::Cell,
     net::SocketAddr,
     rc::Rc,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -12,6 +12,7 @@ use super::relay::Traffic;
 use crate::{
     config::model,
     kernel::TargetState,
+    net::canonical,
     observe::{
         Why, access_log,
         stats::{Handshake, ListenerShard, ProxyHeader, TlsVersion},
@@ -44,18 +45,12 @@ pub struct Passage {
 
 /// Takes a place among `max.connections`; the end of the [`Passage`] gives it back.
 pub fn admit(splice: &Spliced, worker: usize) -> bool {
-    let taken = splice.stats.connections.fetch_add(1, Relaxed);
-    if taken >= splice.config.connections {
-        splice.stats.connections.fetch_sub(1, Relaxed);
-        splice.stats.shards.of(worker).over_limit.add(1);
-        return false;
-    }
-    true
+    splice.stats.admit(splice.config.connections, worker)
 }
 
 impl Passage {
     pub fn new(service: Arc<Service>, splice: Arc<Spliced>, worker: Rc<Worker>, peer: SocketAddr) -> Self {
-        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+        let peer = canonical(peer);
         worker.add_passage();
         let passage = Passage {
             service,
@@ -221,7 +216,7 @@ impl Drop for Passage {
         if self.worker.logs() {
             self.log(why);
         }
-        self.splice.stats.connections.fetch_sub(1, Relaxed);
+        self.splice.stats.leave();
         self.worker.remove_passage();
     }
 }

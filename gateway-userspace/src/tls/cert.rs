@@ -112,6 +112,7 @@ impl Cert {
     }
 }
 
-fn now() -> i64 {
+/// Seconds since 1970, as certificates count.
+pub fn now() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64)
 }

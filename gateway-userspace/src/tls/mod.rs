@@ -17,7 +17,7 @@ mod watch;
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 pub use acceptor::Acceptor;
-pub use cert::Cert;
+pub use cert::{Cert, now};
 pub use connector::{Connector, Offer, TlsStream};
 pub use pair::Facts;
 pub use watch::{Changes, Watch};
