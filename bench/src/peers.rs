@@ -3,34 +3,21 @@
 
 mod envoy;
 
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{net::SocketAddr, path::PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use lab::{
     certs::Authority,
     net::Namespace,
-    process::{Process, quiet},
-    sys::ChildSetup,
-    tools,
-    wait::within,
+    peers::{folder, run},
 };
 use tempfile::TempDir;
 
 pub use envoy::envoy;
+pub use lab::peers::Peer;
 
 /// Sizes of the bodies that a backend has besides 128 bytes.
 pub const FILES: [usize; 2] = [10 << 10, 1 << 20];
-
-/// A running nginx or HAProxy.
-#[derive(Debug)]
-pub struct Peer {
-    pub process: Process,
-    _dir: TempDir,
-}
 
 /// A certificate for 127.0.0.1 with a P-256 key, in files.
 #[derive(Debug)]
@@ -99,10 +86,9 @@ pub fn grpc_backend(namespace: &Namespace, listen: SocketAddr, cpu: usize) -> Re
     let message = [&[0, 0, 0, 0, 59][..], &[b'x'; 59]].concat();
     std::fs::write(dir.path().join("grpc/unary"), message)?;
     let root = dir.path().display().to_string();
-    let arguments = ["--no-tls", "-a", &listen.ip().to_string(), "-d", &root, "--trailer", "grpc-status: 0"];
-    let arguments: Vec<String> =
-        arguments.iter().map(|&one| one.to_owned()).chain([listen.port().to_string()]).collect();
-    start(namespace, "nghttpd", &arguments, dir, listen, cpu)
+    let (ip, port) = (listen.ip().to_string(), listen.port().to_string());
+    let arguments = ["--no-tls", "-a", &ip, "-d", &root, "--trailer", "grpc-status: 0", &port];
+    run(namespace, "nghttpd", &arguments, dir, listen, Some(cpu))
 }
 
 /// The same facts as in gateway's log line.
@@ -174,23 +160,15 @@ fn nginx(namespace: &Namespace, config: &str, listen: SocketAddr, cpu: usize) ->
 }
 
 fn nginx_dir(config: &str) -> Result<TempDir> {
-    let dir = lab::cleanup::scratch()?;
-    // The worker gives root up and still has to write its log.
-    std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777))?;
+    let dir = folder()?;
     std::fs::write(dir.path().join("nginx.conf"), config)?;
     Ok(dir)
 }
 
 fn nginx_in(namespace: &Namespace, dir: TempDir, listen: SocketAddr, cpu: usize) -> Result<Peer> {
-    let arguments = [
-        "-p".to_owned(),
-        dir.path().display().to_string(),
-        "-c".into(),
-        "nginx.conf".into(),
-        "-g".into(),
-        "daemon off;".into(),
-    ];
-    start(namespace, "nginx", &arguments, dir, listen, cpu)
+    let path = dir.path().display().to_string();
+    let arguments = ["-p", &path, "-c", "nginx.conf", "-g", "daemon off;"];
+    run(namespace, "nginx", &arguments, dir, listen, Some(cpu))
 }
 
 const HAPROXY_HEADERS: &str = "http-request set-header X-Forwarded-Proto http\n  \
@@ -220,35 +198,8 @@ pub fn haproxy(namespace: &Namespace, places: Places<'_>, cpu: usize) -> Result<
     );
     let path = dir.path().join("haproxy.cfg");
     std::fs::write(&path, config)?;
-    start(namespace, "haproxy", &["-db".into(), "-f".into(), path.display().to_string()], dir, listen, cpu)
-}
-
-fn start(
-    namespace: &Namespace,
-    name: &str,
-    arguments: &[String],
-    dir: TempDir,
-    listen: SocketAddr,
-    cpu: usize,
-) -> Result<Peer> {
-    let program = tools::find(name)
-        .with_context(|| format!("{name} is not installed; `cargo xtask setup` installs it"))?;
-    let mut command = namespace.command(program)?;
-    let log = std::fs::File::create(dir.path().join("output"))?;
-    quiet(&mut command).args(arguments).current_dir(dir.path()).on_cpu(Some(cpu)).stderr(log);
-    let mut process = Process::start(command)?;
-    let connect = || namespace.run(|| std::net::TcpStream::connect_timeout(&listen, Duration::from_secs(1)));
-    let up = within(Duration::from_secs(10), &format!("{name} listens"), || {
-        anyhow::ensure!(process.ended().is_none(), "it ended");
-        Ok(connect()?.ok())
-    });
-    up.with_context(|| said(dir.path()))?;
-    Ok(Peer { process, _dir: dir })
-}
-
-fn said(dir: &Path) -> String {
-    let read = |name: &str| std::fs::read_to_string(dir.join(name)).unwrap_or_default();
-    format!("{}{}", read("output"), read("error.log"))
+    let path = path.display().to_string();
+    run(namespace, "haproxy", &["-db", "-f", &path], dir, listen, Some(cpu))
 }
 
 /// Takes UDP log lines and throws them away, on the other CPU, until the process ends.

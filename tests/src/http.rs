@@ -53,6 +53,13 @@ impl Response {
     }
 }
 
+/// All values of a field that a backend's `/echo` saw.
+pub fn echoed(echo: &Value, name: &str) -> Vec<String> {
+    let all = echo["headers"].as_array().into_iter().flatten();
+    let named = all.filter(|pair| pair[0].as_str().is_some_and(|key| key.eq_ignore_ascii_case(name)));
+    named.filter_map(|pair| pair[1].as_str().map(str::to_owned)).collect()
+}
+
 /// One connection.
 #[derive(Debug)]
 pub struct Client {

@@ -23,11 +23,11 @@ pub mod l4;
 pub mod lock;
 pub mod metrics;
 pub mod net;
-pub mod nginx;
 pub mod packet;
 pub mod peers;
 pub mod ping;
 pub mod process;
+pub mod rig;
 pub mod steady;
 pub mod sys;
 pub mod tls;
@@ -47,6 +47,7 @@ pub mod prelude {
         lab_test,
         lock::{alone, shared},
         net::{Net, Node, VIP4, VIP6},
+        rig::Rig,
         wait::{eventually, within},
     };
     pub use anyhow::{Context, Result, bail, ensure};

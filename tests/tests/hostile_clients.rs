@@ -6,47 +6,31 @@ use lab::{
     process::resident,
 };
 
-struct Rig {
-    gateway: Gateway,
-    backends: Vec<Backend>,
-    net: Net,
-    _turn: lab::lock::Turn,
-}
-
 fn rig() -> Result<Rig> {
-    let turn = shared()?;
-    let net = Net::simple(1)?;
-    let backends = start_all(&net)?;
-    let config = format!(
-        "[listener.web]\nbind = \":80\"\nmax = {{ header = \"8KiB\", body = \"1MiB\", connections = 100 }}\n\
-         timeout = {{ header = \"500ms\", idle = \"700ms\", body = \"500ms\" }}\n[route.all]\nto = {}\n",
-        targets(&backends)
-    );
-    let gateway = Gateway::start(&net, &config)?;
-    Ok(Rig { gateway, backends, net, _turn: turn })
+    Rig::start(1, |backends| {
+        format!(
+            "[listener.web]\nbind = \":80\"\nmax = {{ header = \"8KiB\", body = \"1MiB\", connections = 100 }}\n\
+             timeout = {{ header = \"500ms\", idle = \"700ms\", body = \"500ms\" }}\n[route.all]\nto = {}\n",
+            targets(backends)
+        )
+    })
 }
 
-impl Rig {
-    fn client(&self) -> Result<Client> {
-        Client::connect(self.net.client(1), self.gateway.at4())
-    }
+/// Sends bytes that must be refused so, after which the connection must be closed and nothing have gone upstream.
+fn refuses(rig: &Rig, bytes: impl AsRef<[u8]>, status: u16, why: &str) -> Result<()> {
+    let shown: String = String::from_utf8_lossy(bytes.as_ref()).chars().take(80).collect();
+    let mut client = rig.client()?;
+    // It may be refused, and the connection closed, before all of it is sent.
+    let _ = client.send(bytes);
+    let answer = client.response().with_context(|| format!("no answer to {shown:?}"))?;
+    answer.refused(status, why).with_context(|| format!("{shown:?}"))?;
+    client.closed(Duration::from_secs(3)).with_context(|| format!("{shown:?}"))
+}
 
-    /// Sends bytes that must be refused so, after which the connection must be closed and nothing have gone upstream.
-    fn refuses(&self, bytes: impl AsRef<[u8]>, status: u16, why: &str) -> Result<()> {
-        let shown: String = String::from_utf8_lossy(bytes.as_ref()).chars().take(80).collect();
-        let mut client = self.client()?;
-        // It may be refused, and the connection closed, before all of it is sent.
-        let _ = client.send(bytes);
-        let answer = client.response().with_context(|| format!("no answer to {shown:?}"))?;
-        answer.refused(status, why).with_context(|| format!("{shown:?}"))?;
-        client.closed(Duration::from_secs(3)).with_context(|| format!("{shown:?}"))
-    }
-
-    /// The gateway is none the worse for it.
-    fn still_serves(&self) -> Result<()> {
-        ensure!(self.client()?.get("/")?.status == 200);
-        Ok(())
-    }
+/// The gateway is none the worse for it.
+fn still_serves(rig: &Rig) -> Result<()> {
+    ensure!(rig.client()?.get("/")?.status == 200);
+    Ok(())
 }
 
 #[test]
@@ -62,10 +46,10 @@ fn what_is_not_http_is_a_bad_request() -> Result<()> {
         b"GET / HTTP/1.1\r\nhost: a\r\nx: \x00\r\n\r\n",
         b"\xff\xfe\xfd\xfc / HTTP/1.1\r\nhost: a\r\n\r\n",
     ] {
-        rig.refuses(garbage, 400, "bad_request")?;
+        refuses(&rig, garbage, 400, "bad_request")?;
     }
     assert_eq!(rig.backends[0].stats()?.requests, 0);
-    rig.still_serves()
+    still_serves(&rig)
 }
 
 // RFC 9112 sections 3.2, 6.1 and 6.3
@@ -84,10 +68,10 @@ fn ambiguous_requests_are_refused_and_never_forwarded() -> Result<()> {
         "host: a\r\ntransfer-encoding: chunked, identity\r\n",
         "host: a\r\nx: 1\r\n folded: 2\r\n",
     ] {
-        rig.refuses(format!("POST / HTTP/1.1\r\n{fields}\r\n"), 400, "bad_request")?;
+        refuses(&rig, format!("POST / HTTP/1.1\r\n{fields}\r\n"), 400, "bad_request")?;
     }
     assert_eq!(rig.backends[0].stats()?.requests, 0);
-    rig.still_serves()
+    still_serves(&rig)
 }
 
 #[test]
@@ -95,11 +79,11 @@ fn a_head_over_the_limit_is_too_large() -> Result<()> {
     lab_test!();
     let rig = rig()?;
     let big = format!("GET / HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n", "a".repeat(20_000));
-    rig.refuses(big, 431, "header_too_large")?;
+    refuses(&rig, big, 431, "header_too_large")?;
     let many: String = (0..2000).map(|i| format!("x-{i}: a\r\n")).collect();
-    rig.refuses(format!("GET / HTTP/1.1\r\nhost: a\r\n{many}\r\n"), 431, "header_too_large")?;
+    refuses(&rig, format!("GET / HTTP/1.1\r\nhost: a\r\n{many}\r\n"), 431, "header_too_large")?;
     assert_eq!(rig.backends[0].stats()?.requests, 0);
-    rig.still_serves()
+    still_serves(&rig)
 }
 
 #[test]
@@ -107,7 +91,7 @@ fn a_body_over_the_limit_is_too_large_whether_declared_or_not() -> Result<()> {
     lab_test!();
     let rig = rig()?;
     let declared = "POST /echo-body HTTP/1.1\r\nhost: a\r\ncontent-length: 1048577\r\n\r\n";
-    rig.refuses(declared, 413, "body_too_large")?;
+    refuses(&rig, declared, 413, "body_too_large")?;
     assert_eq!(rig.backends[0].stats()?.requests, 0);
     let mut chunked = b"POST /echo-body HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n".to_vec();
     for _ in 0..17 {
@@ -115,13 +99,13 @@ fn a_body_over_the_limit_is_too_large_whether_declared_or_not() -> Result<()> {
         chunked.extend(vec![b'x'; 0x10000]);
         chunked.extend(b"\r\n");
     }
-    rig.refuses(chunked, 413, "body_too_large")?;
+    refuses(&rig, chunked, 413, "body_too_large")?;
     let exact = vec![b'x'; 1 << 20];
     let mut client = rig.client()?;
     client.send("POST /echo-body HTTP/1.1\r\nhost: a\r\ncontent-length: 1048576\r\n\r\n")?;
     client.send(&exact)?;
     assert_eq!(client.response()?.body, exact);
-    rig.still_serves()
+    still_serves(&rig)
 }
 
 // T8: 408, its own reason, within 50 ms
@@ -140,7 +124,7 @@ fn a_head_that_drips_in_is_timed_out() -> Result<()> {
     let took = began.elapsed().as_millis();
     assert!((450..700).contains(&took), "{took} ms");
     client.closed(Duration::from_secs(1))?;
-    rig.still_serves()
+    still_serves(&rig)
 }
 
 #[test]
@@ -166,7 +150,7 @@ fn a_body_that_stops_coming_is_timed_out() -> Result<()> {
     client.response()?.refused(408, "body_timeout")?;
     client.closed(Duration::from_secs(1))?;
     assert_eq!(rig.gateway.log_of_path("/echo-body")?["why"], "body_timeout");
-    rig.still_serves()
+    still_serves(&rig)
 }
 
 #[test]
@@ -177,7 +161,7 @@ fn a_client_that_does_not_read_its_answer_is_cut() -> Result<()> {
     client.send("GET /big?bytes=100000000 HTTP/1.1\r\nhost: a\r\n\r\n")?;
     client.head()?;
     rig.backends[0].until("its answer was cut", |stats| stats.aborted == 1)?;
-    rig.still_serves()
+    still_serves(&rig)
 }
 
 #[test]
@@ -194,7 +178,7 @@ fn more_connections_than_allowed_are_closed_at_once_and_the_others_live_on() -> 
     assert_eq!(open[0].get("/")?.status, 200);
     drop(open);
     eventually("they are gone", || Ok(rig.gateway.metrics()?.sum("connections_active", &[]) == 0.0))?;
-    rig.still_serves()
+    still_serves(&rig)
 }
 
 #[test]
@@ -205,7 +189,7 @@ fn requests_for_what_a_gateway_does_not_do_are_refused() -> Result<()> {
     let answer = http::exchange(rig.net.client(1), rig.gateway.at4(), connect)?;
     assert!((400..600).contains(&answer.status), "{answer:?}");
     assert_eq!(rig.backends[0].stats()?.requests, 0);
-    rig.still_serves()
+    still_serves(&rig)
 }
 
 #[test]

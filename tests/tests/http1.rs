@@ -6,46 +6,28 @@ use lab::{
     websocket::Socket,
 };
 
-struct Rig {
-    gateway: Gateway,
-    backends: Vec<Backend>,
-    net: Net,
-    _turn: lab::lock::Turn,
-}
-
 /// One backend; WebSockets and early hints let through.
 fn rig() -> Result<Rig> {
-    let turn = shared()?;
-    let net = Net::simple(1)?;
-    let backends = start_all(&net)?;
-    let config = format!(
-        "[listener.web]\nbind = \":80\"\n[route.all]\nto = {}\nupgrade = [\"websocket\"]\nearly_hints = true\n",
-        targets(&backends)
-    );
-    let gateway = Gateway::start(&net, &config)?;
-    Ok(Rig { gateway, backends, net, _turn: turn })
+    Rig::start(1, |backends| {
+        format!(
+            "[listener.web]\nbind = \":80\"\n[route.all]\nto = {}\nupgrade = [\"websocket\"]\nearly_hints = true\n",
+            targets(backends)
+        )
+    })
 }
 
-impl Rig {
-    fn client(&self) -> Result<Client> {
-        Client::connect(self.net.client(1), self.gateway.at4())
-    }
-
-    /// What the backend sees of a request whose fields after the host are these.
-    fn seen(&self, fields: &str) -> Result<Seen> {
-        let mut client = self.client()?;
-        client.send(format!("GET /echo?a=b%20c&d HTTP/1.1\r\nhost: Shop.Test:8080\r\n{fields}\r\n"))?;
-        Ok(Seen(client.response()?.json()?))
-    }
+/// What the backend sees of a request whose fields after the host are these.
+fn seen(rig: &Rig, fields: &str) -> Result<Seen> {
+    let mut client = rig.client()?;
+    client.send(format!("GET /echo?a=b%20c&d HTTP/1.1\r\nhost: Shop.Test:8080\r\n{fields}\r\n"))?;
+    Ok(Seen(client.response()?.json()?))
 }
 
 struct Seen(Value);
 
 impl Seen {
     fn all(&self, name: &str) -> Vec<String> {
-        let fields = self.0["headers"].as_array().into_iter().flatten();
-        let named = fields.filter(|pair| pair[0].as_str().is_some_and(|key| key.eq_ignore_ascii_case(name)));
-        named.filter_map(|pair| pair[1].as_str().map(str::to_owned)).collect()
+        http::echoed(&self.0, name)
     }
 
     fn one(&self, name: &str) -> String {
@@ -207,7 +189,7 @@ fn bodies_of_64_mib_pass_both_ways_without_being_kept() -> Result<()> {
 fn the_target_and_the_host_pass_as_they_are() -> Result<()> {
     lab_test!();
     let rig = rig()?;
-    let seen = rig.seen("")?;
+    let seen = seen(&rig, "")?;
     assert_eq!(seen.0["target"], "/echo?a=b%20c&d");
     assert_eq!(seen.one("host"), "Shop.Test:8080");
     Ok(())
@@ -217,7 +199,8 @@ fn the_target_and_the_host_pass_as_they_are() -> Result<()> {
 fn hop_by_hop_fields_stop_at_the_gateway() -> Result<()> {
     lab_test!();
     let rig = rig()?;
-    let seen = rig.seen(
+    let seen = seen(
+        &rig,
         "connection: keep-alive, x-mine\r\nkeep-alive: timeout=5\r\nx-mine: 1\r\nproxy-authorization: x\r\n\
          te: gzip\r\nupgrade: h2c\r\nx-kept: 2\r\n",
     )?;
@@ -234,7 +217,7 @@ fn hop_by_hop_fields_stop_at_the_gateway() -> Result<()> {
 fn the_backend_learns_who_asked_and_how() -> Result<()> {
     lab_test!();
     let rig = rig()?;
-    let seen = rig.seen("")?;
+    let seen = seen(&rig, "")?;
     let client = rig.net.client(1).v4().to_string();
     assert_eq!(seen.one("x-forwarded-for"), client);
     assert_eq!(seen.one("x-forwarded-proto"), "http");
@@ -251,7 +234,7 @@ fn the_backend_learns_who_asked_and_how() -> Result<()> {
 fn an_untrusted_client_cannot_say_who_it_is() -> Result<()> {
     lab_test!();
     let rig = rig()?;
-    let seen = rig.seen("x-forwarded-for: 198.51.100.7\r\nforwarded: for=198.51.100.7\r\n")?;
+    let seen = seen(&rig, "x-forwarded-for: 198.51.100.7\r\nforwarded: for=198.51.100.7\r\n")?;
     assert!(!seen.one("x-forwarded-for").contains("198.51.100.7"), "{}", seen.one("x-forwarded-for"));
     assert!(!seen.one("forwarded").contains("198.51.100.7"), "{}", seen.one("forwarded"));
     Ok(())

@@ -62,11 +62,7 @@ impl Rig {
 }
 
 fn saw(answer: &Curl, name: &str) -> Result<Vec<String>> {
-    let seen = answer.json()?;
-    let fields = seen["headers"].as_array().cloned().unwrap_or_default();
-    let named =
-        fields.iter().filter(|pair| pair[0].as_str().is_some_and(|key| key.eq_ignore_ascii_case(name)));
-    Ok(named.filter_map(|pair| pair[1].as_str().map(str::to_owned)).collect())
+    Ok(http::echoed(&answer.json()?, name))
 }
 
 // P2

@@ -1,57 +1,39 @@
 //! What the gateway says of itself: M1, M4, and the admin API and CLI of O6 and O7.
 
-use lab::{backend::start_all, gateway::simple_config, prelude::*};
-
-struct Rig {
-    gateway: Gateway,
-    backends: Vec<Backend>,
-    net: Net,
-    _turn: lab::lock::Turn,
-}
+use lab::{gateway::simple_config, prelude::*};
 
 fn rig() -> Result<Rig> {
-    let turn = shared()?;
-    let net = Net::simple(2)?;
-    let backends = start_all(&net)?;
-    let gateway = Gateway::simple(&net, &backends)?;
-    Ok(Rig { gateway, backends, net, _turn: turn })
+    Rig::start(2, simple_config)
 }
 
-impl Rig {
-    fn client(&self) -> Result<Client> {
-        Client::connect(self.net.client(1), self.gateway.at4())
-    }
-
-    /// A request to the admin API.
-    fn admin(&self, method: &str, path: &str, body: &str) -> Result<Response> {
-        let socket = self.gateway.socket().display().to_string();
-        let url = format!("http://localhost{path}");
-        let arguments = [
-            "-sS",
-            "-i",
-            "--unix-socket",
-            &socket,
-            "-X",
-            method,
-            "-H",
-            "content-type: application/json",
-            "-d",
-            body,
-            &url,
-        ];
-        let text = self.net.gateway.output("curl", &arguments)?;
-        let (head, body) = text.split_once("\r\n\r\n").context("no head")?;
-        let mut lines = head.lines();
-        let status = lines.next().and_then(|line| line.split(' ').nth(1)).context("no status")?.parse()?;
-        let field =
-            |line: &str| line.split_once(':').map(|(k, v)| (k.to_ascii_lowercase(), v.trim().to_owned()));
-        Ok(Response {
-            status,
-            headers: lines.filter_map(field).collect(),
-            body: body.into(),
-            ..Response::default()
-        })
-    }
+/// A request to the admin API.
+fn admin(rig: &Rig, method: &str, path: &str, body: &str) -> Result<Response> {
+    let socket = rig.gateway.socket().display().to_string();
+    let url = format!("http://localhost{path}");
+    let arguments = [
+        "-sS",
+        "-i",
+        "--unix-socket",
+        &socket,
+        "-X",
+        method,
+        "-H",
+        "content-type: application/json",
+        "-d",
+        body,
+        &url,
+    ];
+    let text = rig.net.gateway.output("curl", &arguments)?;
+    let (head, body) = text.split_once("\r\n\r\n").context("no head")?;
+    let mut lines = head.lines();
+    let status = lines.next().and_then(|line| line.split(' ').nth(1)).context("no status")?.parse()?;
+    let field = |line: &str| line.split_once(':').map(|(k, v)| (k.to_ascii_lowercase(), v.trim().to_owned()));
+    Ok(Response {
+        status,
+        headers: lines.filter_map(field).collect(),
+        body: body.into(),
+        ..Response::default()
+    })
 }
 
 // M1
@@ -204,7 +186,7 @@ fn usr1_reopens_the_log_after_it_was_moved() -> Result<()> {
 fn the_admin_api_answers_on_its_socket_and_explains_its_errors() -> Result<()> {
     lab_test!();
     let rig = rig()?;
-    let status = rig.admin("GET", "/v1/status", "")?;
+    let status = admin(&rig, "GET", "/v1/status", "")?;
     assert_eq!((status.status, &status.json()?["state"]), (200, &json!("running")));
     for path in [
         "/v1/stats",
@@ -219,7 +201,7 @@ fn the_admin_api_answers_on_its_socket_and_explains_its_errors() -> Result<()> {
         "/v1/limits",
         "/v1/bans",
     ] {
-        let answer = rig.admin("GET", path, "")?;
+        let answer = admin(&rig, "GET", path, "")?;
         assert_eq!(answer.status, 200, "{path}: {}", answer.text());
         answer.json().with_context(|| path.to_owned())?;
     }
@@ -229,7 +211,7 @@ fn the_admin_api_answers_on_its_socket_and_explains_its_errors() -> Result<()> {
         ("GET", "/v1/services/nobody"),
         ("DELETE", "/v1/bans/192.0.2.1"),
     ] {
-        let answer = rig.admin(method, path, "")?;
+        let answer = admin(&rig, method, path, "")?;
         assert_eq!(answer.status, 404, "{path}");
         assert_eq!(answer.header("content-type"), Some("application/problem+json"), "{path}");
     }
@@ -245,12 +227,12 @@ fn the_admin_api_takes_overrides_of_targets_and_explains_its_refusals() -> Resul
     lab_test!();
     let rig = rig()?;
     let target = format!("/v1/upstreams/all/targets/{}", rig.backends[0].addr);
-    let patched = rig.admin("PATCH", &target, r#"{"state": "drain", "weight": 5, "for": "30m"}"#)?;
+    let patched = admin(&rig, "PATCH", &target, r#"{"state": "drain", "weight": 5, "for": "30m"}"#)?;
     let row = patched.json()?;
     assert_eq!((patched.status, &row["state"], &row["healthy"]), (200, &json!("draining"), &json!(true)));
     assert_eq!((&row["weight"], &row["overrides"]["weight"]["value"]), (&json!(1), &json!(5)));
     assert_eq!(row["overrides"]["state"]["by"], "root");
-    let back = rig.admin("PATCH", &target, r#"{"state": "up", "weight": "config"}"#)?.json()?;
+    let back = admin(&rig, "PATCH", &target, r#"{"state": "up", "weight": "config"}"#)?.json()?;
     assert_eq!((&back["state"], &back["overrides"]), (&json!("up"), &Value::Null));
     for (path, body, status) in [
         (target.as_str(), "{}", 400),
@@ -263,7 +245,7 @@ fn the_admin_api_takes_overrides_of_targets_and_explains_its_refusals() -> Resul
         ("/v1/upstreams/nobody/targets/10.0.0.1:1", r#"{"state": "up"}"#, 404),
         ("/v1/services/nobody/targets/10.0.0.1:1", r#"{"state": "up"}"#, 404),
     ] {
-        let refused = rig.admin("PATCH", path, body)?;
+        let refused = admin(&rig, "PATCH", path, body)?;
         assert_eq!(refused.status, status, "{path} {body}: {}", refused.text());
         assert_eq!(refused.header("content-type"), Some("application/problem+json"), "{path} {body}");
     }
@@ -275,9 +257,10 @@ fn the_admin_api_takes_overrides_of_targets_and_explains_its_refusals() -> Resul
 fn the_admin_api_checks_a_config_without_taking_it() -> Result<()> {
     lab_test!();
     let rig = rig()?;
-    let good = rig.admin("POST", "/v1/config/check", &simple_config(&rig.backends))?;
+    let good = admin(&rig, "POST", "/v1/config/check", &simple_config(&rig.backends))?;
     assert_eq!(good.status, 200, "{}", good.text());
-    let bad = rig.admin(
+    let bad = admin(
+        &rig,
         "POST",
         "/v1/config/check",
         "[listener.web]\nbind = \":80\"\n[route.all]\nto = \"nobody\"\n",

@@ -59,9 +59,7 @@ impl Rig {
 }
 
 fn saw(answer: &Value, name: &str) -> String {
-    let fields = answer["headers"].as_array().cloned().unwrap_or_default();
-    let field = fields.iter().find(|pair| pair[0].as_str().is_some_and(|key| key.eq_ignore_ascii_case(name)));
-    field.and_then(|pair| pair[1].as_str()).unwrap_or_default().to_owned()
+    http::echoed(answer, name).into_iter().next().unwrap_or_default()
 }
 
 const LINE: &str = "PROXY TCP4 198.51.100.7 203.0.113.1 4711 80\r\n";

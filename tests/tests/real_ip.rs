@@ -56,12 +56,6 @@ impl Rig {
     }
 }
 
-fn saw(answer: &Value, name: &str) -> Vec<String> {
-    let fields = answer["headers"].as_array().cloned().unwrap_or_default();
-    let named = |pair: &&Value| pair[0].as_str().is_some_and(|key| key.eq_ignore_ascii_case(name));
-    fields.iter().filter(named).map(|pair| pair[1].as_str().unwrap_or("").to_owned()).collect()
-}
-
 #[test]
 fn each_request_of_a_trusted_proxy_is_its_own_client_s() -> Result<()> {
     lab_test!();
@@ -76,20 +70,20 @@ fn each_request_of_a_trusted_proxy_is_its_own_client_s() -> Result<()> {
         let fields =
             format!("x-forwarded-for: {told}\r\nx-forwarded-proto: https\r\nx-forwarded-host: a.test\r\n");
         let seen = rig.ask(&mut client, path, &fields)?;
-        assert_eq!(saw(&seen, "x-forwarded-for"), [format!("{told}, {proxy}")]);
-        assert_eq!(saw(&seen, "x-forwarded-proto"), ["https"]);
-        assert_eq!(saw(&seen, "x-forwarded-host"), ["a.test"]);
-        assert_eq!(saw(&seen, "host"), ["shop.test"]);
+        assert_eq!(http::echoed(&seen, "x-forwarded-for"), [format!("{told}, {proxy}")]);
+        assert_eq!(http::echoed(&seen, "x-forwarded-proto"), ["https"]);
+        assert_eq!(http::echoed(&seen, "x-forwarded-host"), ["a.test"]);
+        assert_eq!(http::echoed(&seen, "host"), ["shop.test"]);
         let node = if real.contains(':') { format!("\"[{real}]\"") } else { real.to_owned() };
-        assert_eq!(saw(&seen, "forwarded"), [format!("for={node};proto=https;host=a.test")]);
+        assert_eq!(http::echoed(&seen, "forwarded"), [format!("for={node};proto=https;host=a.test")]);
         assert_eq!(rig.logged(path)?, real);
         let peer = rig.gateway.log_of_path(path)?["peer"].clone();
         assert!(peer.as_str().is_some_and(|peer| peer.starts_with(&proxy)), "{peer}");
     }
     // Without the header it is the proxy's own request.
     let seen = rig.ask(&mut client, "/echo/own", "")?;
-    assert_eq!(saw(&seen, "x-forwarded-for"), std::slice::from_ref(&proxy));
-    assert_eq!(saw(&seen, "x-forwarded-proto"), ["http"]);
+    assert_eq!(http::echoed(&seen, "x-forwarded-for"), std::slice::from_ref(&proxy));
+    assert_eq!(http::echoed(&seen, "x-forwarded-proto"), ["http"]);
     assert_eq!(rig.logged("/echo/own")?, proxy);
     // One that cannot be read is nobody else's.
     rig.ask(&mut client, "/echo/before", "x-forwarded-for: 198.51.100.1\r\n")?;
@@ -111,12 +105,12 @@ fn a_spoofed_header_from_an_untrusted_peer_is_ignored() -> Result<()> {
         let mut client = Client::connect(other, rig.gateway.at4())?;
         let seen = rig.ask(&mut client, "/echo/spoofed", spoofed)?;
         let own = other.v4().to_string();
-        assert_eq!(saw(&seen, "x-forwarded-for"), std::slice::from_ref(&own), "{header}");
-        assert_eq!(saw(&seen, "forwarded"), [format!("for={own};proto=http;host=shop.test")]);
-        assert_eq!(saw(&seen, "x-forwarded-proto"), ["http"]);
-        assert_eq!(saw(&seen, "x-forwarded-host"), ["shop.test"]);
+        assert_eq!(http::echoed(&seen, "x-forwarded-for"), std::slice::from_ref(&own), "{header}");
+        assert_eq!(http::echoed(&seen, "forwarded"), [format!("for={own};proto=http;host=shop.test")]);
+        assert_eq!(http::echoed(&seen, "x-forwarded-proto"), ["http"]);
+        assert_eq!(http::echoed(&seen, "x-forwarded-host"), ["shop.test"]);
         if header == "cf-connecting-ip" {
-            assert!(saw(&seen, header).is_empty(), "{seen}");
+            assert!(http::echoed(&seen, header).is_empty(), "{seen}");
         }
         assert_eq!(rig.logged("/echo/spoofed")?, own);
     }
@@ -131,10 +125,10 @@ fn forwarded_is_read_and_goes_on() -> Result<()> {
     let told = "for=203.0.113.9, for=\"[2001:db8::1]:4711\";proto=https;host=\"a.test:8443\"";
     let mut client = rig.trusted()?;
     let seen = rig.ask(&mut client, "/echo/1", &format!("forwarded: {told}\r\n"))?;
-    assert_eq!(saw(&seen, "forwarded"), [format!("{told}, for={proxy};proto=http;host=shop.test")]);
-    assert_eq!(saw(&seen, "x-forwarded-for"), [format!("2001:db8::1, {proxy}")]);
-    assert_eq!(saw(&seen, "x-forwarded-proto"), ["https"]);
-    assert_eq!(saw(&seen, "x-forwarded-host"), ["a.test:8443"]);
+    assert_eq!(http::echoed(&seen, "forwarded"), [format!("{told}, for={proxy};proto=http;host=shop.test")]);
+    assert_eq!(http::echoed(&seen, "x-forwarded-for"), [format!("2001:db8::1, {proxy}")]);
+    assert_eq!(http::echoed(&seen, "x-forwarded-proto"), ["https"]);
+    assert_eq!(http::echoed(&seen, "x-forwarded-host"), ["a.test:8443"]);
     assert_eq!(rig.logged("/echo/1")?, "2001:db8::1");
     Ok(())
 }
@@ -145,7 +139,7 @@ fn a_header_of_one_address_is_read() -> Result<()> {
     let rig = rig("cf-connecting-ip", "")?;
     let mut client = rig.trusted()?;
     let seen = rig.ask(&mut client, "/echo/1", "cf-connecting-ip: 2001:db8::1\r\n")?;
-    assert_eq!(saw(&seen, "x-forwarded-for"), [format!("2001:db8::1, {}", rig.proxy())]);
+    assert_eq!(http::echoed(&seen, "x-forwarded-for"), [format!("2001:db8::1, {}", rig.proxy())]);
     assert_eq!(rig.logged("/echo/1")?, "2001:db8::1");
     Ok(())
 }
@@ -167,7 +161,7 @@ fn nginx_in_front_tells_its_clients_addresses() -> Result<()> {
     // What the client says of itself stands before what nginx saw.
     let mut client = Client::connect(front, listen)?;
     let seen = rig.ask(&mut client, "/echo/1", "x-forwarded-for: 203.0.113.9\r\n")?;
-    assert_eq!(saw(&seen, "x-forwarded-for"), [format!("203.0.113.9, 127.0.0.1, {}", rig.proxy())]);
+    assert_eq!(http::echoed(&seen, "x-forwarded-for"), [format!("203.0.113.9, 127.0.0.1, {}", rig.proxy())]);
     assert_eq!(rig.logged("/echo/1")?, "127.0.0.1");
     Ok(())
 }

@@ -1,41 +1,22 @@
 //! Changed requests and responses, redirects and fixed answers: T2.
 
-use lab::{backend::start_all, prelude::*};
-
-struct Rig {
-    gateway: Gateway,
-    net: Net,
-    _backends: Vec<Backend>,
-    _turn: lab::lock::Turn,
-}
+use lab::prelude::*;
 
 /// `routes`: the file's routes, to the upstream `app`.
 fn rig(routes: &str) -> Result<Rig> {
-    let turn = shared()?;
-    let net = Net::simple(1)?;
-    let backends = start_all(&net)?;
-    let app = &backends[0].addr;
-    let gateway = Gateway::start(
-        &net,
-        &format!("[listener.web]\nbind = \":80\"\n[upstream.app]\nto = \"{app}\"\n{routes}"),
-    )?;
-    Ok(Rig { gateway, net, _backends: backends, _turn: turn })
+    Rig::start(1, |backends| {
+        let app = &backends[0].addr;
+        format!("[listener.web]\nbind = \":80\"\n[upstream.app]\nto = \"{app}\"\n{routes}")
+    })
 }
 
-impl Rig {
-    fn ask(&self, request: &str, fields: &str) -> Result<Response> {
-        let mut client = Client::connect(self.net.client(1), self.gateway.at4())?;
-        client.send(format!("{request} HTTP/1.1\r\nhost: shop.test:80\r\n{fields}\r\n"))?;
-        client.response_to(request.split(' ').next().unwrap_or_default())
-    }
+fn ask(rig: &Rig, request: &str, fields: &str) -> Result<Response> {
+    rig.ask(request, "shop.test:80", fields)
 }
 
 /// All values of a field that the backend saw.
 fn seen(answer: &Response, name: &str) -> Result<Vec<String>> {
-    let echo = answer.json()?;
-    let fields = echo["headers"].as_array().into_iter().flatten();
-    let named = fields.filter(|pair| pair[0].as_str().is_some_and(|key| key.eq_ignore_ascii_case(name)));
-    Ok(named.filter_map(|pair| pair[1].as_str().map(str::to_owned)).collect())
+    Ok(http::echoed(&answer.json()?, name))
 }
 
 // T2
@@ -53,7 +34,8 @@ add = { x-more = "${header.x-more}-2", x-id = "${id}" }
 remove = ["cookie", "server"]
 response = { set = { x-by = "${method} ${path}" }, add = { x-backend = "also" } }
 "#)?;
-    let answer = rig.ask(
+    let answer = ask(
+        &rig,
         "GET /carts/4%2F2/items/7?q=a%0d%0ax-evil:%201",
         "x-had: old\r\nx-had: older\r\nx-real-ip: 9.9.9.9\r\nx-more: 1\r\ncookie: a=b\r\n",
     )?;
@@ -83,8 +65,8 @@ fn a_regular_expression_rewrites_paths_that_it_finds() -> Result<()> {
 to = "app"
 rewrite = { path = { regex = "^/old/([a-z.]+)/", to = "/echo/${1}/" } }
 "#)?;
-    assert_eq!(rig.ask("GET /old/shop/x?y=1", "")?.json()?["target"], "/echo/shop/x?y=1");
-    assert_eq!(rig.ask("GET /echo/old/shop/", "")?.json()?["target"], "/echo/old/shop/");
+    assert_eq!(ask(&rig, "GET /old/shop/x?y=1", "")?.json()?["target"], "/echo/shop/x?y=1");
+    assert_eq!(ask(&rig, "GET /echo/old/shop/", "")?.json()?["target"], "/echo/old/shop/");
     Ok(())
 }
 
@@ -97,11 +79,11 @@ fn a_rewrite_cannot_make_a_request_that_is_read_in_two_ways() -> Result<()> {
 to = "app"
 rewrite = { path = "/echo/${header.x-path}", set = { host = "${header.x-host}" } }
 "#)?;
-    let answer = rig.ask("GET /a", "x-path: a/b?c\r\nx-host: b.test\r\n")?;
+    let answer = ask(&rig, "GET /a", "x-path: a/b?c\r\nx-host: b.test\r\n")?;
     assert_eq!(answer.json()?["target"], "/echo/a%2Fb%3Fc");
-    rig.ask("GET /a", "x-path: ..\r\nx-host: b.test\r\n")?.refused(400, "bad_request")?;
-    rig.ask("GET /a", "x-path: a\r\nx-host: a b\r\n")?.refused(400, "bad_request")?;
-    rig.ask("GET /a", "x-path: a\r\n")?.refused(400, "bad_request")
+    ask(&rig, "GET /a", "x-path: ..\r\nx-host: b.test\r\n")?.refused(400, "bad_request")?;
+    ask(&rig, "GET /a", "x-path: a\r\nx-host: a b\r\n")?.refused(400, "bad_request")?;
+    ask(&rig, "GET /a", "x-path: a\r\n")?.refused(400, "bad_request")
 }
 
 // T2
@@ -125,21 +107,21 @@ respond = { body = "<p>hi", headers = { content-type = "text/html" } }
 [route.rest]
 redirect = "${uri}"
 "#)?;
-    let moved = rig.ask("GET /moved/a?b=c", "")?;
+    let moved = ask(&rig, "GET /moved/a?b=c", "")?;
     assert_eq!((moved.status, moved.header("location")), (308, Some("https://shop.test/new/moved/a?b=c")));
-    assert_eq!(rig.ask("GET //evil.test/", "")?.header("location"), Some("/evil.test/"));
-    assert_eq!(rig.ask("GET /here/a", "")?.status, 307);
-    let gone = rig.ask("GET /gone", "")?;
+    assert_eq!(ask(&rig, "GET //evil.test/", "")?.header("location"), Some("/evil.test/"));
+    assert_eq!(ask(&rig, "GET /here/a", "")?.status, 307);
+    let gone = ask(&rig, "GET /gone", "")?;
     assert_eq!((gone.status, gone.text().as_str()), (410, "moved to api.example.com"));
     assert_eq!(gone.header("content-type"), Some("text/plain; charset=utf-8"));
     assert_eq!((gone.header("x-path"), gone.header("x-by")), (Some("/gone"), Some("gateway")));
-    let head = rig.ask("HEAD /gone", "")?;
+    let head = ask(&rig, "HEAD /gone", "")?;
     assert_eq!((head.status, head.header("content-length")), (410, Some("24")));
-    assert_eq!(rig.ask("GET /", "")?.header("content-type"), Some("text/html"));
+    assert_eq!(ask(&rig, "GET /", "")?.header("content-type"), Some("text/html"));
     let line = rig.gateway.log_of(&gone)?;
     assert_eq!((&line["status"], &line["route"], &line["why"]), (&json!(410), &json!("gone"), &Value::Null));
     // A body that nobody reads must not be taken for the next request.
-    let posted = rig.ask("POST /gone", "content-length: 30\r\n")?;
+    let posted = ask(&rig, "POST /gone", "content-length: 30\r\n")?;
     assert_eq!((posted.status, posted.header("connection")), (410, Some("close")));
     Ok(())
 }

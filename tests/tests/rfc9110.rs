@@ -1,33 +1,16 @@
 //! What RFC 9110 and RFC 9112 ask of a gateway and no other test shows. The numbers are sections of RFC 9110 unless said
 //! otherwise.
 
-use lab::{backend::start_all, prelude::*};
-
-struct Rig {
-    gateway: Gateway,
-    backends: Vec<Backend>,
-    net: Net,
-    _turn: lab::lock::Turn,
-}
+use lab::{gateway::simple_config, prelude::*};
 
 fn rig() -> Result<Rig> {
-    let turn = shared()?;
-    let net = Net::simple(1)?;
-    let backends = start_all(&net)?;
-    let gateway = Gateway::simple(&net, &backends)?;
-    Ok(Rig { gateway, backends, net, _turn: turn })
+    Rig::start(1, simple_config)
 }
 
-impl Rig {
-    fn client(&self) -> Result<Client> {
-        Client::connect(self.net.client(1), self.gateway.at4())
-    }
-
-    fn ask(&self, request: &str) -> Result<Response> {
-        let mut client = self.client()?;
-        client.send(format!("{request}\r\n"))?;
-        client.response()
-    }
+fn ask(rig: &Rig, request: &str) -> Result<Response> {
+    let mut client = rig.client()?;
+    client.send(format!("{request}\r\n"))?;
+    client.response()
 }
 
 /// The values of a field that the backend saw, in order.
@@ -44,7 +27,7 @@ fn max_forwards_is_counted_down_for_options_and_trace_only() -> Result<()> {
     lab_test!();
     let rig = rig()?;
     let asked = |method: &str, hops: &str| {
-        rig.ask(&format!("{method} /echo HTTP/1.1\r\nhost: a\r\nmax-forwards: {hops}\r\n"))
+        ask(&rig, &format!("{method} /echo HTTP/1.1\r\nhost: a\r\nmax-forwards: {hops}\r\n"))
     };
     assert_eq!(seen(&asked("OPTIONS", "5")?, "max-forwards")?, ["4"]);
     assert_eq!(seen(&asked("TRACE", "1")?, "max-forwards")?, ["0"]);
@@ -63,7 +46,7 @@ fn ranges_pass_and_lines_of_one_field_keep_their_order() -> Result<()> {
     lab_test!();
     let rig = rig()?;
     let fields = "range: bytes=0-3,7-\r\nif-range: \"x\"\r\nx-a: 1\r\nx-b: 2\r\nx-a: 3\r\nx-a:\r\n";
-    let answer = rig.ask(&format!("GET /echo HTTP/1.1\r\nhost: a\r\n{fields}"))?;
+    let answer = ask(&rig, &format!("GET /echo HTTP/1.1\r\nhost: a\r\n{fields}"))?;
     assert_eq!(seen(&answer, "range")?, ["bytes=0-3,7-"]);
     assert_eq!(seen(&answer, "if-range")?, ["\"x\""]);
     assert_eq!(seen(&answer, "x-a")?, ["1", "3", ""]);
@@ -76,7 +59,7 @@ fn every_answer_has_one_date() -> Result<()> {
     lab_test!();
     let rig = rig()?;
     for line in ["GET / HTTP/1.1", "GET /status/404 HTTP/1.1", "GET /a/../b HTTP/1.1"] {
-        let answer = rig.ask(&format!("{line}\r\nhost: a\r\n"))?;
+        let answer = ask(&rig, &format!("{line}\r\nhost: a\r\n"))?;
         let dates = answer.headers.iter().filter(|(name, _)| name == "date").count();
         assert_eq!(dates, 1, "{line}: {answer:?}");
     }

@@ -1,7 +1,7 @@
 //! Frames that RFC 9113 does not allow, and what it says of them: the numbers are its sections. S13, P2.
 
 use lab::{
-    backend::{start_all, targets},
+    backend::targets,
     http2::{
         self, ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, Frame, GOAWAY, HEADERS, Http2, PING,
         RST_STREAM, SETTINGS,
@@ -18,45 +18,33 @@ const FLOW_CONTROL_ERROR: u32 = 3;
 const STREAM_CLOSED: u32 = 5;
 const FRAME_SIZE_ERROR: u32 = 6;
 
-struct Rig {
-    gateway: Gateway,
-    backends: Vec<Backend>,
-    net: Net,
-    _turn: lab::lock::Turn,
-}
-
 fn rig() -> Result<Rig> {
-    let turn = shared()?;
-    let net = Net::simple(1)?;
-    let backends = start_all(&net)?;
-    let config = format!(
-        "[listener.web]\nbind = \":80\"\nprotocols = [\"h1\", \"h2\"]\n[route.all]\nto = {}\n",
-        targets(&backends)
-    );
-    let gateway = Gateway::start(&net, &config)?;
-    Ok(Rig { gateway, backends, net, _turn: turn })
+    Rig::start(1, |backends| {
+        format!(
+            "[listener.web]\nbind = \":80\"\nprotocols = [\"h1\", \"h2\"]\n[route.all]\nto = {}\n",
+            targets(backends)
+        )
+    })
 }
 
-impl Rig {
-    fn http2(&self) -> Result<Http2> {
-        Http2::connect(self.net.client(1), self.gateway.at4())
-    }
+fn http2(rig: &Rig) -> Result<Http2> {
+    Http2::connect(rig.net.client(1), rig.gateway.at4())
+}
 
-    /// The connection ends with one of these errors.
-    fn ends(&self, what: &str, codes: &[u32], frames: &[Vec<u8>]) -> Result<()> {
-        let mut client = self.http2()?;
-        for frame in frames {
-            // It may be over before all of it is sent.
-            let _ = std::io::Write::write_all(&mut client.stream, frame);
-        }
-        let goaway = client.until("GOAWAY", |frame| frame.kind == GOAWAY).context(what.to_owned())?;
-        ensure!(
-            goaway.code().is_some_and(|code| codes.contains(&code)),
-            "{what}: {:?} instead of {codes:?}",
-            goaway.code()
-        );
-        Ok(())
+/// The connection ends with one of these errors.
+fn ends(rig: &Rig, what: &str, codes: &[u32], frames: &[Vec<u8>]) -> Result<()> {
+    let mut client = http2(rig)?;
+    for frame in frames {
+        // It may be over before all of it is sent.
+        let _ = std::io::Write::write_all(&mut client.stream, frame);
     }
+    let goaway = client.until("GOAWAY", |frame| frame.kind == GOAWAY).context(what.to_owned())?;
+    ensure!(
+        goaway.code().is_some_and(|code| codes.contains(&code)),
+        "{what}: {:?} instead of {codes:?}",
+        goaway.code()
+    );
+    Ok(())
 }
 
 fn setting(number: u16, value: u32) -> Vec<u8> {
@@ -85,7 +73,7 @@ fn frames_of_the_wrong_size_end_the_connection() -> Result<()> {
         ("6.7: a PING of seven bytes", vec![frame(PING, 0, 0, &[0; 7])]),
         ("6.9: a WINDOW_UPDATE of three bytes", vec![frame(WINDOW_UPDATE, 0, 0, &[0; 3])]),
     ] {
-        rig.ends(what, &[FRAME_SIZE_ERROR, PROTOCOL_ERROR], &frames)?;
+        ends(&rig, what, &[FRAME_SIZE_ERROR, PROTOCOL_ERROR], &frames)?;
     }
     Ok(())
 }
@@ -121,7 +109,7 @@ fn frames_where_none_may_be_are_protocol_errors() -> Result<()> {
         ("6.9: WINDOW_UPDATE of nothing", vec![frame(WINDOW_UPDATE, 0, 0, &[0; 4])]),
         ("6.10: CONTINUATION of nothing", vec![frame(CONTINUATION, END_HEADERS, 1, http2::GET)]),
     ] {
-        rig.ends(what, &[PROTOCOL_ERROR], &frames)?;
+        ends(&rig, what, &[PROTOCOL_ERROR], &frames)?;
     }
     assert_eq!(rig.backends[0].stats()?.requests, 0);
     Ok(())
@@ -133,8 +121,8 @@ fn windows_that_grow_too_large_are_flow_control_errors() -> Result<()> {
     lab_test!();
     let rig = rig()?;
     let most = http2::frame(WINDOW_UPDATE, 0, 0, &0x7fff_ffffu32.to_be_bytes());
-    rig.ends("the connection's", &[FLOW_CONTROL_ERROR], &[most])?;
-    let mut client = rig.http2()?;
+    ends(&rig, "the connection's", &[FLOW_CONTROL_ERROR], &[most])?;
+    let mut client = http2(&rig)?;
     let most = http2::frame(WINDOW_UPDATE, 0, 1, &0x7fff_ffffu32.to_be_bytes());
     std::io::Write::write_all(&mut client.stream, &[open(1), most].concat())?;
     let end = client.until("its end", |frame| matches!(frame.kind, GOAWAY | RST_STREAM))?;
@@ -147,12 +135,13 @@ fn windows_that_grow_too_large_are_flow_control_errors() -> Result<()> {
 fn bad_priorities_and_initial_windows_end_the_connection() -> Result<()> {
     lab_test!();
     let rig = rig()?;
-    rig.ends(
+    ends(
+        &rig,
         "a PRIORITY of four bytes",
         &[PROTOCOL_ERROR],
         &[open(1), http2::frame(PRIORITY, 0, 1, &[0; 4])],
     )?;
-    rig.ends("INITIAL_WINDOW_SIZE above 31 bits", &[PROTOCOL_ERROR], &[setting(4, 1 << 31)])
+    ends(&rig, "INITIAL_WINDOW_SIZE above 31 bits", &[PROTOCOL_ERROR], &[setting(4, 1 << 31)])
 }
 
 // 5.2, 6.9.2
@@ -160,7 +149,7 @@ fn bad_priorities_and_initial_windows_end_the_connection() -> Result<()> {
 fn no_more_is_sent_than_the_client_s_window_takes() -> Result<()> {
     lab_test!();
     let rig = rig()?;
-    let mut client = rig.http2()?;
+    let mut client = http2(&rig)?;
     let big =
         [&[0x82, 0x86][..], &http2::field(":path", "/big?bytes=100000"), &http2::field(":authority", "a")]
             .concat();
@@ -196,7 +185,7 @@ fn what_comes_on_a_stream_that_is_over_is_an_error() -> Result<()> {
         ("HEADERS behind END_STREAM", vec![get(1), get(1)], [STREAM_CLOSED, PROTOCOL_ERROR]),
         ("a lower number", vec![get(5), get(3)], [PROTOCOL_ERROR, STREAM_CLOSED]),
     ] {
-        let mut client = rig.http2()?;
+        let mut client = http2(&rig)?;
         frames.iter().try_for_each(|frame| std::io::Write::write_all(&mut client.stream, frame))?;
         let end = client.until("its end", |frame| matches!(frame.kind, GOAWAY | RST_STREAM)).context(what)?;
         ensure!(end.code().is_some_and(|code| codes.contains(&code)), "{what}: {end:?}");
@@ -209,7 +198,7 @@ fn what_comes_on_a_stream_that_is_over_is_an_error() -> Result<()> {
 fn frames_settings_and_flags_that_are_not_known_are_ignored() -> Result<()> {
     lab_test!();
     let rig = rig()?;
-    let mut client = rig.http2()?;
+    let mut client = http2(&rig)?;
     let unknown = [setting(0x99, 7), http2::frame(0x42, 0xff, 0, b"what"), http2::frame(0x42, 0, 1, b"ever")];
     let head = http2::frame(HEADERS, END_HEADERS | END_STREAM | 0x40, 1, &http2::get("a", &[]));
     std::io::Write::write_all(&mut client.stream, &[unknown.concat(), head].concat())?;

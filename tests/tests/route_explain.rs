@@ -1,49 +1,37 @@
 //! `gateway route` and `gateway explain METHOD URL`: O7, O15.
 
-use lab::{backend::start_all, prelude::*};
-
-struct Rig {
-    gateway: Gateway,
-    backends: Vec<Backend>,
-    net: Net,
-    _turn: lab::lock::Turn,
-}
+use lab::prelude::*;
 
 fn rig() -> Result<Rig> {
-    let turn = shared()?;
-    let net = Net::simple(3)?;
-    let backends = start_all(&net)?;
-    let targets: Vec<String> = backends.iter().map(|backend| format!("\"{}\"", backend.addr)).collect();
-    let config = format!(
-        "[listener.web]\nbind = \":80\"\n[listener.old]\nbind = \":8080\"\nredirect = \"https\"\n\
-         [upstream.items]\nto = [{all}]\nbalance = \"ip-hash\"\n\
-         [upstream.next]\nto = [{one}]\n\
-         [route.items]\nhost = \"shop.test\"\npath = \"/items/*\"\nto = \"items\"\n\
-         [route.posted]\nhost = \"shop.test\"\npath = \"/items/*\"\nmethods = \"POST\"\nto = {{ items = 9, next = 1 }}\n\
-         [route.canary]\nhost = \"shop.test\"\npath = \"/items/*\"\nheaders = {{ x-canary = \"1\" }}\nquery = {{ a = \"b\" }}\nto = \"next\"\n\
-         [route.under]\nhost = \"*.shop.test\"\nto = \"next\"\n\
-         [route.gone]\nhost = \"shop.test\"\npath = \"/gone\"\nrespond = {{ status = 410 }}\n\
-         [route.login]\nhost = \"shop.test\"\npath = \"/login\"\nmethods = \"POST\"\nto = \"next\"\n",
-        all = targets.join(", "),
-        one = targets[0],
-    );
-    let gateway = Gateway::start(&net, &config)?;
-    Ok(Rig { gateway, backends, net, _turn: turn })
+    Rig::start(3, |backends| {
+        let targets: Vec<String> = backends.iter().map(|backend| format!("\"{}\"", backend.addr)).collect();
+        format!(
+            "[listener.web]\nbind = \":80\"\n[listener.old]\nbind = \":8080\"\nredirect = \"https\"\n\
+             [upstream.items]\nto = [{all}]\nbalance = \"ip-hash\"\n\
+             [upstream.next]\nto = [{one}]\n\
+             [route.items]\nhost = \"shop.test\"\npath = \"/items/*\"\nto = \"items\"\n\
+             [route.posted]\nhost = \"shop.test\"\npath = \"/items/*\"\nmethods = \"POST\"\nto = {{ items = 9, next = 1 }}\n\
+             [route.canary]\nhost = \"shop.test\"\npath = \"/items/*\"\nheaders = {{ x-canary = \"1\" }}\nquery = {{ a = \"b\" }}\nto = \"next\"\n\
+             [route.under]\nhost = \"*.shop.test\"\nto = \"next\"\n\
+             [route.gone]\nhost = \"shop.test\"\npath = \"/gone\"\nrespond = {{ status = 410 }}\n\
+             [route.login]\nhost = \"shop.test\"\npath = \"/login\"\nmethods = \"POST\"\nto = \"next\"\n",
+            all = targets.join(", "),
+            one = targets[0],
+        )
+    })
 }
 
-impl Rig {
-    fn explain(&self, arguments: &[&str]) -> Result<Value> {
-        self.gateway.cli(&[&["explain"], arguments, &["-o", "json"]].concat())?.ok()?.json()
-    }
+fn explain(rig: &Rig, arguments: &[&str]) -> Result<Value> {
+    rig.gateway.cli(&[&["explain"], arguments, &["-o", "json"]].concat())?.ok()?.json()
+}
 
-    /// As a client of the lab sees it.
-    fn send(&self, method: &str, path: &str, host: &str, more: &str) -> Result<Response> {
-        let mut client = Client::connect(self.net.client(1), SocketAddr::from((VIP4, 80)))?;
-        client.send(
-            format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\n{more}\r\n").as_bytes(),
-        )?;
-        client.response_to(method)
-    }
+/// As a client of the lab sees it.
+fn send(rig: &Rig, method: &str, path: &str, host: &str, more: &str) -> Result<Response> {
+    let mut client = Client::connect(rig.net.client(1), SocketAddr::from((VIP4, 80)))?;
+    client.send(
+        format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\n{more}\r\n").as_bytes(),
+    )?;
+    client.response_to(method)
 }
 
 fn why<'a>(told: &'a Value, route: &str) -> &'a str {
@@ -74,10 +62,10 @@ fn a_request_is_explained_as_it_fares() -> Result<()> {
         if !fields.is_empty() {
             asked.extend(["-H", fields]);
         }
-        let told = rig.explain(&asked)?;
+        let told = explain(&rig, &asked)?;
         assert_eq!(told["route"].as_str(), expected, "{method} {url}: {told}");
         let more = if fields.is_empty() { String::new() } else { format!("{fields}\r\n") };
-        let answer = rig.send(method, path, host, &more)?;
+        let answer = send(&rig, method, path, host, &more)?;
         let line = rig.gateway.log_of(&answer)?;
         assert_eq!(line["route"].as_str(), expected, "{method} {url}: {line}");
         if let Some(status) = told["status"].as_u64() {
@@ -97,7 +85,7 @@ fn a_request_is_explained_as_it_fares() -> Result<()> {
 fn it_says_why_other_routes_do_not_take_a_request() -> Result<()> {
     lab_test!();
     let rig = rig()?;
-    let told = rig.explain(&["GET", "http://shop.test/items/7?a=c", "-H", "X-Canary: 1"])?;
+    let told = explain(&rig, &["GET", "http://shop.test/items/7?a=c", "-H", "X-Canary: 1"])?;
     for (route, reason) in [
         ("posted", "is for POST"),
         ("canary", "asks for another query parameter a"),
@@ -107,11 +95,11 @@ fn it_says_why_other_routes_do_not_take_a_request() -> Result<()> {
     ] {
         assert_eq!(why(&told, route), reason, "{told}");
     }
-    let told = rig.explain(&["POST", "http://shop.test/items/7"])?;
+    let told = explain(&rig, &["POST", "http://shop.test/items/7"])?;
     assert_eq!(why(&told, "items"), "would take it, but posted is more specific");
     assert_eq!(told["upstreams"][1]["weight"], 1);
     // A redirect of the listener asks no route.
-    let told = rig.explain(&["GET", "http://shop.test:8080/items/7"])?;
+    let told = explain(&rig, &["GET", "http://shop.test:8080/items/7"])?;
     assert!(told["outcome"].as_str().is_some_and(|text| text.starts_with("redirected to https")), "{told}");
     // Questions without sense.
     for (arguments, said) in [
@@ -139,9 +127,9 @@ fn routes_are_listed_with_their_requests() -> Result<()> {
     lab_test!();
     let rig = rig()?;
     for _ in 0..3 {
-        rig.send("GET", "/items/1", "shop.test", "")?;
+        send(&rig, "GET", "/items/1", "shop.test", "")?;
     }
-    rig.send("GET", "/gone", "shop.test", "")?;
+    send(&rig, "GET", "/gone", "shop.test", "")?;
     let list = rig.gateway.cli(&["route", "list"])?.ok()?.stdout;
     let row = |name: &str| list.lines().find(|line| line.starts_with(name)).unwrap_or_default().to_owned();
     assert!(row("items").contains("shop.test") && row("items").trim_end().ends_with('3'), "{list}");

@@ -1,42 +1,24 @@
 //! Compressed answers and cross-origin rules: P10 and S14.
 
-use lab::{backend::start_all, prelude::*, tools};
-
-struct Rig {
-    gateway: Gateway,
-    backends: Vec<Backend>,
-    net: Net,
-    _turn: lab::lock::Turn,
-}
+use lab::{prelude::*, tools};
 
 /// `routes` lead to the upstream `app`.
 fn rig(routes: &str) -> Result<Rig> {
-    let turn = shared()?;
-    let net = Net::simple(1)?;
-    let backends = start_all(&net)?;
-    let app = &backends[0].addr;
-    let config = format!("[listener.web]\nbind = \":80\"\n[upstream.app]\nto = \"{app}\"\n{routes}");
-    let gateway = Gateway::start(&net, &config)?;
-    Ok(Rig { gateway, backends, net, _turn: turn })
+    Rig::start(1, |backends| {
+        let app = &backends[0].addr;
+        format!("[listener.web]\nbind = \":80\"\n[upstream.app]\nto = \"{app}\"\n{routes}")
+    })
 }
 
-impl Rig {
-    fn client(&self) -> Result<Client> {
-        Client::connect(self.net.client(1), self.gateway.at4())
-    }
+fn ask(rig: &Rig, request: &str, fields: &str) -> Result<Response> {
+    rig.ask(request, "a", fields)
+}
 
-    fn ask(&self, request: &str, fields: &str) -> Result<Response> {
-        let mut client = self.client()?;
-        client.send(format!("{request} HTTP/1.1\r\nhost: a\r\n{fields}\r\n"))?;
-        client.response_to(request.split(' ').next().unwrap_or_default())
-    }
-
-    /// What curl makes of it, which takes the coding apart by itself.
-    fn curl(&self, path: &str, coding: &str) -> Result<String> {
-        let url = format!("http://{}{path}", self.gateway.at4());
-        let accept = format!("accept-encoding: {coding}");
-        self.net.client(1).namespace.output("curl", &["-sSf", "--compressed", "-H", &accept, &url])
-    }
+/// What curl makes of it, which takes the coding apart by itrig.
+fn curl(rig: &Rig, path: &str, coding: &str) -> Result<String> {
+    let url = format!("http://{}{path}", rig.gateway.at4());
+    let accept = format!("accept-encoding: {coding}");
+    rig.net.client(1).namespace.output("curl", &["-sSf", "--compressed", "-H", &accept, &url])
 }
 
 const COMPRESS: &str = "[route.all]\nto = \"app\"\ncompress = true\n";
@@ -53,7 +35,7 @@ fn answers_are_compressed_as_the_client_weighs_it_and_curl_reads_them() -> Resul
         return Ok(());
     }
     let rig = rig(COMPRESS)?;
-    let plain = rig.ask("GET /text?bytes=200000", "")?;
+    let plain = ask(&rig, "GET /text?bytes=200000", "")?;
     assert_eq!((plain.header("content-encoding"), vary(&plain)), (None, "accept-encoding"));
     assert_eq!((plain.text().len(), plain.header("etag")), (200_000, Some("\"v1\"")));
     for (accept, coding) in [
@@ -63,11 +45,11 @@ fn answers_are_compressed_as_the_client_weighs_it_and_curl_reads_them() -> Resul
         ("gzip, br, zstd", "zstd"),
         ("gzip;q=0.9, br;q=0.1", "gzip"),
     ] {
-        let answer = rig.ask("GET /text?bytes=200000", &format!("accept-encoding: {accept}\r\n"))?;
+        let answer = ask(&rig, "GET /text?bytes=200000", &format!("accept-encoding: {accept}\r\n"))?;
         assert_eq!(answer.header("content-encoding"), Some(coding), "{accept}");
         assert_eq!((answer.header("etag"), vary(&answer)), (Some("W/\"v1\""), "accept-encoding"), "{accept}");
         assert!(answer.body.len() < 20_000, "{accept}: {} bytes", answer.body.len());
-        assert_eq!(rig.curl("/text?bytes=200000", accept)?, plain.text(), "{accept}");
+        assert_eq!(curl(&rig, "/text?bytes=200000", accept)?, plain.text(), "{accept}");
         // The log tells what went over the wire.
         let line = rig.gateway.log_of(&answer)?;
         assert_eq!(line["bytes_out"], json!(answer.body.len()), "{line}");
@@ -90,15 +72,15 @@ fn what_must_not_or_need_not_be_compressed_is_left_alone() -> Result<()> {
         "/status/304",
         "/text/coded",
     ] {
-        let answer = rig.ask(&format!("GET {path}"), "accept-encoding: gzip\r\n")?;
+        let answer = ask(&rig, &format!("GET {path}"), "accept-encoding: gzip\r\n")?;
         assert_ne!(answer.header("content-encoding"), Some("gzip"), "{path}");
         assert_ne!(answer.header("etag"), Some("W/\"v1\""), "{path}");
     }
-    let unwanted = rig.ask("GET /text", "accept-encoding: gzip\r\ncache-control: no-transform\r\n")?;
+    let unwanted = ask(&rig, "GET /text", "accept-encoding: gzip\r\ncache-control: no-transform\r\n")?;
     assert_eq!(unwanted.header("content-encoding"), None);
-    let head = rig.ask("HEAD /text", "accept-encoding: gzip\r\n")?;
+    let head = ask(&rig, "HEAD /text", "accept-encoding: gzip\r\n")?;
     assert_eq!((head.header("content-encoding"), head.header("content-length")), (Some("gzip"), None));
-    assert_eq!(rig.ask("HEAD /text", "")?.header("content-length"), Some("10000"));
+    assert_eq!(ask(&rig, "HEAD /text", "")?.header("content-length"), Some("10000"));
     Ok(())
 }
 
@@ -162,7 +144,7 @@ fn preflights_are_answered_here_and_for_allowed_origins_only() -> Result<()> {
     let rig = rig(CORS)?;
     let preflight = |path: &str, origin: &str| {
         let asks = "access-control-request-method: PUT\r\naccess-control-request-headers: x-token\r\n";
-        rig.ask(&format!("OPTIONS {path}"), &format!("origin: {origin}\r\n{asks}"))
+        ask(&rig, &format!("OPTIONS {path}"), &format!("origin: {origin}\r\n{asks}"))
     };
     let allowed = preflight("/text", "https://app.test")?;
     assert_eq!(allowed.status, 204);
@@ -192,8 +174,8 @@ fn preflights_are_answered_here_and_for_allowed_origins_only() -> Result<()> {
     assert_eq!(open.header("access-control-allow-headers"), Some("x-token"));
     assert_eq!(rig.backends[0].stats()?.requests, 0);
     // Another OPTIONS is the backend's, where the route takes it.
-    assert_eq!(rig.ask("OPTIONS /echo", "")?.json()?["method"], "OPTIONS");
-    rig.ask("OPTIONS /text", "")?.refused(405, "method_not_allowed")
+    assert_eq!(ask(&rig, "OPTIONS /echo", "")?.json()?["method"], "OPTIONS");
+    ask(&rig, "OPTIONS /text", "")?.refused(405, "method_not_allowed")
 }
 
 // S14
@@ -201,7 +183,7 @@ fn preflights_are_answered_here_and_for_allowed_origins_only() -> Result<()> {
 fn answers_tell_pages_of_allowed_origins_alone_and_not_what_the_backend_says() -> Result<()> {
     lab_test!();
     let rig = rig(CORS)?;
-    let ask = |fields: &str| rig.ask("GET /text", fields);
+    let ask = |fields: &str| ask(&rig, "GET /text", fields);
     let answer = ask("origin: https://app.test\r\n")?;
     assert_eq!(answer.header("access-control-allow-origin"), Some("https://app.test"));
     assert_eq!(answer.header("access-control-expose-headers"), Some("x-backend"));

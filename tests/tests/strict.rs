@@ -1,42 +1,23 @@
 //! Requests that others could read differently are refused, once, and end their connection; S13. The corpus of such
 //! requests is in `smuggling/`.
 
-use lab::{
-    backend::{start_all, targets},
-    prelude::*,
-};
-
-struct Rig {
-    gateway: Gateway,
-    backends: Vec<Backend>,
-    net: Net,
-    _turn: lab::lock::Turn,
-}
+use lab::{backend::targets, prelude::*};
 
 fn rig() -> Result<Rig> {
-    let turn = shared()?;
-    let net = Net::simple(1)?;
-    let backends = start_all(&net)?;
-    let config = format!(
-        "[listener.web]\nbind = \":80\"\n[route.all]\nto = \"pool\"\n[upstream.pool]\nto = {}\n",
-        targets(&backends)
-    );
-    let gateway = Gateway::start(&net, &config)?;
-    Ok(Rig { gateway, backends, net, _turn: turn })
+    Rig::start(1, |backends| {
+        format!(
+            "[listener.web]\nbind = \":80\"\n[route.all]\nto = \"pool\"\n[upstream.pool]\nto = {}\n",
+            targets(backends)
+        )
+    })
 }
 
-impl Rig {
-    fn client(&self) -> Result<Client> {
-        Client::connect(self.net.client(1), self.gateway.at4())
-    }
-
-    /// A 400, although a good request follows; then the connection ends.
-    fn refuses(&self, request: &str) -> Result<()> {
-        let mut client = self.client()?;
-        let _ = client.send(format!("{request}GET /behind HTTP/1.1\r\nhost: a\r\n\r\n"));
-        client.response()?.refused(400, "bad_request").with_context(|| format!("{request:?}"))?;
-        client.closed(Duration::from_secs(3)).with_context(|| format!("{request:?}"))
-    }
+/// A 400, although a good request follows; then the connection ends.
+fn refuses(rig: &Rig, request: &str) -> Result<()> {
+    let mut client = rig.client()?;
+    let _ = client.send(format!("{request}GET /behind HTTP/1.1\r\nhost: a\r\n\r\n"));
+    client.response()?.refused(400, "bad_request").with_context(|| format!("{request:?}"))?;
+    client.closed(Duration::from_secs(3)).with_context(|| format!("{request:?}"))
 }
 
 // RFC 9112 section 2.2
@@ -52,7 +33,7 @@ fn a_bare_line_feed_in_a_head_is_refused_and_nothing_behind_it_is_read() -> Resu
         "\nGET / HTTP/1.1\r\nhost: a\r\n\r\n",
         "POST / HTTP/1.1\r\nhost: a\r\nx: y\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
     ] {
-        rig.refuses(request)?;
+        refuses(&rig, request)?;
     }
     assert_eq!(rig.backends[0].stats()?.requests, 0);
     // In a body it is a byte like others.
@@ -68,12 +49,12 @@ fn targets_that_servers_take_in_different_ways_are_refused() -> Result<()> {
     lab_test!();
     let rig = rig()?;
     for line in ["GET *", "GET /a/..;x/b", "GET /a/..%2fb", "GET /a%5C..%5cb", "GET /é", "GET /?é"] {
-        rig.refuses(&format!("{line} HTTP/1.1\r\nhost: a\r\n\r\n"))?;
+        refuses(&rig, &format!("{line} HTTP/1.1\r\nhost: a\r\n\r\n"))?;
     }
     for host in ["a%0d%0ab", "a%2fb", "a%00"] {
-        rig.refuses(&format!("GET / HTTP/1.1\r\nhost: {host}\r\n\r\n"))?;
+        refuses(&rig, &format!("GET / HTTP/1.1\r\nhost: {host}\r\n\r\n"))?;
     }
-    rig.refuses("TRACE / HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\n\r\nx")?;
+    refuses(&rig, "TRACE / HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\n\r\nx")?;
     assert_eq!(rig.backends[0].stats()?.requests, 0);
     Ok(())
 }

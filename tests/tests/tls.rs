@@ -70,10 +70,7 @@ impl Rig {
 }
 
 fn saw(answer: &Curl, name: &str) -> Result<String> {
-    let seen = answer.json()?;
-    let fields = seen["headers"].as_array().cloned().unwrap_or_default();
-    let field = fields.iter().find(|pair| pair[0].as_str().is_some_and(|key| key.eq_ignore_ascii_case(name)));
-    Ok(field.and_then(|pair| pair[1].as_str()).unwrap_or_default().to_owned())
+    Ok(http::echoed(&answer.json()?, name).into_iter().next().unwrap_or_default())
 }
 
 // S8

@@ -11,7 +11,7 @@ use lab::{
     certs::Authority,
     http,
     http2::{self, CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, Http2, RST_STREAM},
-    nginx::Nginx,
+    peers::{self, Peer},
     prelude::*,
     process::resident,
     wrk::{Load, Wrk},
@@ -24,7 +24,7 @@ const REFUSED_STREAM: u32 = 7;
 /// nginx with HTTP/2, in clear and by TLS, in front of a backend of the lab, on the same node.
 struct Rig {
     gateway: Gateway,
-    nginx: Nginx,
+    nginx: Peer,
     backends: Vec<Backend>,
     net: Net,
     _turn: lab::lock::Turn,
@@ -39,10 +39,10 @@ fn rig(port: u16, server: &str, more: &str) -> Result<Rig> {
     let backends = start_all(&net)?;
     let authority = Authority::new()?;
     let node = net.node("b1");
-    let dir = Nginx::prepare()?;
+    let dir = peers::folder()?;
     authority.issue(&["app.internal"])?.write(dir.path(), "server")?;
     let http = format!(
-        "server {{ listen {clear} http2; listen {secure} ssl http2; {server}\n\
+        "access_log access.log; server {{ listen {clear} http2; listen {secure} ssl http2; {server}\n\
          ssl_certificate server.pem; ssl_certificate_key server.key;\n\
          location = /facts {{ return 200 \"$server_protocol $connection $connection_requests\"; }}\n\
          location / {{ proxy_pass http://{backend}; proxy_http_version 1.1; proxy_set_header host $host;\n\
@@ -51,7 +51,7 @@ fn rig(port: u16, server: &str, more: &str) -> Result<Rig> {
         secure = node.at(SECURE),
         backend = node.at(lab::backend::PORT),
     );
-    let nginx = Nginx::start(node, dir, CLEAR, &http)?;
+    let nginx = peers::nginx_in(node, dir, node.at(CLEAR), &http)?;
     let mut gateway = Gateway::prepare(&net, &config(node.at(port), more), Default::default())?;
     std::fs::write(gateway.file("ca.pem"), &authority.pem)?;
     gateway.run()?;
@@ -84,12 +84,6 @@ impl Rig {
 
 const H2: &str = "protocol = \"h2\"";
 
-fn fields(seen: &Value, name: &str) -> Vec<String> {
-    let all = seen["headers"].as_array().cloned().unwrap_or_default();
-    let named = all.iter().filter(|pair| pair[0].as_str().is_some_and(|key| key.eq_ignore_ascii_case(name)));
-    named.filter_map(|pair| pair[1].as_str().map(str::to_owned)).collect()
-}
-
 // P2
 #[test]
 fn requests_go_by_http_2_in_clear_by_tls_and_as_the_target_chooses() -> Result<()> {
@@ -112,10 +106,10 @@ fn requests_go_by_http_2_in_clear_by_tls_and_as_the_target_chooses() -> Result<(
         let seen = client.get("/echo?a=b%20c")?.json()?;
         assert_eq!(seen["target"], "/echo?a=b%20c");
         assert_eq!(
-            (fields(&seen, "host"), fields(&seen, "via")),
+            (http::echoed(&seen, "host"), http::echoed(&seen, "via")),
             (vec!["gateway.test".into()], vec!["1.1 edge".into()])
         );
-        assert_eq!(fields(&seen, "x-forwarded-for"), [rig.net.client(1).v4().to_string()]);
+        assert_eq!(http::echoed(&seen, "x-forwarded-for"), [rig.net.client(1).v4().to_string()]);
         assert_eq!(rig.connects("ok")?, 1.0, "{more}");
     }
     // A target that only has HTTP/1.1.
@@ -501,9 +495,9 @@ fn a_client_by_http_2_is_told_of_as_such() -> Result<()> {
     client.request(1, &[path, cookies].concat())?;
     let answer = client.until("the body", |frame| frame.kind == DATA)?;
     let seen: Value = serde_json::from_slice(&answer.payload)?;
-    assert_eq!(fields(&seen, "via"), ["2.0 edge"]);
+    assert_eq!(http::echoed(&seen, "via"), ["2.0 edge"]);
     assert_eq!(
-        (fields(&seen, "host"), fields(&seen, "cookie")),
+        (http::echoed(&seen, "host"), http::echoed(&seen, "cookie")),
         (vec!["a.test".into()], vec!["a=1; b=2".into()])
     );
     assert_eq!(rig.retries()?, 0.0);

@@ -4,7 +4,7 @@ use lab::{
     backend::start_all,
     certs::{Authority, Issued},
     http,
-    nginx::Nginx,
+    peers::{self, Peer},
     prelude::*,
     websocket::Socket,
 };
@@ -16,7 +16,7 @@ const NAME: &str = "app.internal";
 /// nginx with TLS in front of a backend of the lab, on the same node.
 struct Rig {
     gateway: Gateway,
-    nginx: Nginx,
+    nginx: Peer,
     backends: Vec<Backend>,
     net: Net,
     _turn: lab::lock::Turn,
@@ -40,13 +40,13 @@ fn rig(tls: &str) -> Result<Rig> {
     rig_with(|authority| authority.issue(&[NAME]), "", tls)
 }
 
-fn start_nginx(net: &Net, authority: &Authority, shown: Issued, server: &str) -> Result<Nginx> {
-    let dir = Nginx::prepare()?;
+fn start_nginx(net: &Net, authority: &Authority, shown: Issued, server: &str) -> Result<Peer> {
+    let dir = peers::folder()?;
     shown.write(dir.path(), "server")?;
     std::fs::write(dir.path().join("ca.pem"), &authority.pem)?;
     let node = net.node("b1");
     let http = format!(
-        "ssl_protocols TLSv1.2 TLSv1.3; server {{ listen {clear}; return 200; }}\n\
+        "access_log access.log; ssl_protocols TLSv1.2 TLSv1.3; server {{ listen {clear}; return 200; }}\n\
          server {{ listen {at} ssl; ssl_certificate server.pem; ssl_certificate_key server.key;\n\
          {server}\n\
          location = /facts {{ return 200 \"$ssl_protocol $ssl_session_reused $ssl_server_name $ssl_client_s_dn\"; }}\n\
@@ -57,7 +57,7 @@ fn start_nginx(net: &Net, authority: &Authority, shown: Issued, server: &str) ->
         at = node.at(TLS_PORT),
         backend = node.at(lab::backend::PORT),
     );
-    Nginx::start(node, dir, TLS_PORT, &http)
+    peers::nginx_in(node, dir, node.at(TLS_PORT), &http)
 }
 
 fn config(net: &Net, tls: &str) -> String {

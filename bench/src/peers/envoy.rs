@@ -1,9 +1,13 @@
 //! Envoy, as `cargo xtask bench` installs it.
 
 use anyhow::{Result, bail};
-use lab::{net::Namespace, tools};
+use lab::{
+    net::Namespace,
+    peers::{Peer, run},
+    tools,
+};
 
-use super::{Peer, Places, start};
+use super::Places;
 
 /// The same facts as in gateway's log line.
 const LOG: &str = r#"{ ts: "%START_TIME%", id: "%REQ(X-REQUEST-ID)%", listener: web, client: "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
@@ -64,10 +68,9 @@ pub fn envoy(namespace: &Namespace, places: Places<'_>, cpu: usize) -> Result<Pe
     );
     let path = dir.path().join("envoy.yaml");
     std::fs::write(&path, config)?;
-    let arguments = ["-c", &path.display().to_string(), "--concurrency", "1", "--log-level", "error"];
-    let arguments: Vec<String> =
-        arguments.iter().map(|&one| one.to_owned()).chain(["--use-dynamic-base-id".into()]).collect();
-    start(namespace, "envoy", &arguments, dir, places.listen, cpu)
+    let path = path.display().to_string();
+    let arguments = ["-c", &path, "--concurrency", "1", "--log-level", "error", "--use-dynamic-base-id"];
+    run(namespace, "envoy", &arguments, dir, places.listen, Some(cpu))
 }
 
 fn listener(name: &str, listen: std::net::SocketAddr, log: &str, secure: &str) -> String {
