@@ -73,7 +73,7 @@ pub(crate) fn config(root: &Fields, mut files: Vec<PathBuf>, problems: &mut Prob
         services,
         access_log: system::access_log(&root.table("access_log")),
         metrics: system::metrics(&root.table("metrics")),
-        admin: system::admin(&root.table("admin")),
+        admin: system::admin(root, problems),
         files,
     })
 }
