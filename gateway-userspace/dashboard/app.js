@@ -8,7 +8,7 @@ const EVERY = 1000;
 const KEPT = 120;
 const at = (id) => document.getElementById(id);
 
-const state = { stats: null, status: null, rates: null, history: [], events: [], source: null, timer: null, drawing: false };
+const state = { stats: null, status: null, rates: null, history: [], events: [], source: null, timer: null, drawing: false, again: false };
 
 // Rates are differences of counters.
 
@@ -116,11 +116,18 @@ const LIVE = new Set(["overview", "routes", "upstreams", "events"]);
 
 async function draw(always) {
   const [name, title, view] = page();
-  if (state.rates === null || state.drawing || (!always && !LIVE.has(name))) return;
+  if (state.rates === null || (!always && !LIVE.has(name))) return;
+  if (state.drawing) {
+    state.again ||= always;
+    return;
+  }
   state.drawing = true;
   try {
     const drawn = await view({ ...state, act, redraw: () => draw(true) });
-    if (page()[0] !== name) return;
+    if (page()[0] !== name) {
+      state.again = true;
+      return;
+    }
     const focused = document.activeElement?.closest("main") ? [...document.querySelectorAll("main button, main input")].indexOf(document.activeElement) : -1;
     at("main").replaceChildren(h("h1", null, title), ...[drawn].flat(Infinity).filter((part) => part));
     if (focused >= 0) document.querySelectorAll("main button, main input")[focused]?.focus();
@@ -128,6 +135,10 @@ async function draw(always) {
     if (!(error instanceof ApiError && error.status === 401)) say(error.message, "bad");
   } finally {
     state.drawing = false;
+    if (state.again) {
+      state.again = false;
+      draw(true);
+    }
   }
 }
 

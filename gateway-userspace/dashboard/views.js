@@ -4,6 +4,7 @@ import { get, getIfThere, patch, post, remove } from "./api.js";
 import { badge, button, bytes, card, chart, flow, h, milliseconds, number, rate, seconds, table } from "./draw.js";
 
 const LOST = "drop";
+/** Whatever the API says, as it says it. */
 const settings = (value) => h("code", null, typeof value === "string" ? value : JSON.stringify(value));
 const day = (unix) => new Date(unix * 1000).toISOString().slice(0, 10);
 
@@ -123,14 +124,19 @@ async function limits({ act }) {
     table("Bans", [
       ["Who", (row) => h("code", null, row.cidr)],
       ["Where", (row) => row.where ?? "kernel"],
-      ["Why", (row) => row.why ?? row.reason ?? ""],
-      ["Left", (row) => (row.left_seconds ?? row.seconds_left ?? null) === null ? "until lifted" : seconds(row.left_seconds ?? row.seconds_left)],
-      ["Dropped", (row) => number(row.packets), "number"],
+      ["Why", (row) => row.why],
+      ["Left", (row) => (row.left_seconds === null ? "until lifted" : seconds(row.left_seconds))],
       ["", (row) => button("lift", () => act(`${row.cidr} is let in again`, () => remove(`/v1/bans/${row.cidr}`))), "actions"],
     ], bans, "Nobody is banned."),
     table("Busiest sources in the kernel's buckets", [
       ["Source", (row) => h("code", null, row.source)],
-      ["Settings", (row) => settings(Object.fromEntries(Object.entries(row).filter(([key]) => key !== "source")))],
+      ["Service", (row) => row.service ?? "–"],
+      ["Packets left", (row) => number(row.packets_left), "number"],
+      ["Connections left", (row) => number(row.new_left), "number"],
+      ["Bytes left", (row) => (row.bytes_left === null ? "–" : bytes(row.bytes_left)), "number"],
+      ["Dropped", (row) => number(row.dropped), "number"],
+      ["Drops a second", (row) => number(row.drops_per_second), "number"],
+      ["", (row) => button("ban", () => act(`${row.source} is banned for an hour`, () => post("/v1/bans", { cidr: row.source, for: "1h", why: "dashboard" })), "danger"), "actions"],
     ], sources, "No source has used its bucket."),
     table("Limits", [["Name", ([name]) => name], ["Settings", ([, value]) => settings(value)]],
       Object.entries(all).filter(([, value]) => value !== null && Object.keys(value).length > 0)),
@@ -165,11 +171,12 @@ async function certs({ act }) {
   const left = (cert) => Math.floor((cert.not_after - Date.now() / 1000) / 86400);
   return table("Certificates", [
     ["Name", ([name]) => name],
-    ["For", ([, cert]) => (cert.names ?? []).join(", ")],
+    ["State", ([, cert]) => badge(cert.state, cert.state === "valid" ? "good" : "bad")],
+    ["For", ([, cert]) => cert.names.join(", ")],
     ["Until", ([, cert]) => [day(cert.not_after), " ", badge(`${left(cert)} days`, left(cert) > 21 ? "good" : left(cert) > 7 ? "warn" : "bad")]],
-    ["By", ([, cert]) => cert.issuer ?? ""],
+    ["By", ([, cert]) => cert.issuer],
     ["Trouble", ([, cert]) => cert.error ?? "–"],
-    ["", ([name, cert]) => cert.acme || cert.issued ? button("renew", () => act(`${name}: a new one is asked for`, () => post(`/v1/certs/${encodeURIComponent(name)}/renew`))) : null, "actions"],
+    ["", ([name, cert]) => name.startsWith("acme:") ? button("renew", () => act(`${name}: a new one is asked for`, () => post(`/v1/certs/${encodeURIComponent(name)}/renew`))) : null, "actions"],
   ], Object.entries(all), "No listener speaks TLS.");
 }
 
@@ -198,33 +205,51 @@ async function config({ act }) {
   ];
 }
 
-let asked = { method: "GET", url: "http://localhost/", from: "" };
+const ask = { request: { method: "GET", url: "http://localhost/", from: "", listener: "" }, packet: { protocol: "tcp", source: "", destination: "" } };
 let told = null;
 
-function explain({ redraw }) {
-  const ask = async (event) => {
+function explain({ status, redraw }) {
+  const send = (kind) => async (event) => {
     event.preventDefault();
-    asked = Object.fromEntries(new FormData(event.target));
-    const request = { method: asked.method, url: asked.url, ...(asked.from ? { from: asked.from } : {}) };
-    told = await post("/v1/explain", { request }).catch((error) => ({ error: error.message }));
+    ask[kind] = Object.fromEntries(new FormData(event.target));
+    const said = Object.fromEntries(Object.entries(ask[kind]).filter(([, value]) => value !== ""));
+    told = await post("/v1/explain", { [kind]: said }).catch((error) => ({ error: error.message }));
     redraw();
   };
-  const methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+  const choice = (name, label, options, chosen) => h("label", null, label,
+    h("select", { name }, options.map(([value, text]) => h("option", { value, selected: value === chosen }, text))));
+  const field = (name, label, value, more) => h("label", null, label, h("input", { name, value, ...more }));
+  const words = (list) => list.map((word) => [word, word]);
   return [
-    card("What would become of a request", h("form", { class: "row", onsubmit: ask },
-      h("label", null, "Method", h("select", { name: "method" }, methods.map((method) => h("option", { selected: method === asked.method }, method)))),
-      h("label", null, "URL", h("input", { name: "url", type: "url", required: true, size: 44, value: asked.url })),
-      h("label", null, "From", h("input", { name: "from", placeholder: "192.0.2.1", value: asked.from })),
-      h("button", { class: "primary" }, "Explain"))),
-    told === null ? null : card("Answer", told.error ? h("p", { class: "bad" }, told.error) : h("pre", null, JSON.stringify(told, null, 2))),
+    card("What would become of a request", h("form", { class: "row", onsubmit: send("request") },
+      choice("method", "Method", words(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]), ask.request.method),
+      field("url", "URL", ask.request.url, { type: "url", required: true, size: 44 }),
+      field("from", "From", ask.request.from, { placeholder: "192.0.2.1" }),
+      choice("listener", "Listener", [["", "the one at the URL's port"], ...words(Object.keys(status.listeners))], ask.request.listener),
+      h("button", { class: "primary" }, "Explain the request"))),
+    card("What would become of a packet", h("form", { class: "row", onsubmit: send("packet") },
+      choice("protocol", "Protocol", words(["tcp", "udp"]), ask.packet.protocol),
+      field("source", "Source", ask.packet.source, { required: true, placeholder: "192.0.2.1:4000" }),
+      field("destination", "Destination", ask.packet.destination, { required: true, placeholder: "198.51.100.1:443" }),
+      h("button", { class: "primary" }, "Explain the packet"))),
+    told === null ? null : answer(told),
+  ];
+}
+
+function answer({ error, outcome, others, ...rest }) {
+  if (error) return card("Answer", h("p", { class: "bad" }, error));
+  return [
+    table(outcome ?? "Answer", [["", ([key]) => key], ["", ([, value]) => settings(value)]],
+      Object.entries(rest).filter(([, value]) => value !== null)),
+    others ? table("Why not the others", [["Route", (other) => other.route], ["", (other) => other.why]], others, "There are no others.") : null,
   ];
 }
 
 function events({ events: all }) {
   return table("Events, the newest first", [
-    ["When", (event) => h("span", { class: "mono" }, (event.ts ?? "").slice(11, 23))],
-    ["What", (event) => badge(event.event ?? event.kind ?? "event", "plain")],
-    ["", (event) => settings(Object.fromEntries(Object.entries(event).filter(([key]) => !["ts", "event", "kind"].includes(key))))],
+    ["When", (event) => h("span", { class: "mono" }, new Date(1000 * event.ts).toISOString().slice(11, 23))],
+    ["What", (event) => badge(event.event, "plain")],
+    ["", (event) => settings(Object.fromEntries(Object.entries(event).filter(([key]) => !["ts", "event"].includes(key))))],
   ], all, "Nothing has happened since this page was opened: requests that fail, drops, bans, health, reloads.");
 }
 

@@ -163,9 +163,7 @@ impl StartError {
         let denied = match self {
             StartError::Listener(ReloadError::Bind { error, .. })
             | StartError::AdminHttp { error, .. }
-            | StartError::Metrics { error, .. } => {
-                error.kind() == io::ErrorKind::PermissionDenied
-            }
+            | StartError::Metrics { error, .. } => error.kind() == io::ErrorKind::PermissionDenied,
             _ => false,
         };
         if denied { exit::PRIVILEGE } else { exit::FAILED }

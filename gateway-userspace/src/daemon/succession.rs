@@ -87,7 +87,10 @@ impl Control {
 }
 
 /// A socket for the other process, if there is one: its address.
-fn pass_on(end: &Option<(SocketAddr, TcpListener)>, fds: &mut Vec<OwnedFd>) -> io::Result<Option<SocketAddr>> {
+fn pass_on(
+    end: &Option<(SocketAddr, TcpListener)>,
+    fds: &mut Vec<OwnedFd>,
+) -> io::Result<Option<SocketAddr>> {
     let Some((addr, socket)) = end else { return Ok(None) };
     fds.push(socket.try_clone()?.into());
     Ok(Some(*addr))

@@ -27,7 +27,9 @@ const MOST_ADDRESSES: usize = 1024;
 pub enum TokenError {
     #[error(transparent)]
     Unreadable(#[from] tls::SecretError),
-    #[error("it has {0} characters, and must have at least {SHORTEST}; make one with: openssl rand -base64 24")]
+    #[error(
+        "it has {0} characters, and must have at least {SHORTEST}; make one with: openssl rand -base64 24"
+    )]
     Short(usize),
 }
 
@@ -73,6 +75,8 @@ pub struct Opened {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Refused {
     Wrong,
+    /// By a session, and perhaps from another page than ours.
+    Elsewhere,
     /// Too many were wrong: not before so many seconds.
     Wait(u64),
 }
@@ -141,7 +145,8 @@ impl Gate {
 
 impl State {
     fn may_try(&self, from: IpAddr, now: Instant) -> Result<(), Refused> {
-        let Some(failures) = self.failures.get(&from).filter(|failures| failures.count >= MOST_FAILURES) else {
+        let Some(failures) = self.failures.get(&from).filter(|failures| failures.count >= MOST_FAILURES)
+        else {
             return Ok(());
         };
         let waited = now.saturating_duration_since(failures.last);

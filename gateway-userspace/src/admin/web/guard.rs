@@ -29,27 +29,23 @@ pub async fn guard(
 ) -> Response {
     match admit(&gate, peer, request.method(), request.headers()) {
         Ok(()) => next.run(request).await,
-        Err(refused) => refused,
+        Err(refused) => refuse(refused),
     }
 }
 
-fn admit(gate: &Gate, peer: Peer, method: &Method, headers: &HeaderMap) -> Result<(), Response> {
+fn admit(gate: &Gate, peer: Peer, method: &Method, headers: &HeaderMap) -> Result<(), Refused> {
     let now = Instant::now();
     if let Some(offered) = headers.get(header::AUTHORIZATION) {
         let token = offered.as_bytes().split_at_checked(7);
-        let Some((b"Bearer ", token)) = token else { return Err(unauthorized()) };
-        return gate.token(token, address(peer), now).map_err(refuse);
+        let Some((b"Bearer ", token)) = token else { return Err(Refused::Wrong) };
+        return gate.token(token, address(peer), now);
     }
-    let csrf = session(gate, headers).and_then(|id| gate.session(id, now)).ok_or_else(unauthorized)?;
-    if method.is_safe() {
-        return Ok(());
-    }
+    let csrf = session(gate, headers).and_then(|id| gate.session(id, now)).ok_or(Refused::Wrong)?;
     let told = headers.get(CSRF).and_then(|told| told.to_str().ok());
-    if told.is_some_and(|told| same_text(told, &csrf)) {
-        return Ok(());
+    match method.is_safe() || told.is_some_and(|told| same_text(told, &csrf)) {
+        true => Ok(()),
+        false => Err(Refused::Elsewhere),
     }
-    let why = format!("a session's requests that change something carry {CSRF}, which GET /session tells");
-    Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", why).into_response())
 }
 
 pub fn address(peer: Peer) -> std::net::IpAddr {
@@ -73,18 +69,22 @@ pub fn cookie(gate: &Gate) -> &'static str {
 
 pub fn refuse(refused: Refused) -> Response {
     match refused {
-        Refused::Wrong => unauthorized(),
+        Refused::Wrong => {
+            let why = "the token of admin.http is needed";
+            let problem = Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", why);
+            ([(header::WWW_AUTHENTICATE, "Bearer realm=\"gateway\"")], problem).into_response()
+        }
+        Refused::Elsewhere => {
+            let why =
+                format!("a session's requests that change something carry {CSRF}, which GET /session tells");
+            Problem::new(StatusCode::FORBIDDEN, "forbidden", why).into_response()
+        }
         Refused::Wait(seconds) => {
             let why = "too many wrong tokens from this address";
             let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "limited", why);
             ([(header::RETRY_AFTER, seconds.to_string())], problem).into_response()
         }
     }
-}
-
-fn unauthorized() -> Response {
-    let problem = Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", "the token of admin.http is needed");
-    ([(header::WWW_AUTHENTICATE, "Bearer realm=\"gateway\"")], problem).into_response()
 }
 
 pub async fn harden(mut response: Response) -> Response {

@@ -72,7 +72,9 @@ fn http(fields: &Fields, root: &Fields, problems: &mut Problems) -> Option<Admin
     let tls = tls::terminated("admin.http", &http, root, vec![Alpn::Http1], problems);
     let bind = address(http.get("bind")?);
     if !bind.ip().is_loopback() && http.node("tls").is_none() {
-        let message = format!("`admin.http`: at {bind} the token and all that it opens would cross the network in clear");
+        let message = format!(
+            "`admin.http`: at {bind} the token and all that it opens would cross the network in clear"
+        );
         let problem = Problem::new(ProblemKind::Conflict, &http.place("bind"), message);
         problems.push(problem.hint("add tls = { cert = \"NAME\" }, or bind to 127.0.0.1".to_owned()));
     }
