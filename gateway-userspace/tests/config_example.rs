@@ -26,9 +26,6 @@ const NOT_YET: &str = r#"
 154:7 `auth.api-key` is not supported yet
 158:7 `auth.jwt` is not supported yet
 166:11 `consumer.acme-corp` is not supported yet
-188:1 `access_log.keep` is not supported yet
-189:1 `access_log.redact` is not supported yet
-190:1 `access_log.rotate` is not supported yet
 197:2 `tracing` is not supported yet
 204:1 `admin.http` is not supported yet
 206:8 `alert.items-errors` is not supported yet

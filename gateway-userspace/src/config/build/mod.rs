@@ -9,6 +9,7 @@ mod overlap;
 mod predicates;
 mod rewrite;
 mod route;
+mod seeing;
 mod service;
 mod shape;
 mod splice;
@@ -71,7 +72,7 @@ pub(crate) fn config(root: &Fields, mut files: Vec<PathBuf>, problems: &mut Prob
         upstreams,
         routes,
         services,
-        access_log: system::access_log(&root.table("access_log")),
+        access_log: seeing::access_log(&root.table("access_log"), problems),
         metrics: system::metrics(&root.table("metrics")),
         admin: system::admin(&root.table("admin")),
         files,
