@@ -1,5 +1,6 @@
 //! The config in effect, every default written out: as JSON, and as TOML that loads to the same config.
 
+mod auth;
 mod listener;
 mod seeing;
 mod service;
@@ -39,6 +40,8 @@ pub fn to_json(config: &Config) -> Value {
             .map(|(name, cert)| (name.clone(), listener::cert(cert))).collect::<Value>(),
         "upstream": by_name(&config.upstreams, upstream),
         "route": by_name(&config.routes, route),
+        "auth": by_name(&config.auths, auth::auth),
+        "consumer": by_name(&config.consumers, auth::consumer),
         "service": by_name(&config.services, service::service),
         "access_log": seeing::access_log(&config.access_log),
         "metrics": { "bind": config.metrics.bind.map_or("off".into(), |addr| addr.to_string()) },
@@ -308,6 +311,8 @@ fn route(route: &Route) -> Value {
         ("upgrade", Some(json!(route.upgrade))),
         ("early_hints", Some(json!(route.early_hints))),
         ("grpc_web", Some(json!(route.grpc_web))),
+        ("auth", route.auth.as_ref().map(auth::route_auth)),
+        ("allow", route.allow.as_ref().map(auth::allow)),
     ])
 }
 

@@ -69,6 +69,8 @@ pub struct Request<'a> {
 #[derive(Debug, Default)]
 pub struct RequestText {
     start: Vec<u8>,
+    /// Where in it the query is.
+    query_at: usize,
     end: Vec<u8>,
 }
 
@@ -76,6 +78,15 @@ impl RequestText {
     /// Of a connection, of which no more than the name that is asked for is known.
     pub fn name(&mut self, host: Option<&str>) {
         optional(&mut self.start, b",\"host\":", host.map(str::as_bytes));
+    }
+
+    /// The query is logged as this, in place of what came.
+    pub fn set_query(&mut self, query: Option<&str>) {
+        // Of a head that could not be read, nothing is there.
+        if self.query_at > 0 {
+            self.start.truncate(self.query_at);
+            optional(&mut self.start, b",\"query\":", query.map(str::as_bytes));
+        }
     }
 
     /// `None`: the head could not be read.
@@ -92,6 +103,7 @@ impl RequestText {
     pub fn clear(&mut self) {
         self.start.clear();
         self.end.clear();
+<<<<<<< HEAD
     }
 
     #[cold]
@@ -107,6 +119,17 @@ impl RequestText {
             if value.is_some() && redact.hides_header(name) {
                 *value = Some(rules::HIDDEN.as_bytes());
             }
+=======
+        self.query_at = 0;
+        if let Some(request) = request {
+            optional(&mut self.start, b",\"host\":", request.host);
+            text(&mut self.start, b",\"method\":", request.method.as_bytes());
+            text(&mut self.start, b",\"path\":", request.path.as_bytes());
+            self.query_at = self.start.len();
+            optional(&mut self.start, b",\"query\":", request.query.map(str::as_bytes));
+            optional(&mut self.end, b",\"ua\":", request.user_agent);
+            optional(&mut self.end, b",\"ref\":", request.referer);
+>>>>>>> main
         }
         self.put(&shown);
     }
@@ -131,6 +154,7 @@ pub struct Line<'a> {
     /// `None`: it is no request's.
     pub status: Option<u16>,
     pub route: Option<&'a str>,
+    pub consumer: Option<&'a str>,
     pub upstream: Option<&'a str>,
     pub target: Option<&'a str>,
     pub tries: u32,
@@ -158,6 +182,7 @@ impl Line<'_> {
             number(out, b",\"status\":", u64::from(status));
         }
         name(out, b",\"route\":\"", self.route);
+        optional(out, b",\"consumer\":", self.consumer.map(str::as_bytes));
         name(out, b",\"upstream\":\"", self.upstream);
         name(out, b",\"target\":\"", self.target);
         if self.tries > 0 {
@@ -290,6 +315,7 @@ mod tests {
             request: &text,
             status: Some(200),
             route: None,
+            consumer: None,
             upstream: None,
             target: None,
             tries: 0,

@@ -14,6 +14,7 @@ use http::{HeaderValue, Method, StatusCode, Version, header, request};
 use super::{connection::ClientState, grpc, timer::Wait};
 use crate::{
     observe::{Why, access_log, stats},
+    policy::caller::Caller,
     runtime::Route,
     upstream::{Active, Upstream},
 };
@@ -30,6 +31,8 @@ pub struct Record {
     /// The request's own part of the log line.
     text: access_log::RequestText,
     route: Option<Arc<Route>>,
+    /// Who calls, if the route asks for it.
+    caller: Option<Arc<Caller>>,
     /// Where a policy sent it, if the route has no upstream of its own.
     chosen: Option<Arc<Upstream>>,
     active: Option<Active>,
@@ -108,6 +111,20 @@ impl Exchange {
 
     pub fn set_route(&self, route: &Arc<Route>) {
         self.state.record.borrow_mut().route = Some(route.clone());
+    }
+
+    pub fn set_caller(&self, caller: Arc<Caller>) {
+        self.state.record.borrow_mut().caller = Some(caller);
+    }
+
+    /// Who calls, if that is known.
+    pub fn caller(&self) -> Option<Arc<Caller>> {
+        self.state.record.borrow().caller.clone()
+    }
+
+    /// The query is logged as this, in place of what came.
+    pub fn log_query(&self, query: Option<&str>) {
+        self.state.record.borrow_mut().text.set_query(query);
     }
 
     /// A policy chose this one.
@@ -277,6 +294,7 @@ impl Record {
             request: &self.text,
             status: Some(self.status().as_u16()),
             route: route.map(|route| &*route.name),
+            consumer: self.caller.as_ref().map(|caller| &*caller.consumer),
             upstream: self.upstream().map(|upstream| &*upstream.name),
             target: self.active.as_ref().map(|active| &*active.target().name),
             tries: self.tries,
