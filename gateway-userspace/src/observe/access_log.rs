@@ -81,11 +81,13 @@ impl RequestText {
     }
 
     /// The query is logged as this, in place of what came.
-    pub fn set_query(&mut self, query: Option<&str>) {
+    pub fn set_query(&mut self, query: Option<&str>, rules: &Rules) {
         // Of a head that could not be read, nothing is there.
         if self.query_at > 0 {
             self.start.truncate(self.query_at);
-            optional(&mut self.start, b",\"query\":", query.map(str::as_bytes));
+            let redacted =
+                query.map(|query| rules.redact.as_ref().map_or(query.into(), |redact| redact.query(query)));
+            optional(&mut self.start, b",\"query\":", redacted.as_deref().map(str::as_bytes));
         }
     }
 
@@ -102,8 +104,8 @@ impl RequestText {
     /// Of a request that nobody is to read of.
     pub fn clear(&mut self) {
         self.start.clear();
+        self.query_at = 0;
         self.end.clear();
-<<<<<<< HEAD
     }
 
     #[cold]
@@ -119,17 +121,6 @@ impl RequestText {
             if value.is_some() && redact.hides_header(name) {
                 *value = Some(rules::HIDDEN.as_bytes());
             }
-=======
-        self.query_at = 0;
-        if let Some(request) = request {
-            optional(&mut self.start, b",\"host\":", request.host);
-            text(&mut self.start, b",\"method\":", request.method.as_bytes());
-            text(&mut self.start, b",\"path\":", request.path.as_bytes());
-            self.query_at = self.start.len();
-            optional(&mut self.start, b",\"query\":", request.query.map(str::as_bytes));
-            optional(&mut self.end, b",\"ua\":", request.user_agent);
-            optional(&mut self.end, b",\"ref\":", request.referer);
->>>>>>> main
         }
         self.put(&shown);
     }
@@ -138,6 +129,7 @@ impl RequestText {
         optional(&mut self.start, b",\"host\":", request.host);
         text(&mut self.start, b",\"method\":", request.method.as_bytes());
         text(&mut self.start, b",\"path\":", request.path.as_bytes());
+        self.query_at = self.start.len();
         optional(&mut self.start, b",\"query\":", request.query.map(str::as_bytes));
         optional(&mut self.end, b",\"ua\":", request.user_agent);
         optional(&mut self.end, b",\"ref\":", request.referer);

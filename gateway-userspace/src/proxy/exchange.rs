@@ -124,7 +124,8 @@ impl Exchange {
 
     /// The query is logged as this, in place of what came.
     pub fn log_query(&self, query: Option<&str>) {
-        self.state.record.borrow_mut().text.set_query(query);
+        let (state, mut record) = (&self.state, self.state.record.borrow_mut());
+        state.worker.with_log_rules(|rules| record.text.set_query(query, rules));
     }
 
     /// A policy chose this one.

@@ -74,13 +74,9 @@ pub(crate) fn config(root: &Fields, mut files: Vec<PathBuf>, problems: &mut Prob
         upstreams,
         routes,
         services,
-<<<<<<< HEAD
-        access_log: seeing::access_log(&root.table("access_log"), problems),
-=======
         auths,
         consumers,
-        access_log: system::access_log(&root.table("access_log")),
->>>>>>> main
+        access_log: seeing::access_log(&root.table("access_log"), problems),
         metrics: system::metrics(&root.table("metrics")),
         admin: system::admin(&root.table("admin")),
         files,
