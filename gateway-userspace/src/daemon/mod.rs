@@ -10,6 +10,7 @@ mod control;
 mod discover;
 mod ends;
 mod handover;
+mod heap;
 mod inherited;
 mod manager;
 mod memory;

@@ -2,15 +2,20 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use super::control::{Control, Reach};
+use super::{
+    control::{Control, Reach},
+    heap::Heap,
+};
 use crate::observe::events;
 
-/// Once a second: expired bans and overrides.
+/// Once a second: expired bans and overrides, memory that is not needed any more.
 pub async fn every_second(control: Arc<Control>) {
     let mut every = tokio::time::interval(Duration::from_secs(1));
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut heap = Heap::new();
     loop {
         every.tick().await;
+        heap.tick();
         for cidr in control.kernel.tick() {
             events::tell("ban_over", serde_json::json!({ "cidr": cidr }));
         }

@@ -12,7 +12,7 @@ pub struct Usage {
 
 /// Fields that /proc does not tell are zero.
 pub fn usage() -> Usage {
-    let (cpu_seconds, resident_bytes) = stat().unwrap_or_default();
+    let (cpu_seconds, resident_bytes) = cpu_and_memory();
     let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
     let max_fds = limits
         .lines()
@@ -26,7 +26,12 @@ pub fn usage() -> Usage {
     }
 }
 
-/// CPU seconds and resident bytes (proc_pid_stat(5): utime and stime are fields 14 and 15, rss is 24).
+/// CPU seconds and resident bytes.
+pub fn cpu_and_memory() -> (f64, u64) {
+    stat().unwrap_or_default()
+}
+
+/// proc_pid_stat(5): utime and stime are fields 14 and 15, rss is 24.
 fn stat() -> Option<(f64, u64)> {
     let text = fs::read_to_string("/proc/self/stat").ok()?;
     // The second field is a name in parentheses, which may hold anything.
