@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod balance;
+pub mod cache;
 pub mod cli;
 pub mod config;
 pub mod daemon;

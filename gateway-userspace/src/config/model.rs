@@ -3,12 +3,14 @@
 //! [`crate::config::load`] is the only way to make one, so a value of these types is already valid:
 //! names resolve, numbers are in range, no two routes tie.
 
+mod cache;
 mod route;
 mod splice;
 mod tls;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
+pub use cache::{Cache, KeyPart};
 pub use route::{
     Coding, Compress, Cors, Destination, FieldRewrite, HostPattern, Matcher, Mirror, Origin, PathPattern,
     PathRewrite, Pattern, Predicates, Redirect, Respond, Rewrite, Route, Segment, Split, Sticky,
@@ -33,6 +35,7 @@ pub struct Config {
     pub upstreams: BTreeMap<String, Upstream>,
     pub routes: BTreeMap<String, Route>,
     pub services: BTreeMap<String, Service>,
+    pub caches: BTreeMap<String, Cache>,
     pub access_log: AccessLog,
     pub metrics: Metrics,
     pub admin: Admin,

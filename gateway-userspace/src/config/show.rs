@@ -1,5 +1,6 @@
 //! The config in effect, every default written out: as JSON, and as TOML that loads to the same config.
 
+mod cache;
 mod listener;
 mod service;
 
@@ -38,6 +39,7 @@ pub fn to_json(config: &Config) -> Value {
             .map(|(name, cert)| (name.clone(), listener::cert(cert))).collect::<Value>(),
         "upstream": by_name(&config.upstreams, upstream),
         "route": by_name(&config.routes, route),
+        "cache": by_name(&config.caches, cache::cache),
         "service": by_name(&config.services, service::service),
         "access_log": {
             "to": match &config.access_log.to {
@@ -309,6 +311,7 @@ fn route(route: &Route) -> Value {
         ("redirect", redirect),
         ("rewrite", rewrite(&route.rewrite)),
         ("cors", route.cors.as_ref().map(cors)),
+        ("cache", route.cache.as_ref().map(|name| json!(name))),
         ("compress", route.compress.as_ref().map(compress)),
         ("mirror", route.mirror.as_ref().map(mirror)),
         ("upgrade", Some(json!(route.upgrade))),

@@ -17,7 +17,7 @@ use std::{
 
 use crate::config::model::LogTarget;
 
-use super::Why;
+use super::{Why, stats::CacheResult};
 
 /// A started buffer waits no longer than this.
 pub const FLUSH_EVERY: Duration = Duration::from_millis(100);
@@ -109,6 +109,8 @@ pub struct Line<'a> {
     pub target: Option<&'a str>,
     pub tries: u32,
     pub why: Option<Why>,
+    /// What a cache did for it.
+    pub cache: Option<CacheResult>,
     pub bytes_in: u64,
     pub bytes_out: u64,
     pub us: u64,
@@ -138,6 +140,7 @@ impl Line<'_> {
             number(out, b",\"tries\":", u64::from(self.tries));
         }
         name(out, b",\"why\":\"", self.why.map(Why::name));
+        name(out, b",\"cache\":\"", self.cache.map(CacheResult::word));
         number(out, b",\"bytes_in\":", self.bytes_in);
         number(out, b",\"bytes_out\":", self.bytes_out);
         number(out, b",\"us\":", self.us);

@@ -533,6 +533,66 @@ pub struct UpstreamStats {
     pub shards: Sharded<UpstreamShard>,
 }
 
+/// What a cache did for a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheResult {
+    Hit,
+    Miss,
+    /// Answered with what was no longer fresh.
+    Stale,
+    /// The upstream said that what was stored still holds.
+    Revalidated,
+    /// Another request's fetch was waited for.
+    Coalesced,
+    /// The cache had no part in it.
+    Bypass,
+}
+
+impl CacheResult {
+    pub const ALL: [CacheResult; 6] = [
+        CacheResult::Hit,
+        CacheResult::Miss,
+        CacheResult::Stale,
+        CacheResult::Revalidated,
+        CacheResult::Coalesced,
+        CacheResult::Bypass,
+    ];
+
+    pub fn word(self) -> &'static str {
+        match self {
+            CacheResult::Hit => "hit",
+            CacheResult::Miss => "miss",
+            CacheResult::Stale => "stale",
+            CacheResult::Revalidated => "revalidated",
+            CacheResult::Coalesced => "coalesced",
+            CacheResult::Bypass => "bypass",
+        }
+    }
+}
+
+/// What one worker counted for one cache.
+#[derive(Debug, Default)]
+pub struct CacheShard {
+    results: [Count; CacheResult::ALL.len()],
+}
+
+/// The series of one cache.
+#[derive(Debug)]
+pub struct CacheStats {
+    shards: Sharded<CacheShard>,
+}
+
+impl CacheStats {
+    #[inline]
+    pub fn count(&self, worker: usize, result: CacheResult) {
+        self.shards.of(worker).results[result as usize].add(1);
+    }
+
+    pub fn results(&self, result: CacheResult) -> u64 {
+        self.shards.sum(|shard| shard.results[result as usize].get())
+    }
+}
+
 /// The route label of requests that no route took.
 pub const NO_ROUTE: &str = "-";
 
@@ -544,6 +604,7 @@ pub struct Registry {
     listeners: Mutex<BTreeMap<String, Arc<ListenerStats>>>,
     upstreams: Mutex<BTreeMap<String, Arc<UpstreamStats>>>,
     targets: Mutex<BTreeMap<(String, SocketAddr), Arc<TargetStats>>>,
+    caches: Mutex<BTreeMap<String, Arc<CacheStats>>>,
 }
 
 type Series<K, V> = Mutex<BTreeMap<K, Arc<V>>>;
@@ -566,6 +627,7 @@ impl Registry {
             listeners: Mutex::default(),
             upstreams: Mutex::default(),
             targets: Mutex::default(),
+            caches: Mutex::default(),
         }
     }
 
@@ -590,6 +652,14 @@ impl Registry {
             shards: Sharded::new(self.workers),
             ejections: AtomicU64::new(0),
         })
+    }
+
+    pub fn cache(&self, name: &str) -> Arc<CacheStats> {
+        series(&self.caches, name.to_owned(), || CacheStats { shards: Sharded::new(self.workers) })
+    }
+
+    pub fn caches(&self) -> Vec<(String, Arc<CacheStats>)> {
+        all(&self.caches)
     }
 
     /// Of an upstream whose targets come and go: keeps the series of these only.

@@ -12,6 +12,7 @@ pub mod template;
 use std::sync::Arc;
 
 use crate::{
+    cache::Cache,
     config::model::{self, Destination, Rewrite as RewriteConfig},
     upstream::Upstream,
 };
@@ -33,13 +34,19 @@ pub struct Policies {
     pub mirror: Option<Mirror>,
     pub cors: Option<Cors>,
     pub compress: Option<Compress>,
+    pub cache: Option<Arc<Cache>>,
     /// gRPC-Web is translated.
     pub grpc_web: bool,
 }
 
 impl Policies {
-    /// `None`: the route only forwards. `upstream`: the one of that name, which the config's reader knows to exist.
-    pub fn new(route: &model::Route, upstream: impl Fn(&str) -> Option<Arc<Upstream>>) -> Option<Box<Self>> {
+    /// `None`: the route only forwards. `upstream`, `cache`: the one of that name, which the config's reader knows to
+    /// exist.
+    pub fn new(
+        route: &model::Route,
+        upstream: impl Fn(&str) -> Option<Arc<Upstream>>,
+        cache: impl Fn(&str) -> Option<Arc<Cache>>,
+    ) -> Option<Box<Self>> {
         let mirror = route.mirror.as_ref();
         let (mut answer, mut split) = (None, None);
         match &route.to {
@@ -55,11 +62,12 @@ impl Policies {
             mirror: mirror.and_then(|mirror| Some(Mirror::new(mirror, upstream(&mirror.to)?))),
             cors: route.cors.as_ref().map(Cors::new),
             compress: route.compress.as_ref().map(Compress::new),
+            cache: route.cache.as_deref().and_then(cache),
             grpc_web: route.grpc_web,
         };
-        let Policies { rewrite, answer, split, mirror, cors, compress, grpc_web } = &policies;
+        let Policies { rewrite, answer, split, mirror, cors, compress, cache, grpc_web } = &policies;
         let directs = answer.is_some() || split.is_some() || mirror.is_some();
-        let any = directs || rewrite.is_some() || cors.is_some() || compress.is_some() || *grpc_web;
+        let any = directs || rewrite.is_some() || cors.is_some() || compress.is_some() || cache.is_some() || *grpc_web;
         any.then(|| Box::new(policies))
     }
 }

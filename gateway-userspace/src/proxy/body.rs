@@ -15,6 +15,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::{
+    cached::StoredBody,
     client_body::{ClientBody, Copied},
     compressed::Compressed,
     connection::ClientState,
@@ -148,6 +149,7 @@ pub enum ResponseBody {
         exchange: Exchange,
     },
     Upstream(UpstreamBody),
+    Stored(Box<StoredBody>),
     Compressed(Box<Compressed>),
     Encoded(Box<Encoded>),
 }
@@ -184,6 +186,7 @@ impl ResponseBody {
             ResponseBody::Nothing => None,
             ResponseBody::Own { exchange, .. } => Some(exchange),
             ResponseBody::Upstream(body) => Some(&body.exchange),
+            ResponseBody::Stored(body) => Some(body.exchange()),
             ResponseBody::Compressed(body) => body.exchange(),
             ResponseBody::Encoded(body) => body.exchange(),
         }
@@ -284,6 +287,7 @@ impl Body for ResponseBody {
                 Poll::Ready(body.map(|body| Ok(Frame::data(body))))
             }
             ResponseBody::Upstream(body) => body.poll(cx),
+            ResponseBody::Stored(body) => body.poll(cx),
             ResponseBody::Compressed(body) => body.poll(cx),
             ResponseBody::Encoded(body) => body.poll(cx),
         }
@@ -294,6 +298,7 @@ impl Body for ResponseBody {
             ResponseBody::Nothing => true,
             ResponseBody::Own { body, .. } => body.as_ref().is_none_or(Bytes::is_empty),
             ResponseBody::Upstream(body) => body.ended(),
+            ResponseBody::Stored(body) => body.ended(),
             ResponseBody::Compressed(body) => body.ended(),
             ResponseBody::Encoded(body) => body.ended(),
         }
@@ -306,6 +311,7 @@ impl Body for ResponseBody {
                 SizeHint::with_exact(body.as_ref().map_or(0, |body| body.len() as u64))
             }
             ResponseBody::Compressed(_) | ResponseBody::Encoded(_) => SizeHint::default(),
+            ResponseBody::Stored(body) => body.size_hint(),
             ResponseBody::Upstream(body) => match &body.connection {
                 Some(connection) => connection.body_size(),
                 None => SizeHint::with_exact(0),

@@ -13,7 +13,10 @@ use http::{HeaderValue, Method, StatusCode, Version, header, request};
 
 use super::{connection::ClientState, grpc, timer::Wait};
 use crate::{
-    observe::{Why, access_log, stats},
+    observe::{
+        Why, access_log,
+        stats::{self, CacheResult},
+    },
     runtime::Route,
     upstream::{Active, Upstream},
 };
@@ -37,6 +40,7 @@ pub struct Record {
     /// What the client was, or will be, told. `None`: it went away before.
     status: Option<StatusCode>,
     why: Option<Why>,
+    cache: Option<CacheResult>,
     queued: Option<Duration>,
     connect: Option<Duration>,
     sent: Option<Instant>,
@@ -172,6 +176,11 @@ impl Exchange {
         record.why = Some(why);
     }
 
+    /// What a cache did for it.
+    pub fn set_cache(&self, result: CacheResult) {
+        self.state.record.borrow_mut().cache = Some(result);
+    }
+
     /// The answer was cut after its head had been sent.
     pub fn cut(&self, why: Why) {
         self.state.record.borrow_mut().why = Some(why);
@@ -280,6 +289,7 @@ impl Record {
             target: self.active.as_ref().map(|active| &*active.target().name),
             tries: self.tries,
             why: self.why,
+            cache: self.cache,
             bytes_in: state.bytes_in.get(),
             bytes_out: self.bytes_out,
             us,

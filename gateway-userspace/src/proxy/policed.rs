@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use http::{Response, header, request};
+use http::{HeaderName, Response, header, request};
 use hyper::body::{Body, Incoming};
 
 use super::{
     body::{RequestBody, ResponseBody},
+    cached,
     compressed::Compressed,
+    errand::Errand,
     exchange::Exchange,
     grpc_web::Web,
     handler::{self, prepare},
@@ -27,7 +29,10 @@ use crate::{
         template::Context,
     },
     runtime::{Route, Snapshot},
-    upstream::http1::{Outgoing, Switch},
+    upstream::{
+        Upstream,
+        http1::{self, Outgoing, Switch},
+    },
 };
 
 pub async fn handle(
@@ -147,29 +152,69 @@ async fn forward(
     head: request::Parts,
     body: Incoming,
 ) -> Response<ResponseBody> {
-    let chosen =
-        policies.split.as_ref().and_then(|split| split.pick(&head.headers, exchange.state.client().addr));
-    if let Some(chosen) = chosen {
-        exchange.set_upstream(chosen.clone());
+    let way = Way { snapshot, route, policies, changes, web };
+    match &policies.cache {
+        Some(cache) if way.web.is_none() => Box::pin(cached::handle(way, cache, exchange, head, body)).await,
+        _ => way.forward(exchange, head, body).await,
     }
-    let Some(upstream) = chosen.or(route.upstream.as_ref()) else {
-        return problem::response(exchange, Why::NoHealthyTarget);
-    };
-    let (mut request, mut body) = prepare(snapshot, route, upstream, &exchange, head, body);
-    if let Err(why) = changes.apply(&mut request) {
-        return problem::response(exchange, why);
+}
+
+/// How a request gets to its upstream.
+pub(super) struct Way<'a> {
+    pub snapshot: &'a Snapshot,
+    pub route: &'a Arc<Route>,
+    pub policies: &'a Policies,
+    changes: RequestChanges<'a>,
+    web: Option<Web>,
+}
+
+impl<'a> Way<'a> {
+    pub async fn forward(
+        mut self,
+        exchange: Exchange,
+        head: request::Parts,
+        body: Incoming,
+    ) -> Response<ResponseBody> {
+        let (upstream, request, body) = match self.prepare(&exchange, head, body) {
+            Ok(prepared) => prepared,
+            Err(why) => return problem::response(exchange, why),
+        };
+        let response = handler::forward(self.snapshot, self.route, upstream, exchange, request, body).await;
+        match self.web {
+            Some(web) => web.answer(response),
+            None => response,
+        }
     }
-    if let Some(web) = &web {
-        body = web.translate(&mut request, body);
+
+    /// The request as it goes to the upstream that is chosen for it.
+    pub fn prepare(
+        &mut self,
+        exchange: &Exchange,
+        head: request::Parts,
+        body: Incoming,
+    ) -> Result<(&'a Arc<Upstream>, Outgoing, RequestBody), Why> {
+        let split = self.policies.split.as_ref();
+        let chosen = split.and_then(|split| split.pick(&head.headers, exchange.state.client().addr));
+        if let Some(chosen) = chosen {
+            exchange.set_upstream(chosen.clone());
+        }
+        let upstream = chosen.or(self.route.upstream.as_ref()).ok_or(Why::NoHealthyTarget)?;
+        let (mut request, mut body) = prepare(self.snapshot, self.route, upstream, exchange, head, body);
+        std::mem::take(&mut self.changes).apply(&mut request)?;
+        if let Some(web) = &self.web {
+            body = web.translate(&mut request, body);
+        }
+        if let Some(mirror) = &self.policies.mirror {
+            copy(mirror, exchange, &request, &mut body);
+        }
+        Ok((upstream, request, body))
     }
-    if let Some(mirror) = &policies.mirror {
-        copy(mirror, &exchange, &request, &mut body);
-    }
-    let response = handler::forward(snapshot, route, upstream, exchange, request, body).await;
-    match web {
-        Some(web) => web.answer(response),
-        None => response,
-    }
+}
+
+/// Whether the upstream sees another value of this field than the client's.
+pub(super) fn changes_field(route: &Route, name: &HeaderName) -> bool {
+    let rewrite = route.policies.as_ref().and_then(|policies| policies.rewrite.as_ref());
+    http1::ends_here(name) || *name == header::VIA || rewrite.is_some_and(|rewrite| rewrite.sets(name))
 }
 
 /// Sends a copy to the shadow: at once, or when the body has passed. Connections that change their protocol have none.
@@ -178,20 +223,7 @@ fn copy(mirror: &Mirror, exchange: &Exchange, request: &Outgoing, body: &mut Req
         return;
     }
     let Some(place) = mirror.take() else { return };
-    let state = &exchange.state;
-    let copy = Copy {
-        worker: state.worker.clone(),
-        upstream: mirror.upstream.clone(),
-        request: Outgoing {
-            head: request.head.clone(),
-            switch: Switch::No,
-            about: request.about.clone(),
-            id: request.id.clone(),
-        },
-        client: state.client().addr,
-        header: mirror.upstream.config.proxy_protocol.map(|version| state.client().proxy_header(version)),
-        place,
-    };
+    let copy = Copy { errand: Errand::like(exchange, &mirror.upstream, request), place };
     match body.is_empty() {
         true => copy.send(None),
         false => body.copy(Kept::new(copy, mirror.body)),

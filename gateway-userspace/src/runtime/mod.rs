@@ -12,6 +12,7 @@ use std::{
 use http::HeaderValue;
 
 use crate::{
+    cache::Cache,
     config::model::{self, AcmeChallenge, Config, Destination},
     observe::stats::{ListenerStats, NO_ROUTE, Registry, RouteStats},
     policy::Policies,
@@ -31,6 +32,7 @@ pub struct Snapshot {
     pub listeners: BTreeMap<String, Arc<Listener>>,
     pub upstreams: BTreeMap<String, Arc<Upstream>>,
     pub services: Services,
+    pub caches: BTreeMap<String, Arc<Cache>>,
     pub tls: Tls,
     /// `Via` of what came by HTTP/1.1 (RFC 9110 section 7.6.3).
     pub via: HeaderValue,
@@ -116,10 +118,13 @@ impl Snapshot {
                 (name.clone(), Arc::new(fresh))
             })
             .collect();
+        let caches = caches(&config, old, registry);
         let routes: Vec<(&model::Route, Arc<Route>)> = config
             .routes
             .iter()
-            .map(|(name, route)| (route, Arc::new(Route::new(name, route, &upstreams, &listeners, registry))))
+            .map(|(name, route)| {
+                (route, Arc::new(Route::new(name, route, &upstreams, &caches, &listeners, registry)))
+            })
             .collect();
         let router = Router::new(routes.iter().map(|(route, compiled)| (Takes::of(route), compiled.clone())));
         let via = |version: &str| {
@@ -127,7 +132,7 @@ impl Snapshot {
             HeaderValue::from_str(&via).unwrap_or(HeaderValue::from_static("1.1 gateway"))
         };
         let (via, via_http2) = (via("1.1"), via("2.0"));
-        Snapshot { generation, router, listeners, upstreams, services, tls, via, via_http2, config }
+        Snapshot { generation, router, listeners, upstreams, services, caches, tls, via, via_http2, config }
     }
 
     /// The same config with what names were found to be since.
@@ -151,6 +156,16 @@ impl Snapshot {
     pub fn drain(&self) -> Duration {
         self.config.gateway.drain
     }
+}
+
+fn caches(config: &Config, old: Option<&Snapshot>, registry: &Registry) -> BTreeMap<String, Arc<Cache>> {
+    let one = |(name, cache): (&String, &model::Cache)| {
+        let uses = |(_, route): &(&String, &model::Route)| route.cache.as_ref() == Some(name);
+        let routes = config.routes.iter().filter(uses).map(|(name, _)| name.clone()).collect();
+        let old = old.and_then(|old| old.caches.get(name)).map(|old| &**old);
+        (name.clone(), Arc::new(Cache::new(name, cache, routes, old, registry)))
+    };
+    config.caches.iter().map(one).collect()
 }
 
 /// `Via` takes a token as a pseudonym.
@@ -187,6 +202,7 @@ impl Route {
         name: &str,
         config: &model::Route,
         upstreams: &BTreeMap<String, Arc<Upstream>>,
+        caches: &BTreeMap<String, Arc<Cache>>,
         listeners: &BTreeMap<String, Arc<Listener>>,
         registry: &Registry,
     ) -> Self {
@@ -201,7 +217,11 @@ impl Route {
                 Destination::Upstream(name) => upstreams.get(name).cloned(),
                 Destination::Split(_) | Destination::Respond(_) | Destination::Redirect(_) => None,
             },
-            policies: Policies::new(config, |name| upstreams.get(name).cloned()),
+            policies: Policies::new(
+                config,
+                |name| upstreams.get(name).cloned(),
+                |name| caches.get(name).cloned(),
+            ),
             upgrade: config.upgrade.clone(),
             early_hints: config.early_hints,
             only: if stats.len() == 1 { stats.values().next().cloned() } else { None },

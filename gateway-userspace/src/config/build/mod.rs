@@ -2,6 +2,7 @@
 
 mod acme;
 mod balancing;
+mod cache;
 mod health;
 mod kernel;
 mod listener;
@@ -40,6 +41,7 @@ pub(crate) fn config(root: &Fields, mut files: Vec<PathBuf>, problems: &mut Prob
         .collect();
     tls::upstreams(&declared, root, problems);
     let routes = route::routes(root, &declared, &mut upstreams, problems);
+    let caches = cache::caches(root, problems);
     let acme = acme::acme(root);
     acme::issue(acme.as_ref(), root, &routes, &mut listeners, &mut certs, problems);
     let kernel = kernel::kernel(&root.table("kernel"), problems);
@@ -71,6 +73,7 @@ pub(crate) fn config(root: &Fields, mut files: Vec<PathBuf>, problems: &mut Prob
         upstreams,
         routes,
         services,
+        caches,
         access_log: system::access_log(&root.table("access_log")),
         metrics: system::metrics(&root.table("metrics")),
         admin: system::admin(&root.table("admin")),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    distinct,
+    cache, distinct,
     predicates::{predicates, ties},
     rewrite, shape, upstream,
 };
@@ -32,6 +32,7 @@ pub(super) fn routes(
         if let Some(to) = &to {
             needs_upstreams(&fields, to, problems);
         }
+        let goes_up = to.as_ref().is_none_or(|to| !to.upstreams().is_empty());
         let hosts = distinct(&fields, "host", fields.get("host").unwrap_or_default(), problems, |host| {
             format!("host \"{host}\"")
         });
@@ -47,6 +48,7 @@ pub(super) fn routes(
             when: predicates(&fields, problems),
             cors: shape::cors(&fields, problems),
             compress: shape::compress(&fields, problems),
+            cache: cache::of_route(&fields, root, goes_up, problems),
             mirror: mirror(&fields, declared, problems),
             to: to.unwrap_or(Destination::Upstream(String::new())),
             upgrade,

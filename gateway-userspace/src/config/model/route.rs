@@ -18,6 +18,8 @@ pub struct Route {
     pub mirror: Option<Mirror>,
     pub cors: Option<Cors>,
     pub compress: Option<Compress>,
+    /// A key of `Config::caches`.
+    pub cache: Option<String>,
     /// `upgrade = ["websocket"]`: lower-case protocol names that may be upgraded to. Default: none.
     pub upgrade: Vec<String>,
     /// Pass 103 (Early Hints) on to the client. Default false.

@@ -3,6 +3,7 @@
 use super::{
     BUCKET_OR_RATE, BYTE_BUCKET_OR_RATE, Key, Kind, OFF, Section,
     acme::ACME,
+    cache::CACHE,
     listener::{CERT, LISTENER},
     route::ROUTE,
     seconds,
@@ -34,7 +35,7 @@ pub(crate) static ROOT: Section = Section {
         Key::new("acme", Kind::Table(&ACME), "Certificates by ACME."),
         Key::not_yet("tracing", "OpenTelemetry traces."),
         Key::new("limit", Kind::NotYetNamed, "L7 limits."),
-        Key::new("cache", Kind::NotYetNamed, "Caches."),
+        Key::new("cache", Kind::Named(&CACHE), "Shared caches of responses."),
         Key::new("auth", Kind::NotYetNamed, "Ways to tell who calls."),
         Key::new("consumer", Kind::NotYetNamed, "Who may call."),
         Key::new("alert", Kind::NotYetNamed, "Alerts."),

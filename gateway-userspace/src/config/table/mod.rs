@@ -6,6 +6,7 @@
 
 mod acme;
 mod balancing;
+mod cache;
 mod core;
 mod listener;
 mod match_text;

@@ -5,7 +5,7 @@ use super::{
     match_text::{FIELD_NAME, MATCHED_VALUE, METHOD, QUERY_NAME, REGEX, STICKY},
     rewrite::{LOCATION, REDIRECT, RESPOND, REWRITE},
     shape::{COMPRESS, CORS},
-    text::{HOST, PATH, PERCENT, PROTOCOL, UPSTREAM_NAME},
+    text::{HOST, NAME, PATH, PERCENT, PROTOCOL, UPSTREAM_NAME},
     traffic::TARGET_OR_TABLE,
 };
 
@@ -90,7 +90,7 @@ pub(super) static ROUTE: Section = Section {
         Key::not_yet("auth", "Who may call."),
         Key::not_yet("allow", "What callers must have been granted."),
         Key::not_yet("limit", "L7 limits."),
-        Key::not_yet("cache", "Keep responses."),
+        Key::new("cache", Kind::Text(&NAME), "The `[cache.NAME]` that keeps responses."),
         Key::not_yet("version", "API versions."),
         Key::not_yet("timeout", "Time limits of this route's own."),
         Key::not_yet("retry", "Retries of this route's own."),
