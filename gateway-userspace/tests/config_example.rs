@@ -12,7 +12,6 @@ const NOT_YET: &str = r#"
 84:1 `route.items.auth` is not supported yet
 85:1 `route.items.allow` is not supported yet
 86:1 `route.items.limit` is not supported yet
-87:1 `route.items.cache` is not supported yet
 90:14 `route.items.version` is not supported yet
 107:70 `route.carts.rewrite.set.x-forwarded-tenant`: `${consumer.id}` is not supported yet
 108:1 `route.carts.auth` is not supported yet
@@ -22,7 +21,7 @@ const NOT_YET: &str = r#"
 123:8 `limit.per-consumer` is not supported yet
 131:8 `limit.protect-items` is not supported yet
 136:8 `limit.tokens` is not supported yet
-144:8 `cache.public-get` is not supported yet
+146:1 `cache.public-get.disk` is not supported yet
 154:7 `auth.api-key` is not supported yet
 158:7 `auth.jwt` is not supported yet
 166:11 `consumer.acme-corp` is not supported yet

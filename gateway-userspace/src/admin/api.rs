@@ -12,7 +12,7 @@ use axum::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{bans, capture, certs, events, explain, problem::Problem, services, status, targets};
+use super::{bans, caches, capture, certs, events, explain, problem::Problem, services, status, targets};
 use crate::{
     config,
     daemon::{Control, Reach, Request},
@@ -41,6 +41,9 @@ pub fn routes() -> Router<Arc<Control>> {
         .route("/v1/services", get(services::list))
         .route("/v1/services/{name}", get(services::show))
         .route("/v1/services/{name}/targets/{addr}", patch(targets::patch_service))
+        .route("/v1/caches", get(caches::list))
+        .route("/v1/caches/{name}", get(caches::show))
+        .route("/v1/caches/{name}/purge", post(caches::purge))
         .route("/v1/certs", get(certs::list))
         .route("/v1/certs/{name}", get(certs::show))
         .route("/v1/certs/{name}/renew", post(certs::renew))

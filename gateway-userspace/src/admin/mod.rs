@@ -4,6 +4,7 @@
 
 mod api;
 mod bans;
+mod caches;
 mod capture;
 mod certs;
 mod events;
@@ -15,6 +16,7 @@ mod socket;
 mod status;
 mod targets;
 
+pub use caches::CacheStatus;
 pub use certs::CertStatus;
 pub use services::{ServiceStatus, TargetStatus as ServiceTargetStatus};
 pub use socket::{SocketError, bind};

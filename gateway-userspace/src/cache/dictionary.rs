@@ -66,8 +66,8 @@ impl<'a> Reader<'a> {
         if !(first.is_ascii_lowercase() || first == b'*') {
             return None;
         }
-        let key = self
-            .while_(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-.*".contains(&byte));
+        let key =
+            self.while_(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-.*".contains(&byte));
         String::from_utf8(key.to_vec()).ok()
     }
 
@@ -169,7 +169,8 @@ mod tests {
         assert_eq!(read("a=(1 2;q=1 \"x\");p"), one("a", Item::Other));
         assert_eq!(read("a=1.5, a=:aGk=:, a=@12, a=tok/en, a=-5"), one("a", Item::Integer(-5)));
         assert_eq!(read(""), Some(vec![]));
-        for broken in ["A=1", "a=", "a=1,", "a=1 b", "a=\"x", "a=1.", "a=(1", "a=?2", "=1", "a=1;", "a=\u{7f}"]
+        for broken in
+            ["A=1", "a=", "a=1,", "a=1 b", "a=\"x", "a=1.", "a=(1", "a=?2", "=1", "a=1;", "a=\u{7f}"]
         {
             assert_eq!(read(broken), None, "{broken:?}");
         }

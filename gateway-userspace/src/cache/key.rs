@@ -91,7 +91,9 @@ impl KeyParts {
         part(out, route.as_bytes());
         for other in &self.others {
             match other {
-                KeyPart::Header(name) => values(out, asked.headers.get_all(name).iter().map(HeaderValue::as_bytes)),
+                KeyPart::Header(name) => {
+                    values(out, asked.headers.get_all(name).iter().map(HeaderValue::as_bytes))
+                }
                 KeyPart::Cookie(name) => values(out, cookies(asked.headers, name)),
                 KeyPart::Consumer => values(out, asked.consumer.iter().map(|name| name.as_bytes())),
                 KeyPart::Host | KeyPart::Path | KeyPart::Query | KeyPart::Parameter(_) => {}
@@ -154,9 +156,9 @@ fn values<'a>(out: &mut Vec<u8>, values: impl Iterator<Item = &'a [u8]>) {
 
 fn cookies<'a>(headers: &'a HeaderMap, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
     let lines = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes);
-    lines.flat_map(|line| line.split(|byte| *byte == b';')).filter_map(move |pair| {
-        pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"=")
-    })
+    lines
+        .flat_map(|line| line.split(|byte| *byte == b';'))
+        .filter_map(move |pair| pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"="))
 }
 
 pub fn has_cookie(headers: &HeaderMap, name: &str) -> bool {
@@ -210,7 +212,9 @@ impl Place {
             return false;
         }
         let is_host = |wanted: &String| {
-            host == [NOT_KEYED] || wanted.as_bytes() == host || forwarded.eq_ignore_ascii_case(wanted.as_bytes())
+            host == [NOT_KEYED]
+                || wanted.as_bytes() == host
+                || forwarded.eq_ignore_ascii_case(wanted.as_bytes())
         };
         if !self.host.as_ref().is_none_or(is_host) {
             return false;
@@ -257,7 +261,12 @@ mod tests {
         KeyParts::new(&parts.iter().map(|part| KeyPart::parse(part).unwrap()).collect::<Vec<_>>())
     }
 
-    fn key(parts: &KeyParts, url: &str, lines: &[(&'static str, &'static str)], consumer: Option<&str>) -> Vec<u8> {
+    fn key(
+        parts: &KeyParts,
+        url: &str,
+        lines: &[(&'static str, &'static str)],
+        consumer: Option<&str>,
+    ) -> Vec<u8> {
         let uri: http::Uri = url.parse().unwrap();
         let mut headers = HeaderMap::new();
         for (name, value) in lines {
@@ -282,7 +291,9 @@ mod tests {
         let plain = parts(&["host", "path", "query"]);
         let of = |url| key(&plain, url, &[], None);
         assert_eq!(of("http://A.example:80/x"), key(&plain, "http://a.example/x", &[("x", "1")], Some("me")));
-        for other in ["https://a.example/x", "http://b.example/x", "http://a.example/X", "http://a.example/x?"] {
+        for other in
+            ["https://a.example/x", "http://b.example/x", "http://a.example/X", "http://a.example/x?"]
+        {
             assert_ne!(of("http://a.example/x"), of(other), "{other}");
         }
         let some = parts(&["path", "query:b", "query:a"]);
@@ -319,7 +330,11 @@ mod tests {
         let takes = |text, whole| Place::parse(text, whole).unwrap().takes(&all, &stored);
         assert!(takes("http://a.example/items/1?x=1", true) && takes("/items/1?x=1", true));
         assert!(!takes("http://a.example/items/1", true) && !takes("http://b.example/items/1?x=1", true));
-        assert!(takes("http://a.example/items/", false) && takes("/items/1?x", false) && takes("http://a.example", false));
+        assert!(
+            takes("http://a.example/items/", false)
+                && takes("/items/1?x", false)
+                && takes("http://a.example", false)
+        );
         assert!(!takes("/item/", false) && !takes("https://a.example/", false));
         assert!(Place::parse("items", true).is_none() && Place::parse("/a b", true).is_none());
         let some = parts(&["path", "query:b"]);

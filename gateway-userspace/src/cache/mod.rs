@@ -97,6 +97,10 @@ impl Cache {
         }
     }
 
+    pub fn routes(&self) -> &[String] {
+        &self.routes
+    }
+
     pub fn store(&self) -> &Store {
         &self.kept.store
     }

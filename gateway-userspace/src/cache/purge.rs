@@ -65,8 +65,7 @@ impl Purges {
         }
         let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         let forgotten = recent.front().is_some_and(|(oldest, _)| *oldest > began + 1);
-        forgotten
-            || recent.iter().any(|(number, purge)| *number > began && purge.takes(parts, key, tags))
+        forgotten || recent.iter().any(|(number, purge)| *number > began && purge.takes(parts, key, tags))
     }
 }
 

@@ -56,7 +56,8 @@ mod tests {
         assert_eq!(of("bytes=5-99999999999999999999999"), Part::Of(5..10));
         assert_eq!(of("bytes=10-"), Part::Unsatisfiable);
         assert_eq!(of("bytes=-0"), Part::Unsatisfiable);
-        for odd in ["bytes=2-1", "bytes=0-1,3-4", "lines=0-1", "bytes=", "bytes=-", "bytes=a-b", "bytes=+1-2"] {
+        for odd in ["bytes=2-1", "bytes=0-1,3-4", "lines=0-1", "bytes=", "bytes=-", "bytes=a-b", "bytes=+1-2"]
+        {
             assert_eq!(of(odd), Part::Whole, "{odd}");
         }
         assert_eq!(part(b"bytes=0-", 0), Part::Unsatisfiable);

@@ -20,10 +20,7 @@ use std::{
 use http::HeaderMap;
 use papaya::{Compute, HashMap, Operation};
 
-use super::{
-    entry::Entry,
-    vary,
-};
+use super::{entry::Entry, vary};
 
 /// Of a shard's bytes, for what is new: one tenth, as in the paper.
 const SMALL: usize = 10;
@@ -49,7 +46,7 @@ pub struct Store {
     most_variants: AtomicUsize,
     bytes: AtomicU64,
     entries: AtomicU64,
-    pub evicted: AtomicU64,
+    evicted: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -99,6 +96,10 @@ impl Store {
 
     pub fn entries(&self) -> u64 {
         self.entries.load(Relaxed)
+    }
+
+    pub fn evicted(&self) -> u64 {
+        self.evicted.load(Relaxed)
     }
 
     pub fn budget(&self) -> u64 {

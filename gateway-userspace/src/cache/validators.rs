@@ -70,10 +70,9 @@ pub fn revalidate(request: &mut HeaderMap, stored: Option<&HeaderMap>) {
     request.remove(header::IF_NONE_MATCH);
     request.remove(header::IF_MODIFIED_SINCE);
     let Some(stored) = stored else { return };
-    for (have, ask) in [
-        (header::ETAG, header::IF_NONE_MATCH),
-        (header::LAST_MODIFIED, header::IF_MODIFIED_SINCE),
-    ] {
+    for (have, ask) in
+        [(header::ETAG, header::IF_NONE_MATCH), (header::LAST_MODIFIED, header::IF_MODIFIED_SINCE)]
+    {
         if let Some(value) = stored.get(have) {
             request.insert(ask, value.clone());
         }
@@ -153,7 +152,8 @@ mod tests {
 
     #[test]
     fn a_304_changes_what_it_names_but_for_what_tells_of_the_content() {
-        let stored = headers(&[("etag", "\"a\""), ("content-length", "5"), ("x", "1"), ("y", "1"), ("age", "9")]);
+        let stored =
+            headers(&[("etag", "\"a\""), ("content-length", "5"), ("x", "1"), ("y", "1"), ("age", "9")]);
         let fresh = headers(&[("etag", "\"b\""), ("content-length", "0"), ("x", "2")]);
         let merged = freshen(&stored, &fresh);
         assert_eq!(merged, headers(&[("etag", "\"a\""), ("content-length", "5"), ("x", "2"), ("y", "1")]));

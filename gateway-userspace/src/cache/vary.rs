@@ -80,8 +80,9 @@ fn normal(headers: &HeaderMap, name: &HeaderName) -> Option<Box<[u8]>> {
     }
     let lines: Vec<&[u8]> = headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
     let joined = lines.join(&b',');
-    let unordered = [header::ACCEPT, header::ACCEPT_ENCODING, header::ACCEPT_LANGUAGE, header::ACCEPT_CHARSET]
-        .contains(name);
+    let unordered =
+        [header::ACCEPT, header::ACCEPT_ENCODING, header::ACCEPT_LANGUAGE, header::ACCEPT_CHARSET]
+            .contains(name);
     let mut elements: Vec<Vec<u8>> = super::directives::elements(&joined)
         .map(|element| match unordered {
             true => element.iter().filter(|b| !b.is_ascii_whitespace()).map(u8::to_ascii_lowercase).collect(),
@@ -107,14 +108,22 @@ mod tests {
         headers
     }
 
-    fn selects(vary: &'static str, first: &[(&'static str, &'static str)], then: &[(&'static str, &'static str)]) -> bool {
+    fn selects(
+        vary: &'static str,
+        first: &[(&'static str, &'static str)],
+        then: &[(&'static str, &'static str)],
+    ) -> bool {
         let fields = select(&headers(&[("vary", vary)]), &headers(first)).expect("it can be stored");
         matches(&fields, &headers(then))
     }
 
     #[test]
     fn a_response_is_for_requests_that_are_the_same_in_all_that_it_names() {
-        assert!(selects("foo, Bar", &[("foo", "1"), ("bar", "a"), ("x", "1")], &[("bar", "a"), ("foo", "1")]));
+        assert!(selects(
+            "foo, Bar",
+            &[("foo", "1"), ("bar", "a"), ("x", "1")],
+            &[("bar", "a"), ("foo", "1")]
+        ));
         assert!(!selects("foo", &[("foo", "1")], &[("foo", "2")]));
         assert!(!selects("foo", &[("foo", "1")], &[]) && !selects("foo", &[], &[("foo", "1")]));
         assert!(!selects("foo", &[], &[("foo", "")]) && selects("foo", &[], &[]));
@@ -126,8 +135,16 @@ mod tests {
         assert!(selects("foo", &[("foo", "1,2")], &[("foo", "1 ,  2")]));
         assert!(!selects("foo", &[("foo", "1, 2")], &[("foo", "2, 1")]));
         assert!(!selects("foo", &[("foo", "a")], &[("foo", "A")]));
-        assert!(selects("accept-language", &[("accept-language", "en, de;q=0.5")], &[("accept-language", "DE; q=0.5,en")]));
-        assert!(selects("accept-encoding", &[("accept-encoding", "gzip, br")], &[("accept-encoding", "br,gzip")]));
+        assert!(selects(
+            "accept-language",
+            &[("accept-language", "en, de;q=0.5")],
+            &[("accept-language", "DE; q=0.5,en")]
+        ));
+        assert!(selects(
+            "accept-encoding",
+            &[("accept-encoding", "gzip, br")],
+            &[("accept-encoding", "br,gzip")]
+        ));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand. Each parses, asks the running gateway (or the library), and prints.
 
 mod ban;
+mod cache;
 mod capture;
 mod cert;
 mod client;
@@ -94,6 +95,9 @@ enum Command {
     /// Show L4 services and their targets
     #[command(subcommand)]
     Service(service::Service),
+    /// Show caches, take out what they keep
+    #[command(subcommand)]
+    Cache(cache::Cache),
     /// Show certificates
     #[command(subcommand)]
     Cert(cert::Cert),
@@ -197,6 +201,7 @@ fn dispatch(global: &Global, command: Command) -> Outcome {
         Command::Route(command) => command.run(global),
         Command::Upstream(command) => command.run(global),
         Command::Service(command) => command.run(global),
+        Command::Cache(command) => command.run(global),
         Command::Cert(command) => command.run(global),
         Command::Target(command) => command.run(global),
         Command::Ban(command) => command.run(global),

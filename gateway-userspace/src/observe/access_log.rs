@@ -435,6 +435,7 @@ mod tests {
             target: None,
             tries: 0,
             why: None,
+            cache: Some(CacheResult::Hit),
             bytes_in: 0,
             bytes_out: 128,
             us: 250,
@@ -453,7 +454,7 @@ mod tests {
             written(PLAIN),
             "{\"ts\":\"2023-11-14T22:13:20.007Z\",\"id\":\"id\",\"listener\":\"web\",\"client\":\"192.0.2.1\",\
              \"peer\":\"192.0.2.1:4000\",\"proto\":\"h1\",\"host\":\"a.example\",\"method\":\"GET\",\"path\":\"/\",\
-             \"status\":200,\"bytes_in\":0,\"bytes_out\":128,\"us\":250,\"us_self\":50,\"us_first_byte\":200}\n"
+             \"status\":200,\"cache\":\"hit\",\"bytes_in\":0,\"bytes_out\":128,\"us\":250,\"us_self\":50,\"us_first_byte\":200}\n"
         );
     }
 

@@ -67,7 +67,12 @@ impl Policies {
         };
         let Policies { rewrite, answer, split, mirror, cors, compress, cache, grpc_web } = &policies;
         let directs = answer.is_some() || split.is_some() || mirror.is_some();
-        let any = directs || rewrite.is_some() || cors.is_some() || compress.is_some() || cache.is_some() || *grpc_web;
+        let any = directs
+            || rewrite.is_some()
+            || cors.is_some()
+            || compress.is_some()
+            || cache.is_some()
+            || *grpc_web;
         any.then(|| Box::new(policies))
     }
 }

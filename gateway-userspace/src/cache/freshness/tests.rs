@@ -30,7 +30,12 @@ fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
     headers
 }
 
-fn stored(asked: &Asked, status: u16, lines: &[(&'static str, &str)], rules: &Rules) -> Result<Terms, Refused> {
+fn stored(
+    asked: &Asked,
+    status: u16,
+    lines: &[(&'static str, &str)],
+    rules: &Rules,
+) -> Result<Terms, Refused> {
     storable(asked, StatusCode::from_u16(status).unwrap(), &headers(lines), rules, at(NOW), at(NOW))
 }
 
@@ -66,7 +71,10 @@ fn what_is_forbidden_is_not_stored() {
     assert!(stored(&Asked::default(), 206, &fresh, &rules()).is_err());
     assert!(stored(&Asked::default(), 304, &fresh, &rules()).is_err());
     assert!(stored(&Asked { no_store: true, ..Default::default() }, 200, &fresh, &rules()).is_err());
-    assert!(stored(&Asked::default(), 599, &[("cache-control", "max-age=60, must-understand")], &rules()).is_err());
+    assert!(
+        stored(&Asked::default(), 599, &[("cache-control", "max-age=60, must-understand")], &rules())
+            .is_err()
+    );
     let understood = [("cache-control", "max-age=60, must-understand, no-store")];
     assert!(stored(&Asked::default(), 200, &understood, &rules()).is_ok());
 }
@@ -88,11 +96,8 @@ fn answers_to_those_who_say_who_they_are_need_leave_or_a_key_of_their_own() {
 
 #[test]
 fn the_policy_s_time_is_for_where_nothing_is_said_and_not_for_what_may_be_a_user_s_own() {
-    let policy = Rules {
-        ttl: Some(Duration::from_secs(30)),
-        negative: Some(Duration::from_secs(5)),
-        ..rules()
-    };
+    let policy =
+        Rules { ttl: Some(Duration::from_secs(30)), negative: Some(Duration::from_secs(5)), ..rules() };
     let of = |status, lines: &[(&'static str, &str)]| {
         stored(&Asked::default(), status, lines, &policy).map(|terms| terms.lifetime)
     };
@@ -126,10 +131,10 @@ fn age_counts_from_when_the_answer_was_made() {
     assert_eq!(age(&[("cache-control", "max-age=60")]), 5);
     assert_eq!(age(&[("cache-control", "max-age=60"), ("age", "10")]), 15);
     assert_eq!(age(&[("cache-control", "max-age=60"), ("date", &date(NOW - 20)), ("age", "10")]), 25);
-    for odd in ["old", "-1", "1.0", "0, 0", "7200;foo=bar"] {
+    for odd in ["old", "-1", "1.0", "7200, 0", "7200;foo=bar"] {
         assert_eq!(terms(&[("cache-control", "max-age=60"), ("age", odd)]), Err(Refused("stale")), "{odd}");
     }
-    assert!(terms(&[("cache-control", "max-age=60"), ("age", "0"), ("age", "0")]).is_err());
+    assert_eq!(age(&[("cache-control", "max-age=60"), ("age", "1, 50"), ("age", "60")]), 6);
     let delayed = storable(
         &Asked::default(),
         StatusCode::OK,
@@ -162,12 +167,11 @@ fn a_client_may_ask_for_more_and_take_less() {
 
 #[test]
 fn stale_is_served_only_where_nothing_forbids_it() {
-    let lenient = Rules {
-        while_revalidate: Duration::from_secs(10),
-        if_error: Duration::from_secs(100),
-        ..rules()
+    let lenient =
+        Rules { while_revalidate: Duration::from_secs(10), if_error: Duration::from_secs(100), ..rules() };
+    let of = |text: &str| {
+        stored(&Asked::default(), 200, &[("cache-control", text), ("etag", "\"a\"")], &lenient).unwrap()
     };
-    let of = |text: &str| stored(&Asked::default(), 200, &[("cache-control", text), ("etag", "\"a\"")], &lenient).unwrap();
     let plain = of("max-age=60");
     assert_eq!(plain.judge(None, None, at(NOW + 65)), Use::WhileRevalidating);
     assert_eq!(plain.judge(None, None, at(NOW + 71)), Use::Validated);

@@ -123,14 +123,21 @@ fn the_hit_ratio_is_better_than_lru_s() {
         })
         .collect();
     let mut random = fastrand::Rng::with_seed(7);
-    let trace: Vec<u32> = (0..1_000_000)
-        .map(|_| cumulated.partition_point(|upto| *upto < random.f64() * sum) as u32)
-        .collect();
+    let trace: Vec<u32> =
+        (0..1_000_000).map(|_| cumulated.partition_point(|upto| *upto < random.f64() * sum) as u32).collect();
     let template = entry("t", 3000, None);
     let make = |n: u32| {
         let key: Arc<[u8]> = n.to_ne_bytes().as_slice().into();
         let (headers, body) = (HeaderMap::new(), template.body.clone());
-        Arc::new(Entry::new(key, Box::default(), StatusCode::OK, headers, body, Box::default(), template.terms))
+        Arc::new(Entry::new(
+            key,
+            Box::default(),
+            StatusCode::OK,
+            headers,
+            body,
+            Box::default(),
+            template.terms,
+        ))
     };
     let fits = OBJECTS / 10;
     let store = Store::new((make(0).size * fits) as u64, 1024, 1);

@@ -42,7 +42,8 @@ fn cache(name: &str, fields: &Fields, problems: &mut Problems) -> Cache {
     }
     if cache.max_body > cache.memory / 4 && !fields.broken {
         let most = ByteSize(cache.memory / 4);
-        let message = format!("`cache.{name}.max_body`: one response may take a quarter of `memory` at most, {most}");
+        let message =
+            format!("`cache.{name}.max_body`: one response may take a quarter of `memory` at most, {most}");
         let problem = Problem::new(ProblemKind::Conflict, &fields.place("max_body"), message);
         problems.push(problem.hint("set max_body lower, or memory higher".to_owned()));
     }
@@ -62,13 +63,19 @@ fn parts(fields: &Fields, key: &str, problems: &mut Problems) -> Vec<KeyPart> {
 }
 
 /// The cache that a route names.
-pub(super) fn of_route(route: &Fields, root: &Fields, goes_up: bool, problems: &mut Problems) -> Option<String> {
+pub(super) fn of_route(
+    route: &Fields,
+    root: &Fields,
+    goes_up: bool,
+    problems: &mut Problems,
+) -> Option<String> {
     let name: String = route.get("cache")?;
     let place = route.place("cache");
     let known = root.named("cache");
     if !known.contains_key(&name) {
         let hint = did_you_mean(&name, known.keys().map(String::as_str), quote);
-        let problem = Problem::new(ProblemKind::Undefined, &place, format!("cache {} is not defined", quote(&name)));
+        let problem =
+            Problem::new(ProblemKind::Undefined, &place, format!("cache {} is not defined", quote(&name)));
         problems.push(problem.hint(hint.unwrap_or_else(|| format!("add [cache.{name}]"))));
     }
     if !goes_up {

@@ -34,8 +34,11 @@ static CONDITION: Text = Text {
     pattern: Some("^(query|header|cookie):.+$"),
     parse: |text| match KeyPart::parse(text) {
         Some(KeyPart::Parameter(_) | KeyPart::Header(_) | KeyPart::Cookie(_)) => Ok(Value::Text(text.into())),
-        _ => Err(UnitError::new(format!("expected what a request has, such as \"cookie:session\", found {}", quote(text)))
-            .hint("it is query:NAME, header:NAME or cookie:NAME")),
+        _ => Err(UnitError::new(format!(
+            "expected what a request has, such as \"cookie:session\", found {}",
+            quote(text)
+        ))
+        .hint("it is query:NAME, header:NAME or cookie:NAME")),
     },
 };
 

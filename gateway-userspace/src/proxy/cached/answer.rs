@@ -13,7 +13,11 @@ use crate::{
         validators::{self, Condition, condition},
     },
     observe::stats::CacheResult,
-    proxy::{body::ResponseBody, exchange::Exchange, headers::{X_REQUEST_ID, remove_hop_by_hop}},
+    proxy::{
+        body::ResponseBody,
+        exchange::Exchange,
+        headers::{X_REQUEST_ID, remove_hop_by_hop},
+    },
 };
 use bytes::Bytes;
 use std::time::{Duration, SystemTime};
@@ -37,7 +41,11 @@ impl Done {
 pub fn stored(entry: &Entry, request: &HeaderMap, done: &Done, exchange: Exchange) -> Response<ResponseBody> {
     let now = exchange.state.worker.wall_clock(exchange.started());
     let mut headers = entry.headers.clone();
-    headers.insert(header::AGE, HeaderValue::from((entry.terms.age(now) / 1000) as u64));
+    let age = entry.terms.age(now) / 1000;
+    // One that came just now is no older than it says itself.
+    if age > 0 || matches!(done.status, Status::Hit { .. }) {
+        headers.insert(header::AGE, HeaderValue::from(age as u64));
+    }
     if entry.status == StatusCode::OK {
         if condition(request, &entry.headers) == Condition::NotModified {
             return not_modified(headers, done, exchange);
@@ -52,7 +60,15 @@ pub fn stored(entry: &Entry, request: &HeaderMap, done: &Done, exchange: Exchang
                     let of = format!("bytes {}-{}/{}", part.start, part.end - 1, entry.body.length);
                     headers.extend(HeaderValue::try_from(of).ok().map(|of| (header::CONTENT_RANGE, of)));
                     let status = StatusCode::PARTIAL_CONTENT;
-                    return body(status, headers, &entry.body, part.start, part.end - part.start, done, exchange);
+                    return body(
+                        status,
+                        headers,
+                        &entry.body,
+                        part.start,
+                        part.end - part.start,
+                        done,
+                        exchange,
+                    );
                 }
                 Part::Unsatisfiable => return unsatisfiable(entry, done, exchange),
             }
@@ -74,7 +90,9 @@ fn body(
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     }
     if exchange.is_head() || length == 0 {
-        return respond(status, headers, done, exchange, |exchange| ResponseBody::own(Bytes::new(), exchange));
+        return respond(status, headers, done, exchange, |exchange| {
+            ResponseBody::own(Bytes::new(), exchange)
+        });
     }
     respond(status, headers, done, exchange, |exchange| match &*body.pieces {
         // Both are within the piece.

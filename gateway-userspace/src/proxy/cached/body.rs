@@ -150,7 +150,8 @@ mod tests {
     #[test]
     fn any_part_of_any_pieces_is_what_it_is_of_the_whole() {
         let whole = b"abcdefghij";
-        let pieces: Vec<Bytes> = vec![whole[..3].to_vec().into(), whole[3..4].to_vec().into(), whole[4..].to_vec().into()];
+        let pieces: Vec<Bytes> =
+            vec![whole[..3].to_vec().into(), whole[3..4].to_vec().into(), whole[4..].to_vec().into()];
         for start in 0..10u64 {
             for end in start..=10 {
                 let (mut at, mut skip, mut left) = (0, start, end - start);

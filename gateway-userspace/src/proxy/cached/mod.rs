@@ -336,8 +336,7 @@ async fn follow(
     exchange.queued(began.elapsed());
     let now = SystemTime::now();
     let coalesced = |status| Done { result: CacheResult::Coalesced, status };
-    let forwarded =
-        Status::Forwarded { why: Forward::UriMiss, stored: true, collapsed: true, detail: None };
+    let forwarded = Status::Forwarded { why: Forward::UriMiss, stored: true, collapsed: true, detail: None };
     let entry = match outcome {
         Err(Expired::Total) => {
             return Followed::Answered(problem::response(exchange, Why::UpstreamTotalTimeout));
