@@ -2,6 +2,7 @@
 //! A route without any has none of them, and its requests never come here.
 
 pub mod answer;
+pub mod caller;
 pub mod compress;
 pub mod cors;
 pub mod mirror;
@@ -12,6 +13,7 @@ pub mod template;
 use std::sync::Arc;
 
 use crate::{
+    auth::{Auths, Gate},
     cache::Cache,
     config::model::{self, Destination, Rewrite as RewriteConfig},
     upstream::Upstream,
@@ -26,6 +28,8 @@ use split::Split;
 /// The policies of one route.
 #[derive(Debug)]
 pub struct Policies {
+    /// Who may.
+    pub gate: Option<Gate>,
     pub rewrite: Option<Rewrite>,
     /// Instead of an upstream's.
     pub answer: Option<Answer>,
@@ -44,6 +48,7 @@ impl Policies {
     /// exist.
     pub fn new(
         route: &model::Route,
+        auths: &Auths,
         upstream: impl Fn(&str) -> Option<Arc<Upstream>>,
         cache: impl Fn(&str) -> Option<Arc<Cache>>,
     ) -> Option<Box<Self>> {
@@ -56,6 +61,7 @@ impl Policies {
             Destination::Redirect(redirect) => answer = Some(Answer::redirect(redirect)),
         }
         let policies = Policies {
+            gate: auths.gate(route),
             rewrite: (route.rewrite != RewriteConfig::default()).then(|| Rewrite::new(&route.rewrite)),
             answer,
             split,
@@ -65,9 +71,10 @@ impl Policies {
             cache: route.cache.as_deref().and_then(cache),
             grpc_web: route.grpc_web,
         };
-        let Policies { rewrite, answer, split, mirror, cors, compress, cache, grpc_web } = &policies;
+        let Policies { gate, rewrite, answer, split, mirror, cors, compress, cache, grpc_web } = &policies;
         let directs = answer.is_some() || split.is_some() || mirror.is_some();
-        let any = directs
+        let any = gate.is_some()
+            || directs
             || rewrite.is_some()
             || cors.is_some()
             || compress.is_some()

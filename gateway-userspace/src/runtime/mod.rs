@@ -12,6 +12,7 @@ use std::{
 use http::HeaderValue;
 
 use crate::{
+    auth::Auths,
     cache::Cache,
     config::model::{self, AcmeChallenge, Config, Destination},
     observe::stats::{ListenerStats, NO_ROUTE, Registry, RouteStats},
@@ -33,6 +34,7 @@ pub struct Snapshot {
     pub upstreams: BTreeMap<String, Arc<Upstream>>,
     pub services: Services,
     pub caches: BTreeMap<String, Arc<Cache>>,
+    pub auths: Auths,
     pub tls: Tls,
     /// `Via` of what came by HTTP/1.1 (RFC 9110 section 7.6.3).
     pub via: HeaderValue,
@@ -119,11 +121,12 @@ impl Snapshot {
             })
             .collect();
         let caches = caches(&config, old, registry);
+        let auths = Auths::new(&config, registry);
         let routes: Vec<(&model::Route, Arc<Route>)> = config
             .routes
             .iter()
             .map(|(name, route)| {
-                (route, Arc::new(Route::new(name, route, &upstreams, &caches, &listeners, registry)))
+                (route, Arc::new(Route::new(name, route, &auths, &upstreams, &caches, &listeners, registry)))
             })
             .collect();
         let router = Router::new(routes.iter().map(|(route, compiled)| (Takes::of(route), compiled.clone())));
@@ -132,7 +135,19 @@ impl Snapshot {
             HeaderValue::from_str(&via).unwrap_or(HeaderValue::from_static("1.1 gateway"))
         };
         let (via, via_http2) = (via("1.1"), via("2.0"));
-        Snapshot { generation, router, listeners, upstreams, services, caches, tls, via, via_http2, config }
+        Snapshot {
+            generation,
+            router,
+            listeners,
+            upstreams,
+            services,
+            caches,
+            auths,
+            tls,
+            via,
+            via_http2,
+            config,
+        }
     }
 
     /// The same config with what names were found to be since.
@@ -201,6 +216,7 @@ impl Route {
     fn new(
         name: &str,
         config: &model::Route,
+        auths: &Auths,
         upstreams: &BTreeMap<String, Arc<Upstream>>,
         caches: &BTreeMap<String, Arc<Cache>>,
         listeners: &BTreeMap<String, Arc<Listener>>,
@@ -219,6 +235,7 @@ impl Route {
             },
             policies: Policies::new(
                 config,
+                auths,
                 |name| upstreams.get(name).cloned(),
                 |name| caches.get(name).cloned(),
             ),

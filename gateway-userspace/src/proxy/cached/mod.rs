@@ -136,8 +136,8 @@ impl Ask {
 }
 
 /// Who calls, if that is known.
-fn consumer(_exchange: &Exchange) -> Option<Arc<str>> {
-    None
+fn consumer(exchange: &Exchange) -> Option<Arc<str>> {
+    Some(exchange.caller()?.consumer.clone())
 }
 
 fn directives(headers: &HeaderMap) -> Option<RequestDirectives> {
