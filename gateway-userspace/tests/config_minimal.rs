@@ -108,6 +108,23 @@ upgrade = "WebSocket"
 early_hints = true
 grpc_web = true
 compress = false
+cache = "big"
+
+[cache.big]
+memory = "1GiB"
+ttl = "30s"
+override = true
+negative = "500ms"
+heuristic = true
+stale = { while_revalidate = "1m", if_error = "1h" }
+key = ["path", "query:b", "query:a", "header:Accept-Language", "cookie:s", "consumer"]
+bypass = "cookie:session"
+coalesce = false
+max_body = "8MiB"
+variants = 4
+store_set_cookie = true
+
+[cache.small]
 
 [route.carts]
 host = "[::1]"

@@ -463,3 +463,35 @@ fn a_reload_keeps_what_is_stored() -> Result<()> {
     assert_eq!(stats["c"]["memory"], json!(32 << 20));
     Ok(())
 }
+
+// C14
+#[test]
+fn one_caller_s_answer_is_no_other_s() -> Result<()> {
+    lab_test!();
+    let auth: String = ["me", "you"]
+        .map(|name| {
+            let hash = blake3::hash(name.as_bytes()).to_hex();
+            format!("[consumer.{name}]\nkeys = [{{ id = \"k\", hash = \"blake3:{hash}\" }}]\n")
+        })
+        .concat();
+    let auth = format!("auth = \"key\"\n[auth.key]\ntype = \"api-key\"\nfrom = \"header:x-key\"\n{auth}");
+    let with = |rig: &Rig, key: &str, path: &str, answer: &str| {
+        ask(rig, &format!("GET /made/{path}"), answer, &format!("x-key: {key}\r\n"))
+    };
+    let shared = rig("", &auth)?;
+    let first = with(&shared, "me", "x", FRESH)?;
+    assert_eq!(status(&first), "gateway; fwd=miss; detail=authorization");
+    assert_ne!(with(&shared, "you", "x", FRESH)?.body, first.body);
+    let public = "cache-control: public, max-age=60";
+    let first = with(&shared, "me", "public", public)?;
+    assert_eq!(with(&shared, "you", "public", public)?.body, first.body);
+    // Who may not ask does not get what is stored.
+    with(&shared, "nobody", "public", public)?.refused(401, "unauthorized")?;
+    drop(shared);
+    let apart = rig("key = [\"host\", \"path\", \"query\", \"consumer\"]", &auth)?;
+    let (mine, yours) = (with(&apart, "me", "x", FRESH)?, with(&apart, "you", "x", FRESH)?);
+    assert_ne!(mine.body, yours.body);
+    assert_eq!(with(&apart, "me", "x", FRESH)?.body, mine.body);
+    assert_eq!(with(&apart, "you", "x", FRESH)?.body, yours.body);
+    Ok(())
+}

