@@ -41,7 +41,8 @@ fn the_public_suite_finds_a_cache_that_is_correct() -> Result<()> {
     let dir = peers::folder()?;
     let pid = dir.path().join("pid").display().to_string();
     let server = package.join("server/server.mjs").display().to_string();
-    let variables = ["npm_config_protocol=http", "npm_config_port=8000", &format!("npm_config_pidfile={pid}")];
+    let variables =
+        ["npm_config_protocol=http", "npm_config_port=8000", &format!("npm_config_pidfile={pid}")];
     let arguments = [&variables[..], &["node", &server]].concat();
     let _origin = peers::run(&backend.namespace, "env", &arguments, dir, at, None)?;
     let config = format!(
