@@ -1,4 +1,4 @@
-//! Caching: C1–C11, C14 and what is safe about it.
+//! Caching: C1–C11, C14, C15 and what is safe about it.
 
 use std::thread;
 
@@ -493,5 +493,55 @@ fn one_caller_s_answer_is_no_other_s() -> Result<()> {
     assert_ne!(mine.body, yours.body);
     assert_eq!(with(&apart, "me", "x", FRESH)?.body, mine.body);
     assert_eq!(with(&apart, "you", "x", FRESH)?.body, yours.body);
+    Ok(())
+}
+
+// C15
+#[test]
+fn clients_are_told_what_they_may_keep_and_that_they_have_it() -> Result<()> {
+    lab_test!();
+    for cached in [false, true] {
+        let policy = "client_cache = { control = \"public, max-age=60\", override = true, etag = true, max = \"64KiB\" }\n";
+        let rig = Rig::start(1, |backends| {
+            let (app, cache) = (&backends[0].addr, if cached { "cache = \"c\"\n" } else { "" });
+            format!(
+                "[listener.web]\nbind = \":80\"\n[cache.c]\n[upstream.app]\nto = \"{app}\"\n\
+                 [route.all]\nto = \"app\"\n{cache}{policy}"
+            )
+        })?;
+        // The same content each time.
+        let text = |fields: &str| rig.ask("GET /text?bytes=20000", "a.test", fields);
+        let plain = |fields: &str| rig.ask("GET /chunked", "a.test", fields);
+        assert_eq!(text("")?.header("cache-control"), Some("public, max-age=60"));
+        assert_eq!(text("")?.header("etag"), Some("\"v1\""));
+        for _ in 0..2 {
+            let first = plain("")?;
+            let tag = first.header("etag").context("no tag")?.to_owned();
+            assert!(tag.starts_with("\"gw-") && tag.ends_with('"') && first.status == 200, "{first:?}");
+            let not = plain(&format!("if-none-match: \"x\", {tag}\r\n"))?;
+            assert_eq!((not.status, not.body.len(), not.header("etag")), (304, 0, Some(&*tag)));
+            assert_eq!(not.header("cache-control"), Some("public, max-age=60"));
+            assert_eq!(plain("if-none-match: \"x\"\r\n")?.body, first.body);
+            assert_eq!(rig.gateway.log_of(&first)?["bytes_out"], json!(first.body.len()));
+        }
+        // Another content has another tag.
+        let tags: Vec<_> = ["a", "b"]
+            .map(|path| {
+                ask(&rig, &format!("GET /made/{path}"), FRESH, "")
+                    .map(|answer| answer.header("etag").map(str::to_owned))
+            })
+            .into_iter()
+            .collect::<Result<_>>()?;
+        assert!(tags[0].is_some() && tags[0] != tags[1], "{tags:?}");
+        // What is one client's stays so, and what is large goes on as it comes.
+        let own = get(&rig, "own", "cache-control: private, max-age=5")?;
+        assert_eq!(own.header("cache-control"), Some("private, max-age=5"));
+        let large = rig.ask("GET /big?bytes=3000000", "a.test", "")?;
+        assert_eq!((large.body.len(), large.header("etag")), (3_000_000, None));
+        let pieces = ask(&rig, "GET /made/pieces", FRESH, "x-size: 300000\r\nx-pieces: 20\r\n")?;
+        assert_eq!((pieces.body.len(), pieces.header("etag")), (300_000, None));
+        // One that breaks off while it is held is an error that can still be told.
+        rig.ask("GET /close-body", "a.test", "")?.refused(502, "upstream_reset")?;
+    }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! Conditional requests: RFC 9110 section 13, RFC 9111 section 4.3.
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::freshness::http_date;
@@ -59,6 +60,24 @@ pub fn if_range(request: &HeaderMap, stored: &HeaderMap) -> bool {
     wanted == modified && at(header::DATE).is_some_and(|date| date - modified >= 1000)
 }
 
+/// What tags that are made here begin with: no upstream knows them.
+const MADE: &str = "\"gw-";
+
+/// A strong tag of a content, and of what else makes a representation (RFC 9110 section 8.8.3).
+pub fn made_tag<'a>(headers: &HeaderMap, pieces: impl Iterator<Item = &'a Bytes>) -> HeaderValue {
+    let mut hasher = blake3::Hasher::new();
+    for name in [header::CONTENT_TYPE, header::CONTENT_ENCODING, header::CONTENT_LANGUAGE] {
+        hasher.update(headers.get(name).map(HeaderValue::as_bytes).unwrap_or_default());
+        hasher.update(&[0]);
+    }
+    for piece in pieces {
+        hasher.update(piece);
+    }
+    let hash = hasher.finalize().to_hex();
+    let tag = format!("{MADE}{}\"", &hash[..32]);
+    HeaderValue::try_from(tag).unwrap_or(HeaderValue::from_static("\"gw-\""))
+}
+
 /// Whether a request has conditions that only the upstream can judge.
 pub fn is_for_upstream(request: &HeaderMap) -> bool {
     request.contains_key(header::IF_MATCH) || request.contains_key(header::IF_UNMODIFIED_SINCE)
@@ -73,7 +92,7 @@ pub fn revalidate(request: &mut HeaderMap, stored: Option<&HeaderMap>) {
     for (have, ask) in
         [(header::ETAG, header::IF_NONE_MATCH), (header::LAST_MODIFIED, header::IF_MODIFIED_SINCE)]
     {
-        if let Some(value) = stored.get(have) {
+        if let Some(value) = stored.get(have).filter(|value| !value.as_bytes().starts_with(MADE.as_bytes())) {
             request.insert(ask, value.clone());
         }
     }
@@ -104,8 +123,15 @@ pub fn freshen(stored: &HeaderMap, fresh: &HeaderMap) -> HeaderMap {
     merged
 }
 
-/// RFC 9110 section 15.4.5: what a 304 has of the fields of a 200.
-pub fn of_not_modified(name: &HeaderName) -> bool {
+/// Takes out what a 304 does not have (RFC 9110 section 15.4.5).
+pub fn keep_of_not_modified(headers: &mut HeaderMap) {
+    let gone: Vec<HeaderName> = headers.keys().filter(|name| !of_not_modified(name)).cloned().collect();
+    for name in gone {
+        headers.remove(name);
+    }
+}
+
+fn of_not_modified(name: &HeaderName) -> bool {
     !matches!(
         *name,
         header::CONTENT_ENCODING

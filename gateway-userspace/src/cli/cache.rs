@@ -124,10 +124,7 @@ fn show(name: &str, cache: &CacheStatus) -> String {
 
 /// Rounded, for tables.
 fn short(bytes: u64) -> String {
-    match bytes {
-        0..10_240 => format!("{bytes}B"),
-        ..10_485_760 => format!("{}KiB", bytes >> 10),
-        ..10_737_418_240 => format!("{}MiB", bytes >> 20),
-        _ => format!("{}GiB", bytes >> 30),
-    }
+    let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
+    let fits = units.iter().find(|(shift, _)| bytes >> shift >= 10);
+    fits.map_or_else(|| format!("{bytes}B"), |(shift, unit)| format!("{}{unit}", bytes >> shift))
 }

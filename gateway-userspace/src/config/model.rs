@@ -13,7 +13,7 @@ mod tls;
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 pub use auth::{Allow, Auth, AuthKind, Consumer, ConsumerKey, Demand, KeyHash, Right, RouteAuth, Whence};
-pub use cache::{Cache, KeyPart};
+pub use cache::{Cache, ClientCache, KeyPart};
 pub use route::{
     Coding, Compress, Cors, Destination, FieldRewrite, HostPattern, Matcher, Mirror, Origin, PathPattern,
     PathRewrite, Pattern, Predicates, Redirect, Respond, Rewrite, Route, Segment, Split, Sticky,

@@ -311,6 +311,7 @@ fn route(route: &Route) -> Value {
         ("redirect", redirect),
         ("rewrite", rewrite(&route.rewrite)),
         ("cors", route.cors.as_ref().map(cors)),
+        ("client_cache", route.client_cache.as_ref().map(cache::client)),
         ("cache", route.cache.as_ref().map(|name| json!(name))),
         ("compress", route.compress.as_ref().map(compress)),
         ("mirror", route.mirror.as_ref().map(mirror)),

@@ -3,6 +3,7 @@
 
 pub mod answer;
 pub mod caller;
+pub mod client_cache;
 pub mod compress;
 pub mod cors;
 pub mod mirror;
@@ -19,6 +20,7 @@ use crate::{
     upstream::Upstream,
 };
 use answer::Answer;
+use client_cache::ClientCache;
 use compress::Compress;
 use cors::Cors;
 use mirror::Mirror;
@@ -39,6 +41,7 @@ pub struct Policies {
     pub cors: Option<Cors>,
     pub compress: Option<Compress>,
     pub cache: Option<Arc<Cache>>,
+    pub client_cache: Option<ClientCache>,
     /// gRPC-Web is translated.
     pub grpc_web: bool,
 }
@@ -69,9 +72,11 @@ impl Policies {
             cors: route.cors.as_ref().map(Cors::new),
             compress: route.compress.as_ref().map(Compress::new),
             cache: route.cache.as_deref().and_then(cache),
+            client_cache: route.client_cache.as_ref().map(ClientCache::new),
             grpc_web: route.grpc_web,
         };
-        let Policies { gate, rewrite, answer, split, mirror, cors, compress, cache, grpc_web } = &policies;
+        let Policies { gate, rewrite, answer, split, mirror, cors, compress, cache, client_cache, grpc_web } =
+            &policies;
         let directs = answer.is_some() || split.is_some() || mirror.is_some();
         let any = gate.is_some()
             || directs
@@ -79,6 +84,7 @@ impl Policies {
             || cors.is_some()
             || compress.is_some()
             || cache.is_some()
+            || client_cache.is_some()
             || *grpc_web;
         any.then(|| Box::new(policies))
     }

@@ -23,6 +23,7 @@ use super::{
     grpc,
     grpc_web::{Decoded, Encoded},
     shadow::Kept,
+    tagged::Ahead,
     timer::{Expired, Wait},
 };
 use crate::{
@@ -150,6 +151,7 @@ pub enum ResponseBody {
     },
     Upstream(UpstreamBody),
     Stored(Box<StoredBody>),
+    Ahead(Box<Ahead>),
     Compressed(Box<Compressed>),
     Encoded(Box<Encoded>),
 }
@@ -187,8 +189,26 @@ impl ResponseBody {
             ResponseBody::Own { exchange, .. } => Some(exchange),
             ResponseBody::Upstream(body) => Some(&body.exchange),
             ResponseBody::Stored(body) => Some(body.exchange()),
+            ResponseBody::Ahead(body) => body.exchange(),
             ResponseBody::Compressed(body) => body.exchange(),
             ResponseBody::Encoded(body) => body.exchange(),
+        }
+    }
+}
+
+impl ResponseBody {
+    /// Its bytes are the content as the upstream sends it.
+    pub fn is_content(&self) -> bool {
+        matches!(self, ResponseBody::Own { .. } | ResponseBody::Upstream(_) | ResponseBody::Stored(_))
+    }
+
+    /// The exchange that would end with it. `None`: it has none, or is no content.
+    pub fn into_exchange(self) -> Option<Exchange> {
+        match self {
+            ResponseBody::Own { exchange, .. } => Some(exchange),
+            ResponseBody::Upstream(body) => Some(body.exchange),
+            ResponseBody::Stored(body) => Some(body.into_exchange()),
+            _ => None,
         }
     }
 }
@@ -288,6 +308,7 @@ impl Body for ResponseBody {
             }
             ResponseBody::Upstream(body) => body.poll(cx),
             ResponseBody::Stored(body) => body.poll(cx),
+            ResponseBody::Ahead(body) => body.poll(cx),
             ResponseBody::Compressed(body) => body.poll(cx),
             ResponseBody::Encoded(body) => body.poll(cx),
         }
@@ -299,6 +320,7 @@ impl Body for ResponseBody {
             ResponseBody::Own { body, .. } => body.as_ref().is_none_or(Bytes::is_empty),
             ResponseBody::Upstream(body) => body.ended(),
             ResponseBody::Stored(body) => body.ended(),
+            ResponseBody::Ahead(body) => body.ended(),
             ResponseBody::Compressed(body) => body.ended(),
             ResponseBody::Encoded(body) => body.ended(),
         }
@@ -312,6 +334,7 @@ impl Body for ResponseBody {
             }
             ResponseBody::Compressed(_) | ResponseBody::Encoded(_) => SizeHint::default(),
             ResponseBody::Stored(body) => body.size_hint(),
+            ResponseBody::Ahead(body) => body.size_hint(),
             ResponseBody::Upstream(body) => match &body.connection {
                 Some(connection) => connection.body_size(),
                 None => SizeHint::with_exact(0),

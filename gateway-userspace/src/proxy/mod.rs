@@ -32,6 +32,7 @@ mod redirect;
 pub mod reuse;
 mod shadow;
 pub(crate) mod strict;
+mod tagged;
 mod timer;
 mod transport;
 mod tunnel;

@@ -15,7 +15,7 @@ use super::{
     handler::{self, prepare},
     own, problem,
     shadow::{Copy, Kept},
-    strict,
+    strict, tagged,
 };
 use crate::{
     auth::{Asking, Gate, Refused},
@@ -24,6 +24,7 @@ use crate::{
     policy::{
         Policies,
         answer::Answered,
+        client_cache,
         compress::Accepted,
         cors::Allowed,
         mirror::Mirror,
@@ -72,6 +73,9 @@ pub async fn handle(
         Some(answered) => answer(answered, exchange),
         None => forward(snapshot, route, policies, exchange, (plan.request, web), head, body).await,
     };
+    if let Some(asked) = plan.client_cache {
+        response = Box::pin(tagged::tag(&asked, response)).await;
+    }
     if let Some(allowed) = plan.cors {
         allowed.apply(response.headers_mut());
     }
@@ -134,6 +138,7 @@ struct Plan<'a> {
     /// For any answer but that to a preflight, which says more.
     cors: Option<Allowed<'a>>,
     compress: Option<Accepted<'a>>,
+    client_cache: Option<client_cache::Asked<'a>>,
 }
 
 #[derive(Default)]
@@ -150,6 +155,7 @@ impl<'a> Plan<'a> {
         Ok(Plan {
             cors: cors.filter(|_| preflight.is_none()).map(|cors| cors.allowed(context.head)),
             answer: preflight.or_else(|| policies.answer.as_ref().map(|answer| answer.answer(context))),
+            client_cache: policies.client_cache.as_ref().and_then(|policy| policy.asked(context.head)),
             compress: policies.compress.as_ref().map(|compress| compress.accepted(context.head)),
             request: match rewrite {
                 Some(rewrite) => RequestChanges::new(rewrite, context)?,

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use super::distinct;
 use crate::config::{
     error::{Problem, ProblemKind, Problems, did_you_mean},
-    model::{Cache, KeyPart},
+    model::{Cache, ClientCache, KeyPart},
     node::Fields,
     units::{ByteSize, quote},
 };
@@ -60,6 +60,17 @@ fn parts(fields: &Fields, key: &str, problems: &mut Problems) -> Vec<KeyPart> {
         problems.push(problem.hint("leave one of them out".to_owned()));
     }
     parts
+}
+
+pub(super) fn client(route: &Fields) -> Option<ClientCache> {
+    route.node("client_cache")?;
+    let fields = route.table("client_cache");
+    Some(ClientCache {
+        control: fields.get("control"),
+        over: fields.or_default("override"),
+        etag: fields.or_default("etag"),
+        max: fields.or_default::<ByteSize>("max").0,
+    })
 }
 
 /// The cache that a route names.

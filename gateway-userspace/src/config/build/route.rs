@@ -49,6 +49,7 @@ pub(super) fn routes(
             when: predicates(&fields, problems),
             cors: shape::cors(&fields, problems),
             compress: shape::compress(&fields, problems),
+            client_cache: cache::client(&fields),
             cache: cache::of_route(&fields, root, goes_up, problems),
             mirror: mirror(&fields, declared, problems),
             to: to.unwrap_or(Destination::Upstream(String::new())),

@@ -37,6 +37,19 @@ pub struct Cache {
     pub store_set_cookie: bool,
 }
 
+/// `client_cache = { control, override, etag, max }` of a route
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientCache {
+    /// `Cache-Control`, where the upstream says nothing of it.
+    pub control: Option<String>,
+    /// … and where it does. Default false.
+    pub over: bool,
+    /// Default false.
+    pub etag: bool,
+    /// Bytes of a body that gets a tag. Default 1 MiB.
+    pub max: u64,
+}
+
 /// What tells requests apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeyPart {

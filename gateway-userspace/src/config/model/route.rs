@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use super::{Allow, RouteAuth};
+use super::{Allow, ClientCache, RouteAuth};
 use crate::config::units::{Percent, Place, Template};
 
 /// `[route.NAME]`
@@ -21,6 +21,7 @@ pub struct Route {
     pub compress: Option<Compress>,
     /// A key of `Config::caches`.
     pub cache: Option<String>,
+    pub client_cache: Option<ClientCache>,
     /// `upgrade = ["websocket"]`: lower-case protocol names that may be upgraded to. Default: none.
     pub upgrade: Vec<String>,
     /// Pass 103 (Early Hints) on to the client. Default false.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::config::{
-    model::{Cache, KeyPart},
+    model::{Cache, ClientCache, KeyPart},
     units::{ByteSize, show_duration},
 };
 
@@ -30,4 +30,12 @@ pub(super) fn cache(cache: &Cache) -> Value {
         "variants": cache.variants,
         "store_set_cookie": cache.store_set_cookie,
     })
+}
+
+pub(super) fn client(client: &ClientCache) -> Value {
+    let mut shown = json!({ "override": client.over, "etag": client.etag, "max": ByteSize(client.max) });
+    if let Some(control) = &client.control {
+        shown["control"] = json!(control);
+    }
+    shown
 }

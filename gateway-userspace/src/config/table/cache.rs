@@ -109,6 +109,45 @@ pub(super) static CACHE: Section = Section {
     ],
 };
 
+static CONTROL: Text = Text {
+    what: "cache directives",
+    example: "public, max-age=60",
+    pattern: Some("^[ -~]+$"),
+    parse: |text| match !text.trim().is_empty() && text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+        true => Ok(Value::Text(text.trim().into())),
+        false => Err(UnitError::new(format!(
+            "expected cache directives such as \"public, max-age=60\", found {}",
+            quote(text)
+        ))),
+    },
+};
+
+pub(super) static CLIENT_CACHE: Section = Section {
+    doc: "What clients may keep of answers to GET and HEAD, and how they find out that it still holds.",
+    keys: &[
+        Key::new(
+            "control",
+            Kind::Text(&CONTROL),
+            "`Cache-Control` of answers with a status of success, where the upstream sends neither that nor `Expires`.",
+        ),
+        Key::new(
+            "override",
+            Kind::Bool,
+            "Send `control` in place of what the upstream says. Answers with no-store, private or `Set-Cookie` stay as \
+             they are.",
+        )
+        .default("false"),
+        Key::new(
+            "etag",
+            Kind::Bool,
+            "Give answers without `ETag` a strong one, and answer 304 to who has that already. The answer is held until it \
+             is whole.",
+        )
+        .default("false"),
+        Key::new("max", Kind::Size { min: 0, max: 64 << 20 }, "Larger bodies get no `ETag`.").default("\"1MiB\""),
+    ],
+};
+
 static STALE: Section = Section {
     doc: "When a response may be used that is no longer fresh, unless the upstream says otherwise \
           (`stale-while-revalidate`, `stale-if-error`: RFC 5861) or forbids it (`must-revalidate`, `proxy-revalidate`, \

@@ -3,6 +3,7 @@
 use super::{
     Key, Kind, Section,
     auth::{ALLOW, ROUTE_AUTH},
+    cache::CLIENT_CACHE,
     match_text::{FIELD_NAME, MATCHED_VALUE, METHOD, QUERY_NAME, REGEX, STICKY},
     rewrite::{LOCATION, REDIRECT, RESPOND, REWRITE},
     shape::{COMPRESS, CORS},
@@ -103,6 +104,7 @@ pub(super) static ROUTE: Section = Section {
              Left out: whoever is known may.",
         ),
         Key::not_yet("limit", "L7 limits."),
+        Key::new("client_cache", Kind::Table(&CLIENT_CACHE), "What clients may keep."),
         Key::new("cache", Kind::Text(&NAME), "The `[cache.NAME]` that keeps responses."),
         Key::not_yet("version", "API versions."),
         Key::not_yet("timeout", "Time limits of this route's own."),

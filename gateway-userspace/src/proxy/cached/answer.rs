@@ -103,10 +103,7 @@ fn body(
 
 /// RFC 9110 section 15.4.5.
 fn not_modified(mut headers: HeaderMap, done: &Done, exchange: Exchange) -> Response<ResponseBody> {
-    let gone: Vec<_> = headers.keys().filter(|name| !validators::of_not_modified(name)).cloned().collect();
-    for name in gone {
-        headers.remove(name);
-    }
+    validators::keep_of_not_modified(&mut headers);
     respond(StatusCode::NOT_MODIFIED, headers, done, exchange, |exchange| {
         exchange.complete();
         ResponseBody::own(Bytes::new(), exchange)

@@ -46,6 +46,10 @@ impl StoredBody {
         &self.exchange
     }
 
+    pub fn into_exchange(self) -> Exchange {
+        self.exchange
+    }
+
     pub fn ended(&self) -> bool {
         match &self.source {
             Source::Pieces { left, .. } => *left == 0,

@@ -57,6 +57,8 @@ pub struct Filling {
     pub request: HeaderMap,
     /// What is stored, if it was asked whether that still holds.
     pub stale: Option<Arc<Entry>>,
+    /// What has no `ETag` gets one.
+    pub tag: bool,
     pub worker: Rc<Worker>,
     pub upstream: Arc<Upstream>,
 }
@@ -282,7 +284,12 @@ impl Pump {
         let Filling { cache, key, lead, began, .. } = &self.filling;
         lead.fill.end(None);
         let body: Body = lead.fill.body()?;
-        let entry = Arc::new(self.draft.entry(key.clone(), body));
+        let mut entry = self.draft.entry(key.clone(), body);
+        if self.filling.tag && entry.status == StatusCode::OK && !entry.headers.contains_key(header::ETAG) {
+            let tag = validators::made_tag(&entry.headers, entry.body.pieces.iter());
+            entry.headers.insert(header::ETAG, tag);
+        }
+        let entry = Arc::new(entry);
         cache.insert(entry.clone(), *began);
         Some(entry)
     }

@@ -387,7 +387,7 @@ async fn lead(
         Err(why) => return problem::response(exchange, why),
     };
     let was_stale = stale.is_some();
-    let filling = begin(cache, lead, ask, stale, &exchange, upstream);
+    let filling = begin(cache, lead, ask, stale, &exchange, &way, upstream);
     let answer = send(&way, upstream, outgoing, &mut body, &exchange).await;
     let why = if was_stale { Forward::Stale } else { Forward::UriMiss };
     let done = |result, stored, detail| Done {
@@ -447,6 +447,7 @@ fn begin(
     ask: Ask,
     stale: Option<Arc<Entry>>,
     exchange: &Exchange,
+    way: &Way<'_>,
     upstream: &Arc<Upstream>,
 ) -> Filling {
     Filling {
@@ -458,6 +459,7 @@ fn begin(
         asked_at: SystemTime::now(),
         request: ask.headers,
         stale,
+        tag: way.policies.client_cache.as_ref().is_some_and(|policy| policy.etag),
         worker: exchange.state.worker.clone(),
         upstream: upstream.clone(),
     }
@@ -514,7 +516,7 @@ fn refresh_behind(
     ask_for_whole(&mut head.headers, Some(entry));
     head.method = Method::GET;
     if let Ok((upstream, outgoing, _)) = way.prepare(&exchange, head, body) {
-        let filling = begin(cache, lead, ask, Some(entry.clone()), &exchange, upstream);
+        let filling = begin(cache, lead, ask, Some(entry.clone()), &exchange, &way, upstream);
         let errand = Errand::like(&exchange, upstream, &outgoing);
         let (snapshot, route) = (exchange.state.worker.snapshot(), way.route.clone());
         tokio::task::spawn_local(async move {
