@@ -12,7 +12,7 @@ use axum::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{bans, capture, certs, events, explain, problem::Problem, services, status, targets};
+use super::{bans, capture, certs, events, explain, problem::Problem, services, status, targets, versions};
 use crate::{
     config,
     daemon::{Control, Reach, Request},
@@ -71,14 +71,20 @@ async fn show_status(State(control): Shared) -> Json<Value> {
 }
 
 async fn stats(State(control): Shared) -> Json<Value> {
-    let routes = control.registry.routes().into_iter().map(|((listener, route), stats)| {
+    let routes = control.registry.routes().into_iter().map(|((listener, route, version), stats)| {
         let requests = stats.requests();
         let by_code = requests.iter().fold(serde_json::Map::new(), |mut codes, ((_, code), n)| {
             let slot = codes.entry(code.to_string()).or_insert(json!(0));
             *slot = json!(slot.as_u64().unwrap_or(0) + n);
             codes
         });
-        json!({ "listener": listener, "route": route, "requests": requests.values().sum::<u64>(), "codes": by_code })
+        let mut told = json!({ "listener": listener, "route": route });
+        if !version.is_empty() {
+            told["version"] = json!(version);
+        }
+        told["requests"] = json!(requests.values().sum::<u64>());
+        told["codes"] = by_code.into();
+        told
     });
     Json(json!({ "routes": routes.collect::<Vec<_>>(), "kernel": control.kernel.counters() }))
 }
@@ -109,14 +115,19 @@ async fn route(State(control): Shared, Path(name): Path<String>) -> Result<Json<
         return Err(Problem::not_found("route", &name));
     }
     let mut codes: BTreeMap<String, u64> = BTreeMap::new();
-    for ((_, route), stats) in control.registry.routes() {
+    for ((_, route, _), stats) in control.registry.routes() {
         if *route == *name {
             for ((_, code), count) in stats.requests() {
                 *codes.entry(code.to_string()).or_default() += count;
             }
         }
     }
-    Ok(Json(json!({ "settings": settings, "codes": codes })))
+    let mut told = json!({ "settings": settings, "codes": codes });
+    let snapshot = control.snapshot.load();
+    if let Some(all) = snapshot.config.routes.get(&name).and_then(|route| route.versions.as_deref()) {
+        told["versions"] = versions::show(&control, &name, all);
+    }
+    Ok(Json(told))
 }
 
 async fn listener(State(control): Shared, Path(name): Path<String>) -> Result<Json<Value>, Problem> {

@@ -14,6 +14,7 @@ mod services;
 mod socket;
 mod status;
 mod targets;
+mod versions;
 
 pub use certs::CertStatus;
 pub use services::{ServiceStatus, TargetStatus as ServiceTargetStatus};

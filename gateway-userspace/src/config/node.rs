@@ -6,7 +6,7 @@ use super::{
     model::{Bind, HostPattern, Origin, PathPattern, Pattern},
     read::read_default,
     table::Section,
-    units::{ByteSize, Lookup, Percent, Place, Prefix, Rate, Template},
+    units::{ByteSize, Lookup, Moment, Percent, Place, Prefix, Rate, Template},
 };
 
 #[derive(Debug, Clone)]
@@ -21,6 +21,7 @@ pub(crate) enum Value {
     Int(u64),
     Float(f64),
     Duration(Duration),
+    Date(Moment),
     Size(ByteSize),
     Rate(Rate),
     Percent(Percent),
@@ -45,6 +46,9 @@ pub(crate) enum Value {
     /// Values by keys of the user's own, in the order of the keys.
     Map(BTreeMap<String, Node>),
 }
+
+/// Where a table with known keys has its tables by name: no key can be called so.
+pub(crate) const NAMED: &str = "";
 
 /// A table's keys as written.
 #[derive(Debug, Clone)]
@@ -91,7 +95,7 @@ impl Fields {
 
     fn subsection(&self, key: &str) -> &'static Section {
         match self.section.key(key).map(|key| &key.kind) {
-            Some(super::table::Kind::Table(section)) => section,
+            Some(super::table::Kind::Table(section) | super::table::Kind::TableAndNamed(section, _)) => section,
             _ => unreachable!("`{key}` is not a table"),
         }
     }
@@ -99,6 +103,14 @@ impl Fields {
     /// The tables by name at `key`.
     pub fn named(&self, key: &str) -> BTreeMap<String, Fields> {
         match self.node(key).map(|node| &node.value) {
+            Some(Value::Named(tables)) => tables.clone(),
+            _ => BTreeMap::new(),
+        }
+    }
+
+    /// The tables by name beside its keys.
+    pub fn named_here(&self) -> BTreeMap<String, Fields> {
+        match self.map.get(NAMED).map(|node| &node.value) {
             Some(Value::Named(tables)) => tables.clone(),
             _ => BTreeMap::new(),
         }
@@ -145,6 +157,7 @@ from_value! {
     usize: Value::Int(value) => (*value).try_into().ok(),
     f64: Value::Float(value) => Some(*value),
     Duration: Value::Duration(value) => Some(*value),
+    Moment: Value::Date(value) => Some(*value),
     ByteSize: Value::Size(value) => Some(*value),
     Rate: Value::Rate(value) => Some(*value),
     Percent: Value::Percent(value) => Some(*value),

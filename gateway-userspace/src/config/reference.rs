@@ -28,6 +28,7 @@ Values that people write by hand:
 | size | `\"512MiB\"` `\"10KB\"` `4096` | KiB, MiB, GiB, TiB are powers of 1024; KB, MB, GB, TB of 1000 |
 | rate | `\"100/s\"` `\"20k/s\"` `\"5/m\"` `\"200k/h\"` | per s, m, h or d; k, M, G |
 | rate of bytes | `\"10MiB/s\"` `\"125MB/s\"` `\"1GB/h\"` | a size per s, m, h or d |
+| date | `2027-01-31` `2027-01-31T12:00:00Z` | a date is its first second in UTC; quotes may stand around it |
 | prefix | `\"10.0.0.0/8\"` `\"2001:db8::/32\"` `\"192.0.2.1\"` | an address alone is that one address |
 | address | `\":80\"` `\"127.0.0.1:80\"` `\"[::1]:80\"` | without an address: every one of the host |
 
@@ -77,6 +78,10 @@ impl Reference {
         let inner = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
         match kind {
             Kind::Table(table) => self.section(&inner, table),
+            Kind::TableAndNamed(table, named) => {
+                self.section(&inner, table);
+                self.section(&format!("{inner}.VERSION"), named);
+            }
             Kind::Named(table) => self.section(&format!("{inner}.NAME"), table),
             Kind::List { of, .. } => self.below(path, &format!("{name}[]"), of),
             Kind::Map { of, .. } => self.below(path, &format!("{name}.NAME"), of),
@@ -120,6 +125,7 @@ fn describe(kind: &Kind) -> String {
         Kind::Duration { min, max } => {
             format!("duration, {} to {}", show_duration(*min), show_duration(*max))
         }
+        Kind::Date => "a date: `2027-01-31`".into(),
         Kind::Size { min, max } => format!("size, {} to {}", ByteSize(*min), ByteSize(*max)),
         Kind::Text(text) => format!("{}: `\"{}\"`", text.what, text.example),
         Kind::Choice { now, .. } => {
@@ -131,6 +137,7 @@ fn describe(kind: &Kind) -> String {
         }
         Kind::List { of, .. } => format!("list of: {}", describe(of)),
         Kind::Table(_) => "table, below".into(),
+        Kind::TableAndNamed(..) => "table, and tables by name, below".into(),
         Kind::Named(_) => "tables by name, below".into(),
         Kind::Map { key, of } => format!("table, by {}: {}", key.what, describe(of)),
         Kind::Either(kinds) => {

@@ -105,6 +105,8 @@ pub struct Line<'a> {
     /// `None`: it is no request's.
     pub status: Option<u16>,
     pub route: Option<&'a str>,
+    /// Of the route's API.
+    pub version: Option<&'a str>,
     pub upstream: Option<&'a str>,
     pub target: Option<&'a str>,
     pub tries: u32,
@@ -132,6 +134,7 @@ impl Line<'_> {
             number(out, b",\"status\":", u64::from(status));
         }
         name(out, b",\"route\":\"", self.route);
+        name(out, b",\"version\":\"", self.version);
         name(out, b",\"upstream\":\"", self.upstream);
         name(out, b",\"target\":\"", self.target);
         if self.tries > 0 {
@@ -428,6 +431,7 @@ mod tests {
             request: &text,
             status: Some(200),
             route: None,
+            version: None,
             upstream: None,
             target: None,
             tries: 0,

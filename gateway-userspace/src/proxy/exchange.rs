@@ -13,9 +13,11 @@ use http::{HeaderValue, Method, StatusCode, Version, header, request};
 
 use super::{connection::ClientState, grpc, timer::Wait};
 use crate::{
+    config::units::Moment,
     observe::{Why, access_log, stats},
     runtime::Route,
     upstream::{Active, Upstream},
+    version::usage,
 };
 
 /// The facts of the request at hand.
@@ -44,6 +46,8 @@ pub struct Record {
     bytes_out: u64,
     /// The answer was handed over to its last byte.
     complete: bool,
+    /// `User-Agent`, where somebody wants to know who still calls a version.
+    agent: Vec<u8>,
 }
 
 pub struct Exchange {
@@ -107,6 +111,13 @@ impl Exchange {
 
     pub fn set_route(&self, route: &Arc<Route>) {
         self.state.record.borrow_mut().route = Some(route.clone());
+    }
+
+    /// What the client calls itself.
+    pub fn set_agent(&self, agent: Option<&HeaderValue>) {
+        let mut record = self.state.record.borrow_mut();
+        record.agent.clear();
+        record.agent.extend(agent.iter().flat_map(|agent| agent.as_bytes()).take(usage::AGENT));
     }
 
     /// A policy chose this one.
@@ -256,6 +267,10 @@ impl Record {
         if let Some(why) = self.why {
             shard.error(why);
         }
+        if let Some(version) = self.route.as_ref().and_then(|route| route.version.as_ref()) {
+            let now = Moment::of(state.worker.wall_clock(self.started.unwrap_or_else(Instant::now)));
+            version.usage.count(worker, now, None, state.client().addr, &self.agent);
+        }
         if let (Some(upstream), Some(active), Some(sent), Some(first_byte)) =
             (self.upstream(), &self.active, self.sent, self.first_byte)
         {
@@ -276,6 +291,7 @@ impl Record {
             request: &self.text,
             status: Some(self.status().as_u16()),
             route: route.map(|route| &*route.name),
+            version: route.and_then(|route| route.version.as_ref()).map(|version| &*version.name),
             upstream: self.upstream().map(|upstream| &*upstream.name),
             target: self.active.as_ref().map(|active| &*active.target().name),
             tries: self.tries,
@@ -292,8 +308,9 @@ impl Record {
 
     /// Ready for the next request; the text's buffers are kept.
     fn reset(&mut self) {
-        let text = std::mem::take(&mut self.text);
-        *self = Record { text, ..Record::default() };
+        let (text, mut agent) = (std::mem::take(&mut self.text), std::mem::take(&mut self.agent));
+        agent.clear();
+        *self = Record { text, agent, ..Record::default() };
     }
 }
 

@@ -16,6 +16,7 @@ mod shape;
 mod splice;
 mod text;
 mod traffic;
+mod version;
 
 use std::time::Duration;
 
@@ -32,7 +33,7 @@ pub(crate) struct Section {
     pub doc: &'static str,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Key {
     pub name: &'static str,
     pub kind: Kind,
@@ -44,7 +45,7 @@ pub(crate) struct Key {
     pub doc: &'static str,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) enum Need {
     Optional,
     Required,
@@ -54,7 +55,7 @@ pub(crate) enum Need {
     RequiredWithout(&'static [&'static str]),
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) enum Kind {
     Bool,
     /// Only `false` works in this version.
@@ -77,6 +78,8 @@ pub(crate) enum Kind {
         max: u64,
     },
     Text(&'static Text),
+    /// A date, in quotes or without.
+    Date,
     /// One of these words; `later` are known by name, but not supported yet.
     Choice {
         now: &'static [(&'static str, &'static str)],
@@ -91,6 +94,8 @@ pub(crate) enum Kind {
     Table(&'static Section),
     /// Tables keyed by names of the user's own.
     Named(&'static Section),
+    /// A table with known keys, and beside them tables by names of the user's own.
+    TableAndNamed(&'static Section, &'static Section),
     /// Values by keys of the user's own, each key a text of this form.
     Map {
         key: &'static Text,
@@ -161,6 +166,16 @@ impl Kind {
         !matches!(self, Kind::NotYet | Kind::NotYetNamed | Kind::Choice { now: [], .. })
     }
 
+    /// Whether a table can be its value.
+    pub fn takes_tables(&self) -> bool {
+        match self {
+            Kind::Table(_) | Kind::TableAndNamed(..) | Kind::Named(_) | Kind::Map { .. } => true,
+            Kind::Either(kinds) => kinds.iter().any(Kind::takes_tables),
+            Kind::List { of, one, .. } => *one && of.takes_tables(),
+            _ => false,
+        }
+    }
+
     /// A value as TOML, for hints.
     pub fn example(&self) -> Option<String> {
         match self {
@@ -179,6 +194,7 @@ impl Kind {
             Kind::Int { min, max } => format!("a whole number from {min} to {max}"),
             Kind::Float { above, max } => format!("a number above {above}, at most {max}"),
             Kind::Duration { .. } => "a duration such as \"250ms\"".into(),
+            Kind::Date => "a date such as 2027-01-31".into(),
             Kind::Size { .. } => "a size such as \"512MiB\"".into(),
             Kind::Text(text) => format!("{} such as \"{}\"", text.what, text.example),
             Kind::Choice { now, .. } => {
@@ -197,7 +213,7 @@ impl Kind {
                 Kind::Either([Kind::Text(text), ..]) => format!("a list such as [\"{}\"]", text.example),
                 _ => "a list".into(),
             },
-            Kind::Table(section) => {
+            Kind::Table(section) | Kind::TableAndNamed(section, _) => {
                 let names: Vec<_> =
                     section.keys.iter().filter(|key| !key.is_later()).map(|key| key.name).collect();
                 format!("a table {{ {} }}", names.join(", "))

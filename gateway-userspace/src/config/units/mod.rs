@@ -5,12 +5,14 @@
 mod address;
 mod duration;
 mod lookup;
+mod moment;
 mod path;
 mod pattern;
 mod prefix;
 mod prefixes;
 mod quantity;
 mod template;
+mod version;
 
 use std::{fmt, path::PathBuf, sync::Arc};
 
@@ -19,10 +21,12 @@ use thiserror::Error;
 pub use address::{is_https, parse_target};
 pub use duration::{HumanDuration, parse_duration, show_duration};
 pub use lookup::Lookup;
+pub use moment::Moment;
 pub use path::normal_path;
 pub use prefix::Prefix;
 pub use prefixes::Prefixes;
 pub use quantity::{ByteSize, Percent, Rate, parse_byte_rate, show_byte_rate};
+pub use version::{Date, Number, VersionForm, VersionName, Wanted};
 pub use template::{Part, Template, Variable};
 
 /// Where something stands in a config file; lines and columns start at 1, columns count characters.
@@ -95,7 +99,7 @@ macro_rules! serde_as_text {
         }
     )+};
 }
-serde_as_text!(HumanDuration, ByteSize, Percent, Rate, Prefix);
+serde_as_text!(HumanDuration, ByteSize, Percent, Rate, Prefix, Moment);
 
 #[cfg(test)]
 mod tests;
