@@ -57,7 +57,13 @@ fn main() {
     for (what, from, path, query, field) in [
         ("path", "\"path\"", "/v1/items/12345/parts/7", None, None),
         ("header", "\"header:api-version\"", "/items/12345", None, Some(("api-version", "v3"))),
-        ("header, a date", "\"header:api-version\"", "/items/12345", None, Some(("api-version", "2026-07-15"))),
+        (
+            "header, a date",
+            "\"header:api-version\"",
+            "/items/12345",
+            None,
+            Some(("api-version", "2026-07-15")),
+        ),
         ("accept", "\"accept\"", "/items/12345", None, Some(("accept", "application/vnd.acme.v2+json"))),
         ("query", "\"query:v\"", "/items/12345", Some("page=2&per_page=50&v=3"), None),
         ("path, all four looked at", all, "/v1/items/12345/parts/7", Some("page=2&per_page=50"), None),

@@ -109,10 +109,56 @@ early_hints = true
 grpc_web = true
 compress = false
 
+[route.versioned]
+host = "v.example.com"
+path = "/api/{version}/things/{id}"
+to = "items"
+mirror = { to = "carts" }
+compress = true
+[route.versioned.version]
+from = ["path", "host", "header:API-Version", "accept", "query:V"]
+default = "latest"
+on_conflict = "first"
+aliases = { latest = "1.2" }
+strip = []
+header = "off"
+[route.versioned.version.v1]
+deprecated = 2026-06-01
+sunset = { at = 2027-01-31T12:00:00+01:00, then = "redirect", link = "/docs" }
+successor = "1.2"
+brownout = [{ at = 2026-12-01, for = "1h", every = "1d" }, { at = "2026-12-24", for = "1d" }]
+canary = { to = "1.2", share = "2.5%", header = "X-Canary: Yes", sticky = "cookie:uid", named = true }
+rewrite = { set = { x-id = "${param.id}" } }
+[route.versioned.version."1.2"]
+to = ["10.0.0.9:80"]
+deprecated = { at = 2030-01-01, link = "https://docs.example.com/" }
+successor = "beta"
+[route.versioned.version.beta]
+respond = { body = "soon" }
+
 [route.carts]
 host = "[::1]"
 path = "/carts/"
 to = "carts"
+auth = ["all", "key", "page"]
+allow = { GET = [], PUT = ["all", "carts:write", "tier:gold"], POST = "claim:org=acme" }
+
+[auth.key]
+type = "api-key"
+from = ["query:api_key", "header:X-Key", "cookie:k", "bearer"]
+keep = true
+realm = "the shop"
+[auth.page]
+type = "api-key"
+from = "header:x-page"
+
+[consumer.acme]
+tier = "gold"
+grant = ["carts:write", "carts:read"]
+keys = [
+  { id = "k1", hash = "blake3:7f83b1657ff1fc53b92dc18148a1d65dfc2d4b1fa3d677284addd200126d9069", until = 2027-01-01 },
+  { id = "k2", hash = "blake3:AF1349B9F5F9A1A6A0404DEA36DCC9499BCB25C9ADC112B7CC9A93CAE41F3262", until = 2027-01-01T12:00:00+01:00 },
+]
 
 [route.rest]
 to = ["10.0.0.1:1"]
@@ -291,6 +337,13 @@ fn every_key_is_read() {
     assert_eq!((protocol("secure"), protocol("carts")), (UpstreamProtocol::Auto, UpstreamProtocol::Http2));
     assert_eq!(protocol("items"), UpstreamProtocol::Http1);
     assert!(config.upstreams["carts"].tls.as_ref().is_some_and(|tls| tls.verify && tls.ca.is_some()));
+    let acme = &config.consumers["acme"];
+    assert_eq!(
+        (acme.tier.as_deref(), &acme.grants[..]),
+        (Some("gold"), &["carts:read".to_owned(), "carts:write".into()][..])
+    );
+    let until = acme.keys.iter().map(|key| key.until.map(|until| until.to_string()).unwrap_or_default());
+    assert_eq!(until.collect::<Vec<_>>(), ["2027-01-01", "2027-01-01T11:00:00Z"]);
     let items = &config.upstreams["items"];
     assert_eq!(items.targets.iter().map(|target| target.weight).collect::<Vec<_>>(), [3, 1, 1]);
     assert_eq!((items.balance, items.bounded_load), (Balance::IpHash, Some(1.25)));
@@ -303,6 +356,15 @@ fn every_key_is_read() {
     assert_eq!(config.upstreams["carts"].retry.tries, 0);
     assert_eq!(config.routes["items"].hosts[1], HostPattern::Wildcard("api.example.com".into()));
     assert_eq!(config.routes["items"].upgrade, ["websocket"]);
+    let versioned = &config.routes["versioned"];
+    let versions = versioned.versions.as_ref().expect("written");
+    let names: Vec<&str> = versions.versions.iter().map(|version| version.name.as_str()).collect();
+    assert_eq!((&names[..], versions.default.as_deref()), (&["beta", "v1", "1.2"][..], Some("1.2")));
+    assert_eq!(versioned.path.to_string(), "/api/things/{id}");
+    assert_eq!(versions.paths[0].to_string(), "/api/{version}/things/{id}");
+    let own = |index: usize| &versions.versions[index].route;
+    assert!(own(0).mirror.is_none() && own(1).mirror.is_some() && own(2).compress.is_some());
+    assert_eq!((own(1).to.upstreams(), own(2).to.upstreams()), (vec!["items"], vec!["versioned.1.2"]));
     let LogTarget::File(log) = &config.access_log.to else { panic!("not a file") };
     assert!(log.is_absolute() && log.ends_with("access.log"));
     assert_eq!(config.metrics.bind, None);
@@ -328,7 +390,13 @@ fn placeless(mut config: Config) -> Config {
     config.upstreams.values_mut().for_each(|upstream| upstream.at = at.clone());
     config.services.values_mut().for_each(|service| service.at = at.clone());
     config.kernel.classes.values_mut().for_each(|class| class.at = at.clone());
-    config.routes.values_mut().for_each(|route| route.at = at.clone());
+    for route in config.routes.values_mut() {
+        route.at = at.clone();
+        let versions = route.versions.iter_mut().flat_map(|versions| &mut versions.versions);
+        versions.for_each(|version| version.route.at = at.clone());
+    }
+    config.auths.values_mut().for_each(|auth| auth.at = at.clone());
+    config.consumers.values_mut().for_each(|consumer| consumer.at = at.clone());
     config
 }
 

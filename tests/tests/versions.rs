@@ -93,8 +93,20 @@ fn unknown_missing_and_conflicting_versions_are_refused_with_the_list() -> Resul
         ("/v9/echo/7", "", 404, "version_unknown", "path says \"v9\""),
         ("/echo/7", "x-api-version: 9\r\n", 400, "version_unknown", "header:x-api-version says \"9\""),
         ("/echo/7?version=%39", "", 400, "version_unknown", "query:version says \"9\""),
-        ("/v1/echo/7", "x-api-version: 2\r\n", 400, "version_conflict", "path says \"v1\" and header:x-api-version says \"2\""),
-        ("/echo/7?version=1", "accept: a/b;version=2\r\n", 400, "version_conflict", "accept says \"a/b;version=2\""),
+        (
+            "/v1/echo/7",
+            "x-api-version: 2\r\n",
+            400,
+            "version_conflict",
+            "path says \"v1\" and header:x-api-version says \"2\"",
+        ),
+        (
+            "/echo/7?version=1",
+            "accept: a/b;version=2\r\n",
+            400,
+            "version_conflict",
+            "accept says \"a/b;version=2\"",
+        ),
         ("/echo/7?version=1&version=2", "", 400, "version_conflict", "query:version"),
     ] {
         let answer = ask(&rig, asked, fields)?;
@@ -103,7 +115,10 @@ fn unknown_missing_and_conflicting_versions_are_refused_with_the_list() -> Resul
         assert_eq!(body["versions"], json!(["v1", "v2"]), "{body}");
         assert!(body["detail"].as_str().unwrap_or_default().contains(detail), "{body}");
         let line = rig.gateway.log_of(&answer)?;
-        assert_eq!((&line["why"], &line["route"], &line["version"]), (&json!(why), &json!("api"), &Value::Null));
+        assert_eq!(
+            (&line["why"], &line["route"], &line["version"]),
+            (&json!(why), &json!("api"), &Value::Null)
+        );
     }
     rig.gateway.write(&config(&rig.backends, &API.replace("default = \"v1\"", "on_conflict = \"first\"")))?;
     rig.gateway.cli(&["reload"])?.ok()?;
@@ -233,7 +248,10 @@ sunset = { at = 2021-01-01, then = "serve" }
     }
     assert_eq!(ask(&rig, "/v6/echo/7", "")?.status, 200);
     let fresh = ask(&rig, "/v5/echo/7", "")?;
-    assert_eq!((fresh.header("deprecation"), fresh.header("sunset"), fresh.header("link")), (None, None, None));
+    assert_eq!(
+        (fresh.header("deprecation"), fresh.header("sunset"), fresh.header("link")),
+        (None, None, None)
+    );
     Ok(())
 }
 
@@ -241,7 +259,8 @@ sunset = { at = 2021-01-01, then = "serve" }
 #[test]
 fn metrics_and_route_show_tell_versions_apart_and_who_still_calls_them() -> Result<()> {
     lab_test!();
-    let rig = rig(&format!("{API}deprecated = 2020-01-01\n[route.plain]\npath = \"/plain\"\nto = \"one\"\n"))?;
+    let rig =
+        rig(&format!("{API}deprecated = 2020-01-01\n[route.plain]\npath = \"/plain\"\nto = \"one\"\n"))?;
     for (asked, count) in [("/v1/echo/1", 3), ("/v2/echo/1", 2), ("/v9/echo/1", 1), ("/plain", 1)] {
         for _ in 0..count {
             ask(&rig, asked, "user-agent: shop/1.0\r\n")?;
@@ -259,12 +278,18 @@ fn metrics_and_route_show_tell_versions_apart_and_who_still_calls_them() -> Resu
     }
     assert_eq!(metrics.sum("http_errors_total", &[("reason", "version_unknown")]) as u64, 1);
     let plain: Vec<_> = metrics.all("http_requests_total", &[("route", "plain")]).collect();
-    assert!(!plain.is_empty() && plain.iter().all(|sample| !sample.labels.contains_key("version")), "{plain:?}");
+    assert!(
+        !plain.is_empty() && plain.iter().all(|sample| !sample.labels.contains_key("version")),
+        "{plain:?}"
+    );
 
     let shown = rig.gateway.cli(&["route", "show", "api", "-o", "json"])?.ok()?.json()?;
     let second = &shown["versions"]["v2"];
     assert_eq!(second["last_day"], json!({ "requests": 2, "consumers": { "anonymous": 2 } }), "{shown}");
-    assert_eq!((&second["deprecated"], &second["last_caller"]["agent"]), (&json!("2020-01-01"), &json!("shop/1.0")));
+    assert_eq!(
+        (&second["deprecated"], &second["last_caller"]["agent"]),
+        (&json!("2020-01-01"), &json!("shop/1.0"))
+    );
     assert_eq!(second["last_caller"]["client"], json!(rig.net.client(1).v4().to_string()));
     assert_eq!(shown["versions"]["v1"]["codes"], json!({ "200": 3 }));
     let text = rig.gateway.cli(&["route", "show", "api"])?.ok()?.stdout;
@@ -344,7 +369,10 @@ fn explain_says_which_version_and_why() -> Result<()> {
         let answer = ask(&rig, asked, &fields)?;
         match outcome {
             Ok((version, why)) => {
-                assert_eq!((&told["version"]["name"], &told["version"]["why"]), (&json!(version), &json!(why)));
+                assert_eq!(
+                    (&told["version"]["name"], &told["version"]["why"]),
+                    (&json!(version), &json!(why))
+                );
                 assert_eq!(answer.header("api-version"), Some(version));
                 let upstream = told["upstreams"][0]["upstream"].clone();
                 assert_eq!(rig.gateway.log_of(&answer)?["upstream"], upstream, "{told}");
@@ -364,7 +392,11 @@ fn explain_says_which_version_and_why() -> Result<()> {
 fn a_migration_from_one_version_to_the_next_under_load_fails_no_request() -> Result<()> {
     lab_test!();
     let step = |default: &str, share: &str, first: &str| {
-        let canary = if share.is_empty() { String::new() } else { format!("canary = {{ to = \"v2\", share = \"{share}\" }}\n") };
+        let canary = if share.is_empty() {
+            String::new()
+        } else {
+            format!("canary = {{ to = \"v2\", share = \"{share}\" }}\n")
+        };
         format!(
             "[route.api]\npath = \"/echo/*\"\n[route.api.version]\nfrom = [\"path\", \"header:v\"]\ndefault = \"{default}\"\n\
              [route.api.version.v1]\n{first}\n{canary}[route.api.version.v2]\nto = \"two\"\n"
@@ -403,7 +435,9 @@ fn a_migration_from_one_version_to_the_next_under_load_fails_no_request() -> Res
         let steps = steps();
         stop.store(true, Relaxed);
         steps?;
-        for (thread, versions) in threads.into_iter().zip([vec!["v1", "v2"], vec!["v1", "v2"], vec!["v1"], vec!["v2"]]) {
+        for (thread, versions) in
+            threads.into_iter().zip([vec!["v1", "v2"], vec!["v1", "v2"], vec!["v1"], vec!["v2"]])
+        {
             let seen = thread.join().map_err(|_| anyhow::anyhow!("a client panicked"))??;
             assert_eq!(seen.keys().map(String::as_str).collect::<Vec<_>>(), versions, "{seen:?}");
         }

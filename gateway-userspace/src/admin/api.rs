@@ -12,7 +12,9 @@ use axum::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{bans, capture, certs, events, explain, problem::Problem, services, status, targets, versions};
+use super::{
+    bans, capture, certs, events, explain, problem::Problem, services, stats, status, targets, versions,
+};
 use crate::{
     config,
     daemon::{Control, Reach, Request},
@@ -24,7 +26,7 @@ type Shared = State<Arc<Control>>;
 pub fn routes() -> Router<Arc<Control>> {
     Router::new()
         .route("/v1/status", get(show_status))
-        .route("/v1/stats", get(stats))
+        .route("/v1/stats", get(|State(control): Shared| async move { Json(stats::stats(&control)) }))
         .route("/v1/config", get(show_config))
         .route("/v1/config/toml", get(config_toml))
         .route("/v1/config/check", post(check_config))
@@ -68,25 +70,6 @@ async fn show_status(State(control): Shared) -> Json<Value> {
     let mut body = serde_json::to_value(&status).unwrap_or_default();
     body["healthy"] = healthy.into();
     Json(body)
-}
-
-async fn stats(State(control): Shared) -> Json<Value> {
-    let routes = control.registry.routes().into_iter().map(|((listener, route, version), stats)| {
-        let requests = stats.requests();
-        let by_code = requests.iter().fold(serde_json::Map::new(), |mut codes, ((_, code), n)| {
-            let slot = codes.entry(code.to_string()).or_insert(json!(0));
-            *slot = json!(slot.as_u64().unwrap_or(0) + n);
-            codes
-        });
-        let mut told = json!({ "listener": listener, "route": route });
-        if !version.is_empty() {
-            told["version"] = json!(version);
-        }
-        told["requests"] = json!(requests.values().sum::<u64>());
-        told["codes"] = by_code.into();
-        told
-    });
-    Json(json!({ "routes": routes.collect::<Vec<_>>(), "kernel": control.kernel.counters() }))
 }
 
 async fn show_config(State(control): Shared) -> Response {

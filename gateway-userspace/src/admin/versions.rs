@@ -11,7 +11,7 @@ use crate::{
 
 /// Every version: its requests by status since the start, and those of the last day by consumer.
 pub fn show(control: &Control, name: &str, versions: &model::Versions) -> Value {
-    let now = Moment::now();
+    let now = Moment::of(std::time::SystemTime::now());
     let mut codes: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
     for ((_, route, version), stats) in control.registry.routes() {
         if route == name && !version.is_empty() {

@@ -72,7 +72,10 @@ fn conditions(route: &Value) -> String {
 fn leads_to(route: &Value) -> String {
     if let Some(versions) = route["version"].as_object() {
         let each = versions.iter().filter(|(name, value)| value.is_object() && *name != "aliases");
-        return each.map(|(name, version)| format!("{name}: {}", leads_to(version))).collect::<Vec<_>>().join(", ");
+        return each
+            .map(|(name, version)| format!("{name}: {}", leads_to(version)))
+            .collect::<Vec<_>>()
+            .join(", ");
     }
     match (&route["to"], &route["respond"], &route["redirect"]) {
         (Value::Object(split), ..) => {
@@ -119,14 +122,21 @@ fn versions(route: &Value) -> String {
         let last = &version["last_caller"];
         consumers.map(move |(consumer, count)| {
             let is_last = last["consumer"] == **consumer;
-            let seen = if is_last { format!("{} {}", text(&last["at"]), text(&last["client"])) } else { String::new() };
+            let seen = if is_last {
+                format!("{} {}", text(&last["at"]), text(&last["client"]))
+            } else {
+                String::new()
+            };
             let agent = if is_last { last["agent"].as_str().unwrap_or_default() } else { "" };
             vec![name.clone(), consumer.clone(), text(count), seen, agent.to_owned()]
         })
     });
     let callers: Vec<Vec<String>> = callers.collect();
     if !callers.is_empty() {
-        out += &format!("\n{}", table(&["VERSION", "CONSUMER", "LAST DAY", "LAST CALL", "AGENT"], callers.into_iter()));
+        out += &format!(
+            "\n{}",
+            table(&["VERSION", "CONSUMER", "LAST DAY", "LAST CALL", "AGENT"], callers.into_iter())
+        );
     }
     out
 }

@@ -3,6 +3,7 @@
 //! [`crate::config::load`] is the only way to make one, so a value of these types is already valid:
 //! names resolve, numbers are in range, no two routes tie.
 
+mod auth;
 mod route;
 mod splice;
 mod tls;
@@ -10,6 +11,7 @@ mod version;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
+pub use auth::{Allow, Auth, AuthKind, Consumer, ConsumerKey, Demand, KeyHash, Right, RouteAuth, Whence};
 pub use route::{
     Coding, Compress, Cors, Destination, FieldRewrite, HostPattern, Matcher, Mirror, Origin, PathPattern,
     PathRewrite, Pattern, Predicates, Redirect, Respond, Rewrite, Route, Segment, Shape, Split, Sticky,
@@ -37,6 +39,8 @@ pub struct Config {
     pub upstreams: BTreeMap<String, Upstream>,
     pub routes: BTreeMap<String, Route>,
     pub services: BTreeMap<String, Service>,
+    pub auths: BTreeMap<String, Auth>,
+    pub consumers: BTreeMap<String, Consumer>,
     pub access_log: AccessLog,
     pub metrics: Metrics,
     pub admin: Admin,

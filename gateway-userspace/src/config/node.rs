@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use super::{
-    model::{Bind, HostPattern, Origin, PathPattern, Pattern},
+    model::{Bind, HostPattern, KeyHash, Origin, PathPattern, Pattern, Right, Whence},
     read::read_default,
     table::Section,
     units::{ByteSize, Lookup, Moment, Percent, Place, Prefix, Rate, Template},
@@ -38,6 +38,9 @@ pub(crate) enum Value {
     Pattern(Pattern),
     Template(Template),
     Origin(Origin),
+    Whence(Whence),
+    Right(Right),
+    KeyHash(KeyHash),
     /// A word of a closed list.
     Word(&'static str),
     List(Vec<Node>),
@@ -95,7 +98,9 @@ impl Fields {
 
     fn subsection(&self, key: &str) -> &'static Section {
         match self.section.key(key).map(|key| &key.kind) {
-            Some(super::table::Kind::Table(section) | super::table::Kind::TableAndNamed(section, _)) => section,
+            Some(super::table::Kind::Table(section) | super::table::Kind::TableAndNamed(section, _)) => {
+                section
+            }
             _ => unreachable!("`{key}` is not a table"),
         }
     }
@@ -170,6 +175,9 @@ from_value! {
     Pattern: Value::Pattern(value) => Some(value.clone()),
     Template: Value::Template(value) => Some(value.clone()),
     Origin: Value::Origin(value) => Some(value.clone()),
+    Whence: Value::Whence(value) => Some(value.clone()),
+    Right: Value::Right(value) => Some(value.clone()),
+    KeyHash: Value::KeyHash(value) => Some(*value),
     String: Value::Text(value) => Some(value.clone()),
     PathBuf: Value::Text(value) => Some(value.into()),
     &'static str: Value::Word(value) => Some(value),

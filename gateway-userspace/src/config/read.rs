@@ -308,7 +308,10 @@ impl Reader<'_> {
             match section.key(name.get_ref()) {
                 Some(key) if is_table && !key.kind.takes_tables() => {
                     let at = self.source.place(name.span().start);
-                    let message = format!("`{}` is a key of the table, so nothing else can have its name", join(path, name.get_ref()));
+                    let message = format!(
+                        "`{}` is a key of the table, so nothing else can have its name",
+                        join(path, name.get_ref())
+                    );
                     let keys: Vec<&str> = section.keys.iter().map(|key| key.name).collect();
                     let hint = format!("these names are taken: {}", keys.join(", "));
                     self.problems.push(Problem::new(ProblemKind::Value, &at, message).hint(hint));
@@ -354,23 +357,26 @@ impl Reader<'_> {
         at: &Place,
         spot: Spot<'_, '_>,
     ) -> Option<Value> {
-        let takes = |kind: &Kind| match (kind, spot.get_ref()) {
-            (Kind::Choice { now, later }, DeValue::String(text)) => {
-                now.iter().any(|(word, _)| word == text) || later.iter().any(|word| word == text)
+        fn takes(kind: &Kind, found: &DeValue<'_>) -> bool {
+            match (kind, found) {
+                (Kind::Choice { now, later }, DeValue::String(text)) => {
+                    now.iter().any(|(word, _)| word == text) || later.iter().any(|word| word == text)
+                }
+                (Kind::Text(_) | Kind::Duration { .. } | Kind::Size { .. }, DeValue::String(_))
+                | (Kind::Int { .. } | Kind::Size { .. } | Kind::Float { .. }, DeValue::Integer(_))
+                | (Kind::Float { .. }, DeValue::Float(_))
+                | (Kind::Date, DeValue::Datetime(_) | DeValue::String(_))
+                | (Kind::Bool, DeValue::Boolean(_))
+                | (
+                    Kind::Table(_) | Kind::TableAndNamed(..) | Kind::Map { .. } | Kind::NotYet,
+                    DeValue::Table(_),
+                )
+                | (Kind::List { .. }, DeValue::Array(_)) => true,
+                (Kind::List { of, one: true, .. }, found) => takes(of, found),
+                _ => false,
             }
-            (Kind::Text(_) | Kind::Duration { .. } | Kind::Size { .. }, DeValue::String(_))
-            | (Kind::Int { .. } | Kind::Size { .. } | Kind::Float { .. }, DeValue::Integer(_))
-            | (Kind::Float { .. }, DeValue::Float(_))
-            | (Kind::Date, DeValue::Datetime(_))
-            | (Kind::Bool, DeValue::Boolean(_))
-            | (
-                Kind::Table(_) | Kind::TableAndNamed(..) | Kind::Map { .. } | Kind::NotYet,
-                DeValue::Table(_),
-            )
-            | (Kind::List { .. }, DeValue::Array(_)) => true,
-            _ => false,
-        };
-        match kinds.iter().find(|kind| takes(kind)) {
+        }
+        match kinds.iter().find(|kind| takes(kind, spot.get_ref())) {
             Some(Kind::NotYet) => self.not_yet(&format!("{path} = {{ … }}"), at),
             Some(kind) => self.value(kind, path, at, spot),
             None => self.wrong_type(whole, path, spot),

@@ -1,5 +1,6 @@
 //! The config in effect, every default written out: as JSON, and as TOML that loads to the same config.
 
+mod auth;
 mod listener;
 mod service;
 mod version;
@@ -39,6 +40,8 @@ pub fn to_json(config: &Config) -> Value {
             .map(|(name, cert)| (name.clone(), listener::cert(cert))).collect::<Value>(),
         "upstream": by_name(&config.upstreams, upstream),
         "route": by_name(&config.routes, route),
+        "auth": by_name(&config.auths, auth::auth),
+        "consumer": by_name(&config.consumers, auth::consumer),
         "service": by_name(&config.services, service::service),
         "access_log": {
             "to": match &config.access_log.to {
@@ -319,6 +322,8 @@ fn route(route: &Route) -> Value {
         ("upgrade", Some(json!(route.upgrade))),
         ("early_hints", Some(json!(route.early_hints))),
         ("grpc_web", Some(json!(route.grpc_web))),
+        ("auth", route.auth.as_ref().map(auth::route_auth)),
+        ("allow", route.allow.as_ref().map(auth::allow)),
         ("version", route.versions.as_deref().map(version::versions)),
     ])
 }

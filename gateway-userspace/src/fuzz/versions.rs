@@ -38,7 +38,9 @@ pub fn asked(bytes: &[u8]) {
     let (path, host) = (line(), line());
     let mut headers = HeaderMap::new();
     for name in ["api-version", "accept"] {
-        headers.extend(HeaderValue::from_str(line()).ok().map(|value| (http::HeaderName::from_static(name), value)));
+        headers.extend(
+            HeaderValue::from_str(line()).ok().map(|value| (http::HeaderName::from_static(name), value)),
+        );
     }
     let query = lines.next();
     let asked = Asked { host, path, method: &Method::GET, headers: &headers, query };
@@ -51,7 +53,10 @@ pub fn asked(bytes: &[u8]) {
         {
             let name = path.split('/').nth(1).unwrap_or_default();
             let short = path_without(path, 0);
-            assert!(short.starts_with('/') && path_with(&short, 0, name).trim_end_matches('/') == path.trim_end_matches('/'));
+            assert!(
+                short.starts_with('/')
+                    && path_with(&short, 0, name).trim_end_matches('/') == path.trim_end_matches('/')
+            );
         }
     });
 }

@@ -71,6 +71,8 @@ pub struct Request<'a> {
 #[derive(Debug, Default)]
 pub struct RequestText {
     start: Vec<u8>,
+    /// Where in it the query is.
+    query_at: usize,
     end: Vec<u8>,
 }
 
@@ -80,14 +82,25 @@ impl RequestText {
         optional(&mut self.start, b",\"host\":", host.map(str::as_bytes));
     }
 
+    /// The query is logged as this, in place of what came.
+    pub fn set_query(&mut self, query: Option<&str>) {
+        // Of a head that could not be read, nothing is there.
+        if self.query_at > 0 {
+            self.start.truncate(self.query_at);
+            optional(&mut self.start, b",\"query\":", query.map(str::as_bytes));
+        }
+    }
+
     /// `None`: the head could not be read.
     pub fn fill(&mut self, request: Option<Request<'_>>) {
         self.start.clear();
         self.end.clear();
+        self.query_at = 0;
         if let Some(request) = request {
             optional(&mut self.start, b",\"host\":", request.host);
             text(&mut self.start, b",\"method\":", request.method.as_bytes());
             text(&mut self.start, b",\"path\":", request.path.as_bytes());
+            self.query_at = self.start.len();
             optional(&mut self.start, b",\"query\":", request.query.map(str::as_bytes));
             optional(&mut self.end, b",\"ua\":", request.user_agent);
             optional(&mut self.end, b",\"ref\":", request.referer);
@@ -107,6 +120,7 @@ pub struct Line<'a> {
     pub route: Option<&'a str>,
     /// Of the route's API.
     pub version: Option<&'a str>,
+    pub consumer: Option<&'a str>,
     pub upstream: Option<&'a str>,
     pub target: Option<&'a str>,
     pub tries: u32,
@@ -135,6 +149,7 @@ impl Line<'_> {
         }
         name(out, b",\"route\":\"", self.route);
         name(out, b",\"version\":\"", self.version);
+        optional(out, b",\"consumer\":", self.consumer.map(str::as_bytes));
         name(out, b",\"upstream\":\"", self.upstream);
         name(out, b",\"target\":\"", self.target);
         if self.tries > 0 {
@@ -432,6 +447,7 @@ mod tests {
             status: Some(200),
             route: None,
             version: None,
+            consumer: None,
             upstream: None,
             target: None,
             tries: 0,

@@ -10,7 +10,8 @@ use prometheus::{
 use super::{
     Why,
     stats::{
-        BOUNDS_US, Connect, Handshake, HistogramTotal, ListenerShard, ProxyHeader, Retry, Sharded, TlsVersion,
+        AuthResult, BOUNDS_US, Connect, Handshake, HistogramTotal, ListenerShard, ProxyHeader, Retry,
+        Sharded, TlsVersion,
     },
 };
 use crate::{
@@ -26,6 +27,7 @@ pub fn render(control: &Control) -> Vec<u8> {
     let mut families = Families::default();
     http(control, &mut families);
     connections(control, &mut families);
+    auths(control, &mut families);
     upstreams(control, &mut families);
     kernel(control, &mut families);
     services(control, &mut families);
@@ -259,6 +261,16 @@ fn connections(control: &Control, families: &mut Families) {
         .filter_map(|cert| Some(gauge(&[("cert", &cert.name)], cert.facts()?.not_after as f64)))
         .collect();
     families.gauges("cert_expiry_timestamp_seconds", "When a certificate expires", expiry);
+}
+
+fn auths(control: &Control, families: &mut Families) {
+    let mut results = Vec::new();
+    for (name, stats) in control.registry.auths() {
+        for (result, word) in AuthResult::ALL {
+            results.push(counter(&[("auth", &name), ("result", word)], stats.results(result)));
+        }
+    }
+    families.counters("auth_total", "Attempts to tell who calls, by what became of them", results);
 }
 
 fn upstreams(control: &Control, families: &mut Families) {

@@ -40,6 +40,8 @@ whys! {
     Sunset "sunset" 410 "This version of the API is no longer there";
     BrownOut "brownout" 503 "This version of the API is going away, and does not answer for a while";
     BadRequest "bad_request" 400 "The request is malformed";
+    Unauthorized "unauthorized" 401 "This needs credentials, and those of the request are missing or no good";
+    Forbidden "forbidden" 403 "This is not allowed";
     HeaderTooLarge "header_too_large" 431 "The request's head is larger than this listener takes";
     BodyTooLarge "body_too_large" 413 "The request's body is larger than this listener takes";
     HeaderTimeout "header_timeout" 408 "The request's head did not arrive in time";

@@ -2,6 +2,7 @@
 //! A route without any has none of them, and its requests never come here.
 
 pub mod answer;
+pub mod caller;
 pub mod compress;
 pub mod cors;
 pub mod mirror;
@@ -12,6 +13,7 @@ pub mod template;
 use std::sync::Arc;
 
 use crate::{
+    auth::{Auths, Gate},
     config::model::{self, Destination, Rewrite as RewriteConfig},
     upstream::Upstream,
 };
@@ -25,6 +27,8 @@ use split::Split;
 /// The policies of one route.
 #[derive(Debug, Default)]
 pub struct Policies {
+    /// Who may.
+    pub gate: Option<Gate>,
     pub rewrite: Option<Rewrite>,
     /// Instead of an upstream's.
     pub answer: Option<Answer>,
@@ -39,7 +43,11 @@ pub struct Policies {
 
 impl Policies {
     /// `None`: the route only forwards. `upstream`: the one of that name, which the config's reader knows to exist.
-    pub fn new(route: &model::Route, upstream: impl Fn(&str) -> Option<Arc<Upstream>>) -> Option<Box<Self>> {
+    pub fn new(
+        route: &model::Route,
+        auths: &Auths,
+        upstream: impl Fn(&str) -> Option<Arc<Upstream>>,
+    ) -> Option<Box<Self>> {
         let mirror = route.mirror.as_ref();
         let (mut answer, mut split) = (None, None);
         match &route.to {
@@ -49,6 +57,7 @@ impl Policies {
             Destination::Redirect(redirect) => answer = Some(Answer::redirect(redirect)),
         }
         let policies = Policies {
+            gate: auths.gate(route),
             rewrite: (route.rewrite != RewriteConfig::default()).then(|| Rewrite::new(&route.rewrite)),
             answer,
             split,
@@ -57,9 +66,14 @@ impl Policies {
             compress: route.compress.as_ref().map(Compress::new),
             grpc_web: route.grpc_web,
         };
-        let Policies { rewrite, answer, split, mirror, cors, compress, grpc_web } = &policies;
+        let Policies { gate, rewrite, answer, split, mirror, cors, compress, grpc_web } = &policies;
         let directs = answer.is_some() || split.is_some() || mirror.is_some();
-        let any = directs || rewrite.is_some() || cors.is_some() || compress.is_some() || *grpc_web;
+        let any = gate.is_some()
+            || directs
+            || rewrite.is_some()
+            || cors.is_some()
+            || compress.is_some()
+            || *grpc_web;
         any.then(|| Box::new(policies))
     }
 }

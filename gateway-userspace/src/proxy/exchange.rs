@@ -15,6 +15,7 @@ use super::{connection::ClientState, grpc, timer::Wait};
 use crate::{
     config::units::Moment,
     observe::{Why, access_log, stats},
+    policy::caller::Caller,
     runtime::Route,
     upstream::{Active, Upstream},
     version::usage,
@@ -32,6 +33,8 @@ pub struct Record {
     /// The request's own part of the log line.
     text: access_log::RequestText,
     route: Option<Arc<Route>>,
+    /// Who calls, if the route asks for it.
+    caller: Option<Arc<Caller>>,
     /// Where a policy sent it, if the route has no upstream of its own.
     chosen: Option<Arc<Upstream>>,
     active: Option<Active>,
@@ -118,6 +121,20 @@ impl Exchange {
         let mut record = self.state.record.borrow_mut();
         record.agent.clear();
         record.agent.extend(agent.iter().flat_map(|agent| agent.as_bytes()).take(usage::AGENT));
+    }
+
+    pub fn set_caller(&self, caller: Arc<Caller>) {
+        self.state.record.borrow_mut().caller = Some(caller);
+    }
+
+    /// Who calls, if that is known.
+    pub fn caller(&self) -> Option<Arc<Caller>> {
+        self.state.record.borrow().caller.clone()
+    }
+
+    /// The query is logged as this, in place of what came.
+    pub fn log_query(&self, query: Option<&str>) {
+        self.state.record.borrow_mut().text.set_query(query);
     }
 
     /// A policy chose this one.
@@ -269,7 +286,8 @@ impl Record {
         }
         if let Some(version) = self.route.as_ref().and_then(|route| route.version.as_ref()) {
             let now = Moment::of(state.worker.wall_clock(self.started.unwrap_or_else(Instant::now)));
-            version.usage.count(worker, now, None, state.client().addr, &self.agent);
+            let consumer = self.caller.as_ref().map(|caller| &*caller.consumer);
+            version.usage.count(worker, now, consumer, state.client().addr, &self.agent);
         }
         if let (Some(upstream), Some(active), Some(sent), Some(first_byte)) =
             (self.upstream(), &self.active, self.sent, self.first_byte)
@@ -292,6 +310,7 @@ impl Record {
             status: Some(self.status().as_u16()),
             route: route.map(|route| &*route.name),
             version: route.and_then(|route| route.version.as_ref()).map(|version| &*version.name),
+            consumer: self.caller.as_ref().map(|caller| &*caller.consumer),
             upstream: self.upstream().map(|upstream| &*upstream.name),
             target: self.active.as_ref().map(|active| &*active.target().name),
             tries: self.tries,

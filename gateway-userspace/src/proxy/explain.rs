@@ -208,7 +208,8 @@ impl Explained {
             }
         };
         let client = client(spec);
-        let then = versioned::canary(versions, picked, |canary| canary.of(picked, &head.headers, client, false));
+        let then =
+            versioned::canary(versions, picked, |canary| canary.of(picked, &head.headers, client, false));
         let mut why = match picked.by {
             Some(by) => {
                 format!("{} says {:?}", versions.chooser.source(by), versions.chooser.shown(by, &asked(head)))
@@ -228,10 +229,11 @@ impl Explained {
         self.version =
             Some(VersionTold { name: version.name.to_string(), why, deprecated: version.life.deprecated });
         let mut told = self.taken(snapshot, route, head, spec);
-        match version.life.at(Moment::now()) {
+        match version.life.at(Moment::of(std::time::SystemTime::now())) {
             Standing::Serves => told,
             Standing::Redirects => {
-                told.outcome = "redirected to the version that follows, as this one is no longer there".into();
+                told.outcome =
+                    "redirected to the version that follows, as this one is no longer there".into();
                 told.status = Some(308);
                 told
             }

@@ -76,7 +76,9 @@ pub async fn handle(
     }
     if let Some(policies) = &route.policies {
         // Boxed: the future of requests without policies stays small.
-        return Ok(Box::pin(policed::handle(&snapshot, &route, (policies, picked), exchange, head, body)).await);
+        return Ok(
+            Box::pin(policed::handle(&snapshot, &route, (policies, picked), exchange, head, body)).await
+        );
     }
     // A route without policies has an upstream.
     let Some(upstream) = &route.upstream else { return Ok(problem::response(exchange, Why::NoRoute)) };

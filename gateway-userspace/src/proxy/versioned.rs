@@ -26,7 +26,10 @@ pub fn choose(
         Ok(picked) => picked,
         // A browser asks without the fields that it is going to send.
         Err(Refused::Required) if base.preflights(head) => return Ok((base, None, exchange)),
-        Err(refused) => return Err(refuse(versions, refused, exchange, head)),
+        Err(refused) => {
+            hide(&base, versions, &exchange, head);
+            return Err(refuse(versions, refused, exchange, head));
+        }
     };
     let picked = canary(versions, picked, |canary| {
         canary.of(picked, &head.headers, exchange.state.client().addr, true)
@@ -50,7 +53,23 @@ pub fn choose(
     let now = Moment::of(exchange.state.worker.wall_clock(exchange.started()));
     match version.life.at(now) {
         Standing::Serves => Ok((route, Some(picked), exchange)),
-        standing => Err(ended(version, versions, standing, picked, exchange, head)),
+        standing => {
+            hide(&base, versions, &exchange, head);
+            Err(ended(version, versions, standing, picked, exchange, head))
+        }
+    }
+}
+
+/// Nobody asks who calls what is not there, but credentials are not logged.
+fn hide(base: &Route, versions: &Versions, exchange: &Exchange, head: &request::Parts) {
+    let routes = std::iter::once(base).chain(versions.routes.iter().map(|route| &**route));
+    let gates = routes.filter_map(|route| route.policies.as_ref()?.gate.as_ref());
+    let mut clean = None;
+    for gate in gates {
+        clean = gate.clean_query(clean.as_ref().unwrap_or(&head.uri)).or(clean);
+    }
+    if let Some(clean) = clean {
+        exchange.log_query(clean.query());
     }
 }
 
@@ -70,7 +89,9 @@ pub fn status_of(versions: &Versions, refused: Refused) -> (Why, StatusCode) {
     match refused {
         Refused::Required => (Why::VersionRequired, StatusCode::BAD_REQUEST),
         Refused::Conflict { .. } => (Why::VersionConflict, StatusCode::BAD_REQUEST),
-        Refused::Unknown { by } if versions.chooser.is_in_url(by) => (Why::VersionUnknown, StatusCode::NOT_FOUND),
+        Refused::Unknown { by } if versions.chooser.is_in_url(by) => {
+            (Why::VersionUnknown, StatusCode::NOT_FOUND)
+        }
         Refused::Unknown { .. } => (Why::VersionUnknown, StatusCode::BAD_REQUEST),
     }
 }
@@ -84,8 +105,10 @@ pub fn detail(versions: &Versions, refused: Refused, head: &request::Parts) -> S
     };
     match refused {
         Refused::Required => {
-            let places: Vec<&str> =
-                (0..chooser.sources()).filter_map(|by| u8::try_from(by).ok()).map(|by| chooser.source(by)).collect();
+            let places: Vec<&str> = (0..chooser.sources())
+                .filter_map(|by| u8::try_from(by).ok())
+                .map(|by| chooser.source(by))
+                .collect();
             format!("the request names no version; it may in: {}", places.join(", "))
         }
         Refused::Unknown { by } => format!("{}, which is none of the versions", said(by)),
@@ -132,14 +155,21 @@ fn ended(
     }
     let names: Vec<&str> = versions.chooser.names().filter(|name| *name != &*version.name).collect();
     let detail = match standing {
-        Standing::BrownOut(_) => format!("version {} is switched off for a while, as it soon will be for good", version.name),
+        Standing::BrownOut(_) => {
+            format!("version {} is switched off for a while, as it soon will be for good", version.name)
+        }
         _ => format!("version {} is no longer there", version.name),
     };
     problem::detailed(exchange, why, status, json!({ "detail": detail, "versions": names }), fields)
 }
 
 /// The request as the version's upstream is to see it. `rewritten`: it has a path of its own already.
-pub fn to_upstream(version: &Version, picked: Picked, rewritten: bool, request: &mut Outgoing) -> Result<(), Why> {
+pub fn to_upstream(
+    version: &Version,
+    picked: Picked,
+    rewritten: bool,
+    request: &mut Outgoing,
+) -> Result<(), Why> {
     let head = &mut request.head;
     if let Some(at) = version.strip.kept_segment.filter(|_| picked.in_path && !rewritten) {
         head.uri = strict::with_path(&head.uri, path_with(head.uri.path(), at, &version.name))?;

@@ -53,7 +53,9 @@ impl<'a> Takes<'a> {
         let versions = route.versions.as_deref();
         let hosts = versions.map(|versions| &*versions.hosts).filter(|hosts| !hosts.is_empty());
         let hosts = std::iter::once(&*route.hosts).chain(hosts);
-        hosts.flat_map(move |hosts| route.all_paths().map(move |path| Takes { hosts, path, ..Takes::of(route) }))
+        hosts.flat_map(move |hosts| {
+            route.all_paths().map(move |path| Takes { hosts, path, ..Takes::of(route) })
+        })
     }
 }
 

@@ -12,6 +12,7 @@ use std::{
 use http::HeaderValue;
 
 use crate::{
+    auth::Auths,
     config::model::{self, AcmeChallenge, Config, Destination},
     observe::stats::{ListenerStats, NO_ROUTE, Registry, RouteStats},
     policy::Policies,
@@ -32,6 +33,7 @@ pub struct Snapshot {
     pub listeners: BTreeMap<String, Arc<Listener>>,
     pub upstreams: BTreeMap<String, Arc<Upstream>>,
     pub services: Services,
+    pub auths: Auths,
     pub tls: Tls,
     /// `Via` of what came by HTTP/1.1 (RFC 9110 section 7.6.3).
     pub via: HeaderValue,
@@ -127,13 +129,12 @@ impl Snapshot {
                 (name.clone(), Arc::new(fresh))
             })
             .collect();
+        let auths = Auths::new(&config, registry);
+        let parts = Parts { auths: &auths, upstreams: &upstreams, listeners: &listeners, registry };
         let routes: Vec<(&model::Route, Arc<Route>)> = config
             .routes
             .iter()
-            .map(|(name, route)| {
-                let compiled = Route::new(name, route, None, &upstreams, &listeners, registry);
-                (route, Arc::new(compiled))
-            })
+            .map(|(name, route)| (route, Arc::new(Route::new(name, route, None, parts))))
             .collect();
         let router = Router::new(routes.iter().flat_map(taken));
         let via = |version: &str| {
@@ -141,7 +142,7 @@ impl Snapshot {
             HeaderValue::from_str(&via).unwrap_or(HeaderValue::from_static("1.1 gateway"))
         };
         let (via, via_http2) = (via("1.1"), via("2.0"));
-        Snapshot { generation, router, listeners, upstreams, services, tls, via, via_http2, config }
+        Snapshot { generation, router, listeners, upstreams, services, auths, tls, via, via_http2, config }
     }
 
     /// The same config with what names were found to be since.
@@ -204,27 +205,29 @@ impl Listener {
     }
 }
 
+/// What routes are made of.
+#[derive(Clone, Copy)]
+struct Parts<'a> {
+    auths: &'a Auths,
+    upstreams: &'a BTreeMap<String, Arc<Upstream>>,
+    listeners: &'a BTreeMap<String, Arc<Listener>>,
+    registry: &'a Registry,
+}
+
 impl Route {
-    fn new(
-        name: &str,
-        config: &model::Route,
-        version: Option<Version>,
-        upstreams: &BTreeMap<String, Arc<Upstream>>,
-        listeners: &BTreeMap<String, Arc<Listener>>,
-        registry: &Registry,
-    ) -> Self {
+    fn new(name: &str, config: &model::Route, version: Option<Version>, parts: Parts<'_>) -> Self {
+        let Parts { auths, upstreams, listeners, registry } = parts;
         let of_version = version.as_ref().map_or("", |version| &*version.name);
         let stats: HashMap<Arc<str>, Arc<RouteStats>> = listeners
             .iter()
             .map(|(listener, compiled)| (compiled.name.clone(), registry.version(listener, name, of_version)))
             .collect();
         let versions = config.versions.as_ref().map(|versions| {
-            let route = |of: &model::ApiVersion, version| {
-                Arc::new(Route::new(name, &of.route, Some(version), upstreams, listeners, registry))
-            };
+            let route =
+                |of: &model::ApiVersion, version| Arc::new(Route::new(name, &of.route, Some(version), parts));
             Box::new(Versions::new(versions, route, |version| registry.usage(name, version)))
         });
-        let mut policies = Policies::new(config, |name| upstreams.get(name).cloned());
+        let mut policies = Policies::new(config, auths, |name| upstreams.get(name).cloned());
         if version.is_some() {
             // Its answers say so.
             policies.get_or_insert_default();

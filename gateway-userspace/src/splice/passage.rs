@@ -191,6 +191,7 @@ impl Passage {
             status: None,
             route: None,
             version: None,
+            consumer: None,
             upstream: None,
             target: self.active.as_ref().map(|active| &*active.target().name),
             tries: self.tries,

@@ -82,15 +82,16 @@ const MOST: usize = 63;
 
 impl Chooser {
     pub fn new(config: &model::Versions) -> Self {
-        let names: Vec<Box<str>> = config.versions.iter().map(|version| version.name.as_str().into()).collect();
+        let names: Vec<Box<str>> =
+            config.versions.iter().map(|version| version.name.as_str().into()).collect();
         let index = |name: &str| {
             names.iter().position(|known| **known == *name).and_then(|index| u16::try_from(index).ok())
         };
         let own = names.iter().map(|name| (&**name, &**name));
         let aliases = config.aliases.iter().map(|(alias, name)| (&**alias, &**name));
-        let words = own.chain(aliases).filter_map(|(word, name)| {
-            Some((word.to_ascii_lowercase().into_boxed_str(), index(name)?))
-        });
+        let words = own
+            .chain(aliases)
+            .filter_map(|(word, name)| Some((word.to_ascii_lowercase().into_boxed_str(), index(name)?)));
         let source = |source: &VersionSource| {
             let place = match source {
                 // `paths` begins with the one of the form, whatever the version is called.
@@ -270,7 +271,8 @@ impl Chooser {
             Place::Accept => field(&header::ACCEPT).map(Cow::Borrowed),
             Place::Header(name) => field(name).map(Cow::Borrowed),
             Place::Query(name) => {
-                let first = asked.query.and_then(|query| says::in_query(query, name).next().map(Cow::into_owned));
+                let first =
+                    asked.query.and_then(|query| says::in_query(query, name).next().map(Cow::into_owned));
                 first.map(Cow::Owned)
             }
         };

@@ -57,7 +57,11 @@ pub struct Stripped {
 }
 
 impl Versions {
-    pub fn new(config: &model::Versions, route: impl FnMut(&model::ApiVersion, Version) -> Arc<Route>, usage: impl Fn(&str) -> Arc<Usage>) -> Self {
+    pub fn new(
+        config: &model::Versions,
+        route: impl FnMut(&model::ApiVersion, Version) -> Arc<Route>,
+        usage: impl Fn(&str) -> Arc<Usage>,
+    ) -> Self {
         let chooser = Chooser::new(config);
         let mut route = route;
         let routes = config.versions.iter().map(|version| {

@@ -110,7 +110,8 @@ fn thousandths(text: &str) -> u16 {
     let Some(fraction) = text.strip_prefix("0").map(|rest| rest.strip_prefix('.').unwrap_or(rest)) else {
         return 1000;
     };
-    let digit = |at: usize| fraction.as_bytes().get(at).map_or(0, |byte| u16::from(byte.wrapping_sub(b'0').min(9)));
+    let digit =
+        |at: usize| fraction.as_bytes().get(at).map_or(0, |byte| u16::from(byte.wrapping_sub(b'0').min(9)));
     digit(0) * 100 + digit(1) * 10 + digit(2)
 }
 
@@ -118,8 +119,11 @@ fn thousandths(text: &str) -> u16 {
 fn in_vendor_type(media: &str) -> Option<&str> {
     let (_, subtype) = media.split_once('/')?;
     let name = subtype.split_once('+').map_or(subtype, |(name, _)| name);
-    let name = name.get(..4).filter(|start| start.eq_ignore_ascii_case("vnd.")).and_then(|_| name.get(4..))?;
-    if let Some(date) = name.len().checked_sub(10).and_then(|at| name.get(at..)).filter(|date| Date::parse(date).is_some()) {
+    let name =
+        name.get(..4).filter(|start| start.eq_ignore_ascii_case("vnd.")).and_then(|_| name.get(4..))?;
+    if let Some(date) =
+        name.len().checked_sub(10).and_then(|at| name.get(at..)).filter(|date| Date::parse(date).is_some())
+    {
         return Some(date);
     }
     let starts = |at: &usize| matches!(name.as_bytes()[at - 1], b'.' | b'-');

@@ -51,7 +51,9 @@ impl Tell {
             field(Some(SUNSET), &http_date(sunset.at));
         }
         let page = |link: Option<&String>, rel: &str| {
-            link.and_then(|link| HeaderValue::from_str(&format!("<{link}>; rel=\"{rel}\"; type=\"text/html\"")).ok())
+            link.and_then(|link| {
+                HeaderValue::from_str(&format!("<{link}>; rel=\"{rel}\"; type=\"text/html\"")).ok()
+            })
         };
         let deprecation = page(version.deprecated.as_ref().and_then(|of| of.link.as_ref()), "deprecation");
         let sunset = page(version.sunset.as_ref().and_then(|of| of.link.as_ref()), "sunset");

@@ -23,7 +23,8 @@ fn chooser(keys: &str, versions: &[&str]) -> Chooser {
 fn choose(chooser: &Chooser, host: &str, target: &str, fields: &str) -> Result<String, String> {
     let mut headers = HeaderMap::new();
     for (name, value) in fields.lines().filter_map(|line| line.split_once(": ")) {
-        headers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_str(value).unwrap());
+        headers
+            .append(HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_str(value).unwrap());
     }
     let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
     let asked = Asked { host, path, method: &Method::GET, headers: &headers, query };
@@ -39,7 +40,10 @@ fn choose(chooser: &Chooser, host: &str, target: &str, fields: &str) -> Result<S
 
 #[test]
 fn every_source_names_a_version_and_the_default_is_for_those_that_name_none() {
-    let chooser = chooser(&format!("from = [{ALL}]\ndefault = \"v2\"\naliases = {{ latest = \"v3\" }}"), &["v1", "v2", "v3", "beta"]);
+    let chooser = chooser(
+        &format!("from = [{ALL}]\ndefault = \"v2\"\naliases = {{ latest = \"v3\" }}"),
+        &["v1", "v2", "v3", "beta"],
+    );
     let ask = |host: &str, target: &str, fields: &str| choose(&chooser, host, target, fields);
     for (host, target, fields, found) in [
         ("api.test", "/items/7", "", Ok("v2")),
@@ -65,7 +69,12 @@ fn every_source_names_a_version_and_the_default_is_for_those_that_name_none() {
         ("api.test", "/v9/items/7", "", Err("unknown path")),
         ("api.test", "/items/7", "api-version: nine", Err("unknown header:api-version")),
         ("api.test", "/items/7", "api-version: 1\napi-version: v1", Ok("v1")),
-        ("api.test", "/items/7", "api-version: 1\napi-version: 2", Err("conflict header:api-version header:api-version")),
+        (
+            "api.test",
+            "/items/7",
+            "api-version: 1\napi-version: 2",
+            Err("conflict header:api-version header:api-version"),
+        ),
         ("api.test", "/items/7?v=1&v=2", "", Err("conflict query:v query:v")),
         ("api.test", "/v1/items/7?v=1", "api-version: v1", Ok("v1")),
         ("api.test", "/v1/items/7", "api-version: 2", Err("conflict path header:api-version")),
@@ -79,9 +88,13 @@ fn every_source_names_a_version_and_the_default_is_for_those_that_name_none() {
 
 #[test]
 fn the_first_source_counts_where_it_is_told_so_and_no_default_is_a_demand() {
-    let chooser = chooser("from = [\"header:api-version\", \"path\"]\non_conflict = \"first\"", &["v1", "v2"]);
+    let chooser =
+        chooser("from = [\"header:api-version\", \"path\"]\non_conflict = \"first\"", &["v1", "v2"]);
     assert_eq!(choose(&chooser, "api.test", "/v1/items", "api-version: 2"), Ok("v2".into()));
-    assert_eq!(choose(&chooser, "api.test", "/v1/items", "api-version: 9"), Err("unknown header:api-version".into()));
+    assert_eq!(
+        choose(&chooser, "api.test", "/v1/items", "api-version: 9"),
+        Err("unknown header:api-version".into())
+    );
     assert_eq!(choose(&chooser, "api.test", "/v1/items", ""), Ok("v1".into()));
     assert_eq!(choose(&chooser, "api.test", "/items", ""), Err("required".into()));
 }

@@ -96,7 +96,8 @@ impl Usage {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
             shard.turn_to(now.seconds / 3600);
             for (name, hours) in &shard.callers {
-                *consumers.entry(name.to_string()).or_default() += hours.iter().map(|n| u64::from(*n)).sum::<u64>();
+                *consumers.entry(name.to_string()).or_default() +=
+                    hours.iter().map(|n| u64::from(*n)).sum::<u64>();
             }
             if let Some(caller) = &shard.last
                 && last.as_ref().is_none_or(|last| last.at < caller.at)

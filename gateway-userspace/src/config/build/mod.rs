@@ -1,6 +1,7 @@
 //! From checked values to the [model](super::model), and the checks that take more than one value.
 
 mod acme;
+mod auth;
 mod balancing;
 mod health;
 mod kernel;
@@ -40,6 +41,7 @@ pub(crate) fn config(root: &Fields, mut files: Vec<PathBuf>, problems: &mut Prob
         .filter_map(|(name, fields)| Some((name.clone(), upstream::upstream(name, fields, problems)?)))
         .collect();
     tls::upstreams(&declared, root, problems);
+    let (auths, consumers) = (auth::auths(root, problems), auth::consumers(root, problems));
     let routes = route::routes(root, &declared, &mut upstreams, problems);
     let acme = acme::acme(root);
     acme::issue(acme.as_ref(), root, &routes, &mut listeners, &mut certs, problems);
@@ -72,6 +74,8 @@ pub(crate) fn config(root: &Fields, mut files: Vec<PathBuf>, problems: &mut Prob
         upstreams,
         routes,
         services,
+        auths,
+        consumers,
         access_log: system::access_log(&root.table("access_log")),
         metrics: system::metrics(&root.table("metrics")),
         admin: system::admin(&root.table("admin")),

@@ -61,7 +61,8 @@ pub(super) fn ties(mut routes: Vec<(String, Route)>, problems: &mut Problems) {
             false => route.all_hosts().map(Some).collect(),
         };
         let mut told = false;
-        for (host, path) in hosts.into_iter().flat_map(|host| route.all_paths().map(move |path| (host, path))) {
+        for (host, path) in hosts.into_iter().flat_map(|host| route.all_paths().map(move |path| (host, path)))
+        {
             let earlier = seen.entry((host, Shape::of(path), route.when.count())).or_default();
             let tied = earlier.iter().find(|(_, first)| !first.when.excludes(&route.when));
             if let Some((first, at)) = tied.filter(|_| !told).map(|(first, route)| (first, &route.at)) {

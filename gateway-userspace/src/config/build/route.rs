@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    distinct,
+    auth, distinct,
     predicates::{predicates, ties},
     rewrite, shape, upstream, version,
 };
@@ -24,9 +24,10 @@ pub(super) fn routes(
 ) -> BTreeMap<String, Route> {
     let mut routes = BTreeMap::new();
     let mut whole = Vec::new();
+    let auths = root.named("auth");
     for (name, fields) in root.named("route") {
         let before = problems.count();
-        let route = versioned(&name, &fields, declared, upstreams, problems);
+        let route = versioned(&name, &fields, (declared, &auths), upstreams, problems);
         // With a predicate that is wrong or not supported, whether it ties is anyone's guess.
         if !fields.broken && problems.count() == before {
             whole.push((name.clone(), route.clone()));
@@ -37,11 +38,14 @@ pub(super) fn routes(
     routes
 }
 
+/// The upstreams and the ways of knowing a caller that a config has, right or wrong.
+type Declared<'a> = (&'a BTreeMap<String, Fields>, &'a BTreeMap<String, Fields>);
+
 /// A route with its versions.
 fn versioned(
     name: &str,
     fields: &Fields,
-    declared: &BTreeMap<String, Fields>,
+    declared: Declared<'_>,
     upstreams: &mut BTreeMap<String, Upstream>,
     problems: &mut Problems,
 ) -> Route {
@@ -60,7 +64,7 @@ fn route(
     name: &str,
     fields: &Fields,
     path: PathPattern,
-    declared: &BTreeMap<String, Fields>,
+    (declared, auths): Declared<'_>,
     upstreams: &mut BTreeMap<String, Upstream>,
     problems: &mut Problems,
 ) -> Route {
@@ -73,10 +77,9 @@ fn route(
     let hosts = distinct(fields, "host", fields.get("host").unwrap_or_default(), problems, |host| {
         format!("host \"{host}\"")
     });
-    let upgrade =
-        distinct(fields, "upgrade", fields.or_default("upgrade"), problems, |protocol: &String| {
-            format!("protocol \"{protocol}\"")
-        });
+    let upgrade = distinct(fields, "upgrade", fields.or_default("upgrade"), problems, |protocol: &String| {
+        format!("protocol \"{protocol}\"")
+    });
     Route {
         at: fields.at.clone(),
         hosts,
@@ -90,6 +93,8 @@ fn route(
         upgrade,
         early_hints: fields.or_default("early_hints"),
         grpc_web: fields.or_default("grpc_web"),
+        auth: auth::route_auth(fields, auths, problems),
+        allow: auth::allow(fields, problems),
         versions: None,
     }
 }

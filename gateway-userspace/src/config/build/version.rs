@@ -6,8 +6,8 @@ use super::distinct;
 use crate::config::{
     error::{Problem, ProblemKind, Problems, did_you_mean},
     model::{
-        Afterwards, Brownout, Canary, Deprecated, Destination, HostPattern, PathPattern, Route, Segment,
-        Shape, Sticky, Strip, Sunset, ApiVersion, VersionSource, Versions,
+        Afterwards, ApiVersion, Brownout, Canary, Deprecated, Destination, HostPattern, PathPattern, Route,
+        Segment, Shape, Sticky, Strip, Sunset, VersionSource, Versions,
     },
     node::{Fields, Value},
     units::{Moment, Percent, VersionForm, VersionName, quote},
@@ -88,7 +88,7 @@ pub(super) fn versions(
             false => name.to_owned(),
         };
         let built = build(&makes, &merged, builder.problems);
-        builder.leads_somewhere(own, &merged);
+        builder.leads_somewhere(name_of, own, &merged);
         versions.push(builder.version(name_of.clone(), own, built, &names));
     }
     builder.successors(&mut versions, sources.contains(&VersionSource::Path));
@@ -132,7 +132,8 @@ fn paths(
         path
     };
     let shape = Shape::of(names);
-    let literal = words.iter().filter(|word| !shape.takes(word)).map(|word| Segment::Literal((*word).to_owned()));
+    let literal =
+        words.iter().filter(|word| !shape.takes(word)).map(|word| Segment::Literal((*word).to_owned()));
     std::iter::once(Segment::Version(shape)).chain(literal).map(with).collect()
 }
 
@@ -142,8 +143,12 @@ fn hosts(hosts: &[HostPattern], names: &[VersionName], words: &BTreeSet<&str>) -
         VersionForm::Number(_) => Some(format!("v{}", name.as_str().trim_start_matches(['v', 'V']))),
         _ => None,
     });
-    let labels: BTreeSet<String> =
-        words.iter().map(|word| word.to_ascii_lowercase()).chain(numbers).filter(|label| !label.contains('.')).collect();
+    let labels: BTreeSet<String> = words
+        .iter()
+        .map(|word| word.to_ascii_lowercase())
+        .chain(numbers)
+        .filter(|label| !label.contains('.'))
+        .collect();
     let exact = hosts.iter().filter_map(|host| match host {
         HostPattern::Exact(name) => Some(name),
         HostPattern::Wildcard(_) => None,
@@ -180,7 +185,11 @@ impl Builder<'_> {
         for name in names {
             match kept.iter().find(|first| first.is_same(&name)) {
                 Some(first) => {
-                    let message = format!("the versions {} and {} are the same to clients", quote(first.as_str()), quote(name.as_str()));
+                    let message = format!(
+                        "the versions {} and {} are the same to clients",
+                        quote(first.as_str()),
+                        quote(name.as_str())
+                    );
                     let at = &tables[name.as_str()];
                     self.tell(ProblemKind::Duplicate, at, "", message, "rename one of them");
                 }
@@ -208,7 +217,9 @@ impl Builder<'_> {
         for (alias, node) in self.fields.map("aliases") {
             let Value::Text(to) = &node.value else { continue };
             let parsed: Option<VersionName> = alias.parse().ok();
-            if let Some(taken) = names.iter().find(|name| parsed.as_ref().is_some_and(|alias| alias.is_same(name))) {
+            if let Some(taken) =
+                names.iter().find(|name| parsed.as_ref().is_some_and(|alias| alias.is_same(name)))
+            {
                 let message = format!("the alias {} is the version {taken} already", quote(&alias));
                 self.problems.push(Problem::new(ProblemKind::Duplicate, &node.at, message));
                 continue;
@@ -238,14 +249,20 @@ impl Builder<'_> {
         found
     }
 
-    fn leads_somewhere(&mut self, own: &Fields, merged: &Fields) {
+    fn leads_somewhere(&mut self, name: &VersionName, own: &Fields, merged: &Fields) {
         if !["to", "respond", "redirect"].iter().any(|key| merged.map.contains_key(key)) && !merged.broken {
-            let message = format!("the version at {} leads nowhere: neither it nor its route has `to`", own.at);
+            let message = format!("the version {name} leads nowhere: neither it nor its route has `to`");
             self.tell(ProblemKind::Missing, own, "", message, "for example: to = \"items-v1\"");
         }
     }
 
-    fn version(&mut self, name: VersionName, own: &Fields, route: Route, names: &[VersionName]) -> ApiVersion {
+    fn version(
+        &mut self,
+        name: VersionName,
+        own: &Fields,
+        route: Route,
+        names: &[VersionName],
+    ) -> ApiVersion {
         let successor = own.get::<String>("successor");
         let successor = successor.filter(|wanted| self.defined(own, "successor", wanted, names));
         if successor.as_deref() == Some(name.as_str()) {
@@ -271,7 +288,8 @@ impl Builder<'_> {
             let (Some(at), Some(lasts)) = (fields.get("at"), fields.get("for")) else { continue };
             let every = fields.get("every");
             if every.is_some_and(|every| every <= lasts) {
-                let message = "`brownout`: it would never end, as it comes again before it is over".to_owned();
+                let message =
+                    "`brownout`: it would never end, as it comes again before it is over".to_owned();
                 self.tell(ProblemKind::Conflict, fields, "every", message, "make `every` longer than `for`");
             }
             brownouts.push(Brownout { at, lasts, every });
@@ -314,13 +332,18 @@ impl Builder<'_> {
     /// Where none is told, the next newer version that is not deprecated.
     fn successors(&mut self, versions: &mut [ApiVersion], in_path: bool) {
         for at in 0..versions.len() {
-            if versions[at].successor.is_none() && (versions[at].deprecated.is_some() || versions[at].sunset.is_some()) {
-                let next = versions[at + 1..].iter().find(|next| next.deprecated.is_none() && next.sunset.is_none());
+            if versions[at].successor.is_none()
+                && (versions[at].deprecated.is_some() || versions[at].sunset.is_some())
+            {
+                let next =
+                    versions[at + 1..].iter().find(|next| next.deprecated.is_none() && next.sunset.is_none());
                 versions[at].successor = next.map(|next| next.name.to_string());
             }
-            let redirects = versions[at].sunset.as_ref().is_some_and(|sunset| sunset.then == Afterwards::Redirect);
+            let redirects =
+                versions[at].sunset.as_ref().is_some_and(|sunset| sunset.then == Afterwards::Redirect);
             if redirects && (versions[at].successor.is_none() || !in_path) {
-                let message = format!("the version {} cannot be redirected after its sunset", versions[at].name);
+                let message =
+                    format!("the version {} cannot be redirected after its sunset", versions[at].name);
                 let tables = self.fields.named_here();
                 let own = &tables[versions[at].name.as_str()];
                 let hint = "that takes a newer version that is not deprecated (or `successor`), and `path` in `from`";

@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use super::Versions;
+use super::{Allow, RouteAuth, Versions};
 use crate::config::units::{Date, Number, Percent, Place, Template, VersionForm, VersionName};
 
 /// `[route.NAME]`
@@ -25,6 +25,10 @@ pub struct Route {
     pub early_hints: bool,
     /// gRPC-Web is translated to gRPC. Default false.
     pub grpc_web: bool,
+    /// Who may call. `None`: anyone.
+    pub auth: Option<RouteAuth>,
+    /// What callers must have. Only with `auth`; `None`: every caller that is known may.
+    pub allow: Option<Allow>,
     pub versions: Option<Box<Versions>>,
 }
 
@@ -261,7 +265,8 @@ impl Shape {
         match segment.as_bytes() {
             [b'v' | b'V', ..] => Number::parse(segment).is_some(),
             [b'0'..=b'9', ..] => {
-                self.numbers && Number::parse(segment).is_some() || self.dates && Date::parse(segment).is_some()
+                self.numbers && Number::parse(segment).is_some()
+                    || self.dates && Date::parse(segment).is_some()
             }
             _ => false,
         }

@@ -9,7 +9,8 @@ use crate::config::{
 };
 
 pub(super) fn versions(versions: &Versions) -> Value {
-    let strip = [("path", versions.strip.path), ("query", versions.strip.query), ("header", versions.strip.header)];
+    let strip =
+        [("path", versions.strip.path), ("query", versions.strip.query), ("header", versions.strip.header)];
     let strip = strip.into_iter().filter(|(_, on)| *on).map(|(word, _)| word).collect::<Vec<_>>();
     let keys = some([
         ("from", Some(versions.from.iter().map(|source| json!(source.to_string())).collect())),

@@ -3,6 +3,7 @@
 use super::{
     BUCKET_OR_RATE, BYTE_BUCKET_OR_RATE, Key, Kind, OFF, Section,
     acme::ACME,
+    auth::{AUTH, CONSUMER},
     listener::{CERT, LISTENER},
     route::ROUTE,
     seconds,
@@ -35,8 +36,8 @@ pub(crate) static ROOT: Section = Section {
         Key::not_yet("tracing", "OpenTelemetry traces."),
         Key::new("limit", Kind::NotYetNamed, "L7 limits."),
         Key::new("cache", Kind::NotYetNamed, "Caches."),
-        Key::new("auth", Kind::NotYetNamed, "Ways to tell who calls."),
-        Key::new("consumer", Kind::NotYetNamed, "Who may call."),
+        Key::new("auth", Kind::Named(&AUTH), "Ways to tell who calls."),
+        Key::new("consumer", Kind::Named(&CONSUMER), "Who may call."),
         Key::new("alert", Kind::NotYetNamed, "Alerts."),
         Key::new("notify", Kind::NotYetNamed, "Where alerts go."),
     ],

@@ -5,6 +5,7 @@
 //! support one that was only named, replace [`Kind::NotYet`] by its type and use it in [`super::build`].
 
 mod acme;
+mod auth;
 mod balancing;
 mod core;
 mod listener;

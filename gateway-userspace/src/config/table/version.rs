@@ -180,12 +180,8 @@ static BROWNOUT: Section = Section {
     doc: "A time in which a version does not answer.",
     keys: &[
         Key::new("at", Kind::Date, "When it begins: `2026-12-01T10:00:00Z`.").required(),
-        Key::new(
-            "for",
-            Kind::Duration { min: seconds(1), max: seconds(30 * 86_400) },
-            "How long it lasts.",
-        )
-        .required(),
+        Key::new("for", Kind::Duration { min: seconds(1), max: seconds(30 * 86_400) }, "How long it lasts.")
+            .required(),
         Key::new(
             "every",
             Kind::Duration { min: seconds(60), max: seconds(366 * 86_400) },
@@ -251,7 +247,8 @@ static FIELD_AND_VALUE: Text = Text {
     example: "x-canary: yes",
     pattern: Some("^[A-Za-z0-9!#$%&'*+.^_`|~-]+(:.*)?$"),
     parse: |text| {
-        let (name, value) = text.split_once(':').map_or((text, None), |(name, value)| (name, Some(value.trim())));
+        let (name, value) =
+            text.split_once(':').map_or((text, None), |(name, value)| (name, Some(value.trim())));
         let plain = |value: &str| !value.is_empty() && value.bytes().all(|byte| matches!(byte, b' '..=b'~'));
         match is_token(name) && value.is_none_or(plain) {
             true => Ok(Value::Text(match value {

@@ -26,8 +26,8 @@ pub use path::normal_path;
 pub use prefix::Prefix;
 pub use prefixes::Prefixes;
 pub use quantity::{ByteSize, Percent, Rate, parse_byte_rate, show_byte_rate};
-pub use version::{Date, Number, VersionForm, VersionName, Wanted};
 pub use template::{Part, Template, Variable};
+pub use version::{Date, Number, VersionForm, VersionName, Wanted};
 
 /// Where something stands in a config file; lines and columns start at 1, columns count characters.
 #[derive(Debug, Clone, PartialEq, Eq)]

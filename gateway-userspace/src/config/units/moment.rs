@@ -17,11 +17,6 @@ pub struct Moment {
 }
 
 impl Moment {
-    pub fn now() -> Self {
-        Moment { seconds: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() }
-    }
-
-    /// Before 1970: then.
     pub fn of(time: SystemTime) -> Self {
         Moment { seconds: time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() }
     }
@@ -42,7 +37,9 @@ impl FromStr for Moment {
         let date = parsed.date.ok_or_else(wrong)?;
         let clock = match (parsed.time, parsed.offset) {
             (None, _) => 0,
-            (Some(_), None) => return Err(wrong().hint("a time of day needs its offset: 2027-01-31T12:00:00Z")),
+            (Some(_), None) => {
+                return Err(wrong().hint("a time of day needs its offset: 2027-01-31T12:00:00Z"));
+            }
             (Some(time), Some(offset)) => {
                 let minutes = match offset {
                     toml::value::Offset::Z => 0,
@@ -93,7 +90,8 @@ mod tests {
             assert_eq!((moment.seconds, moment.to_string().as_str()), (seconds, text));
         }
         assert_eq!("2027-01-01T01:00:00+01:00".parse::<Moment>(), "2027-01-01".parse());
-        for wrong in ["", "2027", "2027-13-01", "2027-02-30", "12:00:00", "2027-01-01T12:00:00", "1969-01-01"] {
+        for wrong in ["", "2027", "2027-13-01", "2027-02-30", "12:00:00", "2027-01-01T12:00:00", "1969-01-01"]
+        {
             assert!(wrong.parse::<Moment>().is_err(), "{wrong}");
         }
     }

@@ -85,7 +85,9 @@ impl Date {
     pub fn parse(text: &str) -> Option<Self> {
         let bytes: &[u8; 10] = text.as_bytes().try_into().ok()?;
         let number = |range: std::ops::Range<usize>| {
-            bytes[range].iter().try_fold(0, |n, byte| byte.is_ascii_digit().then(|| n * 10 + u32::from(byte - b'0')))
+            bytes[range]
+                .iter()
+                .try_fold(0, |n, byte| byte.is_ascii_digit().then(|| n * 10 + u32::from(byte - b'0')))
         };
         let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
         let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
@@ -205,7 +207,8 @@ impl VersionName {
 
     /// Whether clients could not tell the two apart.
     pub fn is_same(&self, other: &Self) -> bool {
-        self.text.eq_ignore_ascii_case(&other.text) || self.form != VersionForm::Word && self.form == other.form
+        self.text.eq_ignore_ascii_case(&other.text)
+            || self.form != VersionForm::Word && self.form == other.form
     }
 }
 
@@ -230,12 +233,24 @@ mod tests {
     fn a_number_is_that_version_or_the_newest_that_begins_with_it() {
         let names = ["v1", "v2", "2.1", "3.0", "3.1", "3.1.4", "10.0"];
         for (wanted, found) in [
-            ("1", "v1"), ("v1", "v1"), ("V1", "v1"), ("1.0", "v1"), ("1.0.0", "v1"), ("2", "v2"), ("2.1", "2.1"),
-            ("2.1.0", "2.1"), ("3", "3.1.4"), ("3.0", "3.0"), ("3.1", "3.1"), ("10", "10.0"),
+            ("1", "v1"),
+            ("v1", "v1"),
+            ("V1", "v1"),
+            ("1.0", "v1"),
+            ("1.0.0", "v1"),
+            ("2", "v2"),
+            ("2.1", "2.1"),
+            ("2.1.0", "2.1"),
+            ("3", "3.1.4"),
+            ("3.0", "3.0"),
+            ("3.1", "3.1"),
+            ("10", "10.0"),
         ] {
             assert_eq!(pick(&names, wanted).as_deref(), Some(found), "{wanted}");
         }
-        for unknown in ["4", "1.1", "3.2", "0", "01", "1.", ".1", "1.2.3.4", "v", "", "vv1", "1 ", "-1", "99999999999"] {
+        for unknown in
+            ["4", "1.1", "3.2", "0", "01", "1.", ".1", "1.2.3.4", "v", "", "vv1", "1 ", "-1", "99999999999"]
+        {
             assert_eq!(pick(&names, unknown), None, "{unknown}");
         }
     }
@@ -244,9 +259,22 @@ mod tests {
     fn a_range_is_the_newest_that_is_compatible() {
         let names = ["0.2", "0.2.5", "0.3.0", "1.2.0", "1.4.2", "2.0.0", "2.0.1"];
         for (wanted, found) in [
-            ("^1.2", "1.4.2"), ("^1", "1.4.2"), ("^v1.0.0", "1.4.2"), ("~1.2", "1.2.0"), ("~1", "1.4.2"), ("1.x", "1.4.2"),
-            ("2.0.x", "2.0.1"), ("2.*", "2.0.1"), ("^0.2", "0.2.5"), ("^0.2.1", "0.2.5"), ("^0.0.0", ""), ("^1.5", ""),
-            ("^3", ""), ("^", ""), ("x", ""), ("^^1", ""),
+            ("^1.2", "1.4.2"),
+            ("^1", "1.4.2"),
+            ("^v1.0.0", "1.4.2"),
+            ("~1.2", "1.2.0"),
+            ("~1", "1.4.2"),
+            ("1.x", "1.4.2"),
+            ("2.0.x", "2.0.1"),
+            ("2.*", "2.0.1"),
+            ("^0.2", "0.2.5"),
+            ("^0.2.1", "0.2.5"),
+            ("^0.0.0", ""),
+            ("^1.5", ""),
+            ("^3", ""),
+            ("^", ""),
+            ("x", ""),
+            ("^^1", ""),
         ] {
             assert_eq!(pick(&names, wanted).unwrap_or_default(), found, "{wanted}");
         }
@@ -256,8 +284,15 @@ mod tests {
     fn a_date_is_the_newest_version_that_is_not_after_it() {
         let names = ["2025-01-15", "2026-06-01", "2026-12-31"];
         for (wanted, found) in [
-            ("2026-06-01", "2026-06-01"), ("2026-05-31", "2025-01-15"), ("2026-12-30", "2026-06-01"), ("2999-01-01", "2026-12-31"),
-            ("2025-01-14", ""), ("2026-02-29", ""), ("2026-13-01", ""), ("2026-6-1", ""), ("2026/06/01", ""),
+            ("2026-06-01", "2026-06-01"),
+            ("2026-05-31", "2025-01-15"),
+            ("2026-12-30", "2026-06-01"),
+            ("2999-01-01", "2026-12-31"),
+            ("2025-01-14", ""),
+            ("2026-02-29", ""),
+            ("2026-13-01", ""),
+            ("2026-6-1", ""),
+            ("2026/06/01", ""),
         ] {
             assert_eq!(pick(&names, wanted).unwrap_or_default(), found, "{wanted}");
         }
@@ -266,12 +301,14 @@ mod tests {
 
     #[test]
     fn names_that_clients_could_not_tell_apart_are_the_same() {
-        let same = |one: &str, two: &str| {
-            one.parse::<VersionName>().unwrap().is_same(&two.parse().unwrap())
-        };
+        let same = |one: &str, two: &str| one.parse::<VersionName>().unwrap().is_same(&two.parse().unwrap());
         assert!(same("v1", "1") && same("beta", "Beta") && same("v1.2", "1.2"));
         assert!(!same("1", "1.0") && !same("beta", "alpha") && !same("2026-06-01", "2026-06-02"));
-        assert!("a b".parse::<VersionName>().is_err() && "".parse::<VersionName>().is_err() && "a/b".parse::<VersionName>().is_err());
+        assert!(
+            "a b".parse::<VersionName>().is_err()
+                && "".parse::<VersionName>().is_err()
+                && "a/b".parse::<VersionName>().is_err()
+        );
     }
 
     proptest::proptest! {
