@@ -5,6 +5,7 @@
 
 mod auth;
 mod route;
+mod seeing;
 mod splice;
 mod tls;
 mod version;
@@ -17,6 +18,7 @@ pub use route::{
     PathRewrite, Pattern, Predicates, Redirect, Respond, Rewrite, Route, Segment, Shape, Split, Sticky,
 };
 
+pub use seeing::{AccessLog, LogKeep, LogRotate, LogTarget, Redact};
 pub use splice::{Splice, SpliceTimeout, among_listeners};
 
 pub use super::balancing::{Breaker, Eject, HashOn, Retry, RetryOn, StickyCookie};
@@ -575,21 +577,6 @@ pub struct ServiceLimit {
     pub packets: Option<Bucket>,
     pub new: Option<Bucket>,
     pub bytes: Option<Bucket>,
-}
-
-/// `[access_log]`
-#[derive(Debug, Clone, PartialEq)]
-pub struct AccessLog {
-    /// Default: stdout.
-    pub to: LogTarget,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub enum LogTarget {
-    Off,
-    Stdout,
-    Stderr,
-    File(PathBuf),
 }
 
 /// `[metrics]`

@@ -493,7 +493,12 @@ fn own(control: &Control, families: &mut Families) {
         vec![gauge(&[], since_epoch(state.last_success))],
     );
     let lines = &control.access_log.counts;
-    let by_result = [("written", &lines.written), ("dropped", &lines.dropped), ("failed", &lines.failed)];
+    let by_result = [
+        ("written", &lines.written),
+        ("dropped", &lines.dropped),
+        ("failed", &lines.failed),
+        ("sampled", &lines.sampled),
+    ];
     families.counters(
         "access_log_lines_total",
         "Access log lines by what became of them",

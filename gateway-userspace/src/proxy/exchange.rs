@@ -77,14 +77,15 @@ impl Exchange {
             record.grpc = Some(Box::new(HeaderValue::from_static("application/grpc")));
         }
         if worker.logs() {
-            record.text.fill(head.map(|head| access_log::Request {
+            let request = head.map(|head| access_log::Request {
                 host: bytes_of(head, header::HOST),
                 method: head.method.as_str(),
                 path: head.uri.path(),
                 query: head.uri.query(),
                 user_agent: bytes_of(head, header::USER_AGENT),
                 referer: bytes_of(head, header::REFERER),
-            }));
+            });
+            worker.with_log_rules(|rules| record.text.fill(request, rules));
         }
         drop(record);
         Exchange { state }
@@ -134,7 +135,8 @@ impl Exchange {
 
     /// The query is logged as this, in place of what came.
     pub fn log_query(&self, query: Option<&str>) {
-        self.state.record.borrow_mut().text.set_query(query);
+        let (state, mut record) = (&self.state, self.state.record.borrow_mut());
+        state.worker.with_log_rules(|rules| record.text.set_query(query, rules));
     }
 
     /// A policy chose this one.
@@ -327,7 +329,9 @@ impl Record {
 
     /// Ready for the next request; the text's buffers are kept.
     fn reset(&mut self) {
-        let (text, mut agent) = (std::mem::take(&mut self.text), std::mem::take(&mut self.agent));
+        let (mut text, mut agent) = (std::mem::take(&mut self.text), std::mem::take(&mut self.agent));
+        // Logging may be off when the next one begins, and on when it ends.
+        text.clear();
         agent.clear();
         *self = Record { text, agent, ..Record::default() };
     }

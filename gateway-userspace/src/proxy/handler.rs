@@ -66,8 +66,8 @@ pub async fn handle(
             (route, None, exchange)
         }
         Some(versions) => match versioned::choose(route.clone(), versions, exchange, &mut head) {
-            Ok(chosen) => chosen,
-            Err(response) => return Ok(response),
+            Ok(versioned::Chosen { route, picked, exchange }) => (route, picked, exchange),
+            Err(response) => return Ok(*response),
         },
     };
     let upgrades = || matches!(headers::switch(&head, &route.upgrade), Switch::Upgrade(_));

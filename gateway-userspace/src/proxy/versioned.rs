@@ -14,28 +14,38 @@ use crate::{
     version::{Picked, Refused, Standing, Version, Versions, path_with, path_without, query_without},
 };
 
+/// Who takes a request.
+pub struct Chosen {
+    pub route: Arc<Route>,
+    /// `None`: the route itself, whatever the version.
+    pub picked: Option<Picked>,
+    pub exchange: Exchange,
+}
+
 /// The version that takes the request, whose path loses its version. An answer: none does.
 pub fn choose(
     base: Arc<Route>,
     versions: &Versions,
     exchange: Exchange,
     head: &mut request::Parts,
-) -> Result<(Arc<Route>, Option<Picked>, Exchange), Response<ResponseBody>> {
+) -> Result<Chosen, Box<Response<ResponseBody>>> {
     exchange.set_route(&base);
     let picked = match versions.chooser.choose(&asked(head)) {
         Ok(picked) => picked,
         // A browser asks without the fields that it is going to send.
-        Err(Refused::Required) if base.preflights(head) => return Ok((base, None, exchange)),
+        Err(Refused::Required) if base.preflights(head) => {
+            return Ok(Chosen { route: base, picked: None, exchange });
+        }
         Err(refused) => {
             hide(&base, versions, &exchange, head);
-            return Err(refuse(versions, refused, exchange, head));
+            return Err(Box::new(refuse(versions, refused, exchange, head)));
         }
     };
     let picked = canary(versions, picked, |canary| {
         canary.of(picked, &head.headers, exchange.state.client().addr, true)
     });
     let Some(route) = versions.routes.get(usize::from(picked.version)).cloned() else {
-        return Err(problem::response(exchange, Why::NoRoute));
+        return Err(Box::new(problem::response(exchange, Why::NoRoute)));
     };
     exchange.set_route(&route);
     exchange.set_agent(head.headers.get(header::USER_AGENT));
@@ -43,19 +53,19 @@ pub fn choose(
         let path = path_without(head.uri.path(), versions.chooser.segment);
         match strict::with_path(&head.uri, path) {
             Ok(uri) => head.uri = uri,
-            Err(why) => return Err(problem::response(exchange, why)),
+            Err(why) => return Err(Box::new(problem::response(exchange, why))),
         }
     }
-    let Some(version) = &route.version else { return Ok((route, Some(picked), exchange)) };
+    let Some(version) = &route.version else { return Ok(Chosen { route, picked: Some(picked), exchange }) };
     if version.life.is_open() {
-        return Ok((route, Some(picked), exchange));
+        return Ok(Chosen { route, picked: Some(picked), exchange });
     }
     let now = Moment::of(exchange.state.worker.wall_clock(exchange.started()));
     match version.life.at(now) {
-        Standing::Serves => Ok((route, Some(picked), exchange)),
+        Standing::Serves => Ok(Chosen { route, picked: Some(picked), exchange }),
         standing => {
             hide(&base, versions, &exchange, head);
-            Err(ended(version, versions, standing, picked, exchange, head))
+            Err(Box::new(ended(version, versions, standing, picked, exchange, head)))
         }
     }
 }

@@ -68,7 +68,7 @@ impl Canary {
         match split::key(&self.sticky, headers, client) {
             // A range that grows with the share: who is in it stays in it. Other bits than those that a split by the
             // same key looks at, so that the two do not go together.
-            Some(hash) => u64::from(hash as u32) * WHOLE >> 32 < self.share,
+            Some(hash) => (u64::from(hash as u32) * WHOLE) >> 32 < self.share,
             None => {
                 let turn = if count { self.turn.fetch_add(1, Relaxed) } else { self.turn.load(Relaxed) };
                 turn.wrapping_mul(self.share) % WHOLE + self.share >= WHOLE

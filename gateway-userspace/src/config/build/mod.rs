@@ -10,6 +10,7 @@ mod overlap;
 mod predicates;
 mod rewrite;
 mod route;
+mod seeing;
 mod service;
 mod shape;
 mod splice;
@@ -76,7 +77,7 @@ pub(crate) fn config(root: &Fields, mut files: Vec<PathBuf>, problems: &mut Prob
         services,
         auths,
         consumers,
-        access_log: system::access_log(&root.table("access_log")),
+        access_log: seeing::access_log(&root.table("access_log"), problems),
         metrics: system::metrics(&root.table("metrics")),
         admin: system::admin(&root.table("admin")),
         files,
