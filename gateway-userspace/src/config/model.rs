@@ -589,4 +589,23 @@ pub struct Metrics {
 pub struct Admin {
     /// Default /run/gateway/admin.sock. Restart needed.
     pub socket: PathBuf,
+    /// Restart needed.
+    pub http: Option<AdminHttp>,
+}
+
+/// `http = { bind, token, tls, dashboard }`
+#[derive(Debug, Clone, PartialEq)]
+pub struct AdminHttp {
+    pub at: Place,
+    pub bind: SocketAddr,
+    pub token: Secret,
+    /// There where `bind` is no loopback address.
+    pub tls: Option<Tls>,
+    /// Default true.
+    pub dashboard: bool,
+}
+
+impl AdminHttp {
+    /// Its name among those of listeners, which have no slash in theirs.
+    pub const AMONG_LISTENERS: &str = "admin/http";
 }

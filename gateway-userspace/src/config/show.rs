@@ -47,6 +47,9 @@ pub fn to_json(config: &Config) -> Value {
         "metrics": { "bind": config.metrics.bind.map_or("off".into(), |addr| addr.to_string()) },
         "admin": { "socket": config.admin.socket.to_string_lossy() },
     });
+    if let Some(http) = &config.admin.http {
+        all["admin"]["http"] = listener::admin_http(http);
+    }
     if let Some(acme) = &config.acme {
         all["acme"] = listener::acme(acme);
     }

@@ -4,7 +4,7 @@ use super::{
     BUCKET_OR_RATE, BYTE_BUCKET_OR_RATE, Key, Kind, OFF, Section,
     acme::ACME,
     auth::{AUTH, CONSUMER},
-    listener::{CERT, LISTENER},
+    listener::{CERT, LISTENER, SECRET, TLS},
     route::ROUTE,
     seconds,
     seeing::{ACCESS_LOG, TRACING},
@@ -288,6 +288,23 @@ static ADMIN: Section = Section {
         Key::new("socket", Kind::Text(&FILE), "Its unix socket.")
             .default("\"/run/gateway/admin.sock\"")
             .restart(),
-        Key::not_yet("http", "The admin API and dashboard over TCP."),
+        Key::new("http", Kind::Table(&ADMIN_HTTP), "The admin API and the dashboard over TCP.").restart(),
+    ],
+};
+
+static ADMIN_HTTP: Section = Section {
+    doc: "The admin API over TCP for whoever has the token, and a page in the browser. Beyond this host it is served by \
+          TLS only.",
+    keys: &[
+        Key::new("bind", Kind::Text(&ADDRESS), "Where: \"127.0.0.1:9900\".").required(),
+        Key::new(
+            "token",
+            Kind::Table(&SECRET),
+            "What lets in: at least 16 characters, as `Authorization: Bearer TOKEN` or typed into the page. White space \
+             around it does not count.",
+        )
+        .required(),
+        Key::new("tls", Kind::Table(&TLS), "Serve it by TLS. Needed where others than this host can connect."),
+        Key::new("dashboard", Kind::Bool, "The page; false: the API only.").default("true"),
     ],
 };
