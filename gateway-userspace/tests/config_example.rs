@@ -23,7 +23,6 @@ const NOT_YET: &str = r#"
 162:1 `auth.jwt.jwks` is not supported yet
 163:1 `auth.jwt.consumer` is not supported yet
 164:1 `auth.jwt.algorithms` is not supported yet
-197:2 `tracing` is not supported yet
 206:8 `alert.items-errors` is not supported yet
 213:8 `alert.cert` is not supported yet
 218:9 `notify.ops` is not supported yet"#;

@@ -18,7 +18,7 @@ pub use route::{
     PathRewrite, Pattern, Predicates, Redirect, Respond, Rewrite, Route, Segment, Shape, Split, Sticky,
 };
 
-pub use seeing::{AccessLog, LogKeep, LogRotate, LogTarget, Redact};
+pub use seeing::{AccessLog, LogKeep, LogRotate, LogTarget, Redact, Tracing};
 pub use splice::{Splice, SpliceTimeout, among_listeners};
 
 pub use super::balancing::{Breaker, Eject, HashOn, Retry, RetryOn, StickyCookie};
@@ -44,6 +44,8 @@ pub struct Config {
     pub auths: BTreeMap<String, Auth>,
     pub consumers: BTreeMap<String, Consumer>,
     pub access_log: AccessLog,
+    /// `None`: requests are part of no trace.
+    pub tracing: Option<Tracing>,
     pub metrics: Metrics,
     pub admin: Admin,
     /// Every file that was read: the config itself, its includes, block lists. Watched by `run --watch`.

@@ -54,6 +54,9 @@ pub fn to_json(config: &Config) -> Value {
     if let Some(acme) = &config.acme {
         all["acme"] = listener::acme(acme);
     }
+    if let Some(tracing) = &config.tracing {
+        all["tracing"] = seeing::tracing(tracing);
+    }
     all["gateway"]["resolver"] = json!(config.gateway.resolver);
     if let Some(zone) = &config.gateway.zone {
         all["gateway"]["zone"] = json!(zone);

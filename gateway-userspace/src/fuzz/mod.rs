@@ -11,7 +11,7 @@ mod wire;
 type Target = (&'static str, fn(&[u8]));
 
 /// What is fuzzed, by the name of its folder in the corpus. It panics where something does not hold.
-const TARGETS: [Target; 12] = [
+const TARGETS: [Target; 13] = [
     ("answer-body", answers::body),
     ("answer-head", answers::head),
     ("certificate", config::certificate),
@@ -23,5 +23,6 @@ const TARGETS: [Target; 12] = [
     ("proxy-protocol", wire::proxy_protocol),
     ("request-head", requests::head),
     ("template", config::template),
+    ("trace-context", requests::trace_context),
     ("version", versions::asked),
 ];

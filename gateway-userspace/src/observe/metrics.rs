@@ -504,6 +504,13 @@ fn own(control: &Control, families: &mut Families) {
         "Access log lines by what became of them",
         by_result.map(|(result, n)| counter(&[("result", result)], n.load(Relaxed))).to_vec(),
     );
+    let spans = &super::trace::COUNTS;
+    let by_result = [("exported", &spans.exported), ("dropped", &spans.dropped), ("failed", &spans.failed)];
+    families.counters(
+        "trace_spans_total",
+        "Spans by what became of them",
+        by_result.map(|(result, n)| counter(&[("result", result)], n.load(Relaxed))).to_vec(),
+    );
     let uptime = control.started.elapsed().as_secs_f64().max(1e-9);
     let busy = control.workers.handles.iter().enumerate().map(|(index, handle)| {
         let busy = handle.metrics().worker_total_busy_duration(0).as_secs_f64();

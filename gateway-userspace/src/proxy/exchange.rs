@@ -14,7 +14,10 @@ use http::{HeaderValue, Method, StatusCode, Version, header, request};
 use super::{connection::ClientState, grpc, timer::Wait};
 use crate::{
     config::units::Moment,
-    observe::{Why, access_log, stats},
+    observe::{
+        Why, access_log, stats,
+        trace::{self, Traced},
+    },
     policy::caller::Caller,
     runtime::Route,
     upstream::{Active, Upstream},
@@ -42,6 +45,8 @@ pub struct Record {
     /// What the client was, or will be, told. `None`: it went away before.
     status: Option<StatusCode>,
     why: Option<Why>,
+    /// Its part in a trace, if there are any.
+    trace: Option<Box<Traced>>,
     queued: Option<Duration>,
     connect: Option<Duration>,
     sent: Option<Instant>,
@@ -113,6 +118,22 @@ impl Exchange {
         self.state.record.borrow_mut().grpc = Some(Box::new(kind));
     }
 
+    pub fn set_trace(&self, trace: Box<Traced>) {
+        self.state.record.borrow_mut().trace = Some(trace);
+    }
+
+    /// For the client, where it is to be told; once the answer's head is here.
+    pub fn server_timing(&self) -> Option<HeaderValue> {
+        let record = self.state.record.borrow();
+        record.trace.as_ref().filter(|trace| trace.server_timing())?;
+        let (sent, first_byte) = (record.sent?, record.first_byte?);
+        let now = Instant::now();
+        let total = now.saturating_duration_since(record.started?);
+        let own = record.own_time(total, now, self.state.body_waited.get());
+        let upstream = first_byte.saturating_duration_since(sent);
+        HeaderValue::from_str(&trace::server_timing(record.queued, record.connect, upstream, own)).ok()
+    }
+
     pub fn set_route(&self, route: &Arc<Route>) {
         self.state.record.borrow_mut().route = Some(route.clone());
     }
@@ -137,6 +158,9 @@ impl Exchange {
     pub fn log_query(&self, query: Option<&str>) {
         let (state, mut record) = (&self.state, self.state.record.borrow_mut());
         state.worker.with_log_rules(|rules| record.text.set_query(query, rules));
+        if let Some(trace) = &mut record.trace {
+            trace.set_query(query);
+        }
     }
 
     /// A policy chose this one.
@@ -167,11 +191,17 @@ impl Exchange {
     pub fn queued(&self, took: Duration) {
         let mut record = self.state.record.borrow_mut();
         record.queued = Some(record.queued.unwrap_or_default() + took);
+        if let Some(trace) = &mut record.trace {
+            trace.queued();
+        }
     }
 
     pub fn connected(&self, took: Duration) {
         let mut record = self.state.record.borrow_mut();
         record.connect = Some(record.connect.unwrap_or_default() + took);
+        if let Some(trace) = &mut record.trace {
+            trace.connected();
+        }
     }
 
     /// The request is handed to the upstream's connection.
@@ -300,6 +330,33 @@ impl Record {
         }
     }
 
+    /// Tells of its part in a trace.
+    fn tell(&mut self, state: &ClientState, started: Instant, now: Instant) {
+        let Some(traced) = self.trace.take() else { return };
+        let client = state.client();
+        traced.end(&trace::Ending {
+            started,
+            at: state.worker.wall_clock(started),
+            now,
+            id: self.id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or("-"),
+            listener: &state.listener.name,
+            route: self.route.as_ref().map(|route| &*route.name),
+            client: client.addr,
+            scheme: client.scheme,
+            status: self.status().as_u16(),
+            why: self.why,
+            upstream: self.upstream().map(|upstream| &*upstream.name),
+            target: self.active.as_ref().map(|active| &*active.target().name),
+            tries: self.tries,
+            queued: self.queued,
+            connect: self.connect,
+            sent: self.sent,
+            first_byte: self.first_byte,
+            bytes_in: state.bytes_in.get(),
+            bytes_out: self.bytes_out,
+        });
+    }
+
     fn log(&self, state: &ClientState, started: Instant, us: u64, us_self: u64) {
         let worker = &state.worker;
         let client = state.client();
@@ -307,6 +364,7 @@ impl Record {
         worker.log(&access_log::Line {
             at: worker.wall_clock(started),
             id: self.id.as_ref().map_or(b"-", HeaderValue::as_bytes),
+            trace: self.trace.as_ref().map(|trace| trace.trace),
             connection: &client.log_text,
             request: &self.text,
             status: Some(self.status().as_u16()),
@@ -352,6 +410,7 @@ impl Drop for Exchange {
         if state.worker.logs() {
             record.log(state, started, micros(total), us_self);
         }
+        record.tell(state, started, now);
         record.reset();
         state.timer.set_total(None);
         state.timer.start(Wait::Idle, now + state.first_idle());

@@ -78,6 +78,7 @@ pub(crate) fn config(root: &Fields, mut files: Vec<PathBuf>, problems: &mut Prob
         auths,
         consumers,
         access_log: seeing::access_log(&root.table("access_log"), problems),
+        tracing: seeing::tracing(root, problems),
         metrics: system::metrics(&root.table("metrics")),
         admin: system::admin(root, problems),
         files,
