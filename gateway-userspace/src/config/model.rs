@@ -9,6 +9,7 @@ mod route;
 mod seeing;
 mod splice;
 mod tls;
+mod version;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -16,10 +17,10 @@ pub use auth::{Allow, Auth, AuthKind, Consumer, ConsumerKey, Demand, KeyHash, Ri
 pub use cache::{Cache, ClientCache, KeyPart};
 pub use route::{
     Coding, Compress, Cors, Destination, FieldRewrite, HostPattern, Matcher, Mirror, Origin, PathPattern,
-    PathRewrite, Pattern, Predicates, Redirect, Respond, Rewrite, Route, Segment, Split, Sticky,
+    PathRewrite, Pattern, Predicates, Redirect, Respond, Rewrite, Route, Segment, Shape, Split, Sticky,
 };
 
-pub use seeing::{AccessLog, LogKeep, LogRotate, LogTarget, Redact};
+pub use seeing::{AccessLog, LogKeep, LogRotate, LogTarget, Redact, Tracing};
 pub use splice::{Splice, SpliceTimeout, among_listeners};
 
 pub use super::balancing::{Breaker, Eject, HashOn, Retry, RetryOn, StickyCookie};
@@ -27,6 +28,9 @@ use super::units::{Lookup, Place, Prefix, Prefixes, Rate};
 use crate::proxy_protocol::Version;
 
 pub use tls::{Acme, AcmeChallenge, Alpn, Cert, ClientAuth, Hsts, Secret, Tls, TlsVersion, UpstreamTls};
+pub use version::{
+    Afterwards, ApiVersion, Brownout, Canary, Deprecated, Strip, Sunset, VersionSource, Versions,
+};
 
 /// The whole config.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,6 +47,8 @@ pub struct Config {
     pub auths: BTreeMap<String, Auth>,
     pub consumers: BTreeMap<String, Consumer>,
     pub access_log: AccessLog,
+    /// `None`: requests are part of no trace.
+    pub tracing: Option<Tracing>,
     pub metrics: Metrics,
     pub admin: Admin,
     /// Every file that was read: the config itself, its includes, block lists. Watched by `run --watch`.

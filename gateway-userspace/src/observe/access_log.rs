@@ -141,11 +141,14 @@ impl RequestText {
 pub struct Line<'a> {
     pub at: SystemTime,
     pub id: &'a [u8],
+    pub trace: Option<u128>,
     pub connection: &'a ConnectionText,
     pub request: &'a RequestText,
     /// `None`: it is no request's.
     pub status: Option<u16>,
     pub route: Option<&'a str>,
+    /// Of the route's API.
+    pub version: Option<&'a str>,
     pub consumer: Option<&'a str>,
     pub upstream: Option<&'a str>,
     pub target: Option<&'a str>,
@@ -170,12 +173,17 @@ impl Line<'_> {
         out.extend_from_slice(b"\",\"id\":\"");
         out.extend_from_slice(self.id);
         out.push(b'"');
+        if let Some(trace) = self.trace {
+            // A Vec takes every write.
+            let _ = write!(out, ",\"trace\":\"{trace:032x}\"");
+        }
         out.extend_from_slice(&self.connection.0);
         out.extend_from_slice(&self.request.start);
         if let Some(status) = self.status {
             number(out, b",\"status\":", u64::from(status));
         }
         name(out, b",\"route\":\"", self.route);
+        name(out, b",\"version\":\"", self.version);
         optional(out, b",\"consumer\":", self.consumer.map(str::as_bytes));
         name(out, b",\"upstream\":\"", self.upstream);
         name(out, b",\"target\":\"", self.target);
@@ -306,10 +314,12 @@ mod tests {
         let line = Line {
             at: UNIX_EPOCH + Duration::from_millis(1_700_000_000_007),
             id: b"id",
+            trace: None,
             connection: &connection,
             request: &text,
             status: Some(200),
             route: None,
+            version: None,
             consumer: None,
             upstream: None,
             target: None,

@@ -36,6 +36,7 @@ mod tagged;
 mod timer;
 mod transport;
 mod tunnel;
+pub mod versioned;
 mod websocket;
 pub mod worker;
 

@@ -15,7 +15,7 @@ use super::{
     handler::{self, prepare},
     own, problem,
     shadow::{Copy, Kept},
-    strict, tagged,
+    strict, tagged, versioned,
 };
 use crate::{
     auth::{Asking, Gate, Refused},
@@ -36,12 +36,13 @@ use crate::{
         Upstream,
         http1::{self, Outgoing, Switch},
     },
+    version::Picked,
 };
 
 pub async fn handle(
     snapshot: &Snapshot,
     route: &Arc<Route>,
-    policies: &Policies,
+    (policies, picked): (&Policies, Option<Picked>),
     exchange: Exchange,
     mut head: request::Parts,
     body: Incoming,
@@ -69,12 +70,17 @@ pub async fn handle(
         Ok(plan) => plan,
         Err(why) => return problem::response(exchange, why),
     };
+    let version = route.version.as_deref().zip(picked);
+    let telling = version.map(|(version, picked)| version.tell.of(picked, &head));
     let mut response = match plan.answer {
         Some(answered) => answer(answered, exchange),
-        None => forward(snapshot, route, policies, exchange, (plan.request, web), head, body).await,
+        None => forward(snapshot, route, policies, exchange, (plan.request, web, picked), head, body).await,
     };
     if let Some(asked) = plan.client_cache {
         response = Box::pin(tagged::tag(&asked, response)).await;
+    }
+    if let Some(telling) = telling {
+        telling.apply(response.status(), response.headers_mut());
     }
     if let Some(allowed) = plan.cors {
         allowed.apply(response.headers_mut());
@@ -201,11 +207,11 @@ async fn forward(
     route: &Arc<Route>,
     policies: &Policies,
     exchange: Exchange,
-    (changes, web): (RequestChanges<'_>, Option<Web>),
+    (changes, web, picked): (RequestChanges<'_>, Option<Web>, Option<Picked>),
     head: request::Parts,
     body: Incoming,
 ) -> Response<ResponseBody> {
-    let way = Way { snapshot, route, policies, changes, web };
+    let way = Way { snapshot, route, policies, changes, web, picked };
     match &policies.cache {
         Some(cache) if way.web.is_none() => Box::pin(cached::handle(way, cache, exchange, head, body)).await,
         _ => way.forward(exchange, head, body).await,
@@ -219,6 +225,7 @@ pub(super) struct Way<'a> {
     pub policies: &'a Policies,
     changes: RequestChanges<'a>,
     web: Option<Web>,
+    picked: Option<Picked>,
 }
 
 impl<'a> Way<'a> {
@@ -253,7 +260,12 @@ impl<'a> Way<'a> {
         }
         let upstream = chosen.or(self.route.upstream.as_ref()).ok_or(Why::NoHealthyTarget)?;
         let (mut request, mut body) = prepare(self.snapshot, self.route, upstream, exchange, head, body);
-        std::mem::take(&mut self.changes).apply(&mut request)?;
+        let changes = std::mem::take(&mut self.changes);
+        let rewritten = changes.path.is_some();
+        changes.apply(&mut request)?;
+        if let Some((version, picked)) = self.route.version.as_deref().zip(self.picked) {
+            versioned::to_upstream(version, picked, rewritten, &mut request)?;
+        }
         if let Some(web) = &self.web {
             body = web.translate(&mut request, body);
         }

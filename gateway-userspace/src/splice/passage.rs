@@ -180,6 +180,7 @@ impl Passage {
         self.worker.log(&access_log::Line {
             at,
             id: id.as_bytes(),
+            trace: None,
             connection: &access_log::ConnectionText::of_service(
                 &self.service.name,
                 self.source.ip(),
@@ -190,6 +191,7 @@ impl Passage {
             request: &asked,
             status: None,
             route: None,
+            version: None,
             consumer: None,
             upstream: None,
             target: self.active.as_ref().map(|active| &*active.target().name),

@@ -76,13 +76,12 @@ pub(super) fn client(route: &Fields) -> Option<ClientCache> {
 /// The cache that a route names.
 pub(super) fn of_route(
     route: &Fields,
-    root: &Fields,
+    known: &BTreeMap<String, Fields>,
     goes_up: bool,
     problems: &mut Problems,
 ) -> Option<String> {
     let name: String = route.get("cache")?;
     let place = route.place("cache");
-    let known = root.named("cache");
     if !known.contains_key(&name) {
         let hint = did_you_mean(&name, known.keys().map(String::as_str), quote);
         let problem =

@@ -18,6 +18,7 @@ mod splice;
 mod system;
 mod tls;
 mod upstream;
+mod version;
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -80,6 +81,7 @@ pub(crate) fn config(root: &Fields, mut files: Vec<PathBuf>, problems: &mut Prob
         auths,
         consumers,
         access_log: seeing::access_log(&root.table("access_log"), problems),
+        tracing: seeing::tracing(root, problems),
         metrics: system::metrics(&root.table("metrics")),
         admin: system::admin(root, problems),
         files,

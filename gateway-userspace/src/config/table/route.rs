@@ -9,6 +9,7 @@ use super::{
     shape::{COMPRESS, CORS},
     text::{HOST, NAME, PATH, PERCENT, PROTOCOL, UPSTREAM_NAME},
     traffic::TARGET_OR_TABLE,
+    version::{VERSION, VERSIONS},
 };
 
 pub(super) static ROUTE: Section = Section {
@@ -54,7 +55,7 @@ pub(super) static ROUTE: Section = Section {
             "An upstream's name, or a list of targets, which makes an upstream with the route's name, or several \
              upstreams by weight: `{ items-v2 = 95, items-v1 = 5 }`.",
         )
-        .required_unless(&["respond", "redirect", "version"]),
+        .required_without(&["respond", "redirect", "version"]),
         Key::new(
             "sticky",
             Kind::Text(&STICKY),
@@ -106,7 +107,7 @@ pub(super) static ROUTE: Section = Section {
         Key::not_yet("limit", "L7 limits."),
         Key::new("client_cache", Kind::Table(&CLIENT_CACHE), "What clients may keep."),
         Key::new("cache", Kind::Text(&NAME), "The `[cache.NAME]` that keeps responses."),
-        Key::not_yet("version", "API versions."),
+        Key::new("version", Kind::TableAndNamed(&VERSIONS, &VERSION), "Versions of an API behind this route."),
         Key::not_yet("timeout", "Time limits of this route's own."),
         Key::not_yet("retry", "Retries of this route's own."),
         Key::not_yet("ai", "Language models."),

@@ -187,7 +187,7 @@ fn write_key(
         consumer,
     };
     out.clear();
-    cache.parts.write(&asked, &way.route.name, out);
+    cache.parts.write(&asked, &way.route.cache_name, out);
 }
 
 /// Goes past the cache, which says so.
