@@ -109,6 +109,7 @@ early_hints = true
 grpc_web = true
 compress = false
 cache = "big"
+client_cache = { control = "public, max-age=60", override = true, etag = true, max = "2MiB" }
 
 [cache.big]
 memory = "1GiB"
@@ -414,6 +415,7 @@ fn placeless(mut config: Config) -> Config {
     }
     config.auths.values_mut().for_each(|auth| auth.at = at.clone());
     config.consumers.values_mut().for_each(|consumer| consumer.at = at.clone());
+    config.caches.values_mut().for_each(|cache| cache.at = at.clone());
     config
 }
 

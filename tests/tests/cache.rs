@@ -539,7 +539,8 @@ fn clients_are_told_what_they_may_keep_and_that_they_have_it() -> Result<()> {
         let large = rig.ask("GET /big?bytes=3000000", "a.test", "")?;
         assert_eq!((large.body.len(), large.header("etag")), (3_000_000, None));
         let pieces = ask(&rig, "GET /made/pieces", FRESH, "x-size: 300000\r\nx-pieces: 20\r\n")?;
-        assert_eq!((pieces.body.len(), pieces.header("etag")), (300_000, None));
+        // What is stored has a tag whatever its length; it may be whole before it is sent.
+        assert_eq!((pieces.body.len(), cached || pieces.header("etag").is_none()), (300_000, true));
         // One that breaks off while it is held is an error that can still be told.
         rig.ask("GET /close-body", "a.test", "")?.refused(502, "upstream_reset")?;
     }
