@@ -51,6 +51,7 @@ pub fn to_json(config: &Config) -> Value {
             },
         },
         "metrics": { "bind": config.metrics.bind.map_or("off".into(), |addr| addr.to_string()) },
+        "state": auth::state(&config.state),
         "admin": { "socket": config.admin.socket.to_string_lossy() },
     });
     if let Some(acme) = &config.acme {

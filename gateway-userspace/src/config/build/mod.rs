@@ -78,6 +78,7 @@ pub(crate) fn config(root: &Fields, mut files: Vec<PathBuf>, problems: &mut Prob
         access_log: system::access_log(&root.table("access_log")),
         metrics: system::metrics(&root.table("metrics")),
         admin: system::admin(&root.table("admin")),
+        state: auth::state(&root.table("state"), problems),
         files,
     })
 }

@@ -24,7 +24,7 @@ fn cert(name: &str, fields: &Fields, problems: &mut Problems) -> Option<Cert> {
     Some(Cert { at: fields.at.clone(), chain: file(fields, "chain"), key, issued: None })
 }
 
-fn secret(path: &str, fields: &Fields, problems: &mut Problems) -> Option<Secret> {
+pub(super) fn secret(path: &str, fields: &Fields, problems: &mut Problems) -> Option<Secret> {
     let (env, credential) = (fields.get("env"), fields.get("credential"));
     match (fields.node("file"), env, credential) {
         (Some(_), None, None) => Some(Secret::File(file(fields, "file"))),

@@ -117,10 +117,15 @@ pub(super) fn upstream_tls(tls: &UpstreamTls) -> Value {
 pub(super) fn cert(cert: &Cert) -> Value {
     json!({
         "chain": cert.chain.to_string_lossy(),
-        "key": match &cert.key {
-            Secret::File(path) => json!({ "file": path.to_string_lossy() }),
-            Secret::Env(variable) => json!({ "env": variable }),
-            Secret::Credential(name) => json!({ "credential": name }),
-        },
+        "key": secret(&cert.key),
     })
+}
+
+/// Where it is.
+pub(super) fn secret(secret: &Secret) -> Value {
+    match secret {
+        Secret::File(path) => json!({ "file": path.to_string_lossy() }),
+        Secret::Env(variable) => json!({ "env": variable }),
+        Secret::Credential(name) => json!({ "credential": name }),
+    }
 }
