@@ -18,11 +18,6 @@ const NOT_YET: &str = r#"
 131:8 `limit.protect-items` is not supported yet
 136:8 `limit.tokens` is not supported yet
 144:8 `cache.public-get` is not supported yet
-188:1 `access_log.keep` is not supported yet
-189:1 `access_log.redact` is not supported yet
-190:1 `access_log.rotate` is not supported yet
-197:2 `tracing` is not supported yet
-204:1 `admin.http` is not supported yet
 206:8 `alert.items-errors` is not supported yet
 213:8 `alert.cert` is not supported yet
 218:9 `notify.ops` is not supported yet"#;

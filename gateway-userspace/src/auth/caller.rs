@@ -31,7 +31,8 @@ impl Caller {
     pub fn claims(&self, name: &str, value: &str) -> bool {
         let is = |claim: &Value| match claim {
             Value::String(text) => text == value,
-            Value::Bool(_) | Value::Number(_) => claim.to_string() == value,
+            Value::Bool(truth) => value == if *truth { "true" } else { "false" },
+            Value::Number(number) => number.to_string() == value,
             _ => false,
         };
         match self.claim(name) {

@@ -217,14 +217,12 @@ async fn get(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, uri: 
     };
     let mut connection = std::pin::pin!(connection);
     let mut answer = std::pin::pin!(answer);
-    loop {
-        tokio::select! {
-            answer = &mut answer => return answer,
-            // It may end before the answer was taken from it.
-            ended = &mut connection => match ended {
-                Ok(()) => return answer.await,
-                Err(error) => return Err(io::Error::other(error)),
-            },
-        }
+    tokio::select! {
+        answer = &mut answer => answer,
+        // It may end before the answer was taken from it.
+        ended = &mut connection => match ended {
+            Ok(()) => answer.await,
+            Err(error) => Err(io::Error::other(error)),
+        },
     }
 }

@@ -30,7 +30,7 @@ struct Key {
 #[derive(Debug)]
 enum Verifier {
     Public(ParsedPublicKey),
-    Secret(hmac::Key),
+    Secret(Box<hmac::Key>),
 }
 
 /// A key as it is published (RFC 7517 section 4).
@@ -83,7 +83,7 @@ impl KeySet {
                 Algorithm::Hs512 => hmac::HMAC_SHA512,
                 _ => return None,
             };
-            Some((*algorithm, Verifier::Secret(hmac::Key::new(hmac, secret))))
+            Some((*algorithm, Verifier::Secret(Box::new(hmac::Key::new(hmac, secret)))))
         });
         KeySet { keys: vec![Key { kid: None, uses: uses.collect() }] }
     }

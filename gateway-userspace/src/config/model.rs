@@ -5,6 +5,7 @@
 
 mod auth;
 mod route;
+mod seeing;
 mod splice;
 mod tls;
 
@@ -19,6 +20,7 @@ pub use route::{
     PathRewrite, Pattern, Predicates, Redirect, Respond, Rewrite, Route, Segment, Split, Sticky,
 };
 
+pub use seeing::{AccessLog, LogKeep, LogRotate, LogTarget, Redact, Tracing};
 pub use splice::{Splice, SpliceTimeout, among_listeners};
 
 pub use super::balancing::{Breaker, Eject, HashOn, Retry, RetryOn, StickyCookie};
@@ -41,6 +43,8 @@ pub struct Config {
     pub auths: BTreeMap<String, Auth>,
     pub consumers: BTreeMap<String, Consumer>,
     pub access_log: AccessLog,
+    /// `None`: requests are part of no trace.
+    pub tracing: Option<Tracing>,
     pub metrics: Metrics,
     pub admin: Admin,
     pub state: State,
@@ -577,21 +581,6 @@ pub struct ServiceLimit {
     pub bytes: Option<Bucket>,
 }
 
-/// `[access_log]`
-#[derive(Debug, Clone, PartialEq)]
-pub struct AccessLog {
-    /// Default: stdout.
-    pub to: LogTarget,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub enum LogTarget {
-    Off,
-    Stdout,
-    Stderr,
-    File(PathBuf),
-}
-
 /// `[metrics]`
 #[derive(Debug, Clone, PartialEq)]
 pub struct Metrics {
@@ -615,4 +604,23 @@ pub struct State {
 pub struct Admin {
     /// Default /run/gateway/admin.sock. Restart needed.
     pub socket: PathBuf,
+    /// Restart needed.
+    pub http: Option<AdminHttp>,
+}
+
+/// `http = { bind, token, tls, dashboard }`
+#[derive(Debug, Clone, PartialEq)]
+pub struct AdminHttp {
+    pub at: Place,
+    pub bind: SocketAddr,
+    pub token: Secret,
+    /// There where `bind` is no loopback address.
+    pub tls: Option<Tls>,
+    /// Default true.
+    pub dashboard: bool,
+}
+
+impl AdminHttp {
+    /// Its name among those of listeners, which have no slash in theirs.
+    pub const AMONG_LISTENERS: &str = "admin/http";
 }

@@ -2,6 +2,7 @@
 
 mod auth;
 mod listener;
+mod seeing;
 mod service;
 
 use serde_json::{Map, Value, json};
@@ -10,8 +11,8 @@ use super::{
     flags::toml_string,
     model::{
         Balance, Breaker, Bucket, Compress, Config, Cors, Destination, Eject, Health, HealthCheck, Kernel,
-        KernelClass, KernelMode, LimitMode, LogFormat, LogTarget, Matcher, Mirror, PathRewrite, Rewrite,
-        Route, Steer, StickyCookie, Target, Upstream,
+        KernelClass, KernelMode, LimitMode, LogFormat, Matcher, Mirror, PathRewrite, Rewrite, Route, Steer,
+        StickyCookie, Target, Upstream,
     },
     table::{Kind, ROOT, Section},
     units::{ByteSize, Template, show_byte_rate, show_duration},
@@ -42,20 +43,19 @@ pub fn to_json(config: &Config) -> Value {
         "auth": by_name(&config.auths, auth::auth),
         "consumer": by_name(&config.consumers, auth::consumer),
         "service": by_name(&config.services, service::service),
-        "access_log": {
-            "to": match &config.access_log.to {
-                LogTarget::Off => "off".into(),
-                LogTarget::Stdout => "stdout".into(),
-                LogTarget::Stderr => "stderr".into(),
-                LogTarget::File(path) => path.to_string_lossy(),
-            },
-        },
+        "access_log": seeing::access_log(&config.access_log),
         "metrics": { "bind": config.metrics.bind.map_or("off".into(), |addr| addr.to_string()) },
         "state": auth::state(&config.state),
         "admin": { "socket": config.admin.socket.to_string_lossy() },
     });
+    if let Some(http) = &config.admin.http {
+        all["admin"]["http"] = listener::admin_http(http);
+    }
     if let Some(acme) = &config.acme {
         all["acme"] = listener::acme(acme);
+    }
+    if let Some(tracing) = &config.tracing {
+        all["tracing"] = seeing::tracing(tracing);
     }
     all["gateway"]["resolver"] = json!(config.gateway.resolver);
     if let Some(zone) = &config.gateway.zone {

@@ -11,7 +11,7 @@ use super::{
     certs,
     control::{Control, ReloadError},
     discover::Names,
-    ends::Ends,
+    ends::{self, Ends},
     handover::Handed,
     inherited::Inherited,
     manager, services,
@@ -26,7 +26,7 @@ use crate::{
     cli::exit::{self, Exit},
     config::{self, ConfigErrors, model::Config},
     kernel::{KernelError, KernelPlane},
-    observe::{access_log::AccessLog, process_log, stats::Registry},
+    observe::{access_log::AccessLog, events, process_log, stats::Registry},
     runtime::Snapshot,
     service,
     tls::Tls,
@@ -141,6 +141,10 @@ pub enum StartError {
     AccessLog { target: String, error: io::Error },
     #[error("metrics: cannot listen on {addr}: {error}")]
     Metrics { addr: std::net::SocketAddr, error: io::Error },
+    #[error("admin.http: cannot listen on {addr}: {error}")]
+    AdminHttp { addr: std::net::SocketAddr, error: io::Error },
+    #[error("admin.http.token: {0}")]
+    Token(admin::TokenError),
     #[error("admin API: {0}")]
     Admin(admin::SocketError),
     #[error("cannot start: {0}")]
@@ -158,9 +162,9 @@ impl StartError {
             _ => {}
         }
         let denied = match self {
-            StartError::Listener(ReloadError::Bind { error, .. }) | StartError::Metrics { error, .. } => {
-                error.kind() == io::ErrorKind::PermissionDenied
-            }
+            StartError::Listener(ReloadError::Bind { error, .. })
+            | StartError::AdminHttp { error, .. }
+            | StartError::Metrics { error, .. } => error.kind() == io::ErrorKind::PermissionDenied,
             _ => false,
         };
         if denied { exit::PRIVILEGE } else { exit::FAILED }
@@ -171,9 +175,12 @@ async fn serve(parts: Parts, before: &mut Option<Takeover>, began: Instant) -> R
     let Parts { options, config, tls, log_control, kernel, inherited, handed } = parts;
     let signals = Signals::register()?;
     let ends = Ends::open(&config, before.as_mut())?;
-    let (admin_listener, metrics_listener) = ends.listeners()?;
-    let access_log = AccessLog::start(&config.access_log.to)
-        .map_err(|error| StartError::AccessLog { target: format!("{:?}", config.access_log.to), error })?;
+    let (admin_listener, metrics_listener) = (ends.admin()?, ends::listener(&ends.metrics)?);
+    let http_listener = ends::listener(&ends.http)?;
+    let gate = config.admin.http.as_ref().map(admin::Gate::open).transpose().map_err(StartError::Token)?;
+    let access_log = AccessLog::start(&config.access_log)
+        .map_err(|error| StartError::AccessLog { target: config.access_log.to.show(), error })?;
+    events::write_to(&access_log);
     let count = worker_count(&config);
     let registry = Arc::new(Registry::new(count));
     let auths = Arc::new(Auths::load(&config, None, &registry)?);
@@ -224,6 +231,9 @@ async fn serve(parts: Parts, before: &mut Option<Takeover>, began: Instant) -> R
     let mut asked = vec![tokio::spawn(admin::serve(admin_listener, control.clone(), over()))];
     if let Some(listener) = metrics_listener {
         asked.push(tokio::spawn(admin::serve_metrics(listener, control.clone(), over())));
+    }
+    if let (Some(listener), Some(gate)) = (http_listener, gate) {
+        asked.push(tokio::spawn(admin::serve_http(listener, gate, control.clone(), over())));
     }
     tokio::task::spawn_local(upkeep::every_second(control.clone()));
     tokio::task::spawn_local(upkeep::tick_upstreams(control.clone()));

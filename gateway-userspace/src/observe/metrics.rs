@@ -474,10 +474,22 @@ fn own(control: &Control, families: &mut Families) {
         vec![gauge(&[], since_epoch(state.last_success))],
     );
     let lines = &control.access_log.counts;
-    let by_result = [("written", &lines.written), ("dropped", &lines.dropped), ("failed", &lines.failed)];
+    let by_result = [
+        ("written", &lines.written),
+        ("dropped", &lines.dropped),
+        ("failed", &lines.failed),
+        ("sampled", &lines.sampled),
+    ];
     families.counters(
         "access_log_lines_total",
         "Access log lines by what became of them",
+        by_result.map(|(result, n)| counter(&[("result", result)], n.load(Relaxed))).to_vec(),
+    );
+    let spans = &super::trace::COUNTS;
+    let by_result = [("exported", &spans.exported), ("dropped", &spans.dropped), ("failed", &spans.failed)];
+    families.counters(
+        "trace_spans_total",
+        "Spans by what became of them",
         by_result.map(|(result, n)| counter(&[("result", result)], n.load(Relaxed))).to_vec(),
     );
     let uptime = control.started.elapsed().as_secs_f64().max(1e-9);

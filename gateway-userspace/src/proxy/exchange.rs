@@ -13,7 +13,10 @@ use http::{HeaderValue, Method, StatusCode, Version, header, request};
 
 use super::{connection::ClientState, grpc, timer::Wait};
 use crate::{
-    observe::{Why, access_log, stats},
+    observe::{
+        Why, access_log, stats,
+        trace::{self, Traced},
+    },
     policy::caller::Caller,
     runtime::Route,
     upstream::{Active, Upstream},
@@ -40,6 +43,8 @@ pub struct Record {
     /// What the client was, or will be, told. `None`: it went away before.
     status: Option<StatusCode>,
     why: Option<Why>,
+    /// Its part in a trace, if there are any.
+    trace: Option<Box<Traced>>,
     queued: Option<Duration>,
     connect: Option<Duration>,
     sent: Option<Instant>,
@@ -73,14 +78,15 @@ impl Exchange {
             record.grpc = Some(Box::new(HeaderValue::from_static("application/grpc")));
         }
         if worker.logs() {
-            record.text.fill(head.map(|head| access_log::Request {
+            let request = head.map(|head| access_log::Request {
                 host: bytes_of(head, header::HOST),
                 method: head.method.as_str(),
                 path: head.uri.path(),
                 query: head.uri.query(),
                 user_agent: bytes_of(head, header::USER_AGENT),
                 referer: bytes_of(head, header::REFERER),
-            }));
+            });
+            worker.with_log_rules(|rules| record.text.fill(request, rules));
         }
         drop(record);
         Exchange { state }
@@ -108,6 +114,22 @@ impl Exchange {
         self.state.record.borrow_mut().grpc = Some(Box::new(kind));
     }
 
+    pub fn set_trace(&self, trace: Box<Traced>) {
+        self.state.record.borrow_mut().trace = Some(trace);
+    }
+
+    /// For the client, where it is to be told; once the answer's head is here.
+    pub fn server_timing(&self) -> Option<HeaderValue> {
+        let record = self.state.record.borrow();
+        record.trace.as_ref().filter(|trace| trace.server_timing())?;
+        let (sent, first_byte) = (record.sent?, record.first_byte?);
+        let now = Instant::now();
+        let total = now.saturating_duration_since(record.started?);
+        let own = record.own_time(total, now, self.state.body_waited.get());
+        let upstream = first_byte.saturating_duration_since(sent);
+        HeaderValue::from_str(&trace::server_timing(record.queued, record.connect, upstream, own)).ok()
+    }
+
     pub fn set_route(&self, route: &Arc<Route>) {
         self.state.record.borrow_mut().route = Some(route.clone());
     }
@@ -123,7 +145,11 @@ impl Exchange {
 
     /// The query is logged as this, in place of what came.
     pub fn log_query(&self, query: Option<&str>) {
-        self.state.record.borrow_mut().text.set_query(query);
+        let (state, mut record) = (&self.state, self.state.record.borrow_mut());
+        state.worker.with_log_rules(|rules| record.text.set_query(query, rules));
+        if let Some(trace) = &mut record.trace {
+            trace.set_query(query);
+        }
     }
 
     /// A policy chose this one.
@@ -154,11 +180,17 @@ impl Exchange {
     pub fn queued(&self, took: Duration) {
         let mut record = self.state.record.borrow_mut();
         record.queued = Some(record.queued.unwrap_or_default() + took);
+        if let Some(trace) = &mut record.trace {
+            trace.queued();
+        }
     }
 
     pub fn connected(&self, took: Duration) {
         let mut record = self.state.record.borrow_mut();
         record.connect = Some(record.connect.unwrap_or_default() + took);
+        if let Some(trace) = &mut record.trace {
+            trace.connected();
+        }
     }
 
     /// The request is handed to the upstream's connection.
@@ -282,6 +314,33 @@ impl Record {
         }
     }
 
+    /// Tells of its part in a trace.
+    fn tell(&mut self, state: &ClientState, started: Instant, now: Instant) {
+        let Some(traced) = self.trace.take() else { return };
+        let client = state.client();
+        traced.end(&trace::Ending {
+            started,
+            at: state.worker.wall_clock(started),
+            now,
+            id: self.id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or("-"),
+            listener: &state.listener.name,
+            route: self.route.as_ref().map(|route| &*route.name),
+            client: client.addr,
+            scheme: client.scheme,
+            status: self.status().as_u16(),
+            why: self.why,
+            upstream: self.upstream().map(|upstream| &*upstream.name),
+            target: self.active.as_ref().map(|active| &*active.target().name),
+            tries: self.tries,
+            queued: self.queued,
+            connect: self.connect,
+            sent: self.sent,
+            first_byte: self.first_byte,
+            bytes_in: state.bytes_in.get(),
+            bytes_out: self.bytes_out,
+        });
+    }
+
     fn log(&self, state: &ClientState, started: Instant, us: u64, us_self: u64) {
         let worker = &state.worker;
         let client = state.client();
@@ -289,6 +348,7 @@ impl Record {
         worker.log(&access_log::Line {
             at: worker.wall_clock(started),
             id: self.id.as_ref().map_or(b"-", HeaderValue::as_bytes),
+            trace: self.trace.as_ref().map(|trace| trace.trace),
             connection: &client.log_text,
             request: &self.text,
             status: Some(self.status().as_u16()),
@@ -310,7 +370,9 @@ impl Record {
 
     /// Ready for the next request; the text's buffers are kept.
     fn reset(&mut self) {
-        let text = std::mem::take(&mut self.text);
+        let mut text = std::mem::take(&mut self.text);
+        // Logging may be off when the next one begins, and on when it ends.
+        text.clear();
         *self = Record { text, ..Record::default() };
     }
 }
@@ -330,6 +392,7 @@ impl Drop for Exchange {
         if state.worker.logs() {
             record.log(state, started, micros(total), us_self);
         }
+        record.tell(state, started, now);
         record.reset();
         state.timer.set_total(None);
         state.timer.start(Wait::Idle, now + state.first_idle());

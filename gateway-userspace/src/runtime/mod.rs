@@ -14,7 +14,10 @@ use http::HeaderValue;
 use crate::{
     auth::Auths,
     config::model::{self, AcmeChallenge, Config, Destination},
-    observe::stats::{ListenerStats, NO_ROUTE, Registry, RouteStats},
+    observe::{
+        stats::{ListenerStats, NO_ROUTE, Registry, RouteStats},
+        trace::Tracer,
+    },
     policy::Policies,
     route::{Router, Takes},
     service::Services,
@@ -34,6 +37,8 @@ pub struct Snapshot {
     pub services: Services,
     pub auths: Arc<Auths>,
     pub tls: Tls,
+    /// `None`: requests are part of no trace.
+    pub tracer: Option<Arc<Tracer>>,
     /// `Via` of what came by HTTP/1.1 (RFC 9110 section 7.6.3).
     pub via: HeaderValue,
     /// … and by HTTP/2.
@@ -131,7 +136,22 @@ impl Snapshot {
             HeaderValue::from_str(&via).unwrap_or(HeaderValue::from_static("1.1 gateway"))
         };
         let (via, via_http2) = (via("1.1"), via("2.0"));
-        Snapshot { generation, router, listeners, upstreams, services, auths, tls, via, via_http2, config }
+        let tracer = config.tracing.as_ref();
+        let tracer =
+            tracer.map(|tracing| Arc::new(Tracer::new(tracing, &config.gateway.name, &config.access_log)));
+        Snapshot {
+            tracer,
+            generation,
+            router,
+            listeners,
+            upstreams,
+            services,
+            auths,
+            tls,
+            via,
+            via_http2,
+            config,
+        }
     }
 
     /// The same config with what names were found to be since.

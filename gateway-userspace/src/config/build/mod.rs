@@ -10,6 +10,7 @@ mod overlap;
 mod predicates;
 mod rewrite;
 mod route;
+mod seeing;
 mod service;
 mod shape;
 mod splice;
@@ -75,9 +76,10 @@ pub(crate) fn config(root: &Fields, mut files: Vec<PathBuf>, problems: &mut Prob
         services,
         auths,
         consumers,
-        access_log: system::access_log(&root.table("access_log")),
+        access_log: seeing::access_log(&root.table("access_log"), problems),
+        tracing: seeing::tracing(root, problems),
         metrics: system::metrics(&root.table("metrics")),
-        admin: system::admin(&root.table("admin")),
+        admin: system::admin(root, problems),
         state: auth::state(&root.table("state"), problems),
         files,
     })

@@ -1,13 +1,11 @@
-//! `[gateway]`, `[access_log]`, `[metrics]`, `[admin]`.
+//! `[gateway]`, `[metrics]`, `[admin]`.
 
-use std::{
-    net::{Ipv6Addr, SocketAddr},
-    path::PathBuf,
-};
+use std::net::{Ipv6Addr, SocketAddr};
 
-use super::file;
+use super::{file, tls};
 use crate::config::{
-    model::{AccessLog, Admin, Bind, Gateway, Log, LogFormat, LogTarget, Metrics},
+    error::{Problem, ProblemKind, Problems},
+    model::{Admin, AdminHttp, Alpn, Bind, Gateway, Log, LogFormat, Metrics},
     node::Fields,
     table::is_name,
 };
@@ -37,26 +35,40 @@ fn host_name() -> String {
     if is_name(&name) { name } else { "gateway".into() }
 }
 
-pub(super) fn access_log(fields: &Fields) -> AccessLog {
-    let to = match fields.get::<PathBuf>("to") {
-        Some(_) => LogTarget::File(file(fields, "to")),
-        None => match fields.or_default("to") {
-            "off" => LogTarget::Off,
-            "stderr" => LogTarget::Stderr,
-            _ => LogTarget::Stdout,
-        },
-    };
-    AccessLog { to }
+pub(super) fn metrics(fields: &Fields) -> Metrics {
+    Metrics { bind: fields.or_default::<Option<Bind>>("bind").map(address) }
 }
 
-pub(super) fn metrics(fields: &Fields) -> Metrics {
-    let bind = fields.or_default::<Option<Bind>>("bind").map(|bind| match bind {
+fn address(bind: Bind) -> SocketAddr {
+    match bind {
         Bind::Any(port) => SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port),
         Bind::Addr(addr) => addr,
-    });
-    Metrics { bind }
+    }
 }
 
-pub(super) fn admin(fields: &Fields) -> Admin {
-    Admin { socket: file(fields, "socket") }
+pub(super) fn admin(root: &Fields, problems: &mut Problems) -> Admin {
+    let fields = root.table("admin");
+    Admin { socket: file(&fields, "socket"), http: http(&fields, root, problems) }
+}
+
+fn http(fields: &Fields, root: &Fields, problems: &mut Problems) -> Option<AdminHttp> {
+    let at = fields.node("http")?.at.clone();
+    let http = fields.table("http");
+    let tls = tls::terminated("admin.http", &http, root, vec![Alpn::Http1], problems);
+    let bind = address(http.get("bind")?);
+    if !bind.ip().is_loopback() && http.node("tls").is_none() {
+        let message = format!(
+            "`admin.http`: at {bind} the token and all that it opens would cross the network in clear"
+        );
+        let problem = Problem::new(ProblemKind::Conflict, &http.place("bind"), message);
+        problems.push(problem.hint("add tls = { cert = \"NAME\" }, or bind to 127.0.0.1".to_owned()));
+    }
+    http.node("token")?;
+    let token = tls::secret("admin.http.token", &http.table("token"), problems)?;
+    if tls.as_ref().is_some_and(|tls| tls.auto) {
+        let message = "`admin.http.tls.cert`: \"auto\" is of listeners";
+        let problem = Problem::new(ProblemKind::Conflict, &http.table("tls").place("cert"), message);
+        problems.push(problem.hint("name a [cert.NAME]".to_owned()));
+    }
+    Some(AdminHttp { at, bind, token, tls, dashboard: http.or_default("dashboard") })
 }

@@ -67,7 +67,8 @@ pub(super) fn of_service(name: &str, fields: &Fields, root: &Fields, problems: &
     Some(if tls.alpn_auto { Tls { alpn: Vec::new(), ..tls } } else { tls })
 }
 
-fn terminated(
+/// `tls` of whatever it is at `fields`, which speaks `spoken`.
+pub(super) fn terminated(
     owner: &str,
     fields: &Fields,
     root: &Fields,

@@ -4,11 +4,12 @@ use super::{
     BUCKET_OR_RATE, BYTE_BUCKET_OR_RATE, Key, Kind, OFF, Section,
     acme::ACME,
     auth::{AUTH, CONSUMER},
-    listener::{CERT, LISTENER, SECRET},
+    listener::{CERT, LISTENER, SECRET, TLS},
     route::ROUTE,
     seconds,
+    seeing::{ACCESS_LOG, TRACING},
     service::SERVICE,
-    text::{ADDRESS, BYTE_RATE, FILE, FILES, INTERFACE, LOG_FILE, NAME, NAME_SERVER, PREFIX, RATE},
+    text::{ADDRESS, BYTE_RATE, FILE, FILES, INTERFACE, NAME, NAME_SERVER, PREFIX, RATE},
     traffic::UPSTREAM,
 };
 
@@ -34,7 +35,7 @@ pub(crate) static ROOT: Section = Section {
         Key::new("admin", Kind::Table(&ADMIN), "The admin API."),
         Key::new("state", Kind::Table(&STATE), "What the gateway keeps, and what that is sealed with."),
         Key::new("acme", Kind::Table(&ACME), "Certificates by ACME."),
-        Key::not_yet("tracing", "OpenTelemetry traces."),
+        Key::new("tracing", Kind::Table(&TRACING), "OpenTelemetry traces."),
         Key::new("limit", Kind::NotYetNamed, "L7 limits."),
         Key::new("cache", Kind::NotYetNamed, "Caches."),
         Key::new("auth", Kind::Named(&AUTH), "Ways to tell who calls."),
@@ -268,39 +269,6 @@ static KERNEL_BLOCK: Section = Section {
     ],
 };
 
-static ACCESS_LOG: Section = Section {
-    doc: "One JSON line a request.",
-    keys: &[
-        Key::new(
-            "to",
-            Kind::Either(&[
-                Kind::Choice {
-                    now: &[("stdout", ""), ("stderr", ""), ("off", "no access log")],
-                    later: &["journald"],
-                },
-                Kind::Text(&LOG_FILE),
-            ]),
-            "Where it is written; a path is a file.",
-        )
-        .default("\"stdout\""),
-        Key::new(
-            "format",
-            Kind::Choice { now: &[("json", "JSON lines")], later: &["text", "logfmt"] },
-            "How.",
-        )
-        .default("\"json\""),
-        Key::new(
-            "on_full",
-            Kind::Choice { now: &[("drop", "drop and count")], later: &["block"] },
-            "What happens to a line when the writer cannot keep up.",
-        )
-        .default("\"drop\""),
-        Key::not_yet("keep", "Which requests are logged."),
-        Key::not_yet("redact", "What is blanked out."),
-        Key::not_yet("rotate", "Rotation by the gateway itself; `USR1` reopens the file."),
-    ],
-};
-
 static METRICS: Section = Section {
     doc: "Prometheus metrics, `/livez` and `/readyz`.",
     keys: &[
@@ -341,6 +309,23 @@ static ADMIN: Section = Section {
         Key::new("socket", Kind::Text(&FILE), "Its unix socket.")
             .default("\"/run/gateway/admin.sock\"")
             .restart(),
-        Key::not_yet("http", "The admin API and dashboard over TCP."),
+        Key::new("http", Kind::Table(&ADMIN_HTTP), "The admin API and the dashboard over TCP.").restart(),
+    ],
+};
+
+static ADMIN_HTTP: Section = Section {
+    doc: "The admin API over TCP for whoever has the token, and a page in the browser. Beyond this host it is served by \
+          TLS only.",
+    keys: &[
+        Key::new("bind", Kind::Text(&ADDRESS), "Where: \"127.0.0.1:9900\".").required(),
+        Key::new(
+            "token",
+            Kind::Table(&SECRET),
+            "What lets in: at least 16 characters, as `Authorization: Bearer TOKEN` or typed into the page. White space \
+             around it does not count.",
+        )
+        .required(),
+        Key::new("tls", Kind::Table(&TLS), "Serve it by TLS. Needed where others than this host can connect."),
+        Key::new("dashboard", Kind::Bool, "The page; false: the API only.").default("true"),
     ],
 };

@@ -12,6 +12,7 @@ mod listener;
 mod match_text;
 mod rewrite;
 mod route;
+mod seeing;
 mod service;
 mod shape;
 mod splice;
