@@ -17,6 +17,7 @@ mod socket;
 pub mod stats;
 mod status;
 mod targets;
+mod versions;
 mod web;
 
 pub use certs::CertStatus;

@@ -8,6 +8,7 @@ mod route;
 mod seeing;
 mod splice;
 mod tls;
+mod version;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -17,7 +18,7 @@ pub use auth::{
 };
 pub use route::{
     Coding, Compress, Cors, Destination, FieldRewrite, HostPattern, Matcher, Mirror, Origin, PathPattern,
-    PathRewrite, Pattern, Predicates, Redirect, Respond, Rewrite, Route, Segment, Split, Sticky,
+    PathRewrite, Pattern, Predicates, Redirect, Respond, Rewrite, Route, Segment, Shape, Split, Sticky,
 };
 
 pub use seeing::{AccessLog, LogKeep, LogRotate, LogTarget, Redact, Tracing};
@@ -28,6 +29,9 @@ use super::units::{Lookup, Place, Prefix, Prefixes, Rate};
 use crate::proxy_protocol::Version;
 
 pub use tls::{Acme, AcmeChallenge, Alpn, Cert, ClientAuth, Hsts, Secret, Tls, TlsVersion, UpstreamTls};
+pub use version::{
+    Afterwards, ApiVersion, Brownout, Canary, Deprecated, Strip, Sunset, VersionSource, Versions,
+};
 
 /// The whole config.
 #[derive(Debug, Clone, PartialEq)]
