@@ -43,6 +43,24 @@ impl Count {
     }
 }
 
+/// One for each of a list; arrays of more than 32 have no default.
+#[derive(Debug)]
+struct Counts<const N: usize>([Count; N]);
+
+impl<const N: usize> Default for Counts<N> {
+    fn default() -> Self {
+        Counts(std::array::from_fn(|_| Count::default()))
+    }
+}
+
+impl<const N: usize> std::ops::Deref for Counts<N> {
+    type Target = [Count; N];
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
 /// A value that goes up and down, with one writer.
 #[derive(Debug, Default)]
 pub struct Level(AtomicI64);
@@ -214,7 +232,7 @@ pub struct RouteShard {
     pub overhead: Histogram,
     pub request_bytes: Count,
     pub response_bytes: Count,
-    errors: [Count; Why::COUNT],
+    errors: Counts<{ Why::COUNT }>,
 }
 
 impl RouteShard {
@@ -264,7 +282,7 @@ pub struct ListenerShard {
     handshakes: [[Count; Handshake::ALL.len()]; TlsVersion::ALL.len()],
     proxy_headers: [Count; ProxyHeader::ALL.len()],
     /// Connections of L4 services, by why they were cut or refused.
-    errors: [Count; Why::COUNT],
+    errors: Counts<{ Why::COUNT }>,
 }
 
 impl ListenerShard {
