@@ -23,10 +23,7 @@ const NOT_YET: &str = r#"
 161:1 `auth.jwt.audience` is not supported yet
 162:1 `auth.jwt.jwks` is not supported yet
 163:1 `auth.jwt.consumer` is not supported yet
-164:1 `auth.jwt.algorithms` is not supported yet
-206:8 `alert.items-errors` is not supported yet
-213:8 `alert.cert` is not supported yet
-218:9 `notify.ops` is not supported yet"#;
+164:1 `auth.jwt.algorithms` is not supported yet"#;
 
 #[test]
 fn the_example_gives_nothing_but_what_is_not_supported_yet() {

@@ -12,7 +12,9 @@ use axum::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{bans, capture, certs, events, explain, problem::Problem, services, stats, status, targets};
+use super::{
+    alerts, bans, capture, certs, events, explain, problem::Problem, services, stats, status, targets,
+};
 use crate::{
     config,
     daemon::{Control, Reach, Request},
@@ -44,6 +46,9 @@ pub fn routes() -> Router<Arc<Control>> {
         .route("/v1/certs", get(certs::list))
         .route("/v1/certs/{name}", get(certs::show))
         .route("/v1/certs/{name}/renew", post(certs::renew))
+        .route("/v1/alerts", get(alerts::list))
+        .route("/v1/alerts/{name}", get(alerts::show))
+        .route("/v1/alerts/{name}/silence", post(alerts::silence).delete(alerts::unsilence))
         .route("/v1/kernel", get(kernel_status))
         .route("/v1/kernel/maps", get(|State(control): Shared| async move { Json(control.kernel.maps()) }))
         .route("/v1/kernel/sources", get(sources))
