@@ -11,7 +11,6 @@ const NOT_YET: &str = r#"
 76:38 `upstream.llm.to`: the host name "llm-b.internal" as a target is not supported yet
 86:1 `route.items.limit` is not supported yet
 87:1 `route.items.cache` is not supported yet
-90:14 `route.items.version` is not supported yet
 115:1 `route.chat.limit` is not supported yet
 116:1 `route.chat.ai` is not supported yet
 123:8 `limit.per-consumer` is not supported yet

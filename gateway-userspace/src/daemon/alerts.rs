@@ -21,7 +21,7 @@ impl Control {
             refused: self.state().last_error.is_some(),
             ..Sample::default()
         };
-        for ((_, route), stats) in self.registry.routes() {
+        for ((_, route, _), stats) in self.registry.routes() {
             let of: &mut RouteSample = sample.routes.entry(route).or_default();
             for ((_, code), n) in stats.requests() {
                 of.requests += n;

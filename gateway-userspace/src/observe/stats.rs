@@ -21,7 +21,10 @@ use http::{Method, StatusCode};
 use rustls::{HandshakeKind, ProtocolVersion, ServerConnection};
 
 use super::Why;
-use crate::proxy_protocol::{Header, Malformed, Refused, Says};
+use crate::{
+    proxy_protocol::{Header, Malformed, Refused, Says},
+    version::usage::Usage,
+};
 
 /// A counter with one writer.
 #[derive(Debug, Default)]
@@ -584,7 +587,8 @@ pub const NO_ROUTE: &str = "-";
 #[derive(Debug)]
 pub struct Registry {
     workers: usize,
-    routes: Mutex<BTreeMap<(String, String), Arc<RouteStats>>>,
+    routes: Mutex<BTreeMap<(String, String, String), Arc<RouteStats>>>,
+    usages: Mutex<BTreeMap<(String, String), Arc<Usage>>>,
     listeners: Mutex<BTreeMap<String, Arc<ListenerStats>>>,
     upstreams: Mutex<BTreeMap<String, Arc<UpstreamStats>>>,
     targets: Mutex<BTreeMap<(String, SocketAddr), Arc<TargetStats>>>,
@@ -608,6 +612,7 @@ impl Registry {
         Registry {
             workers,
             routes: Mutex::default(),
+            usages: Mutex::default(),
             listeners: Mutex::default(),
             upstreams: Mutex::default(),
             targets: Mutex::default(),
@@ -616,8 +621,17 @@ impl Registry {
     }
 
     pub fn route(&self, listener: &str, route: &str) -> Arc<RouteStats> {
-        let key = (listener.to_owned(), route.to_owned());
+        self.version(listener, route, "")
+    }
+
+    /// Of one version of a route; "": of what has none.
+    pub fn version(&self, listener: &str, route: &str, version: &str) -> Arc<RouteStats> {
+        let key = (listener.to_owned(), route.to_owned(), version.to_owned());
         series(&self.routes, key, || RouteStats { shards: Sharded::new(self.workers) })
+    }
+
+    pub fn usage(&self, route: &str, version: &str) -> Arc<Usage> {
+        series(&self.usages, (route.to_owned(), version.to_owned()), || Usage::new(self.workers))
     }
 
     pub fn listener(&self, name: &str) -> Arc<ListenerStats> {
@@ -652,7 +666,8 @@ impl Registry {
         targets.retain(|(of, addr), _| of != upstream || keep.contains(addr));
     }
 
-    pub fn routes(&self) -> Vec<((String, String), Arc<RouteStats>)> {
+    /// By listener, route and version.
+    pub fn routes(&self) -> Vec<((String, String, String), Arc<RouteStats>)> {
         all(&self.routes)
     }
 

@@ -13,7 +13,7 @@ use super::{
     handler::{self, prepare},
     own, problem,
     shadow::{Copy, Kept},
-    strict,
+    strict, versioned,
 };
 use crate::{
     auth::{Asking, Gate, Refused},
@@ -30,12 +30,13 @@ use crate::{
     },
     runtime::{Route, Snapshot},
     upstream::http1::{Outgoing, Switch},
+    version::Picked,
 };
 
 pub async fn handle(
     snapshot: &Snapshot,
     route: &Arc<Route>,
-    policies: &Policies,
+    (policies, picked): (&Policies, Option<Picked>),
     exchange: Exchange,
     mut head: request::Parts,
     body: Incoming,
@@ -63,10 +64,15 @@ pub async fn handle(
         Ok(plan) => plan,
         Err(why) => return problem::response(exchange, why),
     };
+    let version = route.version.as_deref().zip(picked);
+    let telling = version.map(|(version, picked)| version.tell.of(picked, &head));
     let mut response = match plan.answer {
         Some(answered) => answer(answered, exchange),
-        None => forward(snapshot, route, policies, exchange, (plan.request, web), head, body).await,
+        None => forward(snapshot, route, policies, exchange, (plan.request, web, picked), head, body).await,
     };
+    if let Some(telling) = telling {
+        telling.apply(response.status(), response.headers_mut());
+    }
     if let Some(allowed) = plan.cors {
         allowed.apply(response.headers_mut());
     }
@@ -190,7 +196,7 @@ async fn forward(
     route: &Arc<Route>,
     policies: &Policies,
     exchange: Exchange,
-    (changes, web): (RequestChanges<'_>, Option<Web>),
+    (changes, web, picked): (RequestChanges<'_>, Option<Web>, Option<Picked>),
     head: request::Parts,
     body: Incoming,
 ) -> Response<ResponseBody> {
@@ -203,7 +209,12 @@ async fn forward(
         return problem::response(exchange, Why::NoHealthyTarget);
     };
     let (mut request, mut body) = prepare(snapshot, route, upstream, &exchange, head, body);
-    if let Err(why) = changes.apply(&mut request) {
+    let rewritten = changes.path.is_some();
+    let changed = changes.apply(&mut request).and_then(|()| match route.version.as_deref().zip(picked) {
+        Some((version, picked)) => versioned::to_upstream(version, picked, rewritten, &mut request),
+        None => Ok(()),
+    });
+    if let Err(why) = changed {
         return problem::response(exchange, why);
     }
     if let Some(web) = &web {
