@@ -13,8 +13,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    alerts, bans, capture, certs, events, explain, problem::Problem, services, stats, status, targets,
-    versions,
+    alerts, bans, capture, certs, consumers, events, explain, problem::Problem, services, stats, status,
+    targets, versions,
 };
 use crate::{
     config,
@@ -50,6 +50,10 @@ pub fn routes() -> Router<Arc<Control>> {
         .route("/v1/alerts", get(alerts::list))
         .route("/v1/alerts/{name}", get(alerts::show))
         .route("/v1/alerts/{name}/silence", post(alerts::silence).delete(alerts::unsilence))
+        .route("/v1/consumers", get(consumers::list))
+        .route("/v1/consumers/{name}", get(consumers::show))
+        .route("/v1/consumers/{name}/keys", post(consumers::make))
+        .route("/v1/consumers/{name}/keys/{id}", axum::routing::delete(consumers::revoke))
         .route("/v1/kernel", get(kernel_status))
         .route("/v1/kernel/maps", get(|State(control): Shared| async move { Json(control.kernel.maps()) }))
         .route("/v1/kernel/sources", get(sources))
