@@ -13,8 +13,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    alerts, bans, caches, capture, certs, consumers, events, explain, problem::Problem, services, stats, status,
-    targets, versions,
+    alerts, bans, caches, capture, certs, consumers, events, explain, problem::Problem, services, stats,
+    status, targets, versions,
 };
 use crate::{
     config,
