@@ -105,6 +105,33 @@ pub struct Mirror {
     pub body: usize,
     /// Copies at once. Default 100.
     pub queue: usize,
+    /// The version whose upstream `to` is.
+    pub version: Option<Box<MirrorVersion>>,
+    pub compare: Option<Compare>,
+}
+
+/// `mirror.version`: how that version's upstream would get the request.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct MirrorVersion {
+    pub name: String,
+    pub rewrite: Rewrite,
+    /// The segment of the path that the version is sent in, if it is.
+    pub segment: Option<usize>,
+    /// What names another version: query parameters …
+    pub query: Vec<String>,
+    /// … and header fields.
+    pub headers: Vec<String>,
+}
+
+/// `mirror.compare = true`, or `{ ignore, headers, body }`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Compare {
+    /// JSON pointers; `*` stands for any name or index.
+    pub ignore: Vec<String>,
+    /// In lower case. Default `content-type`.
+    pub headers: Vec<String>,
+    /// Bytes. Default 64 KiB.
+    pub body: usize,
 }
 
 /// `cors = { origins, methods, headers, expose, credentials, max_age }`

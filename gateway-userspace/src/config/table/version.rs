@@ -235,7 +235,7 @@ static SOURCE: Text = Text {
     },
 };
 
-static VERSION_NAME: Text = Text {
+pub(super) static VERSION_NAME: Text = Text {
     what: "a version's name",
     example: "v2",
     pattern: Some("^[0-9A-Za-z_][0-9A-Za-z_.-]{0,62}$"),
