@@ -555,3 +555,67 @@ fn a_shadow_is_compared_and_neither_delays_nor_changes_what_the_client_gets() ->
     assert!(text.contains("shadow of v1: same 1") && text.contains("/price: 1, the shadow 2"), "{text}");
     Ok(())
 }
+
+// T3, V6
+#[test]
+fn consumers_of_a_tier_and_a_share_of_consumers_go_to_the_next_version_which_asks_for_itself() -> Result<()> {
+    lab_test!();
+    let hash = |key: &str| format!("blake3:{}", blake3::hash(key.as_bytes()).to_hex());
+    let mut consumers = String::new();
+    for (name, tier) in [("beta", "beta"), ("gold", "gold"), ("none", "gold")] {
+        let grant = if name == "none" { "" } else { "grant = [\"items\"]\n" };
+        consumers.push_str(&format!(
+            "[consumer.{name}]\ntier = \"{tier}\"\n{grant}keys = [{{ id = \"k\", hash = \"{}\" }}]\n",
+            hash(name)
+        ));
+    }
+    for n in 0..40 {
+        consumers.push_str(&format!(
+            "[consumer.c{n}]\nkeys = [{{ id = \"k\", hash = \"{}\" }}]\n",
+            hash(&format!("c{n}"))
+        ));
+    }
+    let rig = rig(&format!(
+        "[auth.key]\ntype = \"api-key\"\nfrom = [\"header:x-key\", \"query:key\"]\n{consumers}\
+         [route.api]\npath = \"/echo/*\"\nauth = \"key\"\n[route.api.version]\nfrom = [\"path\"]\ndefault = \"v1\"\n\
+         [route.api.version.v1]\nto = \"one\"\ncanary = {{ to = \"v2\", tiers = \"beta\", share = \"50%\", sticky = \"consumer\" }}\n\
+         [route.api.version.v2]\nto = \"two\"\nrewrite = {{ set = {{ x-who = \"${{consumer.id}}\" }} }}\n\
+         [route.api.version.v3]\nto = \"two\"\nallow = [\"items\"]\n"
+    ))?;
+    let of = |path: &str, key: &str| ask(&rig, path, &format!("x-key: {key}\r\n"));
+    let moved = of("/echo/1", "beta")?;
+    assert_eq!(
+        (moved.status, moved.header("api-version"), moved.backend()),
+        (200, Some("v2"), &*rig.backends[1].name)
+    );
+    let echo = moved.json()?;
+    assert_eq!((echoed(&echo, "x-who"), echoed(&echo, "x-key")), (vec!["beta".to_owned()], vec![]));
+    let line = rig.gateway.log_of(&moved)?;
+    assert_eq!((&line["version"], &line["consumer"]), (&json!("v2"), &json!("beta")));
+    assert_eq!(of("/v1/echo/1", "beta")?.header("api-version"), Some("v1"), "who names a version gets it");
+    let versions = || -> Result<Vec<String>> {
+        (0..40)
+            .map(|n| Ok(of("/echo/1", &format!("c{n}"))?.header("api-version").unwrap_or_default().into()))
+            .collect()
+    };
+    let first = versions()?;
+    let next = first.iter().filter(|version| *version == "v2").count();
+    assert!((8..=32).contains(&next), "{next} of 40");
+    assert_eq!(versions()?, first);
+    // Each version asks for what it wants.
+    assert_eq!(of("/v3/echo/1", "gold")?.status, 200);
+    of("/v3/echo/1", "none")?.refused(403, "forbidden")?;
+    ask(&rig, "/v3/echo/1", "")?.refused(401, "unauthorized")?;
+    // What is refused before anybody is asked tells no secret.
+    let unknown = ask(&rig, "/v9/echo/1?key=gold&a=b", "")?;
+    unknown.refused(404, "version_unknown")?;
+    let line = rig.gateway.log_of(&unknown)?;
+    assert!(!line.to_string().contains("gold"), "{line}");
+    let shown = rig.gateway.cli(&["route", "show", "api", "-o", "json"])?.ok()?.json()?;
+    assert_eq!(
+        shown["versions"]["v3"]["last_day"]["consumers"],
+        json!({ "anonymous": 1, "gold": 1, "none": 1 })
+    );
+    assert_eq!(shown["versions"]["v2"]["last_day"]["consumers"]["beta"], 1);
+    Ok(())
+}

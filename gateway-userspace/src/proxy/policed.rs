@@ -43,10 +43,21 @@ pub async fn handle(
     if let Some(web) = &web {
         exchange.set_grpc(web.kind());
     }
-    if let Some(gate) = &policies.gate
-        && let Err(refused) = admit(gate, policies, &exchange, &mut head).await
-    {
-        return refuse(policies, refused, exchange, &head);
+    if let Some(gate) = &policies.gate {
+        if let Err(refused) = admit(gate, policies, &exchange, &head).await {
+            return refuse(policies, refused, exchange, &head);
+        }
+        let next = versioned::of_caller(route, picked, &exchange);
+        if let Some((next, picked, policies)) = next.as_ref().and_then(versioned::Next::parts) {
+            // Whose version asks for itself.
+            exchange.set_route(next);
+            if policies.gate.is_none() {
+                gate.strip(&mut head);
+            }
+            let handled = handle(snapshot, next, (policies, Some(picked)), exchange, head, body);
+            return Box::pin(handled).await;
+        }
+        gate.strip(&mut head);
     }
     let (id, caller) = (exchange.id(), exchange.caller());
     let state = exchange.state.clone();
@@ -84,12 +95,12 @@ pub async fn handle(
     }
 }
 
-/// Finds out who calls, and takes out of the request what proves it. Preflights prove nothing (Fetch standard).
+/// Finds out who calls. Preflights prove nothing (Fetch standard).
 async fn admit(
     gate: &Gate,
     policies: &Policies,
     exchange: &Exchange,
-    head: &mut request::Parts,
+    head: &request::Parts,
 ) -> Result<(), Refused> {
     if let Some(clean) = gate.clean_query(&head.uri) {
         exchange.log_query(clean.query());
@@ -103,7 +114,6 @@ async fn admit(
     let asking =
         Asking { head, now, worker: worker.index, memory: &worker.memory, marks: client.marks.as_deref() };
     exchange.set_caller(gate.admit(&asking).await?);
-    gate.strip(head);
     Ok(())
 }
 

@@ -274,7 +274,7 @@ impl Builder<'_> {
             deprecated: deprecated(own),
             sunset: sunset(own),
             brownouts: self.brownouts(own),
-            canary: self.canary(&name, own, names),
+            canary: self.canary(&name, own, names, route.auth.is_some()),
             name,
             route,
             successor,
@@ -298,7 +298,13 @@ impl Builder<'_> {
         brownouts
     }
 
-    fn canary(&mut self, name: &VersionName, own: &Fields, names: &[VersionName]) -> Option<Canary> {
+    fn canary(
+        &mut self,
+        name: &VersionName,
+        own: &Fields,
+        names: &[VersionName],
+        authenticated: bool,
+    ) -> Option<Canary> {
         let Value::Table(fields) = &own.node("canary")?.value else { return None };
         let to: String = fields.get("to")?;
         if !self.defined(fields, "to", &to, names) {
@@ -317,17 +323,31 @@ impl Builder<'_> {
             Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
             None => (text, None),
         });
-        if share.0 == 0.0 && header.is_none() && !fields.broken {
-            let message = "`canary` sends nothing anywhere: it has neither a share nor a header".to_owned();
+        let tiers: Vec<String> = fields.get("tiers").unwrap_or_default();
+        if share.0 == 0.0 && header.is_none() && tiers.is_empty() && !fields.broken {
+            let message =
+                "`canary` sends nothing anywhere: it has no share, no header and no tiers".to_owned();
             self.tell(ProblemKind::Missing, fields, "", message, "for example: share = \"5%\"");
         }
         let sticky = fields.or_default::<String>("sticky");
         let sticky = match sticky.split_once(':') {
             Some(("cookie", name)) => Sticky::Cookie(name.into()),
             Some((_, name)) => Sticky::Header(name.into()),
+            None if sticky == "consumer" => Sticky::Consumer,
             None => Sticky::Ip,
         };
-        Some(Canary { to, share, header, sticky, named: fields.or_default("named") })
+        if (!tiers.is_empty() || sticky == Sticky::Consumer) && !authenticated {
+            let key = if tiers.is_empty() { "sticky" } else { "tiers" };
+            let message = format!("`canary.{key}` needs `auth`: without it nobody is known");
+            self.tell(
+                ProblemKind::Conflict,
+                fields,
+                key,
+                message,
+                "add auth = [\"…\"], the name of an [auth.NAME]",
+            );
+        }
+        Some(Canary { to, share, header, tiers, sticky, named: fields.or_default("named") })
     }
 
     /// Where copies for another version go, and in which form.

@@ -79,6 +79,8 @@ pub struct Split {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Sticky {
     Ip,
+    /// Of a canary, which may wait until it is known who calls.
+    Consumer,
     Cookie(String),
     /// In lower case.
     Header(String),
@@ -88,6 +90,7 @@ impl fmt::Display for Sticky {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Sticky::Ip => f.write_str("ip"),
+            Sticky::Consumer => f.write_str("consumer"),
             Sticky::Cookie(name) => write!(f, "cookie:{name}"),
             Sticky::Header(name) => write!(f, "header:{name}"),
         }
