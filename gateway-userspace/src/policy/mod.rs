@@ -4,6 +4,7 @@
 pub mod answer;
 pub mod caller;
 pub mod client_cache;
+pub mod compare;
 pub mod compress;
 pub mod cors;
 pub mod mirror;

@@ -25,6 +25,7 @@ use super::{
     shadow::Kept,
     tagged::Ahead,
     timer::{Expired, Wait},
+    watched::Watched,
 };
 use crate::{
     observe::Why,
@@ -154,6 +155,7 @@ pub enum ResponseBody {
     Ahead(Box<Ahead>),
     Compressed(Box<Compressed>),
     Encoded(Box<Encoded>),
+    Watched(Box<Watched>),
 }
 
 /// An answer's body as it comes from the upstream.
@@ -192,6 +194,7 @@ impl ResponseBody {
             ResponseBody::Ahead(body) => body.exchange(),
             ResponseBody::Compressed(body) => body.exchange(),
             ResponseBody::Encoded(body) => body.exchange(),
+            ResponseBody::Watched(body) => body.exchange(),
         }
     }
 }
@@ -311,6 +314,7 @@ impl Body for ResponseBody {
             ResponseBody::Ahead(body) => body.poll(cx),
             ResponseBody::Compressed(body) => body.poll(cx),
             ResponseBody::Encoded(body) => body.poll(cx),
+            ResponseBody::Watched(body) => body.poll(cx),
         }
     }
 
@@ -323,6 +327,7 @@ impl Body for ResponseBody {
             ResponseBody::Ahead(body) => body.ended(),
             ResponseBody::Compressed(body) => body.ended(),
             ResponseBody::Encoded(body) => body.ended(),
+            ResponseBody::Watched(body) => body.ended(),
         }
     }
 
@@ -335,6 +340,7 @@ impl Body for ResponseBody {
             ResponseBody::Compressed(_) | ResponseBody::Encoded(_) => SizeHint::default(),
             ResponseBody::Stored(body) => body.size_hint(),
             ResponseBody::Ahead(body) => body.size_hint(),
+            ResponseBody::Watched(body) => body.size(),
             ResponseBody::Upstream(body) => match &body.connection {
                 Some(connection) => connection.body_size(),
                 None => SizeHint::with_exact(0),

@@ -18,18 +18,13 @@ pub struct Errand {
 }
 
 impl Errand {
-    /// With the same request as a client's.
-    pub fn like(exchange: &Exchange, upstream: &Arc<Upstream>, request: &Outgoing) -> Self {
+    /// In place of the exchange's client, or beside it.
+    pub fn new(exchange: &Exchange, upstream: &Arc<Upstream>, request: Outgoing) -> Self {
         let state = &exchange.state;
         Errand {
             worker: state.worker.clone(),
             upstream: upstream.clone(),
-            request: Outgoing {
-                head: request.head.clone(),
-                switch: Switch::No,
-                about: request.about.clone(),
-                id: request.id.clone(),
-            },
+            request,
             client: state.client().addr,
             header: upstream.config.proxy_protocol.map(|version| state.client().proxy_header(version)),
         }
@@ -66,6 +61,16 @@ impl Errand {
         let head = connection.request(&self.request, body, || None::<()>, |_| {}).await.ok()?.ok()?;
         active.target().stats.shards.of(self.worker.index).count(head.status);
         Some(Answer { head, connection })
+    }
+}
+
+/// The same request once more.
+pub fn copied(request: &Outgoing) -> Outgoing {
+    Outgoing {
+        head: request.head.clone(),
+        switch: Switch::No,
+        about: request.about.clone(),
+        id: request.id.clone(),
     }
 }
 

@@ -24,6 +24,7 @@ mod handler;
 mod headers;
 mod hops;
 mod http2;
+mod mirrored;
 mod own;
 mod policed;
 mod problem;
@@ -37,6 +38,7 @@ mod timer;
 mod transport;
 mod tunnel;
 pub mod versioned;
+mod watched;
 mod websocket;
 pub mod worker;
 

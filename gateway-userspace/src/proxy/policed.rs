@@ -9,13 +9,12 @@ use super::{
     body::{RequestBody, ResponseBody},
     cached,
     compressed::Compressed,
-    errand::Errand,
     exchange::Exchange,
     grpc_web::Web,
     handler::{self, prepare},
-    own, problem,
-    shadow::{Copy, Kept},
-    strict, tagged, versioned,
+    mirrored::{self, Shadow},
+    own, problem, strict, tagged, versioned,
+    watched::Side,
 };
 use crate::{
     auth::{Asking, Gate, Refused},
@@ -27,14 +26,13 @@ use crate::{
         client_cache,
         compress::Accepted,
         cors::Allowed,
-        mirror::Mirror,
         rewrite::{Changes, Rewrite},
         template::Context,
     },
     runtime::{Route, Snapshot},
     upstream::{
         Upstream,
-        http1::{self, Outgoing, Switch},
+        http1::{self, Outgoing},
     },
     version::Picked,
 };
@@ -51,10 +49,21 @@ pub async fn handle(
     if let Some(web) = &web {
         exchange.set_grpc(web.kind());
     }
-    if let Some(gate) = &policies.gate
-        && let Err(refused) = admit(gate, policies, &exchange, &mut head).await
-    {
-        return refuse(policies, refused, exchange, &head);
+    if let Some(gate) = &policies.gate {
+        if let Err(refused) = admit(gate, policies, &exchange, &head).await {
+            return refuse(policies, refused, exchange, &head);
+        }
+        let next = versioned::of_caller(route, picked, &exchange);
+        if let Some((next, picked, policies)) = next.as_ref().and_then(versioned::Next::parts) {
+            // Whose version asks for itself.
+            exchange.set_route(next);
+            if policies.gate.is_none() {
+                gate.strip(&mut head);
+            }
+            let handled = handle(snapshot, next, (policies, Some(picked)), exchange, head, body);
+            return Box::pin(handled).await;
+        }
+        gate.strip(&mut head);
     }
     let (id, caller) = (exchange.id(), exchange.caller());
     let state = exchange.state.clone();
@@ -74,7 +83,10 @@ pub async fn handle(
     let telling = version.map(|(version, picked)| version.tell.of(picked, &head));
     let mut response = match plan.answer {
         Some(answered) => answer(answered, exchange),
-        None => forward(snapshot, route, policies, exchange, (plan.request, web, picked), head, body).await,
+        None => {
+            forward(snapshot, route, policies, exchange, (plan.request, plan.shadow, web, picked), head, body)
+                .await
+        }
     };
     if let Some(asked) = plan.client_cache {
         response = Box::pin(tagged::tag(&asked, response)).await;
@@ -92,12 +104,12 @@ pub async fn handle(
     }
 }
 
-/// Finds out who calls, and takes out of the request what proves it. Preflights prove nothing (Fetch standard).
+/// Finds out who calls. Preflights prove nothing (Fetch standard).
 async fn admit(
     gate: &Gate,
     policies: &Policies,
     exchange: &Exchange,
-    head: &mut request::Parts,
+    head: &request::Parts,
 ) -> Result<(), Refused> {
     if let Some(clean) = gate.clean_query(&head.uri) {
         exchange.log_query(clean.query());
@@ -111,7 +123,6 @@ async fn admit(
     let asking =
         Asking { head, now, worker: worker.index, memory: &worker.memory, marks: client.marks.as_deref() };
     exchange.set_caller(gate.admit(&asking).await?);
-    gate.strip(head);
     Ok(())
 }
 
@@ -143,6 +154,8 @@ fn compress(response: Response<ResponseBody>, accepted: &Accepted<'_>) -> Respon
 struct Plan<'a> {
     answer: Option<Answered>,
     request: RequestChanges<'a>,
+    /// For a shadow that is another version's.
+    shadow: Option<RequestChanges<'a>>,
     response: Changes<'a>,
     /// For any answer but that to a preflight, which says more.
     cors: Option<Allowed<'a>>,
@@ -151,8 +164,8 @@ struct Plan<'a> {
 }
 
 #[derive(Default)]
-struct RequestChanges<'a> {
-    path: Option<String>,
+pub(super) struct RequestChanges<'a> {
+    pub path: Option<String>,
     fields: Changes<'a>,
 }
 
@@ -170,6 +183,10 @@ impl<'a> Plan<'a> {
                 Some(rewrite) => RequestChanges::new(rewrite, context)?,
                 None => RequestChanges::default(),
             },
+            shadow: match policies.mirror.as_ref().and_then(|mirror| mirror.version.as_ref()) {
+                Some(version) => RequestChanges::new(&version.rewrite, context).ok(),
+                None => None,
+            },
             response: rewrite.map(|rewrite| rewrite.response.fill(context)).unwrap_or_default(),
         })
     }
@@ -181,7 +198,7 @@ impl<'a> RequestChanges<'a> {
         Ok(RequestChanges { path, fields: rewrite.request.fill(context) })
     }
 
-    fn apply(mut self, request: &mut Outgoing) -> Result<(), Why> {
+    pub fn apply(mut self, request: &mut Outgoing) -> Result<(), Why> {
         let Outgoing { head, about, .. } = request;
         if let Some(path) = self.path {
             head.uri = strict::with_path(&head.uri, path)?;
@@ -205,16 +222,19 @@ fn answer(answered: Answered, exchange: Exchange) -> Response<ResponseBody> {
     own::last_answer(exchange, answered.status, answered.headers, answered.body)
 }
 
+/// How a request is passed on: changed, changed for a shadow, translated, as which version.
+type Passing<'a> = (RequestChanges<'a>, Option<RequestChanges<'a>>, Option<Web>, Option<Picked>);
+
 async fn forward(
     snapshot: &Snapshot,
     route: &Arc<Route>,
     policies: &Policies,
     exchange: Exchange,
-    (changes, web, picked): (RequestChanges<'_>, Option<Web>, Option<Picked>),
+    (changes, shadowed, web, picked): Passing<'_>,
     head: request::Parts,
     body: Incoming,
 ) -> Response<ResponseBody> {
-    let way = Way { snapshot, route, policies, changes, web, picked };
+    let way = Way { snapshot, route, policies, changes, web, picked, shadowed, side: None };
     match &policies.cache {
         Some(cache) if way.web.is_none() => Box::pin(cached::handle(way, cache, exchange, head, body)).await,
         _ => way.forward(exchange, head, body).await,
@@ -229,6 +249,10 @@ pub(super) struct Way<'a> {
     changes: RequestChanges<'a>,
     web: Option<Web>,
     picked: Option<Picked>,
+    /// For a shadow.
+    shadowed: Option<RequestChanges<'a>>,
+    /// The answer is to be compared with the shadow's.
+    side: Option<Side>,
 }
 
 impl<'a> Way<'a> {
@@ -243,8 +267,17 @@ impl<'a> Way<'a> {
             Err(why) => return problem::response(exchange, why),
         };
         let response = handler::forward(self.snapshot, self.route, upstream, exchange, request, body).await;
+        let response = self.watch(response);
         match self.web {
             Some(web) => web.answer(response),
+            None => response,
+        }
+    }
+
+    /// Has an upstream's answer compared with a shadow's, if it is to be.
+    pub fn watch(&mut self, response: Response<ResponseBody>) -> Response<ResponseBody> {
+        match self.side.take() {
+            Some(side) => mirrored::watch(response, side),
             None => response,
         }
     }
@@ -265,6 +298,9 @@ impl<'a> Way<'a> {
         let (mut request, mut body) = prepare(self.snapshot, self.route, upstream, exchange, head, body);
         let changes = std::mem::take(&mut self.changes);
         let rewritten = changes.path.is_some();
+        let mirror = self.policies.mirror.as_ref();
+        let shadow =
+            mirror.and_then(|mirror| Shadow::of(mirror, &request, self.shadowed.take(), self.picked));
         changes.apply(&mut request)?;
         if let Some((version, picked)) = self.route.version.as_deref().zip(self.picked) {
             versioned::to_upstream(version, picked, rewritten, &mut request)?;
@@ -272,9 +308,7 @@ impl<'a> Way<'a> {
         if let Some(web) = &self.web {
             body = web.translate(&mut request, body);
         }
-        if let Some(mirror) = &self.policies.mirror {
-            copy(mirror, exchange, &request, &mut body);
-        }
+        self.side = shadow.and_then(|shadow| shadow.send(exchange, &request, &mut body));
         Ok((upstream, request, body))
     }
 }
@@ -283,17 +317,4 @@ impl<'a> Way<'a> {
 pub(super) fn changes_field(route: &Route, name: &HeaderName) -> bool {
     let rewrite = route.policies.as_ref().and_then(|policies| policies.rewrite.as_ref());
     http1::ends_here(name) || *name == header::VIA || rewrite.is_some_and(|rewrite| rewrite.sets(name))
-}
-
-/// Sends a copy to the shadow: at once, or when the body has passed. Connections that change their protocol have none.
-fn copy(mirror: &Mirror, exchange: &Exchange, request: &Outgoing, body: &mut RequestBody) {
-    if matches!(request.switch, Switch::Upgrade(_)) {
-        return;
-    }
-    let Some(place) = mirror.take() else { return };
-    let copy = Copy { errand: Errand::like(exchange, &mirror.upstream, request), place };
-    match body.is_empty() {
-        true => copy.send(None),
-        false => body.copy(Kept::new(copy, mirror.body)),
-    }
 }

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use super::{
     errand::{self, Errand},
     forward::Answer,
+    watched::Side,
 };
 use crate::policy::mirror::Place;
 
@@ -21,25 +22,39 @@ pub struct Copy {
     pub errand: Errand,
     /// Its end, by whatever cause, frees it.
     pub place: Place,
+    /// Its answer is compared.
+    pub side: Option<Side>,
 }
 
 impl Copy {
     /// `body`: `None` if there is none.
-    pub fn send(self, body: Option<Bytes>) {
+    pub fn send(mut self, body: Option<Bytes>) {
         tokio::task::spawn_local(async move {
-            let _ = tokio::time::timeout(self.errand.limit(), self.exchange(body)).await;
+            let mut side = self.side.take();
+            let _ = tokio::time::timeout(self.errand.limit(), self.exchange(body, &mut side)).await;
         });
     }
 
     /// `None` when it came to nothing.
-    async fn exchange(&self, body: Option<Bytes>) -> Option<()> {
-        let Answer { mut connection, .. } = self.errand.ask(body).await?;
+    async fn exchange(&self, body: Option<Bytes>, side: &mut Option<Side>) -> Option<()> {
+        let Answer { head, mut connection } = self.errand.ask(body).await?;
+        if let Some(side) = side {
+            side.seen = Some(side.compare().see(head.status, &head.headers));
+        }
         let mut read = 0;
         while let Some(frame) = poll_fn(|cx| connection.poll_body(cx)).await {
-            read += frame.ok()?.data_ref().map_or(0, Bytes::len);
+            let frame = frame.ok()?;
+            let data = frame.data_ref().map_or(&[][..], |data| data);
+            read += data.len();
+            if let Some(side) = side {
+                side.add(data);
+            }
             if read > MOST {
                 break;
             }
+        }
+        if let Some(side) = side {
+            side.whole = true;
         }
         errand::keep(connection, &self.errand.upstream, &self.errand.worker);
         Some(())

@@ -268,7 +268,7 @@ fn same_origin(reference: &str, host: &str, base: &str) -> Option<Uri> {
 
 /// Asks the upstream, or waits for whoever does.
 async fn fetch(
-    way: Way<'_>,
+    mut way: Way<'_>,
     cache: &Arc<Cache>,
     ask: Ask,
     stale: Option<Arc<Entry>>,
@@ -291,7 +291,8 @@ async fn fetch(
                     done.note(cache, &exchange);
                     return answer::stored(&entry, &ask.headers, &done, exchange);
                 }
-                return self::lead(way, cache, lead, ask, stale, exchange, head, body).await;
+                let response = self::lead(&mut way, cache, lead, ask, stale, exchange, head, body).await;
+                return way.watch(response);
             }
         };
         match follow(&way, cache, fill, &ask, stale.as_ref(), exchange).await {
@@ -370,7 +371,7 @@ async fn follow(
 /// Asks the upstream.
 #[allow(clippy::too_many_arguments)]
 async fn lead(
-    mut way: Way<'_>,
+    way: &mut Way<'_>,
     cache: &Arc<Cache>,
     lead: Lead,
     ask: Ask,
@@ -387,8 +388,8 @@ async fn lead(
         Err(why) => return problem::response(exchange, why),
     };
     let was_stale = stale.is_some();
-    let filling = begin(cache, lead, ask, stale, &exchange, &way, upstream);
-    let answer = send(&way, upstream, outgoing, &mut body, &exchange).await;
+    let filling = begin(cache, lead, ask, stale, &exchange, way, upstream);
+    let answer = send(way, upstream, outgoing, &mut body, &exchange).await;
     let why = if was_stale { Forward::Stale } else { Forward::UriMiss };
     let done = |result, stored, detail| Done {
         result,
@@ -427,7 +428,7 @@ async fn lead(
         Filled::Not(answer, detail) => {
             let done = done(CacheResult::Miss, false, Some(detail));
             done.note(cache, &exchange);
-            return not_stored(&way, answer, &request, &done, exchange);
+            return not_stored(way, answer, &request, &done, exchange);
         }
     };
     done.note(cache, &exchange);
@@ -517,7 +518,7 @@ fn refresh_behind(
     head.method = Method::GET;
     if let Ok((upstream, outgoing, _)) = way.prepare(&exchange, head, body) {
         let filling = begin(cache, lead, ask, Some(entry.clone()), &exchange, &way, upstream);
-        let errand = Errand::like(&exchange, upstream, &outgoing);
+        let errand = Errand::new(&exchange, upstream, outgoing);
         let (snapshot, route) = (exchange.state.worker.snapshot(), way.route.clone());
         tokio::task::spawn_local(async move {
             let asked = tokio::time::timeout(errand.limit(), errand.ask(None)).await;
