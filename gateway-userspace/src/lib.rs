@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod auth;
 pub mod balance;
+pub mod cache;
 pub mod cli;
 pub mod config;
 pub mod daemon;
@@ -17,10 +18,12 @@ pub mod proxy;
 pub mod proxy_protocol;
 pub mod route;
 pub mod runtime;
+pub mod seal;
 pub mod service;
 pub mod splice;
 pub mod tls;
 pub mod upstream;
+pub mod version;
 
 /// The commit this was built from, or "unknown".
 pub const COMMIT: &str = match option_env!("GATEWAY_COMMIT") {

@@ -108,6 +108,51 @@ upgrade = "WebSocket"
 early_hints = true
 grpc_web = true
 compress = false
+cache = "big"
+client_cache = { control = "public, max-age=60", override = true, etag = true, max = "2MiB" }
+
+[cache.big]
+memory = "1GiB"
+ttl = "30s"
+override = true
+negative = "500ms"
+heuristic = true
+stale = { while_revalidate = "1m", if_error = "1h" }
+key = ["path", "query:b", "query:a", "header:Accept-Language", "cookie:s", "consumer"]
+bypass = "cookie:session"
+coalesce = false
+max_body = "8MiB"
+variants = 4
+store_set_cookie = true
+
+[cache.small]
+
+[route.versioned]
+host = "v.example.com"
+path = "/api/{version}/things/{id}"
+to = "items"
+mirror = { to = "carts" }
+compress = true
+[route.versioned.version]
+from = ["path", "host", "header:API-Version", "accept", "query:V"]
+default = "latest"
+on_conflict = "first"
+aliases = { latest = "1.2" }
+strip = []
+header = "off"
+[route.versioned.version.v1]
+deprecated = 2026-06-01
+sunset = { at = 2027-01-31T12:00:00+01:00, then = "redirect", link = "/docs" }
+successor = "1.2"
+brownout = [{ at = 2026-12-01, for = "1h", every = "1d" }, { at = "2026-12-24", for = "1d" }]
+canary = { to = "1.2", share = "2.5%", header = "X-Canary: Yes", sticky = "cookie:uid", named = true }
+rewrite = { set = { x-id = "${param.id}" } }
+[route.versioned.version."1.2"]
+to = ["10.0.0.9:80"]
+deprecated = { at = 2030-01-01, link = "https://docs.example.com/" }
+successor = "beta"
+[route.versioned.version.beta]
+respond = { body = "soon" }
 
 [route.carts]
 host = "[::1]"
@@ -124,9 +169,39 @@ realm = "the shop"
 [auth.page]
 type = "api-key"
 from = "header:x-page"
+[auth.token]
+type = "jwt"
+from = ["bearer", "cookie:t"]
+issuer = "https://id.example.com/"
+audience = ["api", "web"]
+jwks = "https://id.example.com/jwks"
+ca = "id.pem"
+refresh = "5m"
+algorithms = ["PS512", "ES384"]
+consumer = "claim:azp"
+known = true
+skew = "5s"
+typ = "AT+jwt"
+[auth.shared]
+type = "jwt"
+issuer = "a"
+audience = "b"
+secret = { env = "SHARED" }
+[auth.file]
+type = "jwt"
+issuer = "a"
+audience = "b"
+jwks = "/etc/keys.json"
+[auth.login]
+type = "basic"
+keep = true
+[auth.cert]
+type = "mtls"
 
 [consumer.acme]
 tier = "gold"
+password = "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHRzYWx0$3lwBtIO3SLSZQ3zqNFmpDIZKlXY7H3MPoGiqmXtkMSg"
+certs = ["uri:spiffe://acme/app", "dns:App.acme.test", "subject:CN=app, O=Acme", "email:a@acme.test", "sha256:AF1349B9F5F9A1A6A0404DEA36DCC9499BCB25C9ADC112B7CC9A93CAE41F3262"]
 grant = ["carts:write", "carts:read"]
 keys = [
   { id = "k1", hash = "blake3:7f83b1657ff1fc53b92dc18148a1d65dfc2d4b1fa3d677284addd200126d9069", until = 2027-01-01 },
@@ -178,6 +253,11 @@ to = "10.0.0.1:80"
 balance = "random"
 proxy_protocol = "v2"
 tls = { cert = "main", alpn = ["h2"], min = "1.3" }
+
+[state]
+directory = "state"
+key = { credential = "state-key" }
+old_keys = [{ file = "old.key" }, { env = "OLDER" }]
 
 [access_log]
 to = "access.log"
@@ -329,6 +409,15 @@ fn every_key_is_read() {
     assert_eq!(config.upstreams["carts"].retry.tries, 0);
     assert_eq!(config.routes["items"].hosts[1], HostPattern::Wildcard("api.example.com".into()));
     assert_eq!(config.routes["items"].upgrade, ["websocket"]);
+    let versioned = &config.routes["versioned"];
+    let versions = versioned.versions.as_ref().expect("written");
+    let names: Vec<&str> = versions.versions.iter().map(|version| version.name.as_str()).collect();
+    assert_eq!((&names[..], versions.default.as_deref()), (&["beta", "v1", "1.2"][..], Some("1.2")));
+    assert_eq!(versioned.path.to_string(), "/api/things/{id}");
+    assert_eq!(versions.paths[0].to_string(), "/api/{version}/things/{id}");
+    let own = |index: usize| &versions.versions[index].route;
+    assert!(own(0).mirror.is_none() && own(1).mirror.is_some() && own(2).compress.is_some());
+    assert_eq!((own(1).to.upstreams(), own(2).to.upstreams()), (vec!["items"], vec!["versioned.1.2"]));
     let LogTarget::File(log) = &config.access_log.to else { panic!("not a file") };
     assert!(log.is_absolute() && log.ends_with("access.log"));
     assert_eq!(config.metrics.bind, None);
@@ -354,9 +443,14 @@ fn placeless(mut config: Config) -> Config {
     config.upstreams.values_mut().for_each(|upstream| upstream.at = at.clone());
     config.services.values_mut().for_each(|service| service.at = at.clone());
     config.kernel.classes.values_mut().for_each(|class| class.at = at.clone());
-    config.routes.values_mut().for_each(|route| route.at = at.clone());
+    for route in config.routes.values_mut() {
+        route.at = at.clone();
+        let versions = route.versions.iter_mut().flat_map(|versions| &mut versions.versions);
+        versions.for_each(|version| version.route.at = at.clone());
+    }
     config.auths.values_mut().for_each(|auth| auth.at = at.clone());
     config.consumers.values_mut().for_each(|consumer| consumer.at = at.clone());
+    config.caches.values_mut().for_each(|cache| cache.at = at.clone());
     config
 }
 

@@ -12,7 +12,10 @@ use axum::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{bans, capture, certs, events, explain, problem::Problem, services, stats, status, targets};
+use super::{
+    alerts, bans, caches, capture, certs, consumers, events, explain, problem::Problem, services, stats,
+    status, targets, versions,
+};
 use crate::{
     config,
     daemon::{Control, Reach, Request},
@@ -41,9 +44,19 @@ pub fn routes() -> Router<Arc<Control>> {
         .route("/v1/services", get(services::list))
         .route("/v1/services/{name}", get(services::show))
         .route("/v1/services/{name}/targets/{addr}", patch(targets::patch_service))
+        .route("/v1/caches", get(caches::list))
+        .route("/v1/caches/{name}", get(caches::show))
+        .route("/v1/caches/{name}/purge", post(caches::purge))
         .route("/v1/certs", get(certs::list))
         .route("/v1/certs/{name}", get(certs::show))
         .route("/v1/certs/{name}/renew", post(certs::renew))
+        .route("/v1/alerts", get(alerts::list))
+        .route("/v1/alerts/{name}", get(alerts::show))
+        .route("/v1/alerts/{name}/silence", post(alerts::silence).delete(alerts::unsilence))
+        .route("/v1/consumers", get(consumers::list))
+        .route("/v1/consumers/{name}", get(consumers::show))
+        .route("/v1/consumers/{name}/keys", post(consumers::make))
+        .route("/v1/consumers/{name}/keys/{id}", axum::routing::delete(consumers::revoke))
         .route("/v1/kernel", get(kernel_status))
         .route("/v1/kernel/maps", get(|State(control): Shared| async move { Json(control.kernel.maps()) }))
         .route("/v1/kernel/sources", get(sources))
@@ -96,14 +109,23 @@ async fn route(State(control): Shared, Path(name): Path<String>) -> Result<Json<
         return Err(Problem::not_found("route", &name));
     }
     let mut codes: BTreeMap<String, u64> = BTreeMap::new();
-    for ((_, route), stats) in control.registry.routes() {
+    for ((_, route, _), stats) in control.registry.routes() {
         if *route == *name {
             for ((_, code), count) in stats.requests() {
                 *codes.entry(code.to_string()).or_default() += count;
             }
         }
     }
-    Ok(Json(json!({ "settings": settings, "codes": codes })))
+    let mut told = json!({ "settings": settings, "codes": codes });
+    let snapshot = control.snapshot.load();
+    let config = snapshot.config.routes.get(&name);
+    if config.and_then(|route| route.mirror.as_ref()?.compare.as_ref()).is_some() {
+        told["compared"] = versions::compared(&control, &name, "");
+    }
+    if let Some(all) = config.and_then(|route| route.versions.as_deref()) {
+        told["versions"] = versions::show(&control, &name, all);
+    }
+    Ok(Json(told))
 }
 
 async fn listener(State(control): Shared, Path(name): Path<String>) -> Result<Json<Value>, Problem> {

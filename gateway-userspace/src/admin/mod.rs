@@ -2,10 +2,14 @@
 //!
 //! Also what monitoring asks for over TCP: `/metrics`, `/livez`, `/readyz`.
 
+mod alerts;
 mod api;
+mod audit;
 mod bans;
+mod caches;
 mod capture;
 mod certs;
+mod consumers;
 mod events;
 mod explain;
 mod peer;
@@ -15,8 +19,10 @@ mod socket;
 pub mod stats;
 mod status;
 mod targets;
+mod versions;
 mod web;
 
+pub use caches::CacheStatus;
 pub use certs::CertStatus;
 pub use services::{ServiceStatus, TargetStatus as ServiceTargetStatus};
 pub use socket::{SocketError, bind};
@@ -37,7 +43,8 @@ pub async fn serve(
     control: Arc<Control>,
     over: impl Future<Output = ()> + Send + 'static,
 ) {
-    let app = api::routes().merge(health()).with_state(control);
+    let app =
+        api::routes().merge(health()).layer(axum::middleware::from_fn(audit::audit)).with_state(control);
     let app = app.into_make_service_with_connect_info::<peer::Peer>();
     if let Err(error) = axum::serve(listener, app).with_graceful_shutdown(over).await {
         tracing::error!(%error, "the admin API ended");

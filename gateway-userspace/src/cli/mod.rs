@@ -1,6 +1,8 @@
 //! The command line: one file a subcommand. Each parses, asks the running gateway (or the library), and prints.
 
+mod alert;
 mod ban;
+mod cache;
 mod capture;
 mod cert;
 mod client;
@@ -10,6 +12,7 @@ mod doctor;
 pub mod exit;
 mod explain;
 mod kernel;
+mod key;
 mod lifecycle;
 mod limit;
 mod observe;
@@ -97,15 +100,24 @@ enum Command {
     /// Show L4 services and their targets
     #[command(subcommand)]
     Service(service::Service),
+    /// Show caches, take out what they keep
+    #[command(subcommand)]
+    Cache(cache::Cache),
     /// Show certificates
     #[command(subcommand)]
     Cert(cert::Cert),
     /// Drain a target, take it down or up, or change its weight, while the gateway runs
     #[command(subcommand)]
     Target(target::Target),
+    /// Show alerts, or silence one
+    #[command(subcommand)]
+    Alert(alert::Alert),
     /// Drop everything from an address or prefix, in the kernel
     #[command(subcommand)]
     Ban(ban::Ban),
+    /// API keys of consumers
+    #[command(subcommand)]
+    Key(key::Key),
     /// Show the kernel's token buckets
     #[command(subcommand)]
     Limit(limit::Limit),
@@ -201,9 +213,12 @@ fn dispatch(global: &Global, command: Command) -> Outcome {
         Command::Route(command) => command.run(global),
         Command::Upstream(command) => command.run(global),
         Command::Service(command) => command.run(global),
+        Command::Cache(command) => command.run(global),
         Command::Cert(command) => command.run(global),
         Command::Target(command) => command.run(global),
+        Command::Alert(command) => command.run(global),
         Command::Ban(command) => command.run(global),
+        Command::Key(command) => command.run(global),
         Command::Limit(command) => command.run(global),
         Command::Observe(command) => command.run(global),
         Command::Capture(command) => command.run(global),

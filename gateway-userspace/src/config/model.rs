@@ -4,20 +4,30 @@
 //! names resolve, numbers are in range, no two routes tie.
 
 mod auth;
+mod cache;
 mod route;
 mod seeing;
 mod splice;
 mod tls;
+mod version;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
-pub use auth::{Allow, Auth, AuthKind, Consumer, ConsumerKey, Demand, KeyHash, Right, RouteAuth, Whence};
+pub use auth::{
+    Allow, Auth, AuthKind, CertMark, Consumer, ConsumerKey, Demand, JwtAuth, JwtKeys, KeyHash, Right,
+    RouteAuth, Whence,
+};
+pub use cache::{Cache, ClientCache, KeyPart};
 pub use route::{
-    Coding, Compress, Cors, Destination, FieldRewrite, HostPattern, Matcher, Mirror, Origin, PathPattern,
-    PathRewrite, Pattern, Predicates, Redirect, Respond, Rewrite, Route, Segment, Split, Sticky,
+    Coding, Compare, Compress, Cors, Destination, FieldRewrite, HostPattern, Matcher, Mirror, MirrorVersion,
+    Origin, PathPattern, PathRewrite, Pattern, Predicates, Redirect, Respond, Rewrite, Route, Segment, Shape,
+    Split, Sticky,
 };
 
-pub use seeing::{AccessLog, LogKeep, LogRotate, LogTarget, Redact};
+pub use seeing::{
+    AccessLog, AlertKind, AlertRule, LogKeep, LogRotate, LogTarget, NotifyFormat, NotifyRule, Redact,
+    Tracing, Webhook,
+};
 pub use splice::{Splice, SpliceTimeout, among_listeners};
 
 pub use super::balancing::{Breaker, Eject, HashOn, Retry, RetryOn, StickyCookie};
@@ -25,6 +35,9 @@ use super::units::{Lookup, Place, Prefix, Prefixes, Rate};
 use crate::proxy_protocol::Version;
 
 pub use tls::{Acme, AcmeChallenge, Alpn, Cert, ClientAuth, Hsts, Secret, Tls, TlsVersion, UpstreamTls};
+pub use version::{
+    Afterwards, ApiVersion, Brownout, Canary, Deprecated, Strip, Sunset, VersionSource, Versions,
+};
 
 /// The whole config.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,11 +50,17 @@ pub struct Config {
     pub upstreams: BTreeMap<String, Upstream>,
     pub routes: BTreeMap<String, Route>,
     pub services: BTreeMap<String, Service>,
+    pub caches: BTreeMap<String, Cache>,
     pub auths: BTreeMap<String, Auth>,
     pub consumers: BTreeMap<String, Consumer>,
     pub access_log: AccessLog,
+    /// `None`: requests are part of no trace.
+    pub tracing: Option<Tracing>,
+    pub alerts: BTreeMap<String, AlertRule>,
+    pub notify: BTreeMap<String, NotifyRule>,
     pub metrics: Metrics,
     pub admin: Admin,
+    pub state: State,
     /// Every file that was read: the config itself, its includes, block lists. Watched by `run --watch`.
     pub files: Vec<PathBuf>,
 }
@@ -56,6 +75,8 @@ pub struct Gateway {
     /// How long open connections may finish after stop. Default 30 s.
     pub drain: Duration,
     pub log: Log,
+    /// A folder for what survives a restart. Default /var/lib/gateway.
+    pub state: PathBuf,
     /// Targets of the same zone are preferred.
     pub zone: Option<String>,
     /// Empty: those of /etc/resolv.conf.
@@ -580,6 +601,17 @@ pub struct ServiceLimit {
 pub struct Metrics {
     /// Default 127.0.0.1:9180; `bind = "off"` is `None`. Restart needed.
     pub bind: Option<SocketAddr>,
+}
+
+/// `[state]`: what the gateway keeps.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct State {
+    /// Absolute. Default /var/lib/gateway.
+    pub directory: PathBuf,
+    /// What files in it are sealed with. `None`: nothing that has to be is kept.
+    pub key: Option<Secret>,
+    /// Those before it.
+    pub old_keys: Vec<Secret>,
 }
 
 /// `[admin]`

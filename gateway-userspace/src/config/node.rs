@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use super::{
-    model::{Bind, HostPattern, KeyHash, Origin, PathPattern, Pattern, Right, Whence},
+    model::{Bind, CertMark, HostPattern, KeyHash, Origin, PathPattern, Pattern, Right, Whence},
     read::read_default,
     table::Section,
     units::{ByteSize, Lookup, Moment, Percent, Place, Prefix, Rate, Template},
@@ -41,6 +41,7 @@ pub(crate) enum Value {
     Whence(Whence),
     Right(Right),
     KeyHash(KeyHash),
+    CertMark(CertMark),
     /// A word of a closed list.
     Word(&'static str),
     List(Vec<Node>),
@@ -49,6 +50,9 @@ pub(crate) enum Value {
     /// Values by keys of the user's own, in the order of the keys.
     Map(BTreeMap<String, Node>),
 }
+
+/// Where a table with known keys has its tables by name: no key can be called so.
+pub(crate) const NAMED: &str = "";
 
 /// A table's keys as written.
 #[derive(Debug, Clone)]
@@ -95,7 +99,9 @@ impl Fields {
 
     fn subsection(&self, key: &str) -> &'static Section {
         match self.section.key(key).map(|key| &key.kind) {
-            Some(super::table::Kind::Table(section)) => section,
+            Some(super::table::Kind::Table(section) | super::table::Kind::TableAndNamed(section, _)) => {
+                section
+            }
             _ => unreachable!("`{key}` is not a table"),
         }
     }
@@ -103,6 +109,14 @@ impl Fields {
     /// The tables by name at `key`.
     pub fn named(&self, key: &str) -> BTreeMap<String, Fields> {
         match self.node(key).map(|node| &node.value) {
+            Some(Value::Named(tables)) => tables.clone(),
+            _ => BTreeMap::new(),
+        }
+    }
+
+    /// The tables by name beside its keys.
+    pub fn named_here(&self) -> BTreeMap<String, Fields> {
+        match self.map.get(NAMED).map(|node| &node.value) {
             Some(Value::Named(tables)) => tables.clone(),
             _ => BTreeMap::new(),
         }
@@ -164,6 +178,7 @@ from_value! {
     Origin: Value::Origin(value) => Some(value.clone()),
     Whence: Value::Whence(value) => Some(value.clone()),
     Right: Value::Right(value) => Some(value.clone()),
+    CertMark: Value::CertMark(value) => Some(value.clone()),
     KeyHash: Value::KeyHash(value) => Some(*value),
     String: Value::Text(value) => Some(value.clone()),
     PathBuf: Value::Text(value) => Some(value.into()),

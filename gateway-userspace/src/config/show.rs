@@ -1,9 +1,11 @@
 //! The config in effect, every default written out: as JSON, and as TOML that loads to the same config.
 
 mod auth;
+mod cache;
 mod listener;
 mod seeing;
 mod service;
+mod version;
 
 use serde_json::{Map, Value, json};
 
@@ -40,11 +42,13 @@ pub fn to_json(config: &Config) -> Value {
             .map(|(name, cert)| (name.clone(), listener::cert(cert))).collect::<Value>(),
         "upstream": by_name(&config.upstreams, upstream),
         "route": by_name(&config.routes, route),
+        "cache": by_name(&config.caches, cache::cache),
         "auth": by_name(&config.auths, auth::auth),
         "consumer": by_name(&config.consumers, auth::consumer),
         "service": by_name(&config.services, service::service),
         "access_log": seeing::access_log(&config.access_log),
         "metrics": { "bind": config.metrics.bind.map_or("off".into(), |addr| addr.to_string()) },
+        "state": auth::state(&config.state),
         "admin": { "socket": config.admin.socket.to_string_lossy() },
     });
     if let Some(http) = &config.admin.http {
@@ -53,6 +57,12 @@ pub fn to_json(config: &Config) -> Value {
     if let Some(acme) = &config.acme {
         all["acme"] = listener::acme(acme);
     }
+    if let Some(tracing) = &config.tracing {
+        all["tracing"] = seeing::tracing(tracing);
+    }
+    all["alert"] = by_name(&config.alerts, seeing::alert);
+    all["notify"] = by_name(&config.notify, seeing::notify);
+    all["gateway"]["state"] = json!(config.gateway.state.to_string_lossy());
     all["gateway"]["resolver"] = json!(config.gateway.resolver);
     if let Some(zone) = &config.gateway.zone {
         all["gateway"]["zone"] = json!(zone);
@@ -296,10 +306,14 @@ fn route(route: &Route) -> Value {
         Destination::Redirect(there) => {
             redirect = Some(json!({ "to": there.to.to_string(), "status": there.status }))
         }
+        Destination::Versions => {}
     }
+    // With the segment for the version, where it does not come first.
+    let with_version = route.versions.as_ref().filter(|versions| versions.segment > 0);
+    let path = with_version.and_then(|versions| versions.paths.first()).unwrap_or(&route.path);
     some([
         ("host", (!hosts.is_empty()).then(|| json!(hosts))),
-        ("path", Some(json!(route.path.to_string()))),
+        ("path", Some(json!(path.to_string()))),
         ("methods", (!route.when.methods.is_empty()).then(|| json!(route.when.methods))),
         ("headers", matchers(&route.when.headers)),
         ("query", matchers(&route.when.query)),
@@ -309,6 +323,8 @@ fn route(route: &Route) -> Value {
         ("redirect", redirect),
         ("rewrite", rewrite(&route.rewrite)),
         ("cors", route.cors.as_ref().map(cors)),
+        ("client_cache", route.client_cache.as_ref().map(cache::client)),
+        ("cache", route.cache.as_ref().map(|name| json!(name))),
         ("compress", route.compress.as_ref().map(compress)),
         ("mirror", route.mirror.as_ref().map(mirror)),
         ("upgrade", Some(json!(route.upgrade))),
@@ -316,6 +332,7 @@ fn route(route: &Route) -> Value {
         ("grpc_web", Some(json!(route.grpc_web))),
         ("auth", route.auth.as_ref().map(auth::route_auth)),
         ("allow", route.allow.as_ref().map(auth::allow)),
+        ("version", route.versions.as_deref().map(version::versions)),
     ])
 }
 
@@ -337,7 +354,18 @@ fn compress(compress: &Compress) -> Value {
 
 fn mirror(mirror: &Mirror) -> Value {
     let body = ByteSize(mirror.body as u64);
-    json!({ "to": mirror.to, "share": mirror.share, "body": body, "queue": mirror.queue })
+    let compare = mirror.compare.as_ref().map(|compare| {
+        let body = ByteSize(compare.body as u64);
+        json!({ "ignore": compare.ignore, "headers": compare.headers, "body": body })
+    });
+    some([
+        ("to", mirror.version.is_none().then(|| json!(mirror.to))),
+        ("version", mirror.version.as_ref().map(|version| json!(version.name))),
+        ("share", Some(json!(mirror.share))),
+        ("body", Some(json!(body))),
+        ("queue", Some(json!(mirror.queue))),
+        ("compare", Some(compare.unwrap_or(json!(false)))),
+    ])
 }
 
 fn rewrite(rewrite: &Rewrite) -> Option<Value> {

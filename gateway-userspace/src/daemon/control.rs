@@ -25,6 +25,7 @@ use super::{
     workers::{Door, Sockets, Workers},
 };
 use crate::{
+    auth::{Auths, Jwks},
     config::{
         self, ConfigErrors,
         model::{Bind, Config, L4Protocol},
@@ -33,6 +34,7 @@ use crate::{
     net,
     observe::{
         access_log::{self, AccessLog},
+        alert::Alerts,
         events,
         process_log::LogControl,
         stats::Registry,
@@ -141,6 +143,7 @@ pub struct Control {
     pub acme: acme::Wishes,
     /// What upstreams' names were found to be.
     pub names: Names,
+    pub alerts: Alerts,
 }
 
 impl Control {
@@ -184,6 +187,7 @@ impl Control {
             cert_watch: Mutex::default(),
             acme: acme::Wishes::default(),
             names,
+            alerts: Alerts::default(),
         }
     }
 
@@ -277,6 +281,7 @@ impl Control {
     fn apply(&self, config: Config) -> Result<Reload, ReloadError> {
         let old = self.snapshot.load_full();
         let tls = Tls::load(&config, Some(&old.tls))?;
+        let auths = Arc::new(Auths::load(&config, Some(&old.auths), &self.registry)?);
         let changes = config::diff(&old.config, &config);
         let needs_restart = config::needing_restart(&changes);
         let new_log = (old.config.access_log != config.access_log).then(|| config.access_log.clone());
@@ -298,11 +303,12 @@ impl Control {
             self.access_log.configure(&log);
         }
         self.log_control.set_level(&config.gateway.log.level);
+        self.alerts.configure(&config);
         let generation = old.generation + 1;
         let snapshot = Arc::new(Snapshot::compile(
             config,
             services,
-            tls,
+            (tls, auths),
             &self.names.answers(),
             generation,
             Some(&old),
@@ -313,6 +319,7 @@ impl Control {
         self.start_checks(&snapshot);
         snapshot.tls.refresh();
         self.watch_certs(&snapshot);
+        self.follow_issuers(&snapshot);
         self.acme.look();
         self.switch_listeners(&snapshot.config, opened);
         if snapshot.config.services != old.config.services {
@@ -337,6 +344,13 @@ impl Control {
         // Not while it drains.
         if self.ready() {
             self.start_checks(&fresh);
+        }
+    }
+
+    /// Has keys of issuers fetched that are new.
+    pub(super) fn follow_issuers(&self, snapshot: &Snapshot) {
+        for jwks in snapshot.auths.jwks().filter(|jwks| jwks.is_to_be_followed()) {
+            tokio::task::spawn_local(Jwks::follow(Arc::downgrade(jwks)));
         }
     }
 

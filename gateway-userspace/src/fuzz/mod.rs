@@ -2,17 +2,20 @@
 //! another reader or with itself. [`run`] mutates a corpus for them on stable Rust; see docs/testing.md.
 
 mod answers;
+mod caching;
 mod config;
 mod requests;
 mod run;
+mod versions;
 mod wire;
 
 type Target = (&'static str, fn(&[u8]));
 
 /// What is fuzzed, by the name of its folder in the corpus. It panics where something does not hold.
-const TARGETS: [Target; 11] = [
+const TARGETS: [Target; 14] = [
     ("answer-body", answers::body),
     ("answer-head", answers::head),
+    ("cache", caching::messages),
     ("certificate", config::certificate),
     ("config", config::config),
     ("forwarded", requests::forwarded),
@@ -22,4 +25,6 @@ const TARGETS: [Target; 11] = [
     ("proxy-protocol", wire::proxy_protocol),
     ("request-head", requests::head),
     ("template", config::template),
+    ("trace-context", requests::trace_context),
+    ("version", versions::asked),
 ];

@@ -165,6 +165,7 @@ macro_rules! fuzzed {
 fuzzed! {
     answer_body_holds: "answer-body",
     answer_head_holds: "answer-head",
+    cache_holds: "cache",
     certificate_holds: "certificate",
     config_holds: "config",
     forwarded_holds: "forwarded",
@@ -174,4 +175,6 @@ fuzzed! {
     proxy_protocol_holds: "proxy-protocol",
     request_head_holds: "request-head",
     template_holds: "template",
+    trace_context_holds: "trace-context",
+    version_holds: "version",
 }

@@ -21,7 +21,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use super::Why;
+use super::{Why, stats::CacheResult};
 
 /// The part of a line that is the same for all requests of a connection.
 #[derive(Debug, Default)]
@@ -141,16 +141,21 @@ impl RequestText {
 pub struct Line<'a> {
     pub at: SystemTime,
     pub id: &'a [u8],
+    pub trace: Option<u128>,
     pub connection: &'a ConnectionText,
     pub request: &'a RequestText,
     /// `None`: it is no request's.
     pub status: Option<u16>,
     pub route: Option<&'a str>,
+    /// Of the route's API.
+    pub version: Option<&'a str>,
     pub consumer: Option<&'a str>,
     pub upstream: Option<&'a str>,
     pub target: Option<&'a str>,
     pub tries: u32,
     pub why: Option<Why>,
+    /// What a cache did for it.
+    pub cache: Option<CacheResult>,
     pub bytes_in: u64,
     pub bytes_out: u64,
     pub us: u64,
@@ -168,12 +173,17 @@ impl Line<'_> {
         out.extend_from_slice(b"\",\"id\":\"");
         out.extend_from_slice(self.id);
         out.push(b'"');
+        if let Some(trace) = self.trace {
+            // A Vec takes every write.
+            let _ = write!(out, ",\"trace\":\"{trace:032x}\"");
+        }
         out.extend_from_slice(&self.connection.0);
         out.extend_from_slice(&self.request.start);
         if let Some(status) = self.status {
             number(out, b",\"status\":", u64::from(status));
         }
         name(out, b",\"route\":\"", self.route);
+        name(out, b",\"version\":\"", self.version);
         optional(out, b",\"consumer\":", self.consumer.map(str::as_bytes));
         name(out, b",\"upstream\":\"", self.upstream);
         name(out, b",\"target\":\"", self.target);
@@ -181,6 +191,7 @@ impl Line<'_> {
             number(out, b",\"tries\":", u64::from(self.tries));
         }
         name(out, b",\"why\":\"", self.why.map(Why::name));
+        name(out, b",\"cache\":\"", self.cache.map(CacheResult::word));
         number(out, b",\"bytes_in\":", self.bytes_in);
         number(out, b",\"bytes_out\":", self.bytes_out);
         number(out, b",\"us\":", self.us);
@@ -303,15 +314,18 @@ mod tests {
         let line = Line {
             at: UNIX_EPOCH + Duration::from_millis(1_700_000_000_007),
             id: b"id",
+            trace: None,
             connection: &connection,
             request: &text,
             status: Some(200),
             route: None,
+            version: None,
             consumer: None,
             upstream: None,
             target: None,
             tries: 0,
             why: None,
+            cache: Some(CacheResult::Hit),
             bytes_in: 0,
             bytes_out: 128,
             us: 250,
@@ -330,7 +344,7 @@ mod tests {
             written(PLAIN),
             "{\"ts\":\"2023-11-14T22:13:20.007Z\",\"id\":\"id\",\"listener\":\"web\",\"client\":\"192.0.2.1\",\
              \"peer\":\"192.0.2.1:4000\",\"proto\":\"h1\",\"host\":\"a.example\",\"method\":\"GET\",\"path\":\"/\",\
-             \"status\":200,\"bytes_in\":0,\"bytes_out\":128,\"us\":250,\"us_self\":50,\"us_first_byte\":200}\n"
+             \"status\":200,\"cache\":\"hit\",\"bytes_in\":0,\"bytes_out\":128,\"us\":250,\"us_self\":50,\"us_first_byte\":200}\n"
         );
     }
 

@@ -10,13 +10,14 @@ use prometheus::{
 use super::{
     Why,
     stats::{
-        AuthResult, BOUNDS_US, Connect, Handshake, HistogramTotal, ListenerShard, ProxyHeader, Retry,
-        Sharded, TlsVersion,
+        AuthResult, BOUNDS_US, CacheResult, Connect, Handshake, HistogramTotal, ListenerShard, ProxyHeader,
+        Retry, Sharded, TlsVersion,
     },
 };
 use crate::{
     daemon::Control,
     kernel::{ServiceRow, TargetState},
+    policy::compare::Found,
     upstream::{breaker::State, clock::now_ms},
 };
 
@@ -29,6 +30,7 @@ pub fn render(control: &Control) -> Vec<u8> {
     connections(control, &mut families);
     auths(control, &mut families);
     upstreams(control, &mut families);
+    caches(control, &mut families);
     kernel(control, &mut families);
     services(control, &mut families);
     spliced(control, &mut families);
@@ -125,21 +127,27 @@ fn sum<T: Default>(shards: &Sharded<T>, of: impl Fn(&T) -> &super::stats::Histog
 fn http(control: &Control, families: &mut Families) {
     let series = control.registry.routes();
     let mut requests = Vec::new();
-    let mut errors = std::collections::BTreeMap::<(&str, &str), u64>::new();
-    let mut by_route = std::collections::BTreeMap::<&str, RouteTotals>::new();
-    for ((listener, route), stats) in &series {
+    let mut errors = std::collections::BTreeMap::<(&str, &str, &str), u64>::new();
+    let mut by_route = std::collections::BTreeMap::<(&str, &str), RouteTotals>::new();
+    for ((listener, route, version), stats) in &series {
         for ((method, code), n) in stats.requests() {
             let code = code.to_string();
-            let labels = [("listener", &**listener), ("route", route), ("method", method), ("code", &code)];
-            requests.push(counter(&labels, n));
+            let labels = [
+                ("listener", &**listener),
+                ("route", route),
+                ("method", method),
+                ("code", &code),
+                ("version", version),
+            ];
+            requests.push(counter(but_for_none(&labels), n));
         }
         for why in Why::ALL {
             let n = stats.shards.sum(|shard| shard.errors(*why));
             if n > 0 {
-                *errors.entry((route, why.name())).or_default() += n;
+                *errors.entry((route, version, why.name())).or_default() += n;
             }
         }
-        let totals = by_route.entry(route).or_default();
+        let totals = by_route.entry((route, version)).or_default();
         for shard in stats.shards.iter() {
             totals.duration.add(&shard.duration);
             totals.overhead.add(&shard.overhead);
@@ -147,11 +155,28 @@ fn http(control: &Control, families: &mut Families) {
             totals.bytes_out += shard.response_bytes.get();
         }
     }
-    let errors =
-        errors.iter().map(|((route, why), n)| counter(&[("route", route), ("reason", why)], *n)).collect();
+    let errors = errors.iter().map(|((route, version, why), n)| {
+        counter(but_for_none(&[("route", route), ("reason", why), ("version", version)]), *n)
+    });
+    let errors = errors.collect();
     let each = |f: &dyn Fn(Labels<'_>, &RouteTotals) -> Metric| -> Vec<Metric> {
-        by_route.iter().map(|(route, totals)| f(&[("route", route)], totals)).collect()
+        let labelled = by_route.iter().map(|((route, version), totals)| {
+            f(but_for_none(&[("route", route), ("version", version)]), totals)
+        });
+        labelled.collect()
     };
+    let compared = control.registry.all_compared();
+    let compared = compared.iter().flat_map(|((route, version), compared)| {
+        Found::ALL.map(|(found, word)| {
+            let labels = [("route", &**route), ("result", word), ("version", version)];
+            counter(but_for_none(&labels), compared.of(found))
+        })
+    });
+    families.counters(
+        "mirror_compared_total",
+        "Answers of a shadow that were compared with what the client got, by what came of it",
+        compared.collect(),
+    );
     families.counters("http_requests_total", "Requests by listener, route, method and status code", requests);
     families.histograms(
         "http_request_duration_seconds",
@@ -178,6 +203,14 @@ fn http(control: &Control, families: &mut Families) {
         "Requests that the gateway answered itself or cut, by reason",
         errors,
     );
+}
+
+/// The last label is there only where it has a value.
+fn but_for_none<'a>(labels: Labels<'a>) -> Labels<'a> {
+    match labels {
+        [rest @ .., (_, "")] => rest,
+        all => all,
+    }
 }
 
 #[derive(Default)]
@@ -368,6 +401,32 @@ fn upstreams(control: &Control, families: &mut Families) {
     families.gauges("upstream_breaker", "1 for the state that a circuit breaker is in", breakers.collect());
 }
 
+fn caches(control: &Control, families: &mut Families) {
+    let (mut requests, mut bytes, mut entries, mut evicted) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for (name, stats) in control.registry.caches() {
+        requests.extend(
+            CacheResult::ALL.map(|result| {
+                counter(&[("cache", &*name), ("result", result.word())], stats.results(result))
+            }),
+        );
+    }
+    for (name, cache) in &control.snapshot.load().caches {
+        let (labels, store) = ([("cache", &**name), ("tier", "memory")], cache.store());
+        bytes.push(gauge(&labels, store.bytes() as f64));
+        entries.push(gauge(&labels, store.entries() as f64));
+        evicted.push(counter(&labels, store.evicted()));
+    }
+    families.counters(
+        "cache_requests_total",
+        "Requests of routes with a cache, by what it did for them",
+        requests,
+    );
+    families.gauges("cache_bytes", "Bytes that a cache takes, with all that entries cost", bytes);
+    families.gauges("cache_entries", "Responses that a cache keeps", entries);
+    families.counters("cache_evictions_total", "Responses that had to go for others", evicted);
+}
+
 fn kernel(control: &Control, families: &mut Families) {
     let status = control.kernel.status();
     let modes = status
@@ -473,6 +532,16 @@ fn own(control: &Control, families: &mut Families) {
         "When a config was last taken",
         vec![gauge(&[], since_epoch(state.last_success))],
     );
+    let alerts = control.alerts.rows();
+    let firing =
+        alerts.iter().map(|row| gauge(&[("alert", &row.alert)], f64::from(u8::from(row.state == "firing"))));
+    families.gauges("alerts_firing", "1 while an alert fires", firing.collect());
+    let told = control.alerts.told();
+    let told = told.iter().flat_map(|(name, (sent, failed))| {
+        [("sent", sent), ("failed", failed)]
+            .map(|(result, n)| counter(&[("notify", name), ("result", result)], *n))
+    });
+    families.counters("alert_messages_total", "Messages of alerts by result", told.collect());
     let lines = &control.access_log.counts;
     let by_result = [
         ("written", &lines.written),
@@ -483,6 +552,13 @@ fn own(control: &Control, families: &mut Families) {
     families.counters(
         "access_log_lines_total",
         "Access log lines by what became of them",
+        by_result.map(|(result, n)| counter(&[("result", result)], n.load(Relaxed))).to_vec(),
+    );
+    let spans = &super::trace::COUNTS;
+    let by_result = [("exported", &spans.exported), ("dropped", &spans.dropped), ("failed", &spans.failed)];
+    families.counters(
+        "trace_spans_total",
+        "Spans by what became of them",
         by_result.map(|(result, n)| counter(&[("result", result)], n.load(Relaxed))).to_vec(),
     );
     let uptime = control.started.elapsed().as_secs_f64().max(1e-9);

@@ -21,7 +21,11 @@ use http::{Method, StatusCode};
 use rustls::{HandshakeKind, ProtocolVersion, ServerConnection};
 
 use super::Why;
-use crate::proxy_protocol::{Header, Malformed, Refused, Says};
+use crate::{
+    policy::compare::Compared,
+    proxy_protocol::{Header, Malformed, Refused, Says},
+    version::usage::Usage,
+};
 
 /// A counter with one writer.
 #[derive(Debug, Default)]
@@ -37,6 +41,24 @@ impl Count {
     #[inline]
     pub fn get(&self) -> u64 {
         self.0.load(Relaxed)
+    }
+}
+
+/// One for each of a list; arrays of more than 32 have no default.
+#[derive(Debug)]
+struct Counts<const N: usize>([Count; N]);
+
+impl<const N: usize> Default for Counts<N> {
+    fn default() -> Self {
+        Counts(std::array::from_fn(|_| Count::default()))
+    }
+}
+
+impl<const N: usize> std::ops::Deref for Counts<N> {
+    type Target = [Count; N];
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
     }
 }
 
@@ -211,7 +233,7 @@ pub struct RouteShard {
     pub overhead: Histogram,
     pub request_bytes: Count,
     pub response_bytes: Count,
-    errors: [Count; Why::COUNT],
+    errors: Counts<{ Why::COUNT }>,
 }
 
 impl RouteShard {
@@ -261,7 +283,7 @@ pub struct ListenerShard {
     handshakes: [[Count; Handshake::ALL.len()]; TlsVersion::ALL.len()],
     proxy_headers: [Count; ProxyHeader::ALL.len()],
     /// Connections of L4 services, by why they were cut or refused.
-    errors: [Count; Why::COUNT],
+    errors: Counts<{ Why::COUNT }>,
 }
 
 impl ListenerShard {
@@ -533,6 +555,66 @@ pub struct UpstreamStats {
     pub shards: Sharded<UpstreamShard>,
 }
 
+/// What a cache did for a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheResult {
+    Hit,
+    Miss,
+    /// Answered with what was no longer fresh.
+    Stale,
+    /// The upstream said that what was stored still holds.
+    Revalidated,
+    /// Another request's fetch was waited for.
+    Coalesced,
+    /// The cache had no part in it.
+    Bypass,
+}
+
+impl CacheResult {
+    pub const ALL: [CacheResult; 6] = [
+        CacheResult::Hit,
+        CacheResult::Miss,
+        CacheResult::Stale,
+        CacheResult::Revalidated,
+        CacheResult::Coalesced,
+        CacheResult::Bypass,
+    ];
+
+    pub fn word(self) -> &'static str {
+        match self {
+            CacheResult::Hit => "hit",
+            CacheResult::Miss => "miss",
+            CacheResult::Stale => "stale",
+            CacheResult::Revalidated => "revalidated",
+            CacheResult::Coalesced => "coalesced",
+            CacheResult::Bypass => "bypass",
+        }
+    }
+}
+
+/// What one worker counted for one cache.
+#[derive(Debug, Default)]
+pub struct CacheShard {
+    results: [Count; CacheResult::ALL.len()],
+}
+
+/// The series of one cache.
+#[derive(Debug)]
+pub struct CacheStats {
+    shards: Sharded<CacheShard>,
+}
+
+impl CacheStats {
+    #[inline]
+    pub fn count(&self, worker: usize, result: CacheResult) {
+        self.shards.of(worker).results[result as usize].add(1);
+    }
+
+    pub fn results(&self, result: CacheResult) -> u64 {
+        self.shards.sum(|shard| shard.results[result as usize].get())
+    }
+}
+
 /// What became of an attempt to tell who calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AuthResult {
@@ -544,15 +626,33 @@ pub enum AuthResult {
     /// Nobody's.
     Unknown,
     Expired,
+    /// Not good yet.
+    Early,
+    /// Nobody who is believed signed it.
+    Signature,
+    /// Not by, for, or of whom it has to be.
+    Claims,
+    /// It was there before.
+    Replayed,
+    /// Who is asked elsewhere says no.
+    Refused,
+    /// It cannot be told: what is needed for that is not there.
+    Unavailable,
 }
 
 impl AuthResult {
-    pub const ALL: [(AuthResult, &'static str); 5] = [
+    pub const ALL: [(AuthResult, &'static str); 11] = [
         (AuthResult::Ok, "ok"),
         (AuthResult::Missing, "missing"),
         (AuthResult::Malformed, "malformed"),
         (AuthResult::Unknown, "unknown"),
         (AuthResult::Expired, "expired"),
+        (AuthResult::Early, "early"),
+        (AuthResult::Signature, "signature"),
+        (AuthResult::Claims, "claims"),
+        (AuthResult::Replayed, "replayed"),
+        (AuthResult::Refused, "refused"),
+        (AuthResult::Unavailable, "unavailable"),
     ];
 }
 
@@ -584,10 +684,13 @@ pub const NO_ROUTE: &str = "-";
 #[derive(Debug)]
 pub struct Registry {
     workers: usize,
-    routes: Mutex<BTreeMap<(String, String), Arc<RouteStats>>>,
+    routes: Mutex<BTreeMap<(String, String, String), Arc<RouteStats>>>,
+    compared: Mutex<BTreeMap<(String, String), Arc<Compared>>>,
+    usages: Mutex<BTreeMap<(String, String), Arc<Usage>>>,
     listeners: Mutex<BTreeMap<String, Arc<ListenerStats>>>,
     upstreams: Mutex<BTreeMap<String, Arc<UpstreamStats>>>,
     targets: Mutex<BTreeMap<(String, SocketAddr), Arc<TargetStats>>>,
+    caches: Mutex<BTreeMap<String, Arc<CacheStats>>>,
     auths: Mutex<BTreeMap<String, Arc<AuthStats>>>,
 }
 
@@ -608,16 +711,37 @@ impl Registry {
         Registry {
             workers,
             routes: Mutex::default(),
+            compared: Mutex::default(),
+            usages: Mutex::default(),
             listeners: Mutex::default(),
             upstreams: Mutex::default(),
             targets: Mutex::default(),
+            caches: Mutex::default(),
             auths: Mutex::default(),
         }
     }
 
     pub fn route(&self, listener: &str, route: &str) -> Arc<RouteStats> {
-        let key = (listener.to_owned(), route.to_owned());
+        self.version(listener, route, "")
+    }
+
+    /// Of one version of a route; "": of what has none.
+    pub fn version(&self, listener: &str, route: &str, version: &str) -> Arc<RouteStats> {
+        let key = (listener.to_owned(), route.to_owned(), version.to_owned());
         series(&self.routes, key, || RouteStats { shards: Sharded::new(self.workers) })
+    }
+
+    /// Answers of a shadow's; `version` is "" for those of a route without versions.
+    pub fn compared(&self, route: &str, version: &str) -> Arc<Compared> {
+        series(&self.compared, (route.to_owned(), version.to_owned()), Compared::default)
+    }
+
+    pub fn all_compared(&self) -> Vec<((String, String), Arc<Compared>)> {
+        all(&self.compared)
+    }
+
+    pub fn usage(&self, route: &str, version: &str) -> Arc<Usage> {
+        series(&self.usages, (route.to_owned(), version.to_owned()), || Usage::new(self.workers))
     }
 
     pub fn listener(&self, name: &str) -> Arc<ListenerStats> {
@@ -638,6 +762,14 @@ impl Registry {
         })
     }
 
+    pub fn cache(&self, name: &str) -> Arc<CacheStats> {
+        series(&self.caches, name.to_owned(), || CacheStats { shards: Sharded::new(self.workers) })
+    }
+
+    pub fn caches(&self) -> Vec<(String, Arc<CacheStats>)> {
+        all(&self.caches)
+    }
+
     pub fn auth(&self, name: &str) -> Arc<AuthStats> {
         series(&self.auths, name.to_owned(), || AuthStats { shards: Sharded::new(self.workers) })
     }
@@ -652,7 +784,8 @@ impl Registry {
         targets.retain(|(of, addr), _| of != upstream || keep.contains(addr));
     }
 
-    pub fn routes(&self) -> Vec<((String, String), Arc<RouteStats>)> {
+    /// By listener, route and version.
+    pub fn routes(&self) -> Vec<((String, String, String), Arc<RouteStats>)> {
         all(&self.routes)
     }
 

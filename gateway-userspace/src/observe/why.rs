@@ -34,8 +34,14 @@ macro_rules! whys {
 whys! {
     NoRoute "no_route" 404 "No route matches this host and path";
     MethodNotAllowed "method_not_allowed" 405 "No route matches this method";
+    VersionUnknown "version_unknown" 404 "There is no such version of this API";
+    VersionRequired "version_required" 400 "The request must name a version of this API";
+    VersionConflict "version_conflict" 400 "The request names two versions of this API";
+    Sunset "sunset" 410 "This version of the API is no longer there";
+    BrownOut "brownout" 503 "This version of the API is going away, and does not answer for a while";
     BadRequest "bad_request" 400 "The request is malformed";
     Unauthorized "unauthorized" 401 "This needs credentials, and those of the request are missing or no good";
+    AuthUnavailable "auth_unavailable" 503 "Who calls cannot be found out: what is asked for that does not answer";
     Forbidden "forbidden" 403 "This is not allowed";
     HeaderTooLarge "header_too_large" 431 "The request's head is larger than this listener takes";
     BodyTooLarge "body_too_large" 413 "The request's body is larger than this listener takes";
@@ -56,6 +62,7 @@ whys! {
     ProxyHeader "proxy_header" 400 "The PROXY header is missing or malformed";
     TlsFailed "tls_failed" 400 "The TLS handshake failed";
     IdleTimeout "idle_timeout" 408 "Nothing was sent for too long";
+    NotCached "not_cached" 504 "The client wants what is cached only, and nothing is that may be used";
     ClientGone "client_gone" 499 "The client went away";
     Stopped "stopped" 503 "The gateway stopped before the exchange was over";
 }

@@ -13,10 +13,16 @@ use http::{HeaderValue, Method, StatusCode, Version, header, request};
 
 use super::{connection::ClientState, grpc, timer::Wait};
 use crate::{
-    observe::{Why, access_log, stats},
+    config::units::Moment,
+    observe::{
+        Why, access_log,
+        stats::{self, CacheResult},
+        trace::{self, Traced},
+    },
     policy::caller::Caller,
     runtime::Route,
     upstream::{Active, Upstream},
+    version::usage,
 };
 
 /// The facts of the request at hand.
@@ -40,6 +46,9 @@ pub struct Record {
     /// What the client was, or will be, told. `None`: it went away before.
     status: Option<StatusCode>,
     why: Option<Why>,
+    cache: Option<CacheResult>,
+    /// Its part in a trace, if there are any.
+    trace: Option<Box<Traced>>,
     queued: Option<Duration>,
     connect: Option<Duration>,
     sent: Option<Instant>,
@@ -47,6 +56,8 @@ pub struct Record {
     bytes_out: u64,
     /// The answer was handed over to its last byte.
     complete: bool,
+    /// `User-Agent`, where somebody wants to know who still calls a version.
+    agent: Vec<u8>,
 }
 
 pub struct Exchange {
@@ -109,8 +120,31 @@ impl Exchange {
         self.state.record.borrow_mut().grpc = Some(Box::new(kind));
     }
 
+    pub fn set_trace(&self, trace: Box<Traced>) {
+        self.state.record.borrow_mut().trace = Some(trace);
+    }
+
+    /// For the client, where it is to be told; once the answer's head is here.
+    pub fn server_timing(&self) -> Option<HeaderValue> {
+        let record = self.state.record.borrow();
+        record.trace.as_ref().filter(|trace| trace.server_timing())?;
+        let (sent, first_byte) = (record.sent?, record.first_byte?);
+        let now = Instant::now();
+        let total = now.saturating_duration_since(record.started?);
+        let own = record.own_time(total, now, self.state.body_waited.get());
+        let upstream = first_byte.saturating_duration_since(sent);
+        HeaderValue::from_str(&trace::server_timing(record.queued, record.connect, upstream, own)).ok()
+    }
+
     pub fn set_route(&self, route: &Arc<Route>) {
         self.state.record.borrow_mut().route = Some(route.clone());
+    }
+
+    /// What the client calls itself.
+    pub fn set_agent(&self, agent: Option<&HeaderValue>) {
+        let mut record = self.state.record.borrow_mut();
+        record.agent.clear();
+        record.agent.extend(agent.iter().flat_map(|agent| agent.as_bytes()).take(usage::AGENT));
     }
 
     pub fn set_caller(&self, caller: Arc<Caller>) {
@@ -126,6 +160,9 @@ impl Exchange {
     pub fn log_query(&self, query: Option<&str>) {
         let (state, mut record) = (&self.state, self.state.record.borrow_mut());
         state.worker.with_log_rules(|rules| record.text.set_query(query, rules));
+        if let Some(trace) = &mut record.trace {
+            trace.set_query(query);
+        }
     }
 
     /// A policy chose this one.
@@ -156,11 +193,17 @@ impl Exchange {
     pub fn queued(&self, took: Duration) {
         let mut record = self.state.record.borrow_mut();
         record.queued = Some(record.queued.unwrap_or_default() + took);
+        if let Some(trace) = &mut record.trace {
+            trace.queued();
+        }
     }
 
     pub fn connected(&self, took: Duration) {
         let mut record = self.state.record.borrow_mut();
         record.connect = Some(record.connect.unwrap_or_default() + took);
+        if let Some(trace) = &mut record.trace {
+            trace.connected();
+        }
     }
 
     /// The request is handed to the upstream's connection.
@@ -189,6 +232,11 @@ impl Exchange {
         let mut record = self.state.record.borrow_mut();
         record.status = Some(status);
         record.why = Some(why);
+    }
+
+    /// What a cache did for it.
+    pub fn set_cache(&self, result: CacheResult) {
+        self.state.record.borrow_mut().cache = Some(result);
     }
 
     /// The answer was cut after its head had been sent.
@@ -275,6 +323,11 @@ impl Record {
         if let Some(why) = self.why {
             shard.error(why);
         }
+        if let Some(version) = self.route.as_ref().and_then(|route| route.version.as_ref()) {
+            let now = Moment::of(state.worker.wall_clock(self.started.unwrap_or_else(Instant::now)));
+            let consumer = self.caller.as_ref().map(|caller| &*caller.consumer);
+            version.usage.count(worker, now, consumer, state.client().addr, &self.agent);
+        }
         if let (Some(upstream), Some(active), Some(sent), Some(first_byte)) =
             (self.upstream(), &self.active, self.sent, self.first_byte)
         {
@@ -284,6 +337,33 @@ impl Record {
         }
     }
 
+    /// Tells of its part in a trace.
+    fn tell(&mut self, state: &ClientState, started: Instant, now: Instant) {
+        let Some(traced) = self.trace.take() else { return };
+        let client = state.client();
+        traced.end(&trace::Ending {
+            started,
+            at: state.worker.wall_clock(started),
+            now,
+            id: self.id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or("-"),
+            listener: &state.listener.name,
+            route: self.route.as_ref().map(|route| &*route.name),
+            client: client.addr,
+            scheme: client.scheme,
+            status: self.status().as_u16(),
+            why: self.why,
+            upstream: self.upstream().map(|upstream| &*upstream.name),
+            target: self.active.as_ref().map(|active| &*active.target().name),
+            tries: self.tries,
+            queued: self.queued,
+            connect: self.connect,
+            sent: self.sent,
+            first_byte: self.first_byte,
+            bytes_in: state.bytes_in.get(),
+            bytes_out: self.bytes_out,
+        });
+    }
+
     fn log(&self, state: &ClientState, started: Instant, us: u64, us_self: u64) {
         let worker = &state.worker;
         let client = state.client();
@@ -291,15 +371,18 @@ impl Record {
         worker.log(&access_log::Line {
             at: worker.wall_clock(started),
             id: self.id.as_ref().map_or(b"-", HeaderValue::as_bytes),
+            trace: self.trace.as_ref().map(|trace| trace.trace),
             connection: &client.log_text,
             request: &self.text,
             status: Some(self.status().as_u16()),
             route: route.map(|route| &*route.name),
+            version: route.and_then(|route| route.version.as_ref()).map(|version| &*version.name),
             consumer: self.caller.as_ref().map(|caller| &*caller.consumer),
             upstream: self.upstream().map(|upstream| &*upstream.name),
             target: self.active.as_ref().map(|active| &*active.target().name),
             tries: self.tries,
             why: self.why,
+            cache: self.cache,
             bytes_in: state.bytes_in.get(),
             bytes_out: self.bytes_out,
             us,
@@ -312,10 +395,11 @@ impl Record {
 
     /// Ready for the next request; the text's buffers are kept.
     fn reset(&mut self) {
-        let mut text = std::mem::take(&mut self.text);
+        let (mut text, mut agent) = (std::mem::take(&mut self.text), std::mem::take(&mut self.agent));
         // Logging may be off when the next one begins, and on when it ends.
         text.clear();
-        *self = Record { text, ..Record::default() };
+        agent.clear();
+        *self = Record { text, agent, ..Record::default() };
     }
 }
 
@@ -334,6 +418,7 @@ impl Drop for Exchange {
         if state.worker.logs() {
             record.log(state, started, micros(total), us_self);
         }
+        record.tell(state, started, now);
         record.reset();
         state.timer.set_total(None);
         state.timer.start(Wait::Idle, now + state.first_idle());

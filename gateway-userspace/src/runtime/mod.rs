@@ -13,13 +13,18 @@ use http::HeaderValue;
 
 use crate::{
     auth::Auths,
+    cache::Cache,
     config::model::{self, AcmeChallenge, Config, Destination},
-    observe::stats::{ListenerStats, NO_ROUTE, Registry, RouteStats},
-    policy::Policies,
+    observe::{
+        stats::{ListenerStats, NO_ROUTE, Registry, RouteStats},
+        trace::Tracer,
+    },
+    policy::{Policies, compare::Compare},
     route::{Router, Takes},
     service::Services,
     tls::{Acceptor, Tls, acme::Challenges},
     upstream::{Upstream, discovered::Answers},
+    version::{Version, Versions},
 };
 
 /// One generation of the config.
@@ -32,8 +37,11 @@ pub struct Snapshot {
     pub listeners: BTreeMap<String, Arc<Listener>>,
     pub upstreams: BTreeMap<String, Arc<Upstream>>,
     pub services: Services,
-    pub auths: Auths,
+    pub caches: BTreeMap<String, Arc<Cache>>,
+    pub auths: Arc<Auths>,
     pub tls: Tls,
+    /// `None`: requests are part of no trace.
+    pub tracer: Option<Arc<Tracer>>,
     /// `Via` of what came by HTTP/1.1 (RFC 9110 section 7.6.3).
     pub via: HeaderValue,
     /// … and by HTTP/2.
@@ -63,6 +71,8 @@ pub struct Listener {
 #[derive(Debug)]
 pub struct Route {
     pub name: Arc<str>,
+    /// Its part of keys in a cache.
+    pub cache_name: Box<str>,
     /// `None`: the policies say where requests go, or answer them.
     pub upstream: Option<Arc<Upstream>>,
     /// `None`: the route only forwards.
@@ -70,23 +80,33 @@ pub struct Route {
     /// Lower-case protocol names.
     pub upgrade: Vec<String>,
     pub early_hints: bool,
+    /// Which of them takes a request; the route itself takes none then.
+    pub versions: Option<Box<Versions>>,
+    /// It is a version of the route of that name.
+    pub version: Option<Box<Version>>,
     /// By listener name.
     stats: HashMap<Arc<str>, Arc<RouteStats>>,
     only: Option<Arc<RouteStats>>,
 }
 
 impl Route {
+    /// Whether the request is a preflight that the route answers.
+    pub fn preflights(&self, head: &http::request::Parts) -> bool {
+        let cors = self.policies.as_ref().and_then(|policies| policies.cors.as_ref());
+        cors.is_some_and(|cors| cors.preflight(head).is_some())
+    }
+
     pub fn stats<'a>(&'a self, listener: &'a Listener) -> &'a RouteStats {
         self.only.as_ref().or_else(|| self.stats.get(&listener.name)).unwrap_or(&listener.unrouted)
     }
 }
 
 impl Snapshot {
-    /// `services`, `tls`: those of the config. `answers`: what names were found to be. `old`: the snapshot before, whose targets live on where they are still named.
+    /// `services`, `tls`, `auths`: those of the config. `answers`: what names were found to be. `old`: the snapshot before, whose targets live on where they are still named.
     pub fn compile(
         config: Config,
         services: Services,
-        tls: Tls,
+        (tls, auths): (Tls, Arc<Auths>),
         answers: &Answers,
         generation: u64,
         old: Option<&Snapshot>,
@@ -118,27 +138,44 @@ impl Snapshot {
                 (name.clone(), Arc::new(fresh))
             })
             .collect();
-        let auths = Auths::new(&config, registry);
+        let caches = caches(&config, old, registry);
+        let parts =
+            Parts { auths: &auths, upstreams: &upstreams, caches: &caches, listeners: &listeners, registry };
         let routes: Vec<(&model::Route, Arc<Route>)> = config
             .routes
             .iter()
-            .map(|(name, route)| {
-                (route, Arc::new(Route::new(name, route, &auths, &upstreams, &listeners, registry)))
-            })
+            .map(|(name, route)| (route, Arc::new(Route::new(name, route, None, parts))))
             .collect();
-        let router = Router::new(routes.iter().map(|(route, compiled)| (Takes::of(route), compiled.clone())));
+        let router = Router::new(routes.iter().flat_map(taken));
         let via = |version: &str| {
             let via = format!("{version} {}", pseudonym(&config.gateway.name));
             HeaderValue::from_str(&via).unwrap_or(HeaderValue::from_static("1.1 gateway"))
         };
         let (via, via_http2) = (via("1.1"), via("2.0"));
-        Snapshot { generation, router, listeners, upstreams, services, auths, tls, via, via_http2, config }
+        let tracer = config.tracing.as_ref();
+        let tracer =
+            tracer.map(|tracing| Arc::new(Tracer::new(tracing, &config.gateway.name, &config.access_log)));
+        Snapshot {
+            tracer,
+            generation,
+            router,
+            listeners,
+            upstreams,
+            services,
+            caches,
+            auths,
+            tls,
+            via,
+            via_http2,
+            config,
+        }
     }
 
     /// The same config with what names were found to be since.
     pub fn refresh(&self, answers: &Answers, registry: &Registry) -> Snapshot {
-        let (config, services, tls) = (self.config.clone(), self.services.clone(), self.tls.clone());
-        Snapshot::compile(config, services, tls, answers, self.generation, Some(self), registry)
+        let (config, services) = (self.config.clone(), self.services.clone());
+        let read = (self.tls.clone(), self.auths.clone());
+        Snapshot::compile(config, services, read, answers, self.generation, Some(self), registry)
     }
 
     /// Marks the targets that `new` no longer has.
@@ -156,6 +193,41 @@ impl Snapshot {
     pub fn drain(&self) -> Duration {
         self.config.gateway.drain
     }
+}
+
+/// A route's part of the keys in a cache.
+fn cache_names<'a>(
+    name: &'a str,
+    route: &'a model::Route,
+) -> impl Iterator<Item = (String, &'a model::Route)> {
+    let versions = route.versions.iter().flat_map(|versions| &versions.versions);
+    let of_version = move |version: &'a model::ApiVersion| {
+        (cache_name(name, Some(&version.name.to_string())), &version.route)
+    };
+    std::iter::once((cache_name(name, None), route)).chain(versions.map(of_version))
+}
+
+fn cache_name(route: &str, version: Option<&str>) -> String {
+    version.map_or_else(|| route.to_owned(), |version| format!("{route}/{version}"))
+}
+
+fn caches(config: &Config, old: Option<&Snapshot>, registry: &Registry) -> BTreeMap<String, Arc<Cache>> {
+    let one = |(name, cache): (&String, &model::Cache)| {
+        let all = config.routes.iter().flat_map(|(name, route)| cache_names(name, route));
+        let uses = all.filter(|(_, route)| route.cache.as_ref() == Some(name));
+        let routes = uses.map(|(part, _)| part).collect();
+        let old = old.and_then(|old| old.caches.get(name)).map(|old| &**old);
+        (name.clone(), Arc::new(Cache::new(name, cache, routes, old, registry)))
+    };
+    config.caches.iter().map(one).collect()
+}
+
+/// What a route takes, which is one route however many ways there are to it.
+fn taken<'a>(
+    (route, compiled): &(&'a model::Route, Arc<Route>),
+) -> impl Iterator<Item = (Takes<'a>, Arc<Route>)> + use<'a> {
+    let compiled = compiled.clone();
+    Takes::all_of(route).map(move |takes| (takes, compiled.clone()))
 }
 
 /// `Via` takes a token as a pseudonym.
@@ -187,29 +259,60 @@ impl Listener {
     }
 }
 
+/// What routes are made of.
+#[derive(Clone, Copy)]
+struct Parts<'a> {
+    auths: &'a Auths,
+    upstreams: &'a BTreeMap<String, Arc<Upstream>>,
+    caches: &'a BTreeMap<String, Arc<Cache>>,
+    listeners: &'a BTreeMap<String, Arc<Listener>>,
+    registry: &'a Registry,
+}
+
 impl Route {
-    fn new(
-        name: &str,
-        config: &model::Route,
-        auths: &Auths,
-        upstreams: &BTreeMap<String, Arc<Upstream>>,
-        listeners: &BTreeMap<String, Arc<Listener>>,
-        registry: &Registry,
-    ) -> Self {
+    fn new(name: &str, config: &model::Route, version: Option<Version>, parts: Parts<'_>) -> Self {
+        let Parts { auths, upstreams, caches, listeners, registry } = parts;
+        let of_version = version.as_ref().map_or("", |version| &*version.name);
         let stats: HashMap<Arc<str>, Arc<RouteStats>> = listeners
             .iter()
-            .map(|(listener, compiled)| (compiled.name.clone(), registry.route(listener, name)))
+            .map(|(listener, compiled)| (compiled.name.clone(), registry.version(listener, name, of_version)))
             .collect();
+        let versions = config.versions.as_ref().map(|versions| {
+            let route =
+                |of: &model::ApiVersion, version| Arc::new(Route::new(name, &of.route, Some(version), parts));
+            Box::new(Versions::new(versions, route, |version| registry.usage(name, version)))
+        });
+        let mut policies = Policies::new(
+            config,
+            auths,
+            |name| upstreams.get(name).cloned(),
+            |name| caches.get(name).cloned(),
+        );
+        if let Some(mirror) = policies.as_mut().and_then(|policies| policies.mirror.as_mut()) {
+            let config = config.mirror.as_ref();
+            let compare = config.and_then(|mirror| mirror.compare.as_ref());
+            let shadow = mirror.version.as_ref().map_or(&*mirror.upstream.name, |version| &version.name);
+            mirror.compare = compare.map(|compare| {
+                Compare::new(compare, (name, of_version, shadow), registry.compared(name, of_version))
+            });
+        }
+        if version.is_some() {
+            // Its answers say so.
+            policies.get_or_insert_default();
+        }
         Route {
             name: name.into(),
+            cache_name: cache_name(name, version.as_ref().map(|version| &*version.name)).into(),
             // `config::load` made sure that it exists.
             upstream: match &config.to {
                 Destination::Upstream(name) => upstreams.get(name).cloned(),
-                Destination::Split(_) | Destination::Respond(_) | Destination::Redirect(_) => None,
+                _ => None,
             },
-            policies: Policies::new(config, auths, |name| upstreams.get(name).cloned()),
+            policies,
             upgrade: config.upgrade.clone(),
             early_hints: config.early_hints,
+            versions,
+            version: version.map(Box::new),
             only: if stats.len() == 1 { stats.values().next().cloned() } else { None },
             stats,
         }

@@ -180,6 +180,7 @@ impl Passage {
         self.worker.log(&access_log::Line {
             at,
             id: id.as_bytes(),
+            trace: None,
             connection: &access_log::ConnectionText::of_service(
                 &self.service.name,
                 self.source.ip(),
@@ -190,11 +191,13 @@ impl Passage {
             request: &asked,
             status: None,
             route: None,
+            version: None,
             consumer: None,
             upstream: None,
             target: self.active.as_ref().map(|active| &*active.target().name),
             tries: self.tries,
             why,
+            cache: None,
             bytes_in: self.traffic.up.get(),
             bytes_out: self.traffic.down.get(),
             us: us(self.started.elapsed()),

@@ -2,12 +2,14 @@
 
 mod auth;
 mod balancing;
+mod cache;
 mod files;
 mod routes;
 mod services;
 mod tls;
 mod told;
 mod values;
+mod versions;
 mod whole;
 
 use std::path::Path;

@@ -1,8 +1,10 @@
 //! From checked values to the [model](super::model), and the checks that take more than one value.
 
 mod acme;
+mod alert;
 mod auth;
 mod balancing;
+mod cache;
 mod health;
 mod kernel;
 mod listener;
@@ -17,6 +19,7 @@ mod splice;
 mod system;
 mod tls;
 mod upstream;
+mod version;
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -43,6 +46,7 @@ pub(crate) fn config(root: &Fields, mut files: Vec<PathBuf>, problems: &mut Prob
     tls::upstreams(&declared, root, problems);
     let (auths, consumers) = (auth::auths(root, problems), auth::consumers(root, problems));
     let routes = route::routes(root, &declared, &mut upstreams, problems);
+    let caches = cache::caches(root, problems);
     let acme = acme::acme(root);
     acme::issue(acme.as_ref(), root, &routes, &mut listeners, &mut certs, problems);
     let kernel = kernel::kernel(&root.table("kernel"), problems);
@@ -74,11 +78,16 @@ pub(crate) fn config(root: &Fields, mut files: Vec<PathBuf>, problems: &mut Prob
         upstreams,
         routes,
         services,
+        caches,
         auths,
         consumers,
         access_log: seeing::access_log(&root.table("access_log"), problems),
+        tracing: seeing::tracing(root, problems),
+        alerts: alert::alerts(root, problems),
+        notify: alert::notify(root, problems),
         metrics: system::metrics(&root.table("metrics")),
         admin: system::admin(root, problems),
+        state: auth::state(&root.table("state"), problems),
         files,
     })
 }

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use super::{
-    auth, distinct,
+    auth, cache, distinct,
     predicates::{predicates, ties},
-    rewrite, shape, upstream,
+    rewrite, shape, upstream, version,
 };
 use crate::config::{
     error::{Problem, ProblemKind, Problems, did_you_mean},
-    model::{Destination, Mirror, PathPattern, Route, Split, Sticky, Upstream},
+    model::{Compare, Destination, Mirror, MirrorVersion, PathPattern, Route, Split, Sticky, Upstream},
     node::{Fields, Node, Value},
     table::{Kind, ROOT, Section},
     units::{ByteSize, Percent, Place, quote},
@@ -24,38 +24,10 @@ pub(super) fn routes(
 ) -> BTreeMap<String, Route> {
     let mut routes = BTreeMap::new();
     let mut whole = Vec::new();
-    let auths = root.named("auth");
+    let (auths, caches) = (root.named("auth"), root.named("cache"));
     for (name, fields) in root.named("route") {
         let before = problems.count();
-        let path: PathPattern = fields.or_default("path");
-        let to = rewrite::answer(&fields, &path, problems)
-            .or_else(|| to(&name, &fields, declared, upstreams, problems));
-        if let Some(to) = &to {
-            needs_upstreams(&fields, to, problems);
-        }
-        let hosts = distinct(&fields, "host", fields.get("host").unwrap_or_default(), problems, |host| {
-            format!("host \"{host}\"")
-        });
-        let upgrade =
-            distinct(&fields, "upgrade", fields.or_default("upgrade"), problems, |protocol: &String| {
-                format!("protocol \"{protocol}\"")
-            });
-        let route = Route {
-            at: fields.at.clone(),
-            hosts,
-            rewrite: rewrite::rewrite(&fields, &path, problems),
-            path,
-            when: predicates(&fields, problems),
-            cors: shape::cors(&fields, problems),
-            compress: shape::compress(&fields, problems),
-            mirror: mirror(&fields, declared, problems),
-            to: to.unwrap_or(Destination::Upstream(String::new())),
-            upgrade,
-            early_hints: fields.or_default("early_hints"),
-            grpc_web: fields.or_default("grpc_web"),
-            auth: auth::route_auth(&fields, &auths, problems),
-            allow: auth::allow(&fields, problems),
-        };
+        let route = versioned(&name, &fields, (declared, &auths, &caches), upstreams, problems);
         // With a predicate that is wrong or not supported, whether it ties is anyone's guess.
         if !fields.broken && problems.count() == before {
             whole.push((name.clone(), route.clone()));
@@ -64,6 +36,78 @@ pub(super) fn routes(
     }
     ties(whole, problems);
     routes
+}
+
+/// The upstreams, the ways of knowing a caller and the caches that a config has, right or wrong.
+type Declared<'a> =
+    (&'a BTreeMap<String, Fields>, &'a BTreeMap<String, Fields>, &'a BTreeMap<String, Fields>);
+
+/// A route with its versions.
+fn versioned(
+    name: &str,
+    fields: &Fields,
+    declared: Declared<'_>,
+    upstreams: &mut BTreeMap<String, Upstream>,
+    problems: &mut Problems,
+) -> Route {
+    let mut path: PathPattern = fields.or_default("path");
+    let segment = if version::is_in_path(fields) { version::take_segment(&mut path) } else { 0 };
+    let mut one = |name: &str, fields: &Fields, problems: &mut Problems| {
+        route(name, fields, path.clone(), declared, upstreams, problems)
+    };
+    let base = one(name, fields, problems);
+    if let (Some(node), None) =
+        (base.mirror.as_ref().and_then(|mirror| mirror.version.as_ref()), fields.node("version"))
+    {
+        let message =
+            format!("`mirror.version`: the route has no versions, so there is no {}", quote(&node.name));
+        problems.push(Problem::new(ProblemKind::Conflict, &fields.place("mirror"), message));
+    }
+    let versions = version::versions(name, fields, (&base, segment), problems, one);
+    Route { versions, ..base }
+}
+
+/// `name`: of an upstream that it makes; `path`: where there is a version in the route's, without it.
+fn route(
+    name: &str,
+    fields: &Fields,
+    path: PathPattern,
+    (declared, auths, caches): Declared<'_>,
+    upstreams: &mut BTreeMap<String, Upstream>,
+    problems: &mut Problems,
+) -> Route {
+    let to = rewrite::answer(fields, &path, problems)
+        .or_else(|| to(name, fields, declared, upstreams, problems))
+        .or_else(|| version::instead_of_to(fields));
+    if let Some(to) = &to {
+        needs_upstreams(fields, to, problems);
+    }
+    let goes_up = to.as_ref().is_none_or(|to| !to.upstreams().is_empty()) || fields.node("version").is_some();
+    let hosts = distinct(fields, "host", fields.get("host").unwrap_or_default(), problems, |host| {
+        format!("host \"{host}\"")
+    });
+    let upgrade = distinct(fields, "upgrade", fields.or_default("upgrade"), problems, |protocol: &String| {
+        format!("protocol \"{protocol}\"")
+    });
+    Route {
+        at: fields.at.clone(),
+        hosts,
+        rewrite: rewrite::rewrite(fields, &path, problems),
+        path,
+        when: predicates(fields, problems),
+        cors: shape::cors(fields, problems),
+        compress: shape::compress(fields, problems),
+        client_cache: cache::client(fields),
+        cache: cache::of_route(fields, caches, goes_up, problems),
+        mirror: mirror(fields, declared, problems),
+        to: to.unwrap_or(Destination::Upstream(String::new())),
+        upgrade,
+        early_hints: fields.or_default("early_hints"),
+        grpc_web: fields.or_default("grpc_web"),
+        auth: auth::route_auth(fields, auths, problems),
+        allow: auth::allow(fields, problems),
+        versions: None,
+    }
 }
 
 fn to(
@@ -118,12 +162,12 @@ fn needs_upstreams(fields: &Fields, to: &Destination, problems: &mut Problems) {
     let wrong = [
         (
             "sticky",
-            !matches!(to, Destination::Split(_)),
+            !matches!(to, Destination::Split(_) | Destination::Versions),
             "`sticky` is for several upstreams: to = { a = 95, b = 5 }",
         ),
         (
             "mirror",
-            to.upstreams().is_empty(),
+            to.upstreams().is_empty() && *to != Destination::Versions,
             "`mirror` copies what goes to an upstream, and this route has none",
         ),
     ];
@@ -134,15 +178,45 @@ fn needs_upstreams(fields: &Fields, to: &Destination, problems: &mut Problems) {
 
 fn mirror(fields: &Fields, declared: &BTreeMap<String, Fields>, problems: &mut Problems) -> Option<Mirror> {
     let Value::Table(fields) = &fields.node("mirror")?.value else { return None };
-    let to: String = fields.get("to")?;
-    defined(&to, &fields.place("to"), declared, problems);
+    let (to, name) = (fields.get::<String>("to"), fields.get::<String>("version"));
+    if to.is_some() && name.is_some() {
+        let message = "`mirror` goes either to an upstream or to a version's";
+        problems.push(Problem::new(ProblemKind::Conflict, &fields.place("version"), message));
+    }
+    match &to {
+        Some(to) => defined(to, &fields.place("to"), declared, problems),
+        None => drop(name.as_ref()?),
+    }
     let share: Percent = fields.or_default("share");
     if share.0 > 1.0 {
         let message = format!("`mirror.share`: there is no more than 100%, found {share}");
         problems.push(Problem::new(ProblemKind::Value, &fields.place("share"), message));
     }
     let body: ByteSize = fields.or_default("body");
-    Some(Mirror { to, share, body: body.0 as usize, queue: fields.or_default("queue") })
+    Some(Mirror {
+        to: to.unwrap_or_default(),
+        share,
+        body: body.0 as usize,
+        queue: fields.or_default("queue"),
+        // The rest of it is known when the versions are.
+        version: name.map(|name| Box::new(MirrorVersion { name, ..MirrorVersion::default() })),
+        compare: compare(fields),
+    })
+}
+
+fn compare(mirror: &Fields) -> Option<Compare> {
+    let node = mirror.node("compare")?;
+    let fields = match &node.value {
+        Value::Table(fields) => fields.clone(),
+        Value::Bool(true) => Fields::empty(shape::section(mirror, "compare")?, node.at.clone()),
+        _ => return None,
+    };
+    let body: ByteSize = fields.or_default("body");
+    Some(Compare {
+        ignore: fields.or_default("ignore"),
+        headers: fields.or_default("headers"),
+        body: body.0 as usize,
+    })
 }
 
 fn defined(wanted: &str, at: &Place, declared: &BTreeMap<String, Fields>, problems: &mut Problems) {

@@ -4,10 +4,11 @@ use super::{
     BUCKET_OR_RATE, BYTE_BUCKET_OR_RATE, Key, Kind, OFF, Section,
     acme::ACME,
     auth::{AUTH, CONSUMER},
+    cache::CACHE,
     listener::{CERT, LISTENER, SECRET, TLS},
     route::ROUTE,
     seconds,
-    seeing::ACCESS_LOG,
+    seeing::{ACCESS_LOG, ALERT, NOTIFY, TRACING},
     service::SERVICE,
     text::{ADDRESS, BYTE_RATE, FILE, FILES, INTERFACE, NAME, NAME_SERVER, PREFIX, RATE},
     traffic::UPSTREAM,
@@ -33,14 +34,15 @@ pub(crate) static ROOT: Section = Section {
         Key::new("access_log", Kind::Table(&ACCESS_LOG), "One line a request."),
         Key::new("metrics", Kind::Table(&METRICS), "Prometheus metrics, `/livez` and `/readyz`."),
         Key::new("admin", Kind::Table(&ADMIN), "The admin API."),
+        Key::new("state", Kind::Table(&STATE), "What the gateway keeps, and what that is sealed with."),
         Key::new("acme", Kind::Table(&ACME), "Certificates by ACME."),
-        Key::not_yet("tracing", "OpenTelemetry traces."),
+        Key::new("tracing", Kind::Table(&TRACING), "OpenTelemetry traces."),
         Key::new("limit", Kind::NotYetNamed, "L7 limits."),
-        Key::new("cache", Kind::NotYetNamed, "Caches."),
+        Key::new("cache", Kind::Named(&CACHE), "Shared caches of responses."),
         Key::new("auth", Kind::Named(&AUTH), "Ways to tell who calls."),
         Key::new("consumer", Kind::Named(&CONSUMER), "Who may call."),
-        Key::new("alert", Kind::NotYetNamed, "Alerts."),
-        Key::new("notify", Kind::NotYetNamed, "Where alerts go."),
+        Key::new("alert", Kind::Named(&ALERT), "What somebody is to be told of."),
+        Key::new("notify", Kind::Named(&NOTIFY), "Who is told of alerts."),
     ],
 };
 
@@ -75,6 +77,8 @@ static GATEWAY: Section = Section {
             "Name servers that upstreams' names are looked up at; without any, those of /etc/resolv.conf.",
         )
         .default("[]"),
+        Key::new("state", Kind::Text(&FILE), "A folder for what survives a restart: the state of alerts.")
+            .default("\"/var/lib/gateway\""),
         Key::new(
             "zone",
             Kind::Text(&NAME),
@@ -279,6 +283,26 @@ static METRICS: Section = Section {
         .default("\"127.0.0.1:9180\"")
         .restart(),
         Key::new("consumer_label", Kind::OnlyFalse, "Label requests with their consumer.").default("false"),
+    ],
+};
+
+static STATE: Section = Section {
+    doc: "What the gateway keeps from one start to the next. Secrets are kept sealed (AES-256-GCM).",
+    keys: &[
+        Key::new("directory", Kind::Text(&FILE), "Where, made with mode 0700.")
+            .default("\"/var/lib/gateway\""),
+        Key::new(
+            "key",
+            Kind::Table(&SECRET),
+            "What it is sealed with: at least 16 bytes that nobody can guess, such as `openssl rand -base64 32` prints. \
+             Left out: no keys can be made by `gateway key`.",
+        ),
+        Key::new(
+            "old_keys",
+            Kind::List { of: &Kind::Table(&SECRET), min: 0, one: true },
+            "Keys of before: what they sealed is sealed with `key` when the config is loaded.",
+        )
+        .default("[]"),
     ],
 };
 

@@ -12,6 +12,7 @@ mod prefix;
 mod prefixes;
 mod quantity;
 mod template;
+mod version;
 
 use std::{fmt, path::PathBuf, sync::Arc};
 
@@ -26,6 +27,7 @@ pub use prefix::Prefix;
 pub use prefixes::Prefixes;
 pub use quantity::{ByteSize, Percent, Rate, parse_byte_rate, show_byte_rate};
 pub use template::{Part, Template, Variable};
+pub use version::{Date, Number, VersionForm, VersionName, Wanted};
 
 /// Where something stands in a config file; lines and columns start at 1, columns count characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
