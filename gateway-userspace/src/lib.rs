@@ -9,6 +9,7 @@ pub mod daemon;
 mod fuzz;
 pub mod kernel;
 mod kernel_log;
+pub mod limit;
 pub mod net;
 pub mod observe;
 pub mod policy;

@@ -3,12 +3,14 @@
 //! [`crate::config::load`] is the only way to make one, so a value of these types is already valid:
 //! names resolve, numbers are in range, no two routes tie.
 
+mod limit;
 mod route;
 mod splice;
 mod tls;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
+pub use limit::{Algorithm, CostOf, Headers, KeyPart, Limit, Measure, Overrun, Unit};
 pub use route::{
     Coding, Compress, Cors, Destination, FieldRewrite, HostPattern, Matcher, Mirror, Origin, PathPattern,
     PathRewrite, Pattern, Predicates, Redirect, Respond, Rewrite, Route, Segment, Split, Sticky,
@@ -33,6 +35,7 @@ pub struct Config {
     pub upstreams: BTreeMap<String, Upstream>,
     pub routes: BTreeMap<String, Route>,
     pub services: BTreeMap<String, Service>,
+    pub limits: BTreeMap<String, Limit>,
     pub access_log: AccessLog,
     pub metrics: Metrics,
     pub admin: Admin,
@@ -54,6 +57,19 @@ pub struct Gateway {
     pub zone: Option<String>,
     /// Empty: those of /etc/resolv.conf.
     pub resolver: Vec<SocketAddr>,
+    /// Keys of limits at once. Default 1 Mi, a power of two. Restart needed.
+    pub limit_keys: u32,
+    /// Where what is used of them is kept. Restart needed.
+    pub limit_state: LimitState,
+}
+
+/// `[gateway] limit_state`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LimitState {
+    /// Beside the admin socket.
+    Default,
+    File(PathBuf),
+    Off,
 }
 
 /// `[gateway] log = { level, format }`: the process log, on stderr.

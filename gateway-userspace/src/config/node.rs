@@ -6,7 +6,7 @@ use super::{
     model::{Bind, HostPattern, Origin, PathPattern, Pattern},
     read::read_default,
     table::Section,
-    units::{ByteSize, Lookup, Percent, Place, Prefix, Rate, Template},
+    units::{ByteSize, Lookup, Percent, Place, Prefix, Quota, Rate, Template},
 };
 
 #[derive(Debug, Clone)]
@@ -23,6 +23,7 @@ pub(crate) enum Value {
     Duration(Duration),
     Size(ByteSize),
     Rate(Rate),
+    Quota(Quota),
     Percent(Percent),
     Prefix(Prefix),
     Bind(Bind),
@@ -147,6 +148,7 @@ from_value! {
     Duration: Value::Duration(value) => Some(*value),
     ByteSize: Value::Size(value) => Some(*value),
     Rate: Value::Rate(value) => Some(*value),
+    Quota: Value::Quota(value) => Some(*value),
     Percent: Value::Percent(value) => Some(*value),
     Prefix: Value::Prefix(value) => Some(*value),
     Bind: Value::Bind(value) => Some(*value),

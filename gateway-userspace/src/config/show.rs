@@ -1,5 +1,6 @@
 //! The config in effect, every default written out: as JSON, and as TOML that loads to the same config.
 
+mod limit;
 mod listener;
 mod service;
 
@@ -9,7 +10,7 @@ use super::{
     flags::toml_string,
     model::{
         Balance, Breaker, Bucket, Compress, Config, Cors, Destination, Eject, Health, HealthCheck, Kernel,
-        KernelClass, KernelMode, LimitMode, LogFormat, LogTarget, Matcher, Mirror, PathRewrite, Rewrite,
+        KernelClass, KernelMode, LimitMode, LimitState, LogFormat, LogTarget, Matcher, Mirror, PathRewrite, Rewrite,
         Route, Steer, StickyCookie, Target, Upstream,
     },
     table::{Kind, ROOT, Section},
@@ -38,6 +39,7 @@ pub fn to_json(config: &Config) -> Value {
             .map(|(name, cert)| (name.clone(), listener::cert(cert))).collect::<Value>(),
         "upstream": by_name(&config.upstreams, upstream),
         "route": by_name(&config.routes, route),
+        "limit": by_name(&config.limits, limit::limit),
         "service": by_name(&config.services, service::service),
         "access_log": {
             "to": match &config.access_log.to {
@@ -54,6 +56,12 @@ pub fn to_json(config: &Config) -> Value {
         all["acme"] = listener::acme(acme);
     }
     all["gateway"]["resolver"] = json!(config.gateway.resolver);
+    all["gateway"]["limit_keys"] = json!(config.gateway.limit_keys);
+    match &config.gateway.limit_state {
+        LimitState::Default => {}
+        LimitState::Off => all["gateway"]["limit_state"] = json!("off"),
+        LimitState::File(file) => all["gateway"]["limit_state"] = json!(file.to_string_lossy()),
+    }
     if let Some(zone) = &config.gateway.zone {
         all["gateway"]["zone"] = json!(zone);
     }
@@ -311,6 +319,7 @@ fn route(route: &Route) -> Value {
         ("cors", route.cors.as_ref().map(cors)),
         ("compress", route.compress.as_ref().map(compress)),
         ("mirror", route.mirror.as_ref().map(mirror)),
+        ("limit", (!route.limits.is_empty()).then(|| json!(route.limits))),
         ("upgrade", Some(json!(route.upgrade))),
         ("early_hints", Some(json!(route.early_hints))),
         ("grpc_web", Some(json!(route.grpc_web))),

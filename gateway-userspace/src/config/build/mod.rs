@@ -4,6 +4,7 @@ mod acme;
 mod balancing;
 mod health;
 mod kernel;
+mod limit;
 mod listener;
 mod overlap;
 mod predicates;
@@ -39,6 +40,7 @@ pub(crate) fn config(root: &Fields, mut files: Vec<PathBuf>, problems: &mut Prob
         .filter_map(|(name, fields)| Some((name.clone(), upstream::upstream(name, fields, problems)?)))
         .collect();
     tls::upstreams(&declared, root, problems);
+    let limits = limit::limits(root, problems);
     let routes = route::routes(root, &declared, &mut upstreams, problems);
     let acme = acme::acme(root);
     acme::issue(acme.as_ref(), root, &routes, &mut listeners, &mut certs, problems);
@@ -71,6 +73,7 @@ pub(crate) fn config(root: &Fields, mut files: Vec<PathBuf>, problems: &mut Prob
         upstreams,
         routes,
         services,
+        limits,
         access_log: system::access_log(&root.table("access_log")),
         metrics: system::metrics(&root.table("metrics")),
         admin: system::admin(&root.table("admin")),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    distinct,
+    distinct, limit,
     predicates::{predicates, ties},
     rewrite, shape, upstream,
 };
@@ -23,6 +23,7 @@ pub(super) fn routes(
     problems: &mut Problems,
 ) -> BTreeMap<String, Route> {
     let mut routes = BTreeMap::new();
+    let limits = root.named("limit");
     let mut whole = Vec::new();
     for (name, fields) in root.named("route") {
         let before = problems.count();
@@ -48,6 +49,7 @@ pub(super) fn routes(
             cors: shape::cors(&fields, problems),
             compress: shape::compress(&fields, problems),
             mirror: mirror(&fields, declared, problems),
+            limits: limit::of_route(&fields, &limits, problems),
             to: to.unwrap_or(Destination::Upstream(String::new())),
             upgrade,
             early_hints: fields.or_default("early_hints"),

@@ -7,8 +7,8 @@ use std::{
 
 use super::file;
 use crate::config::{
-    model::{AccessLog, Admin, Bind, Gateway, Log, LogFormat, LogTarget, Metrics},
-    node::Fields,
+    model::{AccessLog, Admin, Bind, Gateway, LimitState, Log, LogFormat, LogTarget, Metrics},
+    node::{Fields, Value},
     table::is_name,
 };
 
@@ -19,6 +19,8 @@ pub(super) fn gateway(fields: &Fields) -> Gateway {
         workers: fields.or_default("workers"),
         drain: fields.or_default("drain"),
         zone: fields.get("zone"),
+        limit_keys: fields.or_default::<u32>("limit_keys").next_power_of_two(),
+        limit_state: limit_state(fields),
         resolver: fields.or_default("resolver"),
         log: Log {
             level: log.or_default::<&'static str>("level").to_owned(),
@@ -28,6 +30,14 @@ pub(super) fn gateway(fields: &Fields) -> Gateway {
                 _ => LogFormat::Auto,
             },
         },
+    }
+}
+
+fn limit_state(fields: &Fields) -> LimitState {
+    match fields.node("limit_state").map(|node| &node.value) {
+        None => LimitState::Default,
+        Some(Value::Word(_)) => LimitState::Off,
+        Some(_) => LimitState::File(file(fields, "limit_state")),
     }
 }
 

@@ -3,6 +3,7 @@
 use super::{
     BUCKET_OR_RATE, BYTE_BUCKET_OR_RATE, Key, Kind, OFF, Section,
     acme::ACME,
+    limit::LIMIT,
     listener::{CERT, LISTENER},
     route::ROUTE,
     seconds,
@@ -33,7 +34,7 @@ pub(crate) static ROOT: Section = Section {
         Key::new("admin", Kind::Table(&ADMIN), "The admin API."),
         Key::new("acme", Kind::Table(&ACME), "Certificates by ACME."),
         Key::not_yet("tracing", "OpenTelemetry traces."),
-        Key::new("limit", Kind::NotYetNamed, "L7 limits."),
+        Key::new("limit", Kind::Named(&LIMIT), "Limits of requests, bytes, tokens."),
         Key::new("cache", Kind::NotYetNamed, "Caches."),
         Key::new("auth", Kind::NotYetNamed, "Ways to tell who calls."),
         Key::new("consumer", Kind::NotYetNamed, "Who may call."),
@@ -78,6 +79,20 @@ static GATEWAY: Section = Section {
             Kind::Text(&NAME),
             "Where this gateway stands: it prefers targets of the same `zone`.",
         ),
+        Key::new(
+            "limit_keys",
+            Kind::Int { min: 1024, max: 1 << 28 },
+            "Keys of limits that have a quota of their own at once, 32 bytes each, rounded up to a power of two; only those              that used something of it count. More share quotas with others.",
+        )
+        .default("1_048_576")
+        .restart(),
+        Key::new(
+            "limit_state",
+            Kind::Either(&[OFF, Kind::Text(&FILE)]),
+            "The file that keeps what is used of limits over restarts and upgrades. Default: \"limits.state\" beside \
+             `admin.socket`; on a disk it outlasts a reboot too.",
+        )
+        .restart(),
     ],
 };
 

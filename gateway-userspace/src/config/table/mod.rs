@@ -7,6 +7,7 @@
 mod acme;
 mod balancing;
 mod core;
+mod limit;
 mod listener;
 mod match_text;
 mod rewrite;

@@ -5,7 +5,7 @@ use super::{
     match_text::{FIELD_NAME, MATCHED_VALUE, METHOD, QUERY_NAME, REGEX, STICKY},
     rewrite::{LOCATION, REDIRECT, RESPOND, REWRITE},
     shape::{COMPRESS, CORS},
-    text::{HOST, PATH, PERCENT, PROTOCOL, UPSTREAM_NAME},
+    text::{HOST, NAME, PATH, PERCENT, PROTOCOL, UPSTREAM_NAME},
     traffic::TARGET_OR_TABLE,
 };
 
@@ -89,7 +89,12 @@ pub(super) static ROUTE: Section = Section {
         Key::new("cors", Kind::Table(&CORS), "Which pages of other origins may read answers."),
         Key::not_yet("auth", "Who may call."),
         Key::not_yet("allow", "What callers must have been granted."),
-        Key::not_yet("limit", "L7 limits."),
+        Key::new(
+            "limit",
+            Kind::List { of: &Kind::Text(&NAME), min: 0, one: true },
+            "The `[limit.NAME]`s that hold for it. A request that one refuses costs nothing of the others.",
+        )
+        .default("[]"),
         Key::not_yet("cache", "Keep responses."),
         Key::not_yet("version", "API versions."),
         Key::not_yet("timeout", "Time limits of this route's own."),

@@ -10,6 +10,7 @@ mod pattern;
 mod prefix;
 mod prefixes;
 mod quantity;
+mod quota;
 mod template;
 
 use std::{fmt, path::PathBuf, sync::Arc};
@@ -23,6 +24,7 @@ pub use path::normal_path;
 pub use prefix::Prefix;
 pub use prefixes::Prefixes;
 pub use quantity::{ByteSize, Percent, Rate, parse_byte_rate, show_byte_rate};
+pub use quota::{Quota, Span, SpanUnit};
 pub use template::{Part, Template, Variable};
 
 /// Where something stands in a config file; lines and columns start at 1, columns count characters.
@@ -95,7 +97,7 @@ macro_rules! serde_as_text {
         }
     )+};
 }
-serde_as_text!(HumanDuration, ByteSize, Percent, Rate, Prefix);
+serde_as_text!(HumanDuration, ByteSize, Percent, Rate, Prefix, Quota);
 
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,68 @@
+//! The limits of a route, asked about one request.
+
+use http::{HeaderMap, HeaderName, HeaderValue, Response, request};
+
+use super::{body::ResponseBody, exchange::Exchange, metered::Metered, problem};
+use crate::{
+    limit::{Admission, Facts, RouteLimits},
+    observe::Why,
+    runtime::Route,
+};
+
+/// Soft limits that a request is over, told to the upstream.
+const OVER: HeaderName = HeaderName::from_static("x-limit-over");
+
+/// What the limits say of it.
+pub fn admit(limits: &RouteLimits, exchange: &Exchange, route: &Route, head: &request::Parts) -> Admission {
+    let state = &exchange.state;
+    let facts = Facts {
+        head,
+        client: state.client().addr,
+        route: &route.name,
+        version: None,
+        consumer: None,
+        tier: None,
+        claim: &|_| None,
+    };
+    let mut admission = limits.admit(state.worker.index, &facts);
+    if let Some(said) = admission.said.take() {
+        exchange.set_limit(said);
+    }
+    if let Some(passage) = admission.passage.take() {
+        exchange.set_passage(passage);
+    }
+    admission
+}
+
+/// The answer to a request that a limit refused.
+pub fn refuse(exchange: Exchange, admission: Admission) -> Response<ResponseBody> {
+    let mut response = problem::response(exchange, Why::Limited);
+    if let Some(refused) = admission.refused {
+        response.headers_mut().insert(http::header::RETRY_AFTER, refused.retry_after.into());
+    }
+    admission.fields.apply(response.headers_mut());
+    response
+}
+
+/// Tells the upstream which soft limits a request is over; what a client says of that is taken away.
+pub fn mark(admission: &Admission, headers: &mut HeaderMap) {
+    headers.remove(&OVER);
+    for name in &admission.marks {
+        if let Ok(name) = HeaderValue::from_str(name) {
+            headers.append(OVER, name);
+        }
+    }
+}
+
+/// Reads what the request cost out of the answer.
+pub fn meter(response: Response<ResponseBody>) -> Response<ResponseBody> {
+    let Some(exchange) = response.body().exchange() else { return response };
+    exchange.answer_heads(response.headers());
+    let pointers = exchange.cost_pointers();
+    if pointers.is_empty() {
+        return response;
+    }
+    let (head, body) = response.into_parts();
+    let body = ResponseBody::Metered(Box::new(Metered::new(body, pointers, &head.headers)));
+    Response::from_parts(head, body)
+}
