@@ -12,7 +12,7 @@ use axum::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{bans, capture, certs, events, explain, problem::Problem, services, status, targets};
+use super::{bans, capture, certs, events, explain, problem::Problem, services, stats, status, targets};
 use crate::{
     config,
     daemon::{Control, Reach, Request},
@@ -24,7 +24,7 @@ type Shared = State<Arc<Control>>;
 pub fn routes() -> Router<Arc<Control>> {
     Router::new()
         .route("/v1/status", get(show_status))
-        .route("/v1/stats", get(stats))
+        .route("/v1/stats", get(|State(control): Shared| async move { Json(stats::stats(&control)) }))
         .route("/v1/config", get(show_config))
         .route("/v1/config/toml", get(config_toml))
         .route("/v1/config/check", post(check_config))
@@ -68,19 +68,6 @@ async fn show_status(State(control): Shared) -> Json<Value> {
     let mut body = serde_json::to_value(&status).unwrap_or_default();
     body["healthy"] = healthy.into();
     Json(body)
-}
-
-async fn stats(State(control): Shared) -> Json<Value> {
-    let routes = control.registry.routes().into_iter().map(|((listener, route), stats)| {
-        let requests = stats.requests();
-        let by_code = requests.iter().fold(serde_json::Map::new(), |mut codes, ((_, code), n)| {
-            let slot = codes.entry(code.to_string()).or_insert(json!(0));
-            *slot = json!(slot.as_u64().unwrap_or(0) + n);
-            codes
-        });
-        json!({ "listener": listener, "route": route, "requests": requests.values().sum::<u64>(), "codes": by_code })
-    });
-    Json(json!({ "routes": routes.collect::<Vec<_>>(), "kernel": control.kernel.counters() }))
 }
 
 async fn show_config(State(control): Shared) -> Response {

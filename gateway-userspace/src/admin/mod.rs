@@ -12,6 +12,7 @@ mod peer;
 mod problem;
 mod services;
 mod socket;
+pub mod stats;
 mod status;
 mod targets;
 

@@ -184,7 +184,7 @@ pub fn describe(upstream: &Upstream, known: &BTreeMap<Lookup, Known>) -> Upstrea
     }
 }
 
-fn state(target: &Target) -> &'static str {
+pub(super) fn state(target: &Target) -> &'static str {
     match (target.healthy(), target.operator.taken()) {
         (false, _) | (_, Some(Taken::Down)) => "down",
         (true, Some(Taken::Drain)) => "draining",

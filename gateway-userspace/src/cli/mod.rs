@@ -20,6 +20,7 @@ mod run;
 mod service;
 mod status;
 mod target;
+mod top;
 mod upstream;
 
 use std::path::PathBuf;
@@ -85,6 +86,8 @@ enum Command {
     Upgrade(lifecycle::Upgrade),
     /// Show listeners, the kernel half, upstreams; exits 1 if something is wrong
     Status(status::Status),
+    /// Show live what happens: rates, latencies, targets, limited sources
+    Top(top::Top),
     /// Show routes
     #[command(subcommand)]
     Route(route::Route),
@@ -194,6 +197,7 @@ fn dispatch(global: &Global, command: Command) -> Outcome {
         Command::Stop(command) => command.run(global),
         Command::Upgrade(command) => command.run(global),
         Command::Status(command) => command.run(global),
+        Command::Top(command) => command.run(global),
         Command::Route(command) => command.run(global),
         Command::Upstream(command) => command.run(global),
         Command::Service(command) => command.run(global),

@@ -1,0 +1,227 @@
+//! `GET /v1/stats`: counters as they stand, for whoever takes differences: `gateway top`, the dashboard, scripts.
+//!
+//! Nothing here is a rate. A reader asks twice and divides by the difference of `uptime`.
+
+use std::{collections::BTreeMap, sync::atomic::Ordering::Relaxed};
+
+use serde::{Deserialize, Serialize};
+
+use super::status;
+use crate::{
+    daemon::Control,
+    observe::{
+        Why, process,
+        stats::{HistogramTotal, RouteStats},
+    },
+};
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Stats {
+    pub name: String,
+    /// "running" or "draining"
+    pub state: String,
+    pub generation: u64,
+    /// Seconds since the process started.
+    pub uptime: f64,
+    pub listeners: BTreeMap<String, ListenerRow>,
+    pub routes: Vec<RouteRow>,
+    pub upstreams: BTreeMap<String, UpstreamRow>,
+    pub services: Vec<ServiceRow>,
+    pub kernel: Vec<KernelRow>,
+    pub kernel_summary: String,
+    /// Bans in force.
+    pub bans: usize,
+    /// Seconds that each worker was busy.
+    pub workers: Vec<f64>,
+    pub process: Process,
+    /// Lines of the access log: written, dropped, failed.
+    pub log_lines: [u64; 3],
+    /// The last reload's failure.
+    pub last_error: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ListenerRow {
+    pub connections: u32,
+    pub accepted: u64,
+    pub active_requests: i64,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RouteRow {
+    pub listener: String,
+    /// "-": requests that no route took.
+    pub route: String,
+    pub requests: u64,
+    pub codes: BTreeMap<u16, u64>,
+    /// By reason, of those that the gateway answered itself or cut.
+    pub errors: BTreeMap<String, u64>,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+    pub duration: Latency,
+}
+
+/// A histogram: counts by the bounds of `observe::stats`, one more for what is above.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Latency {
+    pub buckets: Vec<u64>,
+    pub sum_us: u64,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct UpstreamRow {
+    pub duration: Latency,
+    pub targets: Vec<TargetRow>,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TargetRow {
+    pub addr: String,
+    pub state: String,
+    pub active: u32,
+    pub requests: u64,
+    /// Of them, answers of 500 and above.
+    pub errors: u64,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ServiceRow {
+    pub service: String,
+    pub target: String,
+    pub state: String,
+    pub packets: u64,
+    pub bytes: u64,
+    pub connections: u64,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct KernelRow {
+    pub interface: String,
+    pub action: String,
+    pub reason: String,
+    pub packets: u64,
+    pub bytes: u64,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Process {
+    pub pid: u32,
+    pub cpu_seconds: f64,
+    pub resident_bytes: u64,
+    pub open_fds: u64,
+}
+
+pub fn stats(control: &Control) -> Stats {
+    let snapshot = control.snapshot.load();
+    let status = status::status(control);
+    let usage = process::usage();
+    let lines = &control.access_log.counts;
+    let services = status.services.iter().flat_map(|(name, service)| {
+        service.targets.iter().map(|target| ServiceRow {
+            service: name.clone(),
+            target: target.addr.clone(),
+            state: target.state.clone(),
+            packets: target.packets,
+            bytes: target.bytes,
+            connections: target.connections,
+        })
+    });
+    let kernel = control.kernel.counters().into_iter().map(|row| KernelRow {
+        interface: row.interface,
+        action: row.action.into(),
+        reason: row.reason.into(),
+        packets: row.packets,
+        bytes: row.bytes,
+    });
+    Stats {
+        generation: snapshot.generation,
+        uptime: control.started.elapsed().as_secs_f64(),
+        listeners: status
+            .listeners
+            .iter()
+            .map(|(name, listener)| {
+                let row = ListenerRow {
+                    connections: listener.connections,
+                    accepted: listener.accepted,
+                    active_requests: listener.active_requests,
+                };
+                (name.clone(), row)
+            })
+            .collect(),
+        routes: control.registry.routes().iter().map(|((l, r), stats)| route(l, r, stats)).collect(),
+        upstreams: snapshot.upstreams.iter().map(|(name, u)| (name.clone(), upstream(u))).collect(),
+        services: services.collect(),
+        kernel: kernel.collect(),
+        bans: control.kernel.bans().len(),
+        workers: control
+            .workers
+            .handles
+            .iter()
+            .map(|handle| handle.metrics().worker_total_busy_duration(0).as_secs_f64())
+            .collect(),
+        process: Process {
+            pid: std::process::id(),
+            cpu_seconds: usage.cpu_seconds,
+            resident_bytes: usage.resident_bytes,
+            open_fds: usage.open_fds,
+        },
+        log_lines: [&lines.written, &lines.dropped, &lines.failed].map(|n| n.load(Relaxed)),
+        name: status.name,
+        state: status.state,
+        kernel_summary: status.kernel_summary,
+        last_error: status.last_error,
+    }
+}
+
+fn route(listener: &str, route: &str, stats: &RouteStats) -> RouteRow {
+    let mut row = RouteRow { listener: listener.to_owned(), route: route.to_owned(), ..RouteRow::default() };
+    for ((_, code), n) in stats.requests() {
+        row.requests += n;
+        *row.codes.entry(code).or_default() += n;
+    }
+    for why in Why::ALL {
+        let n = stats.shards.sum(|shard| shard.errors(*why));
+        if n > 0 {
+            row.errors.insert(why.name().to_owned(), n);
+        }
+    }
+    let mut duration = HistogramTotal::default();
+    for shard in stats.shards.iter() {
+        duration.add(&shard.duration);
+        row.bytes_in += shard.request_bytes.get();
+        row.bytes_out += shard.response_bytes.get();
+    }
+    row.duration = duration.into();
+    row
+}
+
+fn upstream(upstream: &crate::upstream::Upstream) -> UpstreamRow {
+    let mut duration = HistogramTotal::default();
+    upstream.stats.shards.iter().for_each(|shard| duration.add(&shard.duration));
+    let targets = upstream.members.iter().map(|member| {
+        let codes = member.target.stats.requests();
+        TargetRow {
+            addr: member.target.name.to_string(),
+            state: status::state(&member.target).into(),
+            active: member.target.active(),
+            requests: codes.values().sum(),
+            errors: codes.range(500..).map(|(_, n)| n).sum(),
+        }
+    });
+    UpstreamRow { duration: duration.into(), targets: targets.collect() }
+}
+
+impl From<HistogramTotal> for Latency {
+    fn from(total: HistogramTotal) -> Self {
+        Latency { buckets: total.buckets.to_vec(), sum_us: total.sum_us }
+    }
+}
