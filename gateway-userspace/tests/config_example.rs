@@ -11,17 +11,15 @@ const NOT_YET: &str = r#"
 76:38 `upstream.llm.to`: the host name "llm-b.internal" as a target is not supported yet
 84:1 `route.items.auth` is not supported yet
 85:1 `route.items.allow` is not supported yet
-86:1 `route.items.limit` is not supported yet
 87:1 `route.items.cache` is not supported yet
 90:14 `route.items.version` is not supported yet
 107:70 `route.carts.rewrite.set.x-forwarded-tenant`: `${consumer.id}` is not supported yet
 108:1 `route.carts.auth` is not supported yet
 114:1 `route.chat.auth` is not supported yet
-115:1 `route.chat.limit` is not supported yet
 116:1 `route.chat.ai` is not supported yet
-123:8 `limit.per-consumer` is not supported yet
-131:8 `limit.protect-items` is not supported yet
-136:8 `limit.tokens` is not supported yet
+129:1 `limit.per-consumer.ban` is not supported yet
+132:10 `limit.protect-items.mode = "dynamic"` is not supported yet
+134:1 `limit.protect-items.target` is not supported yet
 144:8 `cache.public-get` is not supported yet
 154:7 `auth.api-key` is not supported yet
 158:7 `auth.jwt` is not supported yet

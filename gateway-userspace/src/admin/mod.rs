@@ -8,6 +8,7 @@ mod capture;
 mod certs;
 mod events;
 mod explain;
+mod limits;
 mod peer;
 mod problem;
 mod services;

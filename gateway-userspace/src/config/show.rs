@@ -10,8 +10,8 @@ use super::{
     flags::toml_string,
     model::{
         Balance, Breaker, Bucket, Compress, Config, Cors, Destination, Eject, Health, HealthCheck, Kernel,
-        KernelClass, KernelMode, LimitMode, LimitState, LogFormat, LogTarget, Matcher, Mirror, PathRewrite, Rewrite,
-        Route, Steer, StickyCookie, Target, Upstream,
+        KernelClass, KernelMode, LimitMode, LimitState, LogFormat, LogTarget, Matcher, Mirror, PathRewrite,
+        Rewrite, Route, Steer, StickyCookie, Target, Upstream,
     },
     table::{Kind, ROOT, Section},
     units::{ByteSize, Template, show_byte_rate, show_duration},

@@ -10,7 +10,10 @@ use super::{
     passage::{Due, Passage},
     table::{Owner, Word},
 };
-use crate::config::model::{CostOf, Unit};
+use crate::{
+    config::model::{CostOf, Unit},
+    observe::stats::Decided,
+};
 
 /// The limits of a route.
 #[derive(Debug)]
@@ -59,8 +62,12 @@ struct Checked<'a> {
 enum Verdict {
     Allow,
     /// Over it, and let through; after so long.
-    Soft { wait_ns: u64 },
-    Deny { wait_ns: u64 },
+    Soft {
+        wait_ns: u64,
+    },
+    Deny {
+        wait_ns: u64,
+    },
 }
 
 impl RouteLimits {
@@ -105,17 +112,12 @@ impl RouteLimits {
         self.admission(worker, facts, now, checked)
     }
 
-    fn admission(
-        &self,
-        worker: usize,
-        facts: &Facts<'_>,
-        now: Now,
-        checked: Vec<Checked<'_>>,
-    ) -> Admission {
+    fn admission(&self, worker: usize, facts: &Facts<'_>, now: Now, checked: Vec<Checked<'_>>) -> Admission {
         let mut admission = Admission::default();
         let refused = checked.iter().find(|one| one.denies() && !one.limit.dry_run);
         if let Some(one) = refused {
-            admission.refused = Some(Refused { retry_after: one.left.next_ns.div_ceil(1_000_000_000).max(1) });
+            admission.refused =
+                Some(Refused { retry_after: one.left.next_ns.div_ceil(1_000_000_000).max(1) });
             admission.said = Some(one.limit.said[0].clone());
         }
         for one in &checked {
@@ -124,7 +126,11 @@ impl RouteLimits {
                 Verdict::Deny { .. } => {
                     let dry = one.limit.dry_run;
                     if dry || refused.is_some_and(|refused| Arc::ptr_eq(refused.limit, one.limit)) {
-                        one.limit.stats.shards.of(worker).count(if dry { Decided::Dry } else { Decided::Deny });
+                        one.limit.stats.shards.of(worker).count(if dry {
+                            Decided::Dry
+                        } else {
+                            Decided::Deny
+                        });
                         times = one.refused(&self.store);
                     }
                     if dry {
@@ -153,32 +159,10 @@ impl RouteLimits {
         admission.fields.tell(told, refused.map(|one| &**one.limit));
         if refused.is_none() {
             let due = checked.iter().filter_map(|one| one.due(now)).collect::<Vec<_>>();
-            admission.passage =
-                (!due.is_empty()).then(|| Box::new(Passage::new(self.store.clone(), due)));
+            admission.passage = (!due.is_empty()).then(|| Box::new(Passage::new(self.store.clone(), due)));
         }
         admission
     }
-}
-
-/// What is counted of decisions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Decided {
-    Allow,
-    Soft,
-    Deny,
-    /// It would have been refused.
-    Dry,
-    Ban,
-}
-
-impl Decided {
-    pub const ALL: [(Decided, &'static str); 5] = [
-        (Decided::Allow, "allow"),
-        (Decided::Soft, "soft"),
-        (Decided::Deny, "deny"),
-        (Decided::Dry, "dry_run"),
-        (Decided::Ban, "ban"),
-    ];
 }
 
 impl Limit {

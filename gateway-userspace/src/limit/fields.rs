@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{
     Limit,
@@ -57,12 +57,10 @@ impl Fields {
             let tighter = |(_, than, of): &(&Limit, Left, u64)| {
                 u128::from(left.units) * u128::from(*of) < u128::from(than.units) * u128::from(capacity)
             };
-            let refuses = refused.is_some_and(|refused| std::ptr::eq(refused, limit));
-            if refuses || tightest.as_ref().is_none_or(tighter) {
+            let is_refused = |limit: &Limit| refused.is_some_and(|refused| std::ptr::eq(refused, limit));
+            let settled = tightest.is_some_and(|(limit, ..)| is_refused(limit));
+            if is_refused(limit) || !settled && tightest.as_ref().is_none_or(tighter) {
                 tightest = Some((limit, left, capacity));
-                if refuses {
-                    break;
-                }
             }
         }
         let Some((limit, left, capacity)) = tightest else { return };
@@ -98,8 +96,4 @@ impl Fields {
             headers.insert(DRY_RUN, name);
         }
     }
-}
-
-pub fn retry_after(seconds: u64, headers: &mut HeaderMap) {
-    headers.insert(header::RETRY_AFTER, seconds.into());
 }

@@ -89,7 +89,8 @@ impl Labels {
             labels.extend(ours.map(|label| (label.key, label.clone())));
         }
         let now = Now::read();
-        let mut rows: Vec<Row> = labels.into_values().filter_map(|label| row(store, limit, label, now)).collect();
+        let mut rows: Vec<Row> =
+            labels.into_values().filter_map(|label| row(store, limit, label, now)).collect();
         rows.sort_by(|one, two| {
             let order = |row: &Row| (std::cmp::Reverse(row.refused), row.left);
             order(one).cmp(&order(two)).then_with(|| one.key.cmp(&two.key))

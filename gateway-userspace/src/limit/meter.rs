@@ -70,8 +70,18 @@ impl Meter {
     /// In how long so much comes back.
     pub fn span_seconds(&self) -> u64 {
         match self {
-            Meter::Bucket(bucket) => bucket.limit.depth_ns.div_ceil(SECOND).max(1),
+            Meter::Bucket(bucket) => ((bucket.limit.depth_ns + SECOND / 2) / SECOND).max(1),
             Meter::Window(window) => window.span.seconds(),
+        }
+    }
+
+    pub fn per_second(&self) -> f64 {
+        match self {
+            Meter::Bucket(bucket) => {
+                let unit = if bucket.fine { BYTES as f64 } else { 1.0 };
+                unit * 1e9 / bucket.limit.interval_ns as f64
+            }
+            Meter::Window(window) => window.amount as f64 / window.span.seconds() as f64,
         }
     }
 
@@ -101,7 +111,9 @@ impl Meter {
     /// How long what was taken ahead has to wait.
     pub fn wait_ns(&self, word: u64, now: Now) -> u64 {
         match self {
-            Meter::Bucket(bucket) => word.saturating_sub(now.steady).saturating_sub(bucket.limit.depth_ns),
+            Meter::Bucket(bucket) => {
+                word.min(1 << 63).saturating_sub(now.steady).saturating_sub(bucket.limit.depth_ns)
+            }
             Meter::Window(_) => 0,
         }
     }
@@ -170,6 +182,8 @@ impl Bucket {
             limit.depth_ns = limit.depth_ns.saturating_add(delay_ns).min(LONGEST_NS);
             limit.horizon_ns = limit.horizon_ns.saturating_add(delay_ns);
         }
+        // One that no bucket made, out of a file: nothing overflows with it.
+        let word = word.min(1 << 63);
         match limit.decide_cost(word, now, cost_ns) {
             Some(value) => Ok(Word { value, until: 0 }),
             // What costs more than all there is waits until all of it is there.
@@ -190,7 +204,7 @@ impl Bucket {
 
     fn left(&self, word: u64, now: u64) -> Left {
         let bucket::Limit { depth_ns, interval_ns, .. } = self.limit;
-        let ahead = word.saturating_sub(now);
+        let ahead = word.min(1 << 63).saturating_sub(now);
         let units = if self.fine { self.limit.bytes_left(word, now) } else { self.limit.left(word, now) };
         let one = if self.fine { interval_ns / BYTES } else { interval_ns }.clamp(1, depth_ns.max(1));
         let next_ns = if units > 0 { 0 } else { (ahead + one).saturating_sub(depth_ns).max(1) };
@@ -339,9 +353,7 @@ mod tests {
     /// How many of `n` are let through at once.
     fn passed(meter: &Meter, word: &mut u64, now: Now, n: usize, cost: u64) -> usize {
         (0..n)
-            .filter(|_| {
-                meter.take(*word, now, cost, false).inspect(|next| *word = next.value).is_ok()
-            })
+            .filter(|_| meter.take(*word, now, cost, false).inspect(|next| *word = next.value).is_ok())
             .count()
     }
 
@@ -357,7 +369,7 @@ mod tests {
             let at_once = meter.capacity() as usize;
             assert_eq!(passed(&meter, &mut word, at(START), at_once + 10, 1), at_once, "{rate}");
             let later = START + 20 * SECOND;
-            let allowed = (20.0 * per_second).min(at_once as f64) as usize;
+            let allowed = f64::min(20.0 * per_second, at_once as f64) as usize;
             let more = passed(&meter, &mut word, at(later), at_once + 10, 1);
             assert!(more.abs_diff(allowed) <= 1 + allowed / 1000, "{rate}: {more} of {allowed}");
         }

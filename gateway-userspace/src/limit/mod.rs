@@ -29,7 +29,10 @@ use meter::{Meter, Now};
 use table::{Kind, Owner};
 
 use crate::{
-    config::model::{self, CostOf, Headers, Measure, Overrun, Unit},
+    config::{
+        model::{self, CostOf, Headers, Measure, Overrun, Unit},
+        units::Quota,
+    },
     observe::stats::{LimitStats, Registry},
 };
 
@@ -83,6 +86,18 @@ impl Limit {
         }
     }
 
+    /// Units a second, or at once.
+    pub fn rate(&self) -> f64 {
+        match &self.counts {
+            Counts::Active { max, .. } => f64::from(*max),
+            Counts::Rate { base, .. } => base.meter.per_second(),
+        }
+    }
+
+    pub fn group(&self) -> u32 {
+        self.group
+    }
+
     fn owner(&self, key: u128) -> Owner {
         let kind = match &self.counts {
             Counts::Active { .. } => Kind::Count,
@@ -115,16 +130,15 @@ fn group(name: &str) -> u32 {
 impl Counts {
     fn new(name: &str, config: &model::Limit) -> Self {
         match &config.measure {
-            Measure::Connections { max } => Counts::Active {
-                max: *max,
-                policy: format!("\"{name}\";q={max};qu=\"concurrent-requests\""),
-            },
+            Measure::Connections { max } => {
+                Counts::Active { max: *max, policy: format!("\"{name}\";q={max};qu=\"concurrent-requests\"") }
+            }
             Measure::Rate { unit, algorithm, quota, burst, per } => {
                 let (shed, delay, soft) = match config.mode {
                     Overrun::Hard => (None, None, false),
                     Overrun::Soft { shed, delay } => (shed, delay, true),
                 };
-                let grade = |quota: model::Quota, burst: Option<u64>| {
+                let grade = |quota: Quota, burst: Option<u64>| {
                     let meter = Meter::new(*algorithm, quota, burst);
                     let at_once = burst.unwrap_or(quota.amount);
                     let shed = shed.map(|share| {
@@ -133,11 +147,12 @@ impl Counts {
                     });
                     Grade { meter, shed, policy: fields::policy(name, *unit, &meter) }
                 };
-                let scaled = |tier: &model::Quota| {
+                let scaled = |tier: &Quota| {
                     let factor = tier.per_second() / quota.per_second();
                     burst.map(|burst| ((burst as f64 * factor).round() as u64).max(1))
                 };
-                let tiers = per.iter().map(|(tier, quota)| (tier.as_str().into(), grade(*quota, scaled(quota))));
+                let tiers =
+                    per.iter().map(|(tier, quota)| (tier.as_str().into(), grade(*quota, scaled(quota))));
                 Counts::Rate {
                     unit: *unit,
                     tiers: tiers.collect(),

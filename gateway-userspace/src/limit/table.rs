@@ -292,9 +292,13 @@ impl Table {
         if let Some(way) = self.find(owner) {
             return Some(way);
         }
-        let [one, two] = owner.sets();
-        let mut ways = self.ways(one).into_iter().chain(self.ways(two));
-        ways.find(|way| {
+        // The emptier set first: so both fill evenly, and hardly a key finds both full before most of the table is.
+        let [one, two] = owner.sets().map(|set| self.ways(set));
+        let free = |ways: &[Way<'_>]| {
+            ways.iter().filter(|way| way.tag.load(Relaxed) == EMPTY || way.is_over(now)).count()
+        };
+        let (first, second) = if free(&two) > free(&one) { (two, one) } else { (one, two) };
+        first.into_iter().chain(second).find(|way| {
             let tag = way.tag.load(Acquire);
             if tag == TAKING || tag != EMPTY && !way.is_over(now) {
                 return false;
@@ -353,3 +357,6 @@ impl Drop for Turn<'_> {
         self.0.store(false, Release);
     }
 }
+
+#[cfg(test)]
+mod tests;

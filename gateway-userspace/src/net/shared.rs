@@ -52,7 +52,8 @@ impl SharedWords {
         name.push(".new");
         let fresh = Path::new(&name);
         let _ = std::fs::remove_file(fresh);
-        let file: File = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(fresh)?;
+        let file: File =
+            OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(fresh)?;
         file.set_len((words * 8) as u64)?;
         let mapped = SharedWords::map(words, libc::MAP_SHARED, file.as_raw_fd())?;
         std::fs::rename(fresh, path)?;

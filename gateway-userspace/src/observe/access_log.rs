@@ -109,6 +109,7 @@ pub struct Line<'a> {
     pub target: Option<&'a str>,
     pub tries: u32,
     pub why: Option<Why>,
+    pub limit: Option<&'a str>,
     pub bytes_in: u64,
     pub bytes_out: u64,
     pub us: u64,
@@ -138,6 +139,7 @@ impl Line<'_> {
             number(out, b",\"tries\":", u64::from(self.tries));
         }
         name(out, b",\"why\":\"", self.why.map(Why::name));
+        name(out, b",\"limit\":\"", self.limit);
         number(out, b",\"bytes_in\":", self.bytes_in);
         number(out, b",\"bytes_out\":", self.bytes_out);
         number(out, b",\"us\":", self.us);
@@ -432,6 +434,7 @@ mod tests {
             target: None,
             tries: 0,
             why: None,
+            limit: None,
             bytes_in: 0,
             bytes_out: 128,
             us: 250,

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use crate::{
     config::model::{self, Destination, Rewrite as RewriteConfig},
+    limit::RouteLimits,
     upstream::Upstream,
 };
 use answer::Answer;
@@ -35,11 +36,16 @@ pub struct Policies {
     pub compress: Option<Compress>,
     /// gRPC-Web is translated.
     pub grpc_web: bool,
+    pub limits: Option<RouteLimits>,
 }
 
 impl Policies {
     /// `None`: the route only forwards. `upstream`: the one of that name, which the config's reader knows to exist.
-    pub fn new(route: &model::Route, upstream: impl Fn(&str) -> Option<Arc<Upstream>>) -> Option<Box<Self>> {
+    pub fn new(
+        route: &model::Route,
+        upstream: impl Fn(&str) -> Option<Arc<Upstream>>,
+        limits: Option<RouteLimits>,
+    ) -> Option<Box<Self>> {
         let mirror = route.mirror.as_ref();
         let (mut answer, mut split) = (None, None);
         match &route.to {
@@ -56,10 +62,16 @@ impl Policies {
             cors: route.cors.as_ref().map(Cors::new),
             compress: route.compress.as_ref().map(Compress::new),
             grpc_web: route.grpc_web,
+            limits,
         };
-        let Policies { rewrite, answer, split, mirror, cors, compress, grpc_web } = &policies;
+        let Policies { rewrite, answer, split, mirror, cors, compress, grpc_web, limits } = &policies;
         let directs = answer.is_some() || split.is_some() || mirror.is_some();
-        let any = directs || rewrite.is_some() || cors.is_some() || compress.is_some() || *grpc_web;
+        let any = directs
+            || rewrite.is_some()
+            || cors.is_some()
+            || compress.is_some()
+            || limits.is_some()
+            || *grpc_web;
         any.then(|| Box::new(policies))
     }
 }

@@ -13,6 +13,7 @@ use http::{HeaderValue, Method, StatusCode, Version, header, request};
 
 use super::{connection::ClientState, grpc, timer::Wait};
 use crate::{
+    limit::{Ending, Passage},
     observe::{Why, access_log, stats},
     runtime::Route,
     upstream::{Active, Upstream},
@@ -37,6 +38,10 @@ pub struct Record {
     /// What the client was, or will be, told. `None`: it went away before.
     status: Option<StatusCode>,
     why: Option<Why>,
+    /// Which limit it was over.
+    limit: Option<Arc<str>>,
+    /// What limits have to settle when it is over.
+    passage: Option<Box<Passage>>,
     queued: Option<Duration>,
     connect: Option<Duration>,
     sent: Option<Instant>,
@@ -172,6 +177,34 @@ impl Exchange {
         record.why = Some(why);
     }
 
+    /// What the log says of limits.
+    pub fn set_limit(&self, said: Arc<str>) {
+        self.state.record.borrow_mut().limit = Some(said);
+    }
+
+    /// Limits let it in.
+    pub fn set_passage(&self, passage: Box<Passage>) {
+        self.state.record.borrow_mut().passage = Some(passage);
+    }
+
+    /// The answer's head, in which limits may find what it cost.
+    pub fn answer_heads(&self, headers: &http::HeaderMap) {
+        if let Some(passage) = &mut self.state.record.borrow_mut().passage {
+            passage.answered(headers);
+        }
+    }
+
+    /// Where in the answer's body limits find what it cost.
+    pub fn cost_pointers(&self) -> Vec<String> {
+        self.state.record.borrow().passage.as_ref().map(|passage| passage.pointers()).unwrap_or_default()
+    }
+
+    pub fn cost_found(&self, pointer: &str, value: u64) {
+        if let Some(passage) = &mut self.state.record.borrow_mut().passage {
+            passage.found(pointer, value);
+        }
+    }
+
     /// The answer was cut after its head had been sent.
     pub fn cut(&self, why: Why) {
         self.state.record.borrow_mut().why = Some(why);
@@ -280,6 +313,7 @@ impl Record {
             target: self.active.as_ref().map(|active| &*active.target().name),
             tries: self.tries,
             why: self.why,
+            limit: self.limit.as_deref(),
             bytes_in: state.bytes_in.get(),
             bytes_out: self.bytes_out,
             us,
@@ -304,6 +338,9 @@ impl Drop for Exchange {
         let mut record = state.record.borrow_mut();
         if !record.complete && record.why.is_none() {
             record.why = Some(if state.worker.stopping() { Why::Stopped } else { Why::ClientGone });
+        }
+        if let Some(passage) = record.passage.take() {
+            passage.end(Ending { bytes: state.bytes_in.get() + record.bytes_out });
         }
         let started = record.started.unwrap_or(now);
         let total = now.saturating_duration_since(started);

@@ -197,7 +197,8 @@ mod tests {
 
     #[test]
     fn of_an_event_stream_every_event_is_read() {
-        let stream = "data: {\"n\": 1}\n\nevent: x\r\ndata:{\"n\": 2}\r\n\r\ndata: [DONE]\n\ndata: {\"n\": 3}";
+        let stream =
+            "data: {\"n\": 1}\n\nevent: x\r\ndata:{\"n\": 2}\r\n\r\ndata: [DONE]\n\ndata: {\"n\": 3}";
         for cut in 0..stream.len() {
             assert_eq!(read("text/event-stream", "/n", &[&stream[..cut], &stream[cut..]]), [1, 2, 3]);
         }

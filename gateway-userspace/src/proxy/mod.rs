@@ -22,6 +22,8 @@ mod handler;
 mod headers;
 mod hops;
 mod http2;
+mod limited;
+mod metered;
 mod own;
 mod policed;
 mod problem;

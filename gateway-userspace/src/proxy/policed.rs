@@ -11,11 +11,12 @@ use super::{
     exchange::Exchange,
     grpc_web::Web,
     handler::{self, prepare},
-    own, problem,
+    limited, own, problem,
     shadow::{Copy, Kept},
     strict,
 };
 use crate::{
+    limit::RouteLimits,
     observe::Why,
     policy::{
         Policies,
@@ -50,14 +51,39 @@ pub async fn handle(
         Ok(plan) => plan,
         Err(why) => return problem::response(exchange, why),
     };
+    let mut told = None;
+    // A preflight asks, and does nothing.
+    let limits = policies.limits.as_ref().filter(|_| !plan.preflight);
+    let mut head = head;
+    if let Some(limits) = limits {
+        let admission = limited::admit(limits, &exchange, route, &head);
+        if admission.refused.is_some() {
+            let mut response = limited::refuse(exchange, admission);
+            if let Some(allowed) = plan.cors {
+                allowed.apply(response.headers_mut());
+            }
+            return response;
+        }
+        limited::mark(&admission, &mut head.headers);
+        if !admission.wait.is_zero() {
+            tokio::time::sleep(admission.wait).await;
+        }
+        told = Some(admission.fields);
+    }
     let mut response = match plan.answer {
         Some(answered) => answer(answered, exchange),
         None => forward(snapshot, route, policies, exchange, (plan.request, web), head, body).await,
     };
+    if limits.is_some() {
+        response = limited::meter(response);
+    }
     if let Some(allowed) = plan.cors {
         allowed.apply(response.headers_mut());
     }
     plan.response.apply(response.headers_mut());
+    if let Some(told) = told {
+        told.apply(response.headers_mut());
+    }
     match plan.compress {
         Some(accepted) => compress(response, &accepted),
         None => response,
@@ -77,6 +103,8 @@ fn compress(response: Response<ResponseBody>, accepted: &Accepted<'_>) -> Respon
 /// Everything that the policies say of one request, before any of it is done.
 struct Plan<'a> {
     answer: Option<Answered>,
+    /// It is the answer to a preflight.
+    preflight: bool,
     request: RequestChanges<'a>,
     response: Changes<'a>,
     /// For any answer but that to a preflight, which says more.
@@ -96,6 +124,7 @@ impl<'a> Plan<'a> {
         let cors = policies.cors.as_ref();
         let preflight = cors.and_then(|cors| cors.preflight(context.head));
         Ok(Plan {
+            preflight: preflight.is_some(),
             cors: cors.filter(|_| preflight.is_none()).map(|cors| cors.allowed(context.head)),
             answer: preflight.or_else(|| policies.answer.as_ref().map(|answer| answer.answer(context))),
             compress: policies.compress.as_ref().map(|compress| compress.accepted(context.head)),
@@ -156,6 +185,9 @@ async fn forward(
         return problem::response(exchange, Why::NoHealthyTarget);
     };
     let (mut request, mut body) = prepare(snapshot, route, upstream, &exchange, head, body);
+    if policies.limits.as_ref().is_some_and(RouteLimits::reads_bodies) {
+        request.head.headers.remove(header::ACCEPT_ENCODING);
+    }
     if let Err(why) = changes.apply(&mut request) {
         return problem::response(exchange, why);
     }

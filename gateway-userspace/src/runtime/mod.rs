@@ -13,6 +13,7 @@ use http::HeaderValue;
 
 use crate::{
     config::model::{self, AcmeChallenge, Config, Destination},
+    limit::{self, Limit, RouteLimits},
     observe::stats::{ListenerStats, NO_ROUTE, Registry, RouteStats},
     policy::Policies,
     route::{Router, Takes},
@@ -31,6 +32,9 @@ pub struct Snapshot {
     pub listeners: BTreeMap<String, Arc<Listener>>,
     pub upstreams: BTreeMap<String, Arc<Upstream>>,
     pub services: Services,
+    pub limits: BTreeMap<String, Arc<Limit>>,
+    /// What limits remember: the same over all snapshots.
+    pub limit_store: Arc<limit::Store>,
     pub tls: Tls,
     /// `Via` of what came by HTTP/1.1 (RFC 9110 section 7.6.3).
     pub via: HeaderValue,
@@ -116,10 +120,26 @@ impl Snapshot {
                 (name.clone(), Arc::new(fresh))
             })
             .collect();
+        let limit_store = match old {
+            Some(old) => old.limit_store.clone(),
+            None => Arc::new(limit::Store::new(&config, registry.workers())),
+        };
+        let limits: BTreeMap<String, Arc<Limit>> = config
+            .limits
+            .iter()
+            .map(|(name, limit)| (name.clone(), Arc::new(Limit::new(name, limit, &limit_store, registry))))
+            .collect();
+        let of_route = |route: &model::Route| {
+            let named = route.limits.iter().filter_map(|name| limits.get(name).cloned());
+            RouteLimits::new(&limit_store, named.collect())
+        };
         let routes: Vec<(&model::Route, Arc<Route>)> = config
             .routes
             .iter()
-            .map(|(name, route)| (route, Arc::new(Route::new(name, route, &upstreams, &listeners, registry))))
+            .map(|(name, route)| {
+                let limits = of_route(route);
+                (route, Arc::new(Route::new(name, route, &upstreams, &listeners, limits, registry)))
+            })
             .collect();
         let router = Router::new(routes.iter().map(|(route, compiled)| (Takes::of(route), compiled.clone())));
         let via = |version: &str| {
@@ -127,7 +147,19 @@ impl Snapshot {
             HeaderValue::from_str(&via).unwrap_or(HeaderValue::from_static("1.1 gateway"))
         };
         let (via, via_http2) = (via("1.1"), via("2.0"));
-        Snapshot { generation, router, listeners, upstreams, services, tls, via, via_http2, config }
+        Snapshot {
+            generation,
+            router,
+            listeners,
+            upstreams,
+            services,
+            limits,
+            limit_store,
+            tls,
+            via,
+            via_http2,
+            config,
+        }
     }
 
     /// The same config with what names were found to be since.
@@ -188,6 +220,7 @@ impl Route {
         config: &model::Route,
         upstreams: &BTreeMap<String, Arc<Upstream>>,
         listeners: &BTreeMap<String, Arc<Listener>>,
+        limits: Option<RouteLimits>,
         registry: &Registry,
     ) -> Self {
         let stats: HashMap<Arc<str>, Arc<RouteStats>> = listeners
@@ -201,7 +234,7 @@ impl Route {
                 Destination::Upstream(name) => upstreams.get(name).cloned(),
                 Destination::Split(_) | Destination::Respond(_) | Destination::Redirect(_) => None,
             },
-            policies: Policies::new(config, |name| upstreams.get(name).cloned()),
+            policies: Policies::new(config, |name| upstreams.get(name).cloned(), limits),
             upgrade: config.upgrade.clone(),
             early_hints: config.early_hints,
             only: if stats.len() == 1 { stats.values().next().cloned() } else { None },

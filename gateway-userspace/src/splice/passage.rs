@@ -194,6 +194,7 @@ impl Passage {
             target: self.active.as_ref().map(|active| &*active.target().name),
             tries: self.tries,
             why,
+            limit: None,
             bytes_in: self.traffic.up.get(),
             bytes_out: self.traffic.down.get(),
             us: us(self.started.elapsed()),

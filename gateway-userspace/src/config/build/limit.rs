@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::distinct;
 use crate::config::{
     error::{Problem, ProblemKind, Problems, did_you_mean},
-    model::{Algorithm, CostOf, Headers, KeyPart, Limit, Overrun as Mode, Measure, Unit},
+    model::{Algorithm, CostOf, Headers, KeyPart, Limit, Measure, Overrun as Mode, Unit},
     node::{Fields, Value},
     units::{Percent, Quota, quote},
 };

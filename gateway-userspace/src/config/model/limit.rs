@@ -29,7 +29,10 @@ pub struct Limit {
 pub enum Overrun {
     Hard,
     /// `shed`: from so much of the rate on it is hard; `None`: never. `delay`: how long a request may wait for its turn.
-    Soft { shed: Option<f64>, delay: Option<Duration> },
+    Soft {
+        shed: Option<f64>,
+        delay: Option<Duration>,
+    },
 }
 
 /// What is counted, and how.

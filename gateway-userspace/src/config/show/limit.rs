@@ -29,7 +29,8 @@ pub(super) fn limit(limit: &Limit) -> Value {
     };
     let headers = [(limit.headers.ratelimit, "ratelimit"), (limit.headers.x_ratelimit, "x-ratelimit")];
     let headers: Vec<_> = headers.into_iter().filter(|(on, _)| *on).map(|(_, name)| name).collect();
-    let counted = !matches!(limit.measure, Measure::Connections { .. } | Measure::Rate { unit: Unit::Bytes, .. });
+    let counted =
+        !matches!(limit.measure, Measure::Connections { .. } | Measure::Rate { unit: Unit::Bytes, .. });
     some([
         ("mode", Some(json!(mode))),
         ("key", Some(limit.key.iter().map(KeyPart::to_string).collect())),

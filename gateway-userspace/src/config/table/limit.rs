@@ -61,10 +61,9 @@ pub(super) static LIMIT: Section = Section {
             Kind::Choice {
                 now: &[
                     ("token-bucket", "refilled all the time (GCRA)"),
-                    ("sliding-window", "the amount in any span of that length, within 5 %"),
                     ("fixed-window", "the amount in each span of the clock (UTC)"),
                 ],
-                later: &[],
+                later: &["sliding-window"],
             },
             "How it is counted.",
         )
@@ -134,6 +133,8 @@ pub(super) static LIMIT: Section = Section {
             "Bits of an IPv4 address in \"ip\" that count as one client.",
         )
         .default("32"),
+        Key::not_yet("ban", "What becomes of sources that go on after they were refused."),
+        Key::not_yet("target", "The health that a dynamic limit keeps."),
         Key::new("ipv6_prefix", Kind::Int { min: 16, max: 128 }, "Bits of an IPv6 address.").default("64"),
     ],
 };

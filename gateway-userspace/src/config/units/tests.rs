@@ -56,9 +56,21 @@ fn quotas_read_as_people_write_them() {
         assert_eq!(quota.bytes, text.contains('B'));
     }
     assert_eq!("90/min".parse::<Quota>().map(|quota| quota.to_string()), Ok("90/m".into()));
-    for text in
-        ["", "100", "/s", "100/", "100/x", "0/s", "-1/s", "1.5/s", "1e3/s", "1/0s", "1/500d", "9999999G/s", "1 /s"]
-    {
+    for text in [
+        "",
+        "100",
+        "/s",
+        "100/",
+        "100/x",
+        "0/s",
+        "-1/s",
+        "1.5/s",
+        "1e3/s",
+        "1/0s",
+        "1/500d",
+        "9999999G/s",
+        "1 /s",
+    ] {
         assert!(text.parse::<Quota>().is_err(), "{text}");
     }
 }
