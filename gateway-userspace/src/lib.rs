@@ -1,6 +1,7 @@
 //! The userspace half of gateway. Dependencies between modules point down this list.
 
 pub mod admin;
+pub mod auth;
 pub mod balance;
 pub mod cli;
 pub mod config;

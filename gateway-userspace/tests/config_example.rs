@@ -9,24 +9,19 @@ const NOT_YET: &str = r#"
 33:26 `listener.https.protocols = "h3"` is not supported yet
 76:12 `upstream.llm.to`: the host name "llm-a.internal" as a target is not supported yet
 76:38 `upstream.llm.to`: the host name "llm-b.internal" as a target is not supported yet
-84:1 `route.items.auth` is not supported yet
-85:1 `route.items.allow` is not supported yet
 87:1 `route.items.cache` is not supported yet
 90:14 `route.items.version` is not supported yet
-107:70 `route.carts.rewrite.set.x-forwarded-tenant`: `${consumer.id}` is not supported yet
-108:1 `route.carts.auth` is not supported yet
-114:1 `route.chat.auth` is not supported yet
 116:1 `route.chat.ai` is not supported yet
 129:1 `limit.per-consumer.ban` is not supported yet
 132:10 `limit.protect-items.mode = "dynamic"` is not supported yet
 134:1 `limit.protect-items.target` is not supported yet
 144:8 `cache.public-get` is not supported yet
-154:7 `auth.api-key` is not supported yet
-158:7 `auth.jwt` is not supported yet
-166:11 `consumer.acme-corp` is not supported yet
-188:1 `access_log.keep` is not supported yet
-189:1 `access_log.redact` is not supported yet
-190:1 `access_log.rotate` is not supported yet
+159:12 `auth.jwt.type = "jwt"` is not supported yet
+160:1 `auth.jwt.issuer` is not supported yet
+161:1 `auth.jwt.audience` is not supported yet
+162:1 `auth.jwt.jwks` is not supported yet
+163:1 `auth.jwt.consumer` is not supported yet
+164:1 `auth.jwt.algorithms` is not supported yet
 197:2 `tracing` is not supported yet
 204:1 `admin.http` is not supported yet
 206:8 `alert.items-errors` is not supported yet

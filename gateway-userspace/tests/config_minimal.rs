@@ -113,6 +113,25 @@ compress = false
 host = "[::1]"
 path = "/carts/"
 to = "carts"
+auth = ["all", "key", "page"]
+allow = { GET = [], PUT = ["all", "carts:write", "tier:gold"], POST = "claim:org=acme" }
+
+[auth.key]
+type = "api-key"
+from = ["query:api_key", "header:X-Key", "cookie:k", "bearer"]
+keep = true
+realm = "the shop"
+[auth.page]
+type = "api-key"
+from = "header:x-page"
+
+[consumer.acme]
+tier = "gold"
+grant = ["carts:write", "carts:read"]
+keys = [
+  { id = "k1", hash = "blake3:7f83b1657ff1fc53b92dc18148a1d65dfc2d4b1fa3d677284addd200126d9069", until = 2027-01-01 },
+  { id = "k2", hash = "blake3:AF1349B9F5F9A1A6A0404DEA36DCC9499BCB25C9ADC112B7CC9A93CAE41F3262", until = 2027-01-01T12:00:00+01:00 },
+]
 
 [route.rest]
 to = ["10.0.0.1:1"]
@@ -291,6 +310,13 @@ fn every_key_is_read() {
     assert_eq!((protocol("secure"), protocol("carts")), (UpstreamProtocol::Auto, UpstreamProtocol::Http2));
     assert_eq!(protocol("items"), UpstreamProtocol::Http1);
     assert!(config.upstreams["carts"].tls.as_ref().is_some_and(|tls| tls.verify && tls.ca.is_some()));
+    let acme = &config.consumers["acme"];
+    assert_eq!(
+        (acme.tier.as_deref(), &acme.grants[..]),
+        (Some("gold"), &["carts:read".to_owned(), "carts:write".into()][..])
+    );
+    let until = acme.keys.iter().map(|key| key.until.map(|until| until.to_string()).unwrap_or_default());
+    assert_eq!(until.collect::<Vec<_>>(), ["2027-01-01", "2027-01-01T11:00:00Z"]);
     let items = &config.upstreams["items"];
     assert_eq!(items.targets.iter().map(|target| target.weight).collect::<Vec<_>>(), [3, 1, 1]);
     assert_eq!((items.balance, items.bounded_load), (Balance::IpHash, Some(1.25)));
@@ -329,6 +355,8 @@ fn placeless(mut config: Config) -> Config {
     config.services.values_mut().for_each(|service| service.at = at.clone());
     config.kernel.classes.values_mut().for_each(|class| class.at = at.clone());
     config.routes.values_mut().for_each(|route| route.at = at.clone());
+    config.auths.values_mut().for_each(|auth| auth.at = at.clone());
+    config.consumers.values_mut().for_each(|consumer| consumer.at = at.clone());
     config
 }
 

@@ -223,21 +223,25 @@ fn windows_end_with_the_clocks_and_several_limits_hold_at_once() -> Result<()> {
         "[limit.fast]\nrate = \"3/2s\"\nalgorithm = \"fixed-window\"\n[limit.slow]\nrate = \"7/h\"",
         "limit = [\"fast\", \"slow\"]",
     )?;
-    let into = || std::time::UNIX_EPOCH.elapsed().map(|since| since.as_millis() % 2000);
-    while into()? > 200 {
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    // At the beginning of the next window.
+    let next = || -> Result<()> {
+        let into = || Ok::<_, anyhow::Error>(std::time::UNIX_EPOCH.elapsed()?.as_millis() % 2000);
+        while into()? < 500 {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        while into()? >= 500 {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    };
+    next()?;
     let first = get(&rig, "/", "")?;
     assert_eq!(first.header("ratelimit-policy"), Some("\"fast\";q=3;w=2, \"slow\";q=7;w=3600"));
     assert_eq!(parameter(first.header("ratelimit").unwrap_or_default(), "fast", "r")?, 2);
     assert_eq!(passed(&rig, 5, "")?, 2);
-    while into()? > 200 {
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    next()?;
     assert_eq!(passed(&rig, 5, "")?, 3, "the next window");
-    while into()? > 200 {
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    next()?;
     // Of the hour's seven one is left: refused ones cost none.
     assert_eq!(passed(&rig, 5, "")?, 1);
     Ok(())

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 
-use crate::observe::events::{self, Event};
+use crate::observe::events::{self, Event, Requests};
 
 /// A comment a while keeps middlemen awake and tells us who is gone.
 const ALIVE: Duration = Duration::from_secs(1);
@@ -23,18 +23,27 @@ const ALIVE: Duration = Duration::from_secs(1);
 pub struct Asked {
     #[serde(default)]
     recent: u8,
+    /// 1: requests too, as they end.
+    #[serde(default)]
+    requests: u8,
 }
 
 pub async fn events(Query(asked): Query<Asked>) -> Response {
     let (recent, receiver) = events::listen();
     let (sender, body) = Channel::<Bytes, Infallible>::new(16);
     let follow = (asked.recent == 0).then_some(receiver);
-    tokio::spawn(forward(recent, follow, sender));
+    let requests = (asked.requests == 1 && follow.is_some()).then(Requests::wanted);
+    tokio::spawn(forward(recent, follow, sender, requests));
     let headers = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")];
     (headers, Body::new(body)).into_response()
 }
 
-async fn forward(recent: Vec<Event>, follow: Option<Receiver<Event>>, mut to: Sender<Bytes>) {
+async fn forward(
+    recent: Vec<Event>,
+    follow: Option<Receiver<Event>>,
+    mut to: Sender<Bytes>,
+    _requests: Option<Requests>,
+) {
     let first: String = recent.iter().map(|event| line(event)).collect();
     if to.send_data(first.into()).await.is_err() {
         return;

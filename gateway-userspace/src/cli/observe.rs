@@ -6,16 +6,19 @@ use clap::Args;
 use serde_json::Value;
 
 use super::{Global, Outcome, ban::text, client, exit};
-use crate::config::units::Prefix;
+use crate::{config::units::Prefix, observe::access_log};
 
 /// Columns of a line.
 const WIDTH: usize = 100;
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "A filter is an event's name (drop, ban, unban, ban_over, target, reload, lost) or FIELD=VALUE, \
-                        where VALUE may be a prefix of addresses:\n  gateway observe -f drop reason=limit_packets\n  \
-                        gateway observe -f drop source=192.0.2.0/24 --not reason=blocked\n\nDrops are samples: the \
+    after_help = "A filter is an event's name (request, drop, ban, unban, ban_over, target, reload, alert, lost) or a \
+                        field, an operator (= != < <= > >=) and a value, which may be a prefix of addresses. `not` turns \
+                        the next one round:\n  gateway observe -f drop reason=limit_packets\n  \
+                        gateway observe -f drop source=192.0.2.0/24 --not reason=blocked\n  \
+                        gateway observe -f route=items 'status>=500' not client=10.0.0.0/8\n\nRequests are shown when the \
+                        filter has `request` or a field of the access log in it, as they end. Drops are samples: the \
                         first of a kind and CPU, then every 1024th. `-o json` prints an object a line."
 )]
 pub struct Observe {
@@ -31,9 +34,12 @@ pub struct Observe {
 
 impl Observe {
     pub fn run(self, global: &Global) -> Outcome {
-        let parse = |all: &[String]| all.iter().map(|text| Filter::parse(text)).collect::<Vec<_>>();
-        let (filter, not) = (parse(&self.filter), parse(&self.not));
-        let path = if self.follow { "/v1/events" } else { "/v1/events?recent=1" };
+        let filters = Filters::parse(&self.filter, &self.not);
+        let path = match (self.follow, filters.of_requests()) {
+            (false, _) => "/v1/events?recent=1",
+            (true, false) => "/v1/events",
+            (true, true) => "/v1/events?requests=1",
+        };
         let mut rest = Vec::new();
         client::stream(global, path, |bytes| {
             rest.extend_from_slice(bytes);
@@ -41,8 +47,7 @@ impl Observe {
                 let message: Vec<u8> = rest.drain(..end + 2).collect();
                 let Some(event) = event(&message) else { continue };
                 // That something is missing is told whatever the filter.
-                let wanted = event["event"] == "lost"
-                    || (filter.iter().all(|f| f.matches(&event)) && !not.iter().any(|f| f.matches(&event)));
+                let wanted = event["event"] == "lost" || filters.match_all(&event);
                 if wanted && !print(global, &event) {
                     return false;
                 }
@@ -63,16 +68,76 @@ fn print(global: &Global, event: &Value) -> bool {
     writeln!(std::io::stdout(), "{line}").is_ok()
 }
 
+/// All of some, and none of the others.
+struct Filters {
+    all: Vec<Filter>,
+    none: Vec<Filter>,
+}
+
+impl Filters {
+    fn parse(all: &[String], none: &[String]) -> Filters {
+        let mut filters =
+            Filters { all: Vec::new(), none: none.iter().map(|text| Filter::parse(text)).collect() };
+        let mut words = all.iter();
+        while let Some(word) = words.next() {
+            match (word.as_str(), words.as_slice().first()) {
+                ("not", Some(next)) => {
+                    filters.none.push(Filter::parse(next));
+                    words.next();
+                }
+                _ => filters.all.push(Filter::parse(word)),
+            }
+        }
+        filters
+    }
+
+    /// Whether they speak of requests.
+    fn of_requests(&self) -> bool {
+        self.all.iter().any(|filter| match filter {
+            Filter::Name(name) => name == "request",
+            // What other events have too says nothing.
+            Filter::Field(field, ..) => {
+                access_log::FIELDS.contains(&field.as_str())
+                    && !["ts", "service", "target", "why"].contains(&field.as_str())
+            }
+        })
+    }
+
+    fn match_all(&self, event: &Value) -> bool {
+        self.all.iter().all(|f| f.matches(event)) && !self.none.iter().any(|f| f.matches(event))
+    }
+}
+
 #[derive(Debug)]
 enum Filter {
     Name(String),
-    Field(String, String),
+    Field(String, Operator, String),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Operator {
+    Is,
+    IsNot,
+    Less,
+    AtMost,
+    More,
+    AtLeast,
 }
 
 impl Filter {
     fn parse(text: &str) -> Filter {
-        match text.split_once('=') {
-            Some((field, value)) => Filter::Field(field.to_owned(), value.to_owned()),
+        let operators = [
+            ("!=", Operator::IsNot),
+            (">=", Operator::AtLeast),
+            ("<=", Operator::AtMost),
+            ("=", Operator::Is),
+            (">", Operator::More),
+            ("<", Operator::Less),
+        ];
+        let Some(at) = text.find(['=', '!', '<', '>']) else { return Filter::Name(text.to_owned()) };
+        let (field, rest) = text.split_at(at);
+        match operators.iter().find_map(|(sign, operator)| Some((operator, rest.strip_prefix(sign)?))) {
+            Some((operator, value)) => Filter::Field(field.to_owned(), *operator, value.to_owned()),
             None => Filter::Name(text.to_owned()),
         }
     }
@@ -80,16 +145,33 @@ impl Filter {
     fn matches(&self, event: &Value) -> bool {
         match self {
             Filter::Name(name) => event["event"] == name.as_str(),
-            Filter::Field(field, wanted) => {
-                let found = text(&event[field]);
-                let within = || {
-                    let (prefix, address): (Prefix, Prefix) = (wanted.parse().ok()?, found.parse().ok()?);
-                    Some(prefix.covers(&address))
-                };
-                found == *wanted || (!event[field].is_null() && within() == Some(true))
+            Filter::Field(field, operator, wanted) => {
+                let found = &event[field];
+                let order = || found.as_f64()?.partial_cmp(&wanted.parse::<f64>().ok()?);
+                match operator {
+                    Operator::Is => is(found, wanted),
+                    Operator::IsNot => !is(found, wanted),
+                    Operator::Less => order().is_some_and(|order| order.is_lt()),
+                    Operator::AtMost => order().is_some_and(|order| order.is_le()),
+                    Operator::More => order().is_some_and(|order| order.is_gt()),
+                    Operator::AtLeast => order().is_some_and(|order| order.is_ge()),
+                }
             }
         }
     }
+}
+
+/// Whether it is that, or an address within it.
+fn is(found: &Value, wanted: &str) -> bool {
+    if found.is_null() {
+        return false;
+    }
+    let found = text(found);
+    let within = || -> Option<bool> {
+        let (prefix, address): (Prefix, Prefix) = (wanted.parse().ok()?, found.parse().ok()?);
+        Some(prefix.covers(&address))
+    };
+    found == *wanted || within() == Some(true)
 }
 
 /// One line for people.
@@ -124,6 +206,18 @@ fn describe(event: &Value) -> String {
             format!("generation {}, {} changes", of("generation"), of("changes"))
         }
         "reload" => format!("failed: {}", of("error")),
+        "request" => format!(
+            "{} {} {} {}{}{} {}us {}",
+            of("status"),
+            of("client"),
+            of("method"),
+            of("host"),
+            of("path"),
+            if event["why"].is_null() { String::new() } else { format!(" {}", of("why")) },
+            of("us"),
+            of("route"),
+        ),
+        "alert" => format!("{} is {}: {}", of("alert"), of("state"), of("text")),
         "lost" => format!("{} events: too slow a reader", of("count")),
         _ => of("cidr"),
     };
@@ -185,8 +279,22 @@ mod tests {
             ("source=198.51.100.0/24", false),
             ("destination=2001:db8::/32", true),
             ("nothing=at_all", false),
+            ("length>=60", true),
+            ("length>60", false),
+            ("length<61", true),
+            ("length<=59", false),
+            ("reason!=blocked", false),
+            ("reason>=1", false),
         ] {
             assert_eq!(Filter::parse(text).matches(&event), matches, "{text}");
         }
+        let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let filters = Filters::parse(&words("route=items status>=500 not client=10.0.0.0/8"), &[]);
+        let request = |client: &str, status: u16| json!({ "event": "request", "route": "items", "status": status, "client": client });
+        assert!(filters.of_requests() && filters.match_all(&request("192.0.2.1", 503)));
+        assert!(
+            !filters.match_all(&request("10.1.2.3", 503)) && !filters.match_all(&request("192.0.2.1", 404))
+        );
+        assert!(!Filters::parse(&words("drop reason=blocked"), &[]).of_requests());
     }
 }

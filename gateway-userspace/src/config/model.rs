@@ -3,19 +3,23 @@
 //! [`crate::config::load`] is the only way to make one, so a value of these types is already valid:
 //! names resolve, numbers are in range, no two routes tie.
 
+mod auth;
 mod limit;
 mod route;
+mod seeing;
 mod splice;
 mod tls;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
+pub use auth::{Allow, Auth, AuthKind, Consumer, ConsumerKey, Demand, KeyHash, Right, RouteAuth, Whence};
 pub use limit::{Algorithm, CostOf, Headers, KeyPart, Limit, Measure, Overrun, Unit};
 pub use route::{
     Coding, Compress, Cors, Destination, FieldRewrite, HostPattern, Matcher, Mirror, Origin, PathPattern,
     PathRewrite, Pattern, Predicates, Redirect, Respond, Rewrite, Route, Segment, Split, Sticky,
 };
 
+pub use seeing::{AccessLog, LogKeep, LogRotate, LogTarget, Redact};
 pub use splice::{Splice, SpliceTimeout, among_listeners};
 
 pub use super::balancing::{Breaker, Eject, HashOn, Retry, RetryOn, StickyCookie};
@@ -36,6 +40,8 @@ pub struct Config {
     pub routes: BTreeMap<String, Route>,
     pub services: BTreeMap<String, Service>,
     pub limits: BTreeMap<String, Limit>,
+    pub auths: BTreeMap<String, Auth>,
+    pub consumers: BTreeMap<String, Consumer>,
     pub access_log: AccessLog,
     pub metrics: Metrics,
     pub admin: Admin,
@@ -583,21 +589,6 @@ pub struct ServiceLimit {
     pub packets: Option<Bucket>,
     pub new: Option<Bucket>,
     pub bytes: Option<Bucket>,
-}
-
-/// `[access_log]`
-#[derive(Debug, Clone, PartialEq)]
-pub struct AccessLog {
-    /// Default: stdout.
-    pub to: LogTarget,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub enum LogTarget {
-    Off,
-    Stdout,
-    Stderr,
-    File(PathBuf),
 }
 
 /// `[metrics]`

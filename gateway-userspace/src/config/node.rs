@@ -3,10 +3,10 @@
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use super::{
-    model::{Bind, HostPattern, Origin, PathPattern, Pattern},
+    model::{Bind, HostPattern, KeyHash, Origin, PathPattern, Pattern, Right, Whence},
     read::read_default,
     table::Section,
-    units::{ByteSize, Lookup, Percent, Place, Prefix, Quota, Rate, Template},
+    units::{ByteSize, Lookup, Moment, Percent, Place, Prefix, Quota, Rate, Template},
 };
 
 #[derive(Debug, Clone)]
@@ -21,6 +21,7 @@ pub(crate) enum Value {
     Int(u64),
     Float(f64),
     Duration(Duration),
+    Date(Moment),
     Size(ByteSize),
     Rate(Rate),
     Quota(Quota),
@@ -38,6 +39,9 @@ pub(crate) enum Value {
     Pattern(Pattern),
     Template(Template),
     Origin(Origin),
+    Whence(Whence),
+    Right(Right),
+    KeyHash(KeyHash),
     /// A word of a closed list.
     Word(&'static str),
     List(Vec<Node>),
@@ -146,6 +150,7 @@ from_value! {
     usize: Value::Int(value) => (*value).try_into().ok(),
     f64: Value::Float(value) => Some(*value),
     Duration: Value::Duration(value) => Some(*value),
+    Moment: Value::Date(value) => Some(*value),
     ByteSize: Value::Size(value) => Some(*value),
     Rate: Value::Rate(value) => Some(*value),
     Quota: Value::Quota(value) => Some(*value),
@@ -159,6 +164,9 @@ from_value! {
     Pattern: Value::Pattern(value) => Some(value.clone()),
     Template: Value::Template(value) => Some(value.clone()),
     Origin: Value::Origin(value) => Some(value.clone()),
+    Whence: Value::Whence(value) => Some(value.clone()),
+    Right: Value::Right(value) => Some(value.clone()),
+    KeyHash: Value::KeyHash(value) => Some(*value),
     String: Value::Text(value) => Some(value.clone()),
     PathBuf: Value::Text(value) => Some(value.into()),
     &'static str: Value::Word(value) => Some(value),

@@ -121,6 +121,8 @@ impl Reader<'_> {
                 Some(Value::List(vec![Node { at: self.source.place(spot.span().start), value }]))
             }
             (Kind::Either(kinds), _) => self.either(kinds, kind, path, at, spot),
+            (Kind::Date, DeValue::Datetime(date)) => self.date(path, spot, &date.to_string()),
+            (Kind::Date, DeValue::String(text)) => self.date(path, spot, text),
             (_, DeValue::String(text)) => self.text(kind, path, spot, text),
             _ => self.wrong_type(kind, path, spot),
         }
@@ -177,6 +179,13 @@ impl Reader<'_> {
                 Err(error) => self.wrong(path, spot, error),
             },
             _ => self.wrong_type(kind, path, spot),
+        }
+    }
+
+    fn date(&mut self, path: &str, spot: Spot<'_, '_>, text: &str) -> Option<Value> {
+        match text.parse() {
+            Ok(moment) => Some(Value::Date(moment)),
+            Err(error) => self.wrong(path, spot, error),
         }
     }
 
@@ -307,19 +316,23 @@ impl Reader<'_> {
         at: &Place,
         spot: Spot<'_, '_>,
     ) -> Option<Value> {
-        let takes = |kind: &Kind| match (kind, spot.get_ref()) {
-            (Kind::Choice { now, later }, DeValue::String(text)) => {
-                now.iter().any(|(word, _)| word == text) || later.iter().any(|word| word == text)
+        fn takes(kind: &Kind, found: &DeValue<'_>) -> bool {
+            match (kind, found) {
+                (Kind::Choice { now, later }, DeValue::String(text)) => {
+                    now.iter().any(|(word, _)| word == text) || later.iter().any(|word| word == text)
+                }
+                (Kind::Text(_) | Kind::Duration { .. } | Kind::Size { .. }, DeValue::String(_))
+                | (Kind::Int { .. } | Kind::Size { .. } | Kind::Float { .. }, DeValue::Integer(_))
+                | (Kind::Float { .. }, DeValue::Float(_))
+                | (Kind::Date, DeValue::Datetime(_))
+                | (Kind::Bool, DeValue::Boolean(_))
+                | (Kind::Table(_) | Kind::Map { .. } | Kind::NotYet, DeValue::Table(_))
+                | (Kind::List { .. }, DeValue::Array(_)) => true,
+                (Kind::List { of, one: true, .. }, found) => takes(of, found),
+                _ => false,
             }
-            (Kind::Text(_) | Kind::Duration { .. } | Kind::Size { .. }, DeValue::String(_))
-            | (Kind::Int { .. } | Kind::Size { .. } | Kind::Float { .. }, DeValue::Integer(_))
-            | (Kind::Float { .. }, DeValue::Float(_))
-            | (Kind::Bool, DeValue::Boolean(_))
-            | (Kind::Table(_) | Kind::Map { .. } | Kind::NotYet, DeValue::Table(_))
-            | (Kind::List { .. }, DeValue::Array(_)) => true,
-            _ => false,
-        };
-        match kinds.iter().find(|kind| takes(kind)) {
+        }
+        match kinds.iter().find(|kind| takes(kind, spot.get_ref())) {
             Some(Kind::NotYet) => self.not_yet(&format!("{path} = {{ … }}"), at),
             Some(kind) => self.value(kind, path, at, spot),
             None => self.wrong_type(whole, path, spot),

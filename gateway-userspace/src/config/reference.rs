@@ -28,6 +28,7 @@ Values that people write by hand:
 | size | `\"512MiB\"` `\"10KB\"` `4096` | KiB, MiB, GiB, TiB are powers of 1024; KB, MB, GB, TB of 1000 |
 | rate | `\"100/s\"` `\"20k/s\"` `\"5/m\"` `\"200k/h\"` | per s, m, h or d; k, M, G |
 | rate of bytes | `\"10MiB/s\"` `\"125MB/s\"` `\"1GB/h\"` | a size per s, m, h or d |
+| date | `2027-01-31` `2027-01-31T12:00:00Z` | a date is its first second in UTC; quotes may stand around it |
 | prefix | `\"10.0.0.0/8\"` `\"2001:db8::/32\"` `\"192.0.2.1\"` | an address alone is that one address |
 | address | `\":80\"` `\"127.0.0.1:80\"` `\"[::1]:80\"` | without an address: every one of the host |
 
@@ -120,6 +121,7 @@ fn describe(kind: &Kind) -> String {
         Kind::Duration { min, max } => {
             format!("duration, {} to {}", show_duration(*min), show_duration(*max))
         }
+        Kind::Date => "a date: `2027-01-31`".into(),
         Kind::Size { min, max } => format!("size, {} to {}", ByteSize(*min), ByteSize(*max)),
         Kind::Text(text) => format!("{}: `\"{}\"`", text.what, text.example),
         Kind::Choice { now, .. } => {

@@ -83,6 +83,9 @@ fn kind(kind: &Kind) -> Value {
             "examples": ["250ms"],
             "$comment": format!("from {} to {}", show_duration(*min), show_duration(*max)),
         }),
+        Kind::Date => {
+            json!({ "type": "string", "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}", "examples": ["2027-01-31"] })
+        }
         Kind::Size { min, max } => json!({
             "anyOf": [
                 { "type": "string", "pattern": SIZE, "examples": ["512MiB"] },

@@ -1,7 +1,9 @@
 //! The config in effect, every default written out: as JSON, and as TOML that loads to the same config.
 
+mod auth;
 mod limit;
 mod listener;
+mod seeing;
 mod service;
 
 use serde_json::{Map, Value, json};
@@ -10,8 +12,8 @@ use super::{
     flags::toml_string,
     model::{
         Balance, Breaker, Bucket, Compress, Config, Cors, Destination, Eject, Health, HealthCheck, Kernel,
-        KernelClass, KernelMode, LimitMode, LimitState, LogFormat, LogTarget, Matcher, Mirror, PathRewrite,
-        Rewrite, Route, Steer, StickyCookie, Target, Upstream,
+        KernelClass, KernelMode, LimitMode, LimitState, LogFormat, Matcher, Mirror, PathRewrite, Rewrite,
+        Route, Steer, StickyCookie, Target, Upstream,
     },
     table::{Kind, ROOT, Section},
     units::{ByteSize, Template, show_byte_rate, show_duration},
@@ -40,15 +42,10 @@ pub fn to_json(config: &Config) -> Value {
         "upstream": by_name(&config.upstreams, upstream),
         "route": by_name(&config.routes, route),
         "limit": by_name(&config.limits, limit::limit),
+        "auth": by_name(&config.auths, auth::auth),
+        "consumer": by_name(&config.consumers, auth::consumer),
         "service": by_name(&config.services, service::service),
-        "access_log": {
-            "to": match &config.access_log.to {
-                LogTarget::Off => "off".into(),
-                LogTarget::Stdout => "stdout".into(),
-                LogTarget::Stderr => "stderr".into(),
-                LogTarget::File(path) => path.to_string_lossy(),
-            },
-        },
+        "access_log": seeing::access_log(&config.access_log),
         "metrics": { "bind": config.metrics.bind.map_or("off".into(), |addr| addr.to_string()) },
         "admin": { "socket": config.admin.socket.to_string_lossy() },
     });
@@ -323,6 +320,8 @@ fn route(route: &Route) -> Value {
         ("upgrade", Some(json!(route.upgrade))),
         ("early_hints", Some(json!(route.early_hints))),
         ("grpc_web", Some(json!(route.grpc_web))),
+        ("auth", route.auth.as_ref().map(auth::route_auth)),
+        ("allow", route.allow.as_ref().map(auth::allow)),
     ])
 }
 

@@ -279,10 +279,9 @@ impl Control {
         let tls = Tls::load(&config, Some(&old.tls))?;
         let changes = config::diff(&old.config, &config);
         let needs_restart = config::needing_restart(&changes);
-        let new_log =
-            (old.config.access_log.to != config.access_log.to).then(|| config.access_log.to.clone());
-        if let Some(target) = &new_log {
-            access_log::check_target(target).map_err(ReloadError::AccessLog)?;
+        let new_log = (old.config.access_log != config.access_log).then(|| config.access_log.clone());
+        if let Some(log) = &new_log {
+            access_log::check(log).map_err(ReloadError::AccessLog)?;
         }
         let opened = self.open_new_listeners(&config)?;
         self.kernel.sync(&config.kernel)?;
@@ -295,8 +294,8 @@ impl Control {
         }
 
         // Nothing below can fail.
-        if let Some(target) = new_log {
-            self.access_log.redirect(target);
+        if let Some(log) = new_log {
+            self.access_log.configure(&log);
         }
         self.log_control.set_level(&config.gateway.log.level);
         let generation = old.generation + 1;

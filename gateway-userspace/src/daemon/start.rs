@@ -25,7 +25,7 @@ use crate::{
     cli::exit::{self, Exit},
     config::{self, ConfigErrors, model::Config},
     kernel::{KernelError, KernelPlane},
-    observe::{access_log::AccessLog, process_log, stats::Registry},
+    observe::{access_log::AccessLog, events, process_log, stats::Registry},
     runtime::Snapshot,
     service,
     tls::Tls,
@@ -171,8 +171,9 @@ async fn serve(parts: Parts, before: &mut Option<Takeover>, began: Instant) -> R
     let signals = Signals::register()?;
     let ends = Ends::open(&config, before.as_mut())?;
     let (admin_listener, metrics_listener) = ends.listeners()?;
-    let access_log = AccessLog::start(&config.access_log.to)
-        .map_err(|error| StartError::AccessLog { target: format!("{:?}", config.access_log.to), error })?;
+    let access_log = AccessLog::start(&config.access_log)
+        .map_err(|error| StartError::AccessLog { target: config.access_log.to.show(), error })?;
+    events::write_to(&access_log);
     let count = worker_count(&config);
     let registry = Arc::new(Registry::new(count));
     let services = service::compile(&config.services, None, &registry);

@@ -1,29 +1,27 @@
-//! The access log: one JSON line a request, or a connection of a service, written without ever stalling one.
+//! The access log: one line a request, or a connection of a service, written without ever stalling one.
 //!
-//! A worker formats lines into its own buffer and hands full buffers (or, every [`FLUSH_EVERY`], started ones) to one
-//! writer thread through a bounded channel. When the writer cannot keep up the batch is dropped and counted.
+//! A worker formats lines (JSON, whatever the log's shape) into its own buffer and hands full buffers (or, every
+//! [`FLUSH_EVERY`], started ones) to one writer thread through a bounded channel. When the writer cannot keep up the
+//! batch is dropped and counted. What makes other lines of them, and writes them somewhere, is that thread's.
+
+mod notable;
+mod rules;
+mod shape;
+mod sink;
+mod writer;
+
+pub use notable::Notable;
+pub use rules::Rules;
+pub use shape::{FIELDS, Shape};
+pub use writer::{AccessLog, Buffer, FLUSH_EVERY, LineCounts, check};
 
 use std::{
-    fs::{File, OpenOptions},
-    io::{self, Write},
+    io::Write,
     net::{IpAddr, SocketAddr},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
-        mpsc::{Receiver, SyncSender, sync_channel},
-    },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
-use crate::config::model::LogTarget;
-
 use super::Why;
-
-/// A started buffer waits no longer than this.
-pub const FLUSH_EVERY: Duration = Duration::from_millis(100);
-const FLUSH_AT: usize = 32 * 1024;
-/// Batches that may wait for the writer.
-const QUEUE: usize = 256;
 
 /// The part of a line that is the same for all requests of a connection.
 #[derive(Debug, Default)]
@@ -71,6 +69,8 @@ pub struct Request<'a> {
 #[derive(Debug, Default)]
 pub struct RequestText {
     start: Vec<u8>,
+    /// Where in it the query is.
+    query_at: usize,
     end: Vec<u8>,
 }
 
@@ -80,18 +80,59 @@ impl RequestText {
         optional(&mut self.start, b",\"host\":", host.map(str::as_bytes));
     }
 
-    /// `None`: the head could not be read.
-    pub fn fill(&mut self, request: Option<Request<'_>>) {
-        self.start.clear();
-        self.end.clear();
-        if let Some(request) = request {
-            optional(&mut self.start, b",\"host\":", request.host);
-            text(&mut self.start, b",\"method\":", request.method.as_bytes());
-            text(&mut self.start, b",\"path\":", request.path.as_bytes());
-            optional(&mut self.start, b",\"query\":", request.query.map(str::as_bytes));
-            optional(&mut self.end, b",\"ua\":", request.user_agent);
-            optional(&mut self.end, b",\"ref\":", request.referer);
+    /// The query is logged as this, in place of what came.
+    pub fn set_query(&mut self, query: Option<&str>, rules: &Rules) {
+        // Of a head that could not be read, nothing is there.
+        if self.query_at > 0 {
+            self.start.truncate(self.query_at);
+            let redacted =
+                query.map(|query| rules.redact.as_ref().map_or(query.into(), |redact| redact.query(query)));
+            optional(&mut self.start, b",\"query\":", redacted.as_deref().map(str::as_bytes));
         }
+    }
+
+    /// `None`: the head could not be read.
+    pub fn fill(&mut self, request: Option<Request<'_>>, rules: &Rules) {
+        self.clear();
+        match (request, &rules.redact) {
+            (None, _) => {}
+            (Some(request), None) => self.put(&request),
+            (Some(request), Some(redact)) => self.put_redacted(&request, redact),
+        }
+    }
+
+    /// Of a request that nobody is to read of.
+    pub fn clear(&mut self) {
+        self.start.clear();
+        self.query_at = 0;
+        self.end.clear();
+    }
+
+    #[cold]
+    fn put_redacted(&mut self, request: &Request<'_>, redact: &rules::Redactor) {
+        let query = request.query.map(|query| redact.query(query));
+        let referer = request.referer.map(|referer| redact.referer(referer));
+        let mut shown = Request { query: query.as_deref(), referer: referer.as_deref(), ..*request };
+        for (name, value) in [
+            ("host", &mut shown.host),
+            ("user-agent", &mut shown.user_agent),
+            ("referer", &mut shown.referer),
+        ] {
+            if value.is_some() && redact.hides_header(name) {
+                *value = Some(rules::HIDDEN.as_bytes());
+            }
+        }
+        self.put(&shown);
+    }
+
+    fn put(&mut self, request: &Request<'_>) {
+        optional(&mut self.start, b",\"host\":", request.host);
+        text(&mut self.start, b",\"method\":", request.method.as_bytes());
+        text(&mut self.start, b",\"path\":", request.path.as_bytes());
+        self.query_at = self.start.len();
+        optional(&mut self.start, b",\"query\":", request.query.map(str::as_bytes));
+        optional(&mut self.end, b",\"ua\":", request.user_agent);
+        optional(&mut self.end, b",\"ref\":", request.referer);
     }
 }
 
@@ -105,6 +146,7 @@ pub struct Line<'a> {
     /// `None`: it is no request's.
     pub status: Option<u16>,
     pub route: Option<&'a str>,
+    pub consumer: Option<&'a str>,
     pub upstream: Option<&'a str>,
     pub target: Option<&'a str>,
     pub tries: u32,
@@ -133,6 +175,7 @@ impl Line<'_> {
             number(out, b",\"status\":", u64::from(status));
         }
         name(out, b",\"route\":\"", self.route);
+        optional(out, b",\"consumer\":", self.consumer.map(str::as_bytes));
         name(out, b",\"upstream\":\"", self.upstream);
         name(out, b",\"target\":\"", self.target);
         if self.tries > 0 {
@@ -235,178 +278,10 @@ pub fn rfc3339_seconds(second: u64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}")
 }
 
-/// How many lines met which end.
-#[derive(Debug, Default)]
-pub struct LineCounts {
-    pub written: AtomicU64,
-    pub dropped: AtomicU64,
-    pub failed: AtomicU64,
-    /// Nobody reads: lines need not be made.
-    off: AtomicBool,
-}
-
-enum Message {
-    Batch { bytes: Vec<u8>, lines: u64 },
-    To(LogTarget),
-    Reopen,
-    Flush(SyncSender<()>),
-}
-
-/// A handle on the writer thread.
-#[derive(Debug, Clone)]
-pub struct AccessLog {
-    queue: SyncSender<Message>,
-    pub counts: Arc<LineCounts>,
-}
-
-impl AccessLog {
-    /// Opens the target and starts the writer.
-    pub fn start(target: &LogTarget) -> io::Result<AccessLog> {
-        let sink = Sink::open(target)?;
-        let (queue, messages) = sync_channel(QUEUE);
-        let counts = Arc::new(LineCounts::default());
-        counts.off.store(*target == LogTarget::Off, Relaxed);
-        let log = AccessLog { queue, counts: counts.clone() };
-        let target = target.clone();
-        std::thread::Builder::new()
-            .name("access-log".into())
-            .spawn(move || write_all(messages, sink, target, &counts))?;
-        Ok(log)
-    }
-
-    /// From now on lines go to `target`. It was opened once by the caller's check, so failure here is only counted.
-    pub fn redirect(&self, target: LogTarget) {
-        self.counts.off.store(target == LogTarget::Off, Relaxed);
-        let _ = self.queue.send(Message::To(target));
-    }
-
-    /// Opens the file anew (USR1, after rotation).
-    pub fn reopen(&self) {
-        let _ = self.queue.send(Message::Reopen);
-    }
-
-    /// Waits until everything handed over so far is written.
-    pub fn flush(&self) {
-        let (done, wait) = sync_channel(1);
-        if self.queue.send(Message::Flush(done)).is_ok() {
-            let _ = wait.recv_timeout(Duration::from_secs(2));
-        }
-    }
-
-    pub fn buffer(&self) -> Buffer {
-        Buffer {
-            log: self.clone(),
-            bytes: Vec::with_capacity(FLUSH_AT + 4096),
-            lines: 0,
-            stamp: Stamp::default(),
-        }
-    }
-}
-
-/// A worker's own buffer.
-#[derive(Debug)]
-pub struct Buffer {
-    log: AccessLog,
-    bytes: Vec<u8>,
-    lines: u64,
-    stamp: Stamp,
-}
-
-impl Buffer {
-    /// Whether lines go anywhere.
-    pub fn enabled(&self) -> bool {
-        !self.log.counts.off.load(Relaxed)
-    }
-
-    pub fn push(&mut self, line: &Line<'_>) {
-        line.write(&mut self.bytes, &mut self.stamp);
-        self.lines += 1;
-        if self.bytes.len() >= FLUSH_AT {
-            self.flush();
-        }
-    }
-
-    /// Hands what is there to the writer.
-    pub fn flush(&mut self) {
-        if self.lines == 0 {
-            return;
-        }
-        let bytes = std::mem::replace(&mut self.bytes, Vec::with_capacity(FLUSH_AT + 4096));
-        let lines = std::mem::take(&mut self.lines);
-        if self.log.queue.try_send(Message::Batch { bytes, lines }).is_err() {
-            self.log.counts.dropped.fetch_add(lines, Relaxed);
-        }
-    }
-}
-
-enum Sink {
-    Off,
-    Stdout,
-    Stderr,
-    File(File),
-}
-
-impl Sink {
-    fn open(target: &LogTarget) -> io::Result<Sink> {
-        Ok(match target {
-            LogTarget::Off => Sink::Off,
-            LogTarget::Stdout => Sink::Stdout,
-            LogTarget::Stderr => Sink::Stderr,
-            LogTarget::File(path) => Sink::File(OpenOptions::new().create(true).append(true).open(path)?),
-        })
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match self {
-            Sink::Off => Ok(()),
-            Sink::Stdout => io::stdout().lock().write_all(bytes).and_then(|()| io::stdout().flush()),
-            Sink::Stderr => io::stderr().lock().write_all(bytes),
-            Sink::File(file) => file.write_all(bytes),
-        }
-    }
-}
-
-/// Whether `target` can be written to; used before a config is taken.
-pub fn check_target(target: &LogTarget) -> io::Result<()> {
-    Sink::open(target).map(drop)
-}
-
-fn write_all(messages: Receiver<Message>, mut sink: Sink, mut target: LogTarget, counts: &LineCounts) {
-    while let Ok(message) = messages.recv() {
-        match message {
-            Message::Batch { bytes, lines } => match sink.write(&bytes) {
-                Ok(()) => counts.written.fetch_add(lines, Relaxed),
-                Err(_) => counts.failed.fetch_add(lines, Relaxed),
-            },
-            Message::To(new) => {
-                target = new;
-                reopen(&mut sink, &target);
-                0
-            }
-            Message::Reopen => {
-                reopen(&mut sink, &target);
-                0
-            }
-            Message::Flush(done) => {
-                let _ = done.send(());
-                0
-            }
-        };
-    }
-}
-
-fn reopen(sink: &mut Sink, target: &LogTarget) {
-    match Sink::open(target) {
-        Ok(opened) => *sink = opened,
-        Err(error) => {
-            tracing::error!(%error, ?target, "cannot open the access log; lines keep going to the old one")
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     const PLAIN: Request<'static> = Request {
         host: Some(b"a.example"),
@@ -418,10 +293,14 @@ mod tests {
     };
 
     fn written(request: Request<'_>) -> String {
+        written_by(&Rules::default(), request)
+    }
+
+    fn written_by(rules: &Rules, request: Request<'_>) -> String {
         let peer = SocketAddr::from(([192, 0, 2, 1], 4000));
         let connection = ConnectionText::new("web", peer.ip(), peer, "h1", None);
         let mut text = RequestText::default();
-        text.fill(Some(request));
+        text.fill(Some(request), rules);
         let mut out = Vec::new();
         let line = Line {
             at: UNIX_EPOCH + Duration::from_millis(1_700_000_000_007),
@@ -430,6 +309,7 @@ mod tests {
             request: &text,
             status: Some(200),
             route: None,
+            consumer: None,
             upstream: None,
             target: None,
             tries: 0,
@@ -477,5 +357,26 @@ mod tests {
         ] {
             assert_eq!(rfc3339_seconds(second), text);
         }
+    }
+
+    #[test]
+    fn what_is_redacted_is_in_no_line() {
+        let rules = Rules::new(&crate::config::model::AccessLog {
+            redact: crate::config::model::Redact {
+                headers: vec!["user-agent".into()],
+                query: vec!["token".into()],
+            },
+            ..Default::default()
+        });
+        let request = Request {
+            query: Some("a=1&token=s3cret&%74oken=s3cret&token&b=token"),
+            user_agent: Some(b"s3cret"),
+            referer: Some(b"https://a.test/?token=s3cret&x=2#token=y"),
+            ..PLAIN
+        };
+        let line = written_by(&rules, request);
+        assert!(!line.contains("s3cret"), "{line}");
+        assert!(line.contains("\"query\":\"a=1&token=***&%74oken=***&token&b=token\""), "{line}");
+        assert!(line.contains("\"ua\":\"***\"") && line.contains("?token=***&x=2#token=y\""), "{line}");
     }
 }

@@ -5,12 +5,17 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, LazyLock, Mutex, PoisonError},
+    sync::{
+        Arc, LazyLock, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use serde_json::{Map, Value, json};
 use tokio::sync::broadcast;
+
+use super::access_log::AccessLog;
 
 /// Remembered for those who ask later.
 const RECENT: usize = 256;
@@ -29,6 +34,49 @@ struct Hub {
 static HUB: LazyLock<Hub> =
     LazyLock::new(|| Hub { recent: Mutex::default(), sender: broadcast::channel(QUEUE).0 });
 
+/// Where they are written besides.
+static LOG: OnceLock<AccessLog> = OnceLock::new();
+
+/// From now on events go to the access log too, where its config wants them.
+pub fn write_to(log: &AccessLog) {
+    let _ = LOG.set(log.clone());
+}
+
+/// How many listeners want requests too.
+static REQUESTS: AtomicUsize = AtomicUsize::new(0);
+
+/// Whether anybody wants to be told of requests.
+#[inline]
+pub fn requests_wanted() -> bool {
+    REQUESTS.load(Relaxed) > 0
+}
+
+/// For as long as it lives, requests are told of.
+pub struct Requests(());
+
+impl Requests {
+    pub fn wanted() -> Self {
+        REQUESTS.fetch_add(1, Relaxed);
+        Requests(())
+    }
+}
+
+impl Drop for Requests {
+    fn drop(&mut self) {
+        REQUESTS.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Tells of a request by its line of the access log, whoever listens; it is not remembered here.
+pub fn tell_of_request(line: &[u8]) {
+    let Ok(Value::Object(fields)) = serde_json::from_slice(line) else { return };
+    let mut event = stamped("request", Value::Null);
+    if let Value::Object(all) = &mut event {
+        all.extend(fields.into_iter().filter(|(name, _)| name != "ts"));
+    }
+    let _ = HUB.sender.send(Arc::new(event));
+}
+
 /// Whether anybody listens.
 pub fn listening() -> bool {
     HUB.sender.receiver_count() > 0
@@ -37,6 +85,9 @@ pub fn listening() -> bool {
 /// Tells of an event; `fields` is a JSON object.
 pub fn tell(event: &str, fields: Value) {
     let event = Arc::new(stamped(event, fields));
+    if let Some(log) = LOG.get() {
+        log.event(&event);
+    }
     // Nobody may be listening.
     let _ = HUB.sender.send(event.clone());
     let mut recent = HUB.recent.lock().unwrap_or_else(PoisonError::into_inner);

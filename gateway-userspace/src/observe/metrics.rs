@@ -10,8 +10,8 @@ use prometheus::{
 use super::{
     Why,
     stats::{
-        BOUNDS_US, Connect, Decided, Handshake, HistogramTotal, ListenerShard, ProxyHeader, Retry, Sharded,
-        TlsVersion,
+        AuthResult, BOUNDS_US, Connect, Decided, Handshake, HistogramTotal, ListenerShard, ProxyHeader,
+        Retry, Sharded, TlsVersion,
     },
 };
 use crate::{
@@ -27,6 +27,7 @@ pub fn render(control: &Control) -> Vec<u8> {
     let mut families = Families::default();
     http(control, &mut families);
     connections(control, &mut families);
+    auths(control, &mut families);
     upstreams(control, &mut families);
     limits(control, &mut families);
     kernel(control, &mut families);
@@ -272,6 +273,16 @@ fn connections(control: &Control, families: &mut Families) {
     families.gauges("cert_expiry_timestamp_seconds", "When a certificate expires", expiry);
 }
 
+fn auths(control: &Control, families: &mut Families) {
+    let mut results = Vec::new();
+    for (name, stats) in control.registry.auths() {
+        for (result, word) in AuthResult::ALL {
+            results.push(counter(&[("auth", &name), ("result", word)], stats.results(result)));
+        }
+    }
+    families.counters("auth_total", "Attempts to tell who calls, by what became of them", results);
+}
+
 fn upstreams(control: &Control, families: &mut Families) {
     let snapshot = control.snapshot.load();
     let (mut up, mut active) = (Vec::new(), Vec::new());
@@ -492,7 +503,12 @@ fn own(control: &Control, families: &mut Families) {
         vec![gauge(&[], since_epoch(state.last_success))],
     );
     let lines = &control.access_log.counts;
-    let by_result = [("written", &lines.written), ("dropped", &lines.dropped), ("failed", &lines.failed)];
+    let by_result = [
+        ("written", &lines.written),
+        ("dropped", &lines.dropped),
+        ("failed", &lines.failed),
+        ("sampled", &lines.sampled),
+    ];
     families.counters(
         "access_log_lines_total",
         "Access log lines by what became of them",

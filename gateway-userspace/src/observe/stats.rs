@@ -578,6 +578,50 @@ pub struct UpstreamStats {
     pub shards: Sharded<UpstreamShard>,
 }
 
+/// What became of an attempt to tell who calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuthResult {
+    Ok,
+    /// There are no credentials.
+    Missing,
+    /// They are none, or there more than once.
+    Malformed,
+    /// Nobody's.
+    Unknown,
+    Expired,
+}
+
+impl AuthResult {
+    pub const ALL: [(AuthResult, &'static str); 5] = [
+        (AuthResult::Ok, "ok"),
+        (AuthResult::Missing, "missing"),
+        (AuthResult::Malformed, "malformed"),
+        (AuthResult::Unknown, "unknown"),
+        (AuthResult::Expired, "expired"),
+    ];
+}
+
+/// What one worker counted for one way to tell who calls.
+#[derive(Debug, Default)]
+pub struct AuthShard([Count; AuthResult::ALL.len()]);
+
+/// The series of one `[auth.NAME]`.
+#[derive(Debug)]
+pub struct AuthStats {
+    pub shards: Sharded<AuthShard>,
+}
+
+impl AuthStats {
+    /// Only by this worker.
+    pub fn count(&self, worker: usize, result: AuthResult) {
+        self.shards.of(worker).0[result as usize].add(1);
+    }
+
+    pub fn results(&self, result: AuthResult) -> u64 {
+        self.shards.sum(|shard| shard.0[result as usize].get())
+    }
+}
+
 /// The route label of requests that no route took.
 pub const NO_ROUTE: &str = "-";
 
@@ -590,6 +634,7 @@ pub struct Registry {
     upstreams: Mutex<BTreeMap<String, Arc<UpstreamStats>>>,
     targets: Mutex<BTreeMap<(String, SocketAddr), Arc<TargetStats>>>,
     limits: Mutex<BTreeMap<String, Arc<LimitStats>>>,
+    auths: Mutex<BTreeMap<String, Arc<AuthStats>>>,
 }
 
 type Series<K, V> = Mutex<BTreeMap<K, Arc<V>>>;
@@ -613,6 +658,7 @@ impl Registry {
             upstreams: Mutex::default(),
             targets: Mutex::default(),
             limits: Mutex::default(),
+            auths: Mutex::default(),
         }
     }
 
@@ -645,6 +691,14 @@ impl Registry {
             shards: Sharded::new(self.workers),
             ejections: AtomicU64::new(0),
         })
+    }
+
+    pub fn auth(&self, name: &str) -> Arc<AuthStats> {
+        series(&self.auths, name.to_owned(), || AuthStats { shards: Sharded::new(self.workers) })
+    }
+
+    pub fn auths(&self) -> Vec<(String, Arc<AuthStats>)> {
+        all(&self.auths)
     }
 
     /// Of an upstream whose targets come and go: keeps the series of these only.

@@ -35,6 +35,8 @@ whys! {
     NoRoute "no_route" 404 "No route matches this host and path";
     MethodNotAllowed "method_not_allowed" 405 "No route matches this method";
     BadRequest "bad_request" 400 "The request is malformed";
+    Unauthorized "unauthorized" 401 "This needs credentials, and those of the request are missing or no good";
+    Forbidden "forbidden" 403 "This is not allowed";
     HeaderTooLarge "header_too_large" 431 "The request's head is larger than this listener takes";
     BodyTooLarge "body_too_large" 413 "The request's body is larger than this listener takes";
     HeaderTimeout "header_timeout" 408 "The request's head did not arrive in time";

@@ -2,6 +2,7 @@
 //! A route without any has none of them, and its requests never come here.
 
 pub mod answer;
+pub mod caller;
 pub mod compress;
 pub mod cors;
 pub mod mirror;
@@ -12,6 +13,7 @@ pub mod template;
 use std::sync::Arc;
 
 use crate::{
+    auth::{Auths, Gate},
     config::model::{self, Destination, Rewrite as RewriteConfig},
     limit::RouteLimits,
     upstream::Upstream,
@@ -26,6 +28,8 @@ use split::Split;
 /// The policies of one route.
 #[derive(Debug)]
 pub struct Policies {
+    /// Who may.
+    pub gate: Option<Gate>,
     pub rewrite: Option<Rewrite>,
     /// Instead of an upstream's.
     pub answer: Option<Answer>,
@@ -43,6 +47,7 @@ impl Policies {
     /// `None`: the route only forwards. `upstream`: the one of that name, which the config's reader knows to exist.
     pub fn new(
         route: &model::Route,
+        auths: &Auths,
         upstream: impl Fn(&str) -> Option<Arc<Upstream>>,
         limits: Option<RouteLimits>,
     ) -> Option<Box<Self>> {
@@ -55,6 +60,7 @@ impl Policies {
             Destination::Redirect(redirect) => answer = Some(Answer::redirect(redirect)),
         }
         let policies = Policies {
+            gate: auths.gate(route),
             rewrite: (route.rewrite != RewriteConfig::default()).then(|| Rewrite::new(&route.rewrite)),
             answer,
             split,
@@ -64,9 +70,10 @@ impl Policies {
             grpc_web: route.grpc_web,
             limits,
         };
-        let Policies { rewrite, answer, split, mirror, cors, compress, grpc_web, limits } = &policies;
+        let Policies { gate, rewrite, answer, split, mirror, cors, compress, grpc_web, limits } = &policies;
         let directs = answer.is_some() || split.is_some() || mirror.is_some();
-        let any = directs
+        let any = gate.is_some()
+            || directs
             || rewrite.is_some()
             || cors.is_some()
             || compress.is_some()

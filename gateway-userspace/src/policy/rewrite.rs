@@ -162,7 +162,7 @@ mod tests {
     fn rewritten(rewrite: PathRewrite, from: &str) -> Result<Option<String>, NoPath> {
         let head = super::super::template::tests::head(http::Request::get(from).header("x-t", "a/../b"));
         let (client, id) = (HeaderValue::from_static("192.0.2.1"), HeaderValue::from_static("7"));
-        let context = Context { head: &head, client: &client, id: &id, scheme: "http" };
+        let context = Context { head: &head, client: &client, id: &id, scheme: "http", caller: None };
         Rewrite { path: Some(rewrite), request: Fields::default(), response: Fields::default() }
             .path(&context)
     }
@@ -217,7 +217,7 @@ mod tests {
         let config = FieldRewrite { set: text("3"), add: text("${client.ip}"), remove: vec!["b".into()] };
         let head = super::super::template::tests::head(http::Request::get("/"));
         let (client, id) = (HeaderValue::from_static("192.0.2.1"), HeaderValue::from_static("7"));
-        let context = Context { head: &head, client: &client, id: &id, scheme: "http" };
+        let context = Context { head: &head, client: &client, id: &id, scheme: "http", caller: None };
         Fields::new(&config, &["c".into()]).fill(&context).apply(&mut headers);
         let all: Vec<_> = headers.get_all("a").iter().collect();
         assert_eq!(all, ["3", "192.0.2.1"]);

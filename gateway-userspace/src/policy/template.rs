@@ -5,6 +5,7 @@ use std::borrow::Cow;
 
 use http::{HeaderValue, request};
 
+use super::caller::Caller;
 use crate::config::units::{Part, Template, Variable};
 
 /// The client's request, before anything was changed.
@@ -14,6 +15,8 @@ pub struct Context<'a> {
     pub client: &'a HeaderValue,
     pub id: &'a HeaderValue,
     pub scheme: &'a str,
+    /// `None`: the route does not ask.
+    pub caller: Option<&'a Caller>,
 }
 
 impl<'a> Context<'a> {
@@ -36,6 +39,10 @@ impl<'a> Context<'a> {
             Variable::Scheme => self.scheme.as_bytes(),
             Variable::ClientIp => self.client.as_bytes(),
             Variable::Id => self.id.as_bytes(),
+            Variable::ConsumerId => self.caller.map_or(&b""[..], |caller| caller.consumer.as_bytes()),
+            Variable::ConsumerTier => {
+                self.caller.and_then(|caller| caller.tier.as_deref()).unwrap_or_default().as_bytes()
+            }
             Variable::Param { segment, .. } => nth_segment(uri.path(), *segment).as_bytes(),
             Variable::Rest { after } => after_segments(uri.path(), *after).as_bytes(),
             Variable::Header(name) => self.head.headers.get(name).map_or(&b""[..], HeaderValue::as_bytes),
@@ -122,7 +129,7 @@ pub(super) mod tests {
         let segments = vec![Segment::Literal("items".into()), Segment::Parameter("id".into())];
         template.resolve(&PathPattern { segments, rest: true }, 0).unwrap();
         let (client, id) = (HeaderValue::from_static("192.0.2.1"), HeaderValue::from_static("7"));
-        let context = Context { head, client: &client, id: &id, scheme: "http" };
+        let context = Context { head, client: &client, id: &id, scheme: "http", caller: None };
         context.value(&template).unwrap().to_str().unwrap().to_owned()
     }
 

@@ -15,6 +15,7 @@ use super::{connection::ClientState, grpc, timer::Wait};
 use crate::{
     limit::{Ending, Passage},
     observe::{Why, access_log, stats},
+    policy::caller::Caller,
     runtime::Route,
     upstream::{Active, Upstream},
 };
@@ -31,6 +32,8 @@ pub struct Record {
     /// The request's own part of the log line.
     text: access_log::RequestText,
     route: Option<Arc<Route>>,
+    /// Who calls, if the route asks for it.
+    caller: Option<Arc<Caller>>,
     /// Where a policy sent it, if the route has no upstream of its own.
     chosen: Option<Arc<Upstream>>,
     active: Option<Active>,
@@ -75,14 +78,15 @@ impl Exchange {
             record.grpc = Some(Box::new(HeaderValue::from_static("application/grpc")));
         }
         if worker.logs() {
-            record.text.fill(head.map(|head| access_log::Request {
+            let request = head.map(|head| access_log::Request {
                 host: bytes_of(head, header::HOST),
                 method: head.method.as_str(),
                 path: head.uri.path(),
                 query: head.uri.query(),
                 user_agent: bytes_of(head, header::USER_AGENT),
                 referer: bytes_of(head, header::REFERER),
-            }));
+            });
+            worker.with_log_rules(|rules| record.text.fill(request, rules));
         }
         drop(record);
         Exchange { state }
@@ -112,6 +116,21 @@ impl Exchange {
 
     pub fn set_route(&self, route: &Arc<Route>) {
         self.state.record.borrow_mut().route = Some(route.clone());
+    }
+
+    pub fn set_caller(&self, caller: Arc<Caller>) {
+        self.state.record.borrow_mut().caller = Some(caller);
+    }
+
+    /// Who calls, if that is known.
+    pub fn caller(&self) -> Option<Arc<Caller>> {
+        self.state.record.borrow().caller.clone()
+    }
+
+    /// The query is logged as this, in place of what came.
+    pub fn log_query(&self, query: Option<&str>) {
+        let (state, mut record) = (&self.state, self.state.record.borrow_mut());
+        state.worker.with_log_rules(|rules| record.text.set_query(query, rules));
     }
 
     /// A policy chose this one.
@@ -309,6 +328,7 @@ impl Record {
             request: &self.text,
             status: Some(self.status().as_u16()),
             route: route.map(|route| &*route.name),
+            consumer: self.caller.as_ref().map(|caller| &*caller.consumer),
             upstream: self.upstream().map(|upstream| &*upstream.name),
             target: self.active.as_ref().map(|active| &*active.target().name),
             tries: self.tries,
@@ -326,7 +346,9 @@ impl Record {
 
     /// Ready for the next request; the text's buffers are kept.
     fn reset(&mut self) {
-        let text = std::mem::take(&mut self.text);
+        let mut text = std::mem::take(&mut self.text);
+        // Logging may be off when the next one begins, and on when it ends.
+        text.clear();
         *self = Record { text, ..Record::default() };
     }
 }

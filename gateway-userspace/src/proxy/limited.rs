@@ -14,14 +14,14 @@ const OVER: HeaderName = HeaderName::from_static("x-limit-over");
 
 /// What the limits say of it.
 pub fn admit(limits: &RouteLimits, exchange: &Exchange, route: &Route, head: &request::Parts) -> Admission {
-    let state = &exchange.state;
+    let (state, caller) = (&exchange.state, exchange.caller());
     let facts = Facts {
         head,
         client: state.client().addr,
         route: &route.name,
         version: None,
-        consumer: None,
-        tier: None,
+        consumer: caller.as_ref().map(|caller| &*caller.consumer),
+        tier: caller.as_ref().and_then(|caller| caller.tier.as_deref()),
         claim: &|_| None,
     };
     let mut admission = limits.admit(state.worker.index, &facts);

@@ -16,6 +16,8 @@ use super::{
     strict,
 };
 use crate::{
+    auth::{Asking, Gate, Refused},
+    config::units::Moment,
     limit::RouteLimits,
     observe::Why,
     policy::{
@@ -36,17 +38,28 @@ pub async fn handle(
     route: &Arc<Route>,
     policies: &Policies,
     exchange: Exchange,
-    head: request::Parts,
+    mut head: request::Parts,
     body: Incoming,
 ) -> Response<ResponseBody> {
     let web = if policies.grpc_web { Web::of(&head.headers) } else { None };
     if let Some(web) = &web {
         exchange.set_grpc(web.kind());
     }
-    let id = exchange.id();
+    if let Some(gate) = &policies.gate
+        && let Err(refused) = admit(gate, policies, &exchange, &mut head)
+    {
+        return refuse(policies, refused, exchange, &head);
+    }
+    let (id, caller) = (exchange.id(), exchange.caller());
     let state = exchange.state.clone();
     let client = state.kept_client();
-    let context = Context { head: &head, client: &client.text, id: &id, scheme: client.scheme };
+    let context = Context {
+        head: &head,
+        client: &client.text,
+        id: &id,
+        scheme: client.scheme,
+        caller: caller.as_deref(),
+    };
     let plan = match Plan::new(policies, &context) {
         Ok(plan) => plan,
         Err(why) => return problem::response(exchange, why),
@@ -54,7 +67,6 @@ pub async fn handle(
     let mut told = None;
     // A preflight asks, and does nothing.
     let limits = policies.limits.as_ref().filter(|_| !plan.preflight);
-    let mut head = head;
     if let Some(limits) = limits {
         let admission = limited::admit(limits, &exchange, route, &head);
         if admission.refused.is_some() {
@@ -88,6 +100,40 @@ pub async fn handle(
         Some(accepted) => compress(response, &accepted),
         None => response,
     }
+}
+
+/// Finds out who calls, and takes out of the request what proves it. Preflights prove nothing (Fetch standard).
+fn admit(
+    gate: &Gate,
+    policies: &Policies,
+    exchange: &Exchange,
+    head: &mut request::Parts,
+) -> Result<(), Refused> {
+    if let Some(clean) = gate.clean_query(&head.uri) {
+        exchange.log_query(clean.query());
+    }
+    if policies.cors.as_ref().is_some_and(|cors| cors.preflight(head).is_some()) {
+        return Ok(());
+    }
+    let worker = &exchange.state.worker;
+    let now = Moment::of(worker.wall_clock(exchange.started()));
+    exchange.set_caller(gate.admit(&Asking { head, now, worker: worker.index })?);
+    gate.strip(head);
+    Ok(())
+}
+
+fn refuse(
+    policies: &Policies,
+    refused: Refused,
+    exchange: Exchange,
+    head: &request::Parts,
+) -> Response<ResponseBody> {
+    let mut response = problem::response_with(exchange, refused.why, refused.fields);
+    // So that the page may know why.
+    if let Some(cors) = &policies.cors {
+        cors.allowed(head).apply(response.headers_mut());
+    }
+    response
 }
 
 fn compress(response: Response<ResponseBody>, accepted: &Accepted<'_>) -> Response<ResponseBody> {

@@ -17,12 +17,16 @@ fn body(why: Why, id: &str) -> String {
 
 /// Answers a request that was read.
 pub fn response(exchange: Exchange, why: Why) -> Response<ResponseBody> {
+    response_with(exchange, why, HeaderMap::new())
+}
+
+/// As [`response`], with these fields too.
+pub fn response_with(exchange: Exchange, why: Why, mut fields: HeaderMap) -> Response<ResponseBody> {
     if let Some(kind) = exchange.grpc() {
         return grpc::refuse(exchange, why, kind);
     }
     exchange.refuse(why);
     let body = Bytes::from(body(why, exchange.id().to_str().unwrap_or("-")));
-    let mut fields = HeaderMap::new();
     fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     own::last_answer(exchange, why.status(), fields, body)

@@ -15,7 +15,7 @@ use http::HeaderValue;
 
 use super::connection::ClientState;
 use crate::{
-    observe::access_log::{Buffer, Line},
+    observe::access_log::{Buffer, Line, Rules},
     runtime::Snapshot,
     upstream::pool::Pool,
 };
@@ -158,6 +158,11 @@ impl Worker {
 
     pub fn log(&self, line: &Line<'_>) {
         self.log.borrow_mut().push(line);
+    }
+
+    /// What of a request may stand in a line.
+    pub fn with_log_rules<T>(&self, f: impl FnOnce(&Rules) -> T) -> T {
+        f(self.log.borrow_mut().rules())
     }
 
     /// Whether log lines go anywhere.

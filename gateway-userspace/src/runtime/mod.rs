@@ -12,6 +12,7 @@ use std::{
 use http::HeaderValue;
 
 use crate::{
+    auth::Auths,
     config::model::{self, AcmeChallenge, Config, Destination},
     limit::{self, Limit, RouteLimits},
     observe::stats::{ListenerStats, NO_ROUTE, Registry, RouteStats},
@@ -32,6 +33,7 @@ pub struct Snapshot {
     pub listeners: BTreeMap<String, Arc<Listener>>,
     pub upstreams: BTreeMap<String, Arc<Upstream>>,
     pub services: Services,
+    pub auths: Auths,
     pub limits: BTreeMap<String, Arc<Limit>>,
     /// What limits remember: the same over all snapshots.
     pub limit_store: Arc<limit::Store>,
@@ -120,6 +122,7 @@ impl Snapshot {
                 (name.clone(), Arc::new(fresh))
             })
             .collect();
+        let auths = Auths::new(&config, registry);
         let limit_store = match old {
             Some(old) => old.limit_store.clone(),
             None => Arc::new(limit::Store::new(&config, registry.workers())),
@@ -129,16 +132,14 @@ impl Snapshot {
             .iter()
             .map(|(name, limit)| (name.clone(), Arc::new(Limit::new(name, limit, &limit_store, registry))))
             .collect();
-        let of_route = |route: &model::Route| {
-            let named = route.limits.iter().filter_map(|name| limits.get(name).cloned());
-            RouteLimits::new(&limit_store, named.collect())
-        };
         let routes: Vec<(&model::Route, Arc<Route>)> = config
             .routes
             .iter()
             .map(|(name, route)| {
-                let limits = of_route(route);
-                (route, Arc::new(Route::new(name, route, &upstreams, &listeners, limits, registry)))
+                let named = route.limits.iter().filter_map(|name| limits.get(name).cloned());
+                let limits = RouteLimits::new(&limit_store, named.collect());
+                let policies = Policies::new(route, &auths, |name| upstreams.get(name).cloned(), limits);
+                (route, Arc::new(Route::new(name, route, policies, &upstreams, &listeners, registry)))
             })
             .collect();
         let router = Router::new(routes.iter().map(|(route, compiled)| (Takes::of(route), compiled.clone())));
@@ -153,6 +154,7 @@ impl Snapshot {
             listeners,
             upstreams,
             services,
+            auths,
             limits,
             limit_store,
             tls,
@@ -218,9 +220,9 @@ impl Route {
     fn new(
         name: &str,
         config: &model::Route,
+        policies: Option<Box<Policies>>,
         upstreams: &BTreeMap<String, Arc<Upstream>>,
         listeners: &BTreeMap<String, Arc<Listener>>,
-        limits: Option<RouteLimits>,
         registry: &Registry,
     ) -> Self {
         let stats: HashMap<Arc<str>, Arc<RouteStats>> = listeners
@@ -234,7 +236,7 @@ impl Route {
                 Destination::Upstream(name) => upstreams.get(name).cloned(),
                 Destination::Split(_) | Destination::Respond(_) | Destination::Redirect(_) => None,
             },
-            policies: Policies::new(config, |name| upstreams.get(name).cloned(), limits),
+            policies,
             upgrade: config.upgrade.clone(),
             early_hints: config.early_hints,
             only: if stats.len() == 1 { stats.values().next().cloned() } else { None },

@@ -190,6 +190,7 @@ impl Passage {
             request: &asked,
             status: None,
             route: None,
+            consumer: None,
             upstream: None,
             target: self.active.as_ref().map(|active| &*active.target().name),
             tries: self.tries,

@@ -1,5 +1,6 @@
 //! What a wrong config says: every problem, with its place and its cure, to the letter.
 
+mod auth;
 mod balancing;
 mod files;
 mod routes;

@@ -266,8 +266,8 @@ gateway.toml:8:8: `route.a.to` is missing
 fn words_of_later_versions_are_known() {
     says(
         r#"[access_log]
-to = "journald"
-format = "text"
+format = "logfmt"
+on_full = "block"
 [upstream.a]
 to = "unix:/run/a.sock"
 [listener.web]
@@ -276,8 +276,8 @@ bind = ":80"
 to = ["127.0.0.1:1"]
 "#,
         r#"
-gateway.toml:2:6: `access_log.to = "journald"` is not supported yet
-gateway.toml:3:10: `access_log.format = "text"` is not supported yet
+gateway.toml:2:10: `access_log.format = "logfmt"` is not supported yet
+gateway.toml:3:11: `access_log.on_full = "block"` is not supported yet
 gateway.toml:5:6: `upstream.a.to`: a target on a unix socket is not supported yet"#,
     );
 }
@@ -331,5 +331,28 @@ to = "10.0.0.1:1"
 gateway.toml:1:12: `listener`: expected a table of tables, each with a name of your own, found 5
 gateway.toml:2:9: `route`: expected a table of tables, each with a name of your own, found a list
 gateway.toml:3:1: `upstream`: expected a table of tables, each with a name of your own, found a list"#,
+    );
+}
+
+#[test]
+fn an_access_log_that_makes_no_sense_is_explained() {
+    says(
+        r#"[access_log]
+to = "stderr"
+format = "${status} ${pth}"
+keep = { ok = "150%" }
+redact = ["authorization"]
+rotate = { size = "1MiB" }
+events = true
+[listener.web]
+bind = ":80"
+[route.all]
+to = ["127.0.0.1:1"]
+"#,
+        r#"
+gateway.toml:3:10: `access_log.format`: a line has no field `pth`; did you mean `path`?
+gateway.toml:4:15: `access_log.keep.ok` is at most 100%
+gateway.toml:5:11: `access_log.redact`: expected "header:NAME" or "query:NAME", such as "query:token", found "authorization"
+gateway.toml:6:1: `access_log.rotate` is for a file: what else `to` can be has nothing to rotate"#,
     );
 }

@@ -1,6 +1,7 @@
 //! From checked values to the [model](super::model), and the checks that take more than one value.
 
 mod acme;
+mod auth;
 mod balancing;
 mod health;
 mod kernel;
@@ -10,6 +11,7 @@ mod overlap;
 mod predicates;
 mod rewrite;
 mod route;
+mod seeing;
 mod service;
 mod shape;
 mod splice;
@@ -41,6 +43,7 @@ pub(crate) fn config(root: &Fields, mut files: Vec<PathBuf>, problems: &mut Prob
         .collect();
     tls::upstreams(&declared, root, problems);
     let limits = limit::limits(root, problems);
+    let (auths, consumers) = (auth::auths(root, problems), auth::consumers(root, problems));
     let routes = route::routes(root, &declared, &mut upstreams, problems);
     let acme = acme::acme(root);
     acme::issue(acme.as_ref(), root, &routes, &mut listeners, &mut certs, problems);
@@ -74,7 +77,9 @@ pub(crate) fn config(root: &Fields, mut files: Vec<PathBuf>, problems: &mut Prob
         routes,
         services,
         limits,
-        access_log: system::access_log(&root.table("access_log")),
+        auths,
+        consumers,
+        access_log: seeing::access_log(&root.table("access_log"), problems),
         metrics: system::metrics(&root.table("metrics")),
         admin: system::admin(&root.table("admin")),
         files,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    distinct, limit,
+    auth, distinct, limit,
     predicates::{predicates, ties},
     rewrite, shape, upstream,
 };
@@ -25,6 +25,7 @@ pub(super) fn routes(
     let mut routes = BTreeMap::new();
     let limits = root.named("limit");
     let mut whole = Vec::new();
+    let auths = root.named("auth");
     for (name, fields) in root.named("route") {
         let before = problems.count();
         let path: PathPattern = fields.or_default("path");
@@ -54,6 +55,8 @@ pub(super) fn routes(
             upgrade,
             early_hints: fields.or_default("early_hints"),
             grpc_web: fields.or_default("grpc_web"),
+            auth: auth::route_auth(&fields, &auths, problems),
+            allow: auth::allow(&fields, problems),
         };
         // With a predicate that is wrong or not supported, whether it ties is anyone's guess.
         if !fields.broken && problems.count() == before {

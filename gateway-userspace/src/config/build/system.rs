@@ -1,13 +1,10 @@
-//! `[gateway]`, `[access_log]`, `[metrics]`, `[admin]`.
+//! `[gateway]`, `[metrics]`, `[admin]`.
 
-use std::{
-    net::{Ipv6Addr, SocketAddr},
-    path::PathBuf,
-};
+use std::net::{Ipv6Addr, SocketAddr};
 
 use super::file;
 use crate::config::{
-    model::{AccessLog, Admin, Bind, Gateway, LimitState, Log, LogFormat, LogTarget, Metrics},
+    model::{Admin, Bind, Gateway, LimitState, Log, LogFormat, Metrics},
     node::{Fields, Value},
     table::is_name,
 };
@@ -45,18 +42,6 @@ fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let name: String = name.trim().chars().filter(|c| is_name(&format!("x{c}"))).take(63).collect();
     if is_name(&name) { name } else { "gateway".into() }
-}
-
-pub(super) fn access_log(fields: &Fields) -> AccessLog {
-    let to = match fields.get::<PathBuf>("to") {
-        Some(_) => LogTarget::File(file(fields, "to")),
-        None => match fields.or_default("to") {
-            "off" => LogTarget::Off,
-            "stderr" => LogTarget::Stderr,
-            _ => LogTarget::Stdout,
-        },
-    };
-    AccessLog { to }
 }
 
 pub(super) fn metrics(fields: &Fields) -> Metrics {

@@ -2,6 +2,7 @@
 
 use std::{fmt, time::Duration};
 
+use super::{Allow, RouteAuth};
 use crate::config::units::{Percent, Place, Template};
 
 /// `[route.NAME]`
@@ -26,6 +27,10 @@ pub struct Route {
     pub limits: Vec<String>,
     /// gRPC-Web is translated to gRPC. Default false.
     pub grpc_web: bool,
+    /// Who may call. `None`: anyone.
+    pub auth: Option<RouteAuth>,
+    /// What callers must have. Only with `auth`; `None`: every caller that is known may.
+    pub allow: Option<Allow>,
 }
 
 /// Where a route leads.

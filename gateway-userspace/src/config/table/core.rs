@@ -3,12 +3,14 @@
 use super::{
     BUCKET_OR_RATE, BYTE_BUCKET_OR_RATE, Key, Kind, OFF, Section,
     acme::ACME,
+    auth::{AUTH, CONSUMER},
     limit::LIMIT,
     listener::{CERT, LISTENER},
     route::ROUTE,
     seconds,
+    seeing::ACCESS_LOG,
     service::SERVICE,
-    text::{ADDRESS, BYTE_RATE, FILE, FILES, INTERFACE, LOG_FILE, NAME, NAME_SERVER, PREFIX, RATE},
+    text::{ADDRESS, BYTE_RATE, FILE, FILES, INTERFACE, NAME, NAME_SERVER, PREFIX, RATE},
     traffic::UPSTREAM,
 };
 
@@ -36,8 +38,8 @@ pub(crate) static ROOT: Section = Section {
         Key::not_yet("tracing", "OpenTelemetry traces."),
         Key::new("limit", Kind::Named(&LIMIT), "Limits of requests, bytes, tokens."),
         Key::new("cache", Kind::NotYetNamed, "Caches."),
-        Key::new("auth", Kind::NotYetNamed, "Ways to tell who calls."),
-        Key::new("consumer", Kind::NotYetNamed, "Who may call."),
+        Key::new("auth", Kind::Named(&AUTH), "Ways to tell who calls."),
+        Key::new("consumer", Kind::Named(&CONSUMER), "Who may call."),
         Key::new("alert", Kind::NotYetNamed, "Alerts."),
         Key::new("notify", Kind::NotYetNamed, "Where alerts go."),
     ],
@@ -278,39 +280,6 @@ static KERNEL_BLOCK: Section = Section {
             "Files of blocked prefixes, one a line, `#` starts a comment; relative to the config file.",
         )
         .default("[]"),
-    ],
-};
-
-static ACCESS_LOG: Section = Section {
-    doc: "One JSON line a request.",
-    keys: &[
-        Key::new(
-            "to",
-            Kind::Either(&[
-                Kind::Choice {
-                    now: &[("stdout", ""), ("stderr", ""), ("off", "no access log")],
-                    later: &["journald"],
-                },
-                Kind::Text(&LOG_FILE),
-            ]),
-            "Where it is written; a path is a file.",
-        )
-        .default("\"stdout\""),
-        Key::new(
-            "format",
-            Kind::Choice { now: &[("json", "JSON lines")], later: &["text", "logfmt"] },
-            "How.",
-        )
-        .default("\"json\""),
-        Key::new(
-            "on_full",
-            Kind::Choice { now: &[("drop", "drop and count")], later: &["block"] },
-            "What happens to a line when the writer cannot keep up.",
-        )
-        .default("\"drop\""),
-        Key::not_yet("keep", "Which requests are logged."),
-        Key::not_yet("redact", "What is blanked out."),
-        Key::not_yet("rotate", "Rotation by the gateway itself; `USR1` reopens the file."),
     ],
 };
 

@@ -5,6 +5,7 @@
 //! support one that was only named, replace [`Kind::NotYet`] by its type and use it in [`super::build`].
 
 mod acme;
+mod auth;
 mod balancing;
 mod core;
 mod limit;
@@ -12,6 +13,7 @@ mod listener;
 mod match_text;
 mod rewrite;
 mod route;
+mod seeing;
 mod service;
 mod shape;
 mod splice;
@@ -78,6 +80,8 @@ pub(crate) enum Kind {
         max: u64,
     },
     Text(&'static Text),
+    /// A date, in quotes or without.
+    Date,
     /// One of these words; `later` are known by name, but not supported yet.
     Choice {
         now: &'static [(&'static str, &'static str)],
@@ -180,6 +184,7 @@ impl Kind {
             Kind::Int { min, max } => format!("a whole number from {min} to {max}"),
             Kind::Float { above, max } => format!("a number above {above}, at most {max}"),
             Kind::Duration { .. } => "a duration such as \"250ms\"".into(),
+            Kind::Date => "a date such as 2027-01-31".into(),
             Kind::Size { .. } => "a size such as \"512MiB\"".into(),
             Kind::Text(text) => format!("{} such as \"{}\"", text.what, text.example),
             Kind::Choice { now, .. } => {

@@ -2,6 +2,7 @@
 
 use super::{
     Key, Kind, Section,
+    auth::{ALLOW, ROUTE_AUTH},
     match_text::{FIELD_NAME, MATCHED_VALUE, METHOD, QUERY_NAME, REGEX, STICKY},
     rewrite::{LOCATION, REDIRECT, RESPOND, REWRITE},
     shape::{COMPRESS, CORS},
@@ -95,6 +96,20 @@ pub(super) static ROUTE: Section = Section {
             "The `[limit.NAME]`s that hold for it. A request that one refuses costs nothing of the others.",
         )
         .default("[]"),
+        Key::new(
+            "auth",
+            ROUTE_AUTH,
+            "Who may call: names of [auth.NAME], any one of which will do, or [\"all\", …] for every one. Whoever does not \
+             say who it is, is answered 401 (`unauthorized`). Left out: anyone.",
+        ),
+        Key::new(
+            "allow",
+            ALLOW,
+            "What callers must have, any one of it, or [\"all\", …]: a grant or a token's scope, \"tier:NAME\", \
+             \"consumer:NAME\", \"scope:NAME\" (of a token only), \"claim:NAME=VALUE\". Or a table of such lists by \
+             method, GET for HEAD too; other methods are not allowed then. Who has not is answered 403 (`forbidden`). \
+             Left out: whoever is known may.",
+        ),
         Key::not_yet("cache", "Keep responses."),
         Key::not_yet("version", "API versions."),
         Key::not_yet("timeout", "Time limits of this route's own."),

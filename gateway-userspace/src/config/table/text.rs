@@ -272,14 +272,20 @@ pub(super) static LOG_FILE: Text = Text {
     example: "/var/log/gateway/access.log",
     pattern: Some("[/.]"),
     parse: |text| {
-        if text.starts_with("unix:") {
-            return Err(UnitError::not_supported("a log on a unix socket"));
+        if let Some(server) = text.strip_prefix("syslog:") {
+            let wrong = |_| {
+                UnitError::new(format!(
+                    "expected \"syslog:\" and an address such as \"syslog:192.0.2.1:514\", found {}",
+                    quote(text)
+                ))
+            };
+            return server.parse::<std::net::SocketAddr>().map(|_| Value::Text(text.into())).map_err(wrong);
         }
         // A bare word is a slip in "stdout" rather than a file of that name in the current folder.
-        if !text.contains(['/', '.']) || text.contains('\0') {
+        if !text.contains(['/', '.']) || text.contains('\0') || text == "unix:" {
             let message =
                 format!("expected \"stdout\", \"stderr\", \"off\" or a file's path, found {}", quote(text));
-            let hint = did_you_mean(text, ["stdout", "stderr", "off"], quote);
+            let hint = did_you_mean(text, ["stdout", "stderr", "off", "journald", "syslog"], quote);
             return Err(
                 UnitError::new(message).hint(hint.unwrap_or_else(|| format!("write a file as \"./{text}\"")))
             );

@@ -5,6 +5,7 @@
 mod address;
 mod duration;
 mod lookup;
+mod moment;
 mod path;
 mod pattern;
 mod prefix;
@@ -20,6 +21,7 @@ use thiserror::Error;
 pub use address::{is_https, parse_target};
 pub use duration::{HumanDuration, parse_duration, show_duration};
 pub use lookup::Lookup;
+pub use moment::Moment;
 pub use path::normal_path;
 pub use prefix::Prefix;
 pub use prefixes::Prefixes;
@@ -97,7 +99,7 @@ macro_rules! serde_as_text {
         }
     )+};
 }
-serde_as_text!(HumanDuration, ByteSize, Percent, Rate, Prefix, Quota);
+serde_as_text!(HumanDuration, ByteSize, Percent, Rate, Quota, Prefix, Moment);
 
 #[cfg(test)]
 mod tests;

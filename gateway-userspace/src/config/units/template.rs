@@ -37,6 +37,9 @@ pub enum Variable {
     ClientIp,
     /// `x-request-id`
     Id,
+    /// The name of who calls; empty if that is not known.
+    ConsumerId,
+    ConsumerTier,
     /// A parameter of the route's path; `segment` is known once the path is, see [`Template::resolve`].
     Param {
         name: String,
@@ -62,6 +65,8 @@ const PLAIN: &[(&str, Variable)] = &[
     ("scheme", Variable::Scheme),
     ("client.ip", Variable::ClientIp),
     ("id", Variable::Id),
+    ("consumer.id", Variable::ConsumerId),
+    ("consumer.tier", Variable::ConsumerTier),
 ];
 
 impl Template {
@@ -177,11 +182,10 @@ fn variable(name: &str) -> Result<Variable, UnitError> {
         Some(("param", name)) if token(name) => Ok(Variable::Param { name: name.into(), segment: 0 }),
         Some(("header", name)) if token(name) => Ok(Variable::Header(name.to_ascii_lowercase())),
         Some(("query", name)) if !name.is_empty() => Ok(Variable::QueryParam(name.into())),
-        Some(("consumer", _)) => Err(UnitError::not_supported(format!("`${{{name}}}`"))),
         _ => {
             let known = PLAIN.iter().map(|(name, _)| *name);
             let hint = did_you_mean(name, known, |name| format!("`${{{name}}}`")).unwrap_or_else(|| {
-                "known: host, path, query, uri, method, scheme, client.ip, id, param.NAME, header.NAME, query.NAME"
+                "known: host, path, query, uri, method, scheme, client.ip, id, consumer.id, consumer.tier, param.NAME, header.NAME, query.NAME"
                     .to_owned()
             });
             Err(UnitError::new(format!("{} is not a variable", quote(&format!("${{{name}}}")))).hint(hint))
@@ -224,6 +228,6 @@ mod tests {
             assert!(Template::parse(text).is_err(), "{text}");
         }
         assert!(Template::parse("${hots}").unwrap_err().hint.unwrap().contains("`${host}`"));
-        assert!(Template::parse("${consumer.id}").unwrap_err().not_supported);
+        assert_eq!(of("${consumer.tier}"), [Part::Variable(Variable::ConsumerTier)]);
     }
 }

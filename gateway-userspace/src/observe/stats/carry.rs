@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    CODES, Codes, Connect, Count, Decided, Handshake, Histogram, LimitShard, ListenerShard, METHODS,
-    OTHER_CODES, ProxyHeader, Registry, Retry, RouteShard, TargetShard, TlsVersion, UpstreamShard,
+    AuthResult, AuthShard, CODES, Codes, Connect, Count, Decided, Handshake, Histogram, LimitShard,
+    ListenerShard, METHODS, OTHER_CODES, ProxyHeader, Registry, Retry, RouteShard, TargetShard, TlsVersion,
+    UpstreamShard,
 };
 use crate::observe::Why;
 
@@ -123,6 +124,12 @@ impl Cells for UpstreamShard {
     }
 }
 
+impl Cells for AuthShard {
+    fn each(&self, _: bool, show: &mut dyn FnMut(&str, &Count)) {
+        AuthResult::ALL.iter().for_each(|(result, word)| show(word, &self.0[*result as usize]));
+    }
+}
+
 fn sum<'a, T: Cells + 'a>(shards: impl Iterator<Item = &'a T>) -> BTreeMap<String, u64> {
     let mut sums = BTreeMap::new();
     for shard in shards {
@@ -169,6 +176,9 @@ impl Registry {
             }
             note(&["target", &upstream, &addr.to_string()], counts);
         }
+        for (name, stats) in self.auths() {
+            note(&["auth", &name], sum(stats.shards.iter()));
+        }
         Totals(all)
     }
 
@@ -179,6 +189,7 @@ impl Registry {
         let (upstreams, targets) =
             (BTreeMap::from_iter(self.upstreams()), BTreeMap::from_iter(self.targets()));
         let limits = BTreeMap::from_iter(self.limits());
+        let auths = BTreeMap::from_iter(self.auths());
         for (series, counts) in &totals.0 {
             match &series.iter().map(String::as_str).collect::<Vec<_>>()[..] {
                 ["route", listener, route] => {
@@ -206,6 +217,11 @@ impl Registry {
                     if let Some(stats) = targets.get(&((*upstream).to_owned(), addr)) {
                         add(stats.shards.carried(), counts);
                         stats.carry_ejections(counts.get(EJECTIONS).copied().unwrap_or(0));
+                    }
+                }
+                ["auth", name] => {
+                    if let Some(stats) = auths.get(*name) {
+                        add(stats.shards.carried(), counts);
                     }
                 }
                 _ => {}

@@ -1,0 +1,90 @@
+//! What is seen from outside.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use crate::observe::access_log::Shape;
+
+/// `[access_log]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct AccessLog {
+    /// Default: stdout.
+    pub to: LogTarget,
+    /// Default: JSON.
+    pub shape: Shape,
+    /// `None`: every request is logged.
+    pub keep: Option<LogKeep>,
+    pub redact: Redact,
+    /// Only of a file. Default: none.
+    pub rotate: Option<LogRotate>,
+    /// Events go into the same stream. Default false.
+    pub events: bool,
+}
+
+impl Default for AccessLog {
+    fn default() -> Self {
+        AccessLog {
+            to: LogTarget::Stdout,
+            shape: Shape::Json,
+            keep: None,
+            redact: Redact::default(),
+            rotate: None,
+            events: false,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum LogTarget {
+    Off,
+    Stdout,
+    Stderr,
+    File(PathBuf),
+    /// A socket of streams or of datagrams.
+    Unix(PathBuf),
+    Journald,
+    /// `None`: /dev/log.
+    Syslog(Option<SocketAddr>),
+}
+
+impl LogTarget {
+    /// As the config writes it.
+    pub fn show(&self) -> String {
+        match self {
+            LogTarget::Off => "off".into(),
+            LogTarget::Stdout => "stdout".into(),
+            LogTarget::Stderr => "stderr".into(),
+            LogTarget::File(path) => path.to_string_lossy().into_owned(),
+            LogTarget::Unix(path) => format!("unix:{}", path.display()),
+            LogTarget::Journald => "journald".into(),
+            LogTarget::Syslog(None) => "syslog".into(),
+            LogTarget::Syslog(Some(server)) => format!("syslog:{server}"),
+        }
+    }
+}
+
+/// `keep = { ok, slow }`
+#[derive(Debug, Clone, PartialEq)]
+pub struct LogKeep {
+    /// A share of what went well. Default 1.
+    pub ok: f64,
+    /// Default 1 s.
+    pub slow: Duration,
+}
+
+/// What is blanked out of log lines and traces.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Redact {
+    /// Lower case.
+    pub headers: Vec<String>,
+    /// Names of query parameters.
+    pub query: Vec<String>,
+}
+
+/// `rotate = { size, files }`
+#[derive(Debug, Clone, PartialEq)]
+pub struct LogRotate {
+    /// Bytes. Default 256 MiB.
+    pub size: u64,
+    /// Default 8.
+    pub files: u32,
+}

@@ -1,0 +1,26 @@
+//! What is seen from outside.
+
+use serde_json::{Value, json};
+
+use super::{share, some};
+use crate::config::{
+    model::AccessLog,
+    units::{ByteSize, show_duration},
+};
+
+pub(super) fn access_log(log: &AccessLog) -> Value {
+    let headers = log.redact.headers.iter().map(|name| format!("header:{name}"));
+    let redact: Vec<String> =
+        headers.chain(log.redact.query.iter().map(|name| format!("query:{name}"))).collect();
+    some([
+        ("to", Some(json!(log.to.show()))),
+        ("format", Some(json!(log.shape.show()))),
+        (
+            "keep",
+            log.keep.as_ref().map(|keep| json!({ "ok": share(keep.ok), "slow": show_duration(keep.slow) })),
+        ),
+        ("redact", Some(json!(redact))),
+        ("rotate", log.rotate.as_ref().map(|r| json!({ "size": ByteSize(r.size), "files": r.files }))),
+        ("events", Some(json!(log.events))),
+    ])
+}

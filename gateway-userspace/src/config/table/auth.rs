@@ -1,0 +1,215 @@
+//! Who may call.
+
+use super::{Key, Kind, Section, Text, match_text::METHOD, text::NAME};
+use crate::config::{
+    model::{KeyHash, Right, Whence},
+    node::Value,
+    units::{UnitError, quote},
+};
+
+pub(super) static AUTH: Section = Section {
+    doc: "A way to tell who calls, for the routes that name it. See docs/auth.md.",
+    keys: &[
+        Key::new(
+            "type",
+            Kind::Choice {
+                now: &[("api-key", "a key of a consumer's")],
+                later: &["jwt", "basic", "mtls", "hmac", "forward"],
+            },
+            "How callers prove who they are.",
+        )
+        .required(),
+        Key::new(
+            "from",
+            Kind::List { of: &Kind::Text(&WHENCE), min: 1, one: true },
+            "Where the key is: \"header:NAME\", \"query:NAME\", \"cookie:NAME\", or \"bearer\" for `Authorization: \
+             Bearer`. The first place that has one counts. Default for api-key: \"header:x-api-key\".",
+        ),
+        Key::new(
+            "keep",
+            Kind::Bool,
+            "Pass the credentials on to the upstream, in place of taking them out of the request.",
+        )
+        .default("false"),
+        Key::new("realm", Kind::Text(&REALM), "What callers are told that they need credentials for.")
+            .default("\"gateway\""),
+        Key::not_yet("issuer", "Who has to have made a token."),
+        Key::not_yet("audience", "Whom a token has to be for."),
+        Key::not_yet("jwks", "Where the issuer's keys are."),
+        Key::not_yet("consumer", "What of a token names the consumer."),
+        Key::not_yet("algorithms", "How tokens may be signed."),
+    ],
+};
+
+pub(super) static CONSUMER: Section = Section {
+    doc: "Who may call: a customer, an application, a partner.",
+    keys: &[
+        Key::new("tier", Kind::Text(&NAME), "What it pays for, for `allow` and limits."),
+        Key::new(
+            "grant",
+            Kind::List { of: &Kind::Text(&GRANT), min: 0, one: true },
+            "What it may do, in words of your own, for `allow`.",
+        )
+        .default("[]"),
+        Key::new(
+            "keys",
+            Kind::List { of: &Kind::Table(&CONSUMER_KEY), min: 0, one: false },
+            "Its API keys. Those that `gateway key new` makes are kept elsewhere.",
+        )
+        .default("[]"),
+    ],
+};
+
+static CONSUMER_KEY: Section = Section {
+    doc: "An API key, of which the config knows no more than a hash.",
+    keys: &[
+        Key::new("id", Kind::Text(&NAME), "Which of the consumer's keys it is.").required(),
+        Key::new("hash", Kind::Text(&KEY_HASH), "`blake3:` and BLAKE3 of the key, 64 hexadecimal digits.")
+            .required(),
+        Key::new("until", Kind::Date, "From then on the key is no good. Left out: for ever."),
+    ],
+};
+
+/// `auth` of a route.
+pub(super) const ROUTE_AUTH: Kind = Kind::List { of: &Kind::Text(&AUTH_NAME), min: 1, one: true };
+
+/// `allow` of a route.
+pub(super) const ALLOW: Kind = Kind::Either(&[RIGHTS, Kind::Map { key: &METHOD, of: &RIGHTS }]);
+
+const RIGHTS: Kind = Kind::List { of: &Kind::Text(&RIGHT), min: 0, one: true };
+
+static REALM: Text = Text {
+    what: "a realm",
+    example: "gateway",
+    pattern: Some("^[ !#-\\[\\]-~]{1,100}$"),
+    parse: |text| {
+        let plain = |byte: u8| matches!(byte, 0x20..=0x7e) && byte != b'"' && byte != b'\\';
+        match (1..=100).contains(&text.len()) && text.bytes().all(plain) {
+            true => Ok(Value::Text(text.into())),
+            false => {
+                Err(UnitError::new(format!("expected a realm such as \"gateway\", found {}", quote(text)))
+                    .hint("visible ASCII characters and spaces, without `\"` and `\\`"))
+            }
+        }
+    },
+};
+
+static AUTH_NAME: Text = Text {
+    what: "the name of an [auth.NAME]",
+    example: "api-key",
+    pattern: Some(super::NAME_PATTERN),
+    parse: |text| match super::is_name(text) {
+        true => Ok(Value::Text(text.into())),
+        false => Err(UnitError::new(format!("expected the name of an [auth.NAME], found {}", quote(text)))),
+    },
+};
+
+static WHENCE: Text = Text {
+    what: "a place",
+    example: "header:x-api-key",
+    pattern: Some("^(bearer|(header|query|cookie):.+)$"),
+    parse: |text| {
+        let token = |name: &str| {
+            !name.is_empty()
+                && name.bytes().all(|c| c.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&c))
+        };
+        let whence = match text.split_once(':') {
+            None if text == "bearer" => Whence::Bearer,
+            Some(("header", name)) if token(name) => Whence::Header(name.to_ascii_lowercase()),
+            Some(("cookie", name)) if token(name) => Whence::Cookie(name.into()),
+            Some(("query", name)) if !name.is_empty() => Whence::Query(name.into()),
+            _ => {
+                let error = UnitError::new(format!(
+                    "expected a place such as \"header:x-api-key\", found {}",
+                    quote(text)
+                ));
+                return Err(error.hint("\"bearer\", or \"header:\", \"query:\" or \"cookie:\" and a name"));
+            }
+        };
+        match &whence {
+            Whence::Header(name) if name == "authorization" => {
+                Err(UnitError::new("the header authorization has a scheme before the credential")
+                    .hint("write \"bearer\""))
+            }
+            Whence::Header(name) if NEEDED.contains(&name.as_str()) => {
+                Err(UnitError::new(format!("the header {name} means something else")))
+            }
+            _ => Ok(Value::Whence(whence)),
+        }
+    },
+};
+
+/// Fields that requests are read by.
+const NEEDED: [&str; 5] = ["host", "content-length", "transfer-encoding", "connection", "cookie"];
+
+/// RFC 6749 section 3.3 says what a scope may be made of.
+fn is_scope(text: &str) -> bool {
+    let scope = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\';
+    (1..=200).contains(&text.len()) && text.bytes().all(scope)
+}
+
+static GRANT: Text = Text {
+    what: "a grant",
+    example: "items:read",
+    pattern: Some("^[!#-\\[\\]-~]{1,200}$"),
+    parse: |text| match Right::PREFIXES.iter().find(|prefix| text.starts_with(*prefix)) {
+        Some(prefix) => {
+            let error = UnitError::new(format!("{} cannot be granted", quote(text)));
+            Err(error.hint(format!("in `allow` \"{prefix}…\" means something else")))
+        }
+        None if is_scope(text) && text != "all" => Ok(Value::Text(text.into())),
+        None => {
+            let error =
+                UnitError::new(format!("expected a grant such as \"items:read\", found {}", quote(text)));
+            Err(error.hint("visible ASCII characters but `\"` and `\\`, and not \"all\""))
+        }
+    },
+};
+
+static RIGHT: Text = Text {
+    what: "a right",
+    example: "items:read",
+    pattern: Some("^[ !#-\\[\\]-~]{1,400}$"),
+    parse: |text| {
+        let wrong =
+            || UnitError::new(format!("expected a right such as \"items:read\", found {}", quote(text)));
+        let right = match text.split_once(':') {
+            Some(("tier", tier)) if super::is_name(tier) => Right::Tier(tier.into()),
+            Some(("consumer", name)) if is_scope(name) => Right::Consumer(name.into()),
+            Some(("scope", scope)) if is_scope(scope) => Right::Scope(scope.into()),
+            Some(("claim", claim)) => match claim.split_once('=') {
+                Some((name, value)) if !name.is_empty() && !value.is_empty() => {
+                    Right::Claim(name.into(), value.into())
+                }
+                _ => return Err(wrong().hint("a claim is written \"claim:NAME=VALUE\"")),
+            },
+            Some(("tier" | "consumer" | "scope", _)) => return Err(wrong()),
+            _ if is_scope(text) => Right::Grant(text.into()),
+            _ => return Err(wrong()),
+        };
+        Ok(Value::Right(right))
+    },
+};
+
+static KEY_HASH: Text = Text {
+    what: "a key's hash",
+    example: "blake3:7f83b1657ff1fc53b92dc18148a1d65dfc2d4b1fa3d677284addd200126d9069",
+    pattern: Some("^blake3:[0-9A-Fa-f]{64}$"),
+    parse: |text| {
+        // The text is not shown: somebody may have put the key itself here.
+        let wrong = || UnitError::new("expected a hash: `blake3:` and 64 hexadecimal digits");
+        let digits = text
+            .strip_prefix("blake3:")
+            .ok_or_else(|| wrong().hint("never the key itself; `printf %s KEY | b3sum` prints its hash"))?;
+        let mut hash = [0; 32];
+        let pairs = digits.as_bytes().chunks(2);
+        if digits.len() != 64 || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+            return Err(wrong().hint(format!("these are {} characters", digits.chars().count())));
+        }
+        for (byte, pair) in hash.iter_mut().zip(pairs) {
+            let pair = std::str::from_utf8(pair).unwrap_or_default();
+            *byte = u8::from_str_radix(pair, 16).map_err(|_| wrong())?;
+        }
+        Ok(Value::KeyHash(KeyHash(hash)))
+    },
+};

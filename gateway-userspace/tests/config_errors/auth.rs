@@ -1,0 +1,86 @@
+//! Who may call.
+
+use super::says;
+
+/// A listener, an upstream, and a route up to its fifth line.
+fn route(rest: &str) -> String {
+    format!("[listener.web]\nbind = \":80\"\n[route.a]\nto = [\"10.0.0.1:1\"]\n{rest}")
+}
+
+#[test]
+fn routes_name_ways_that_there_are_and_rights_that_can_be_had() {
+    says(
+        &route(
+            r#"auth = ["all", "keys", "key", "key"]
+allow = ["items:read", "tier:go ld", "claim:x", "items:read"]
+[route.b]
+path = "/b"
+to = ["10.0.0.1:2"]
+allow = { get = [] }
+[route.c]
+path = "/c"
+to = ["10.0.0.1:3"]
+auth = ["all"]
+[auth.key]
+type = "api-key"
+"#,
+        ),
+        r#"
+gateway.toml:5:16: auth "keys" is not defined
+  hint: did you mean "key"?
+gateway.toml:5:31: auth "key" is there twice, first at gateway.toml:5:24
+gateway.toml:6:24: `route.a.allow`: expected a right such as "items:read", found "tier:go ld"
+gateway.toml:6:38: `route.a.allow`: expected a right such as "items:read", found "claim:x"
+  hint: a claim is written "claim:NAME=VALUE"
+gateway.toml:6:49: "items:read" is there twice
+gateway.toml:10:1: `allow` needs `auth`: without it nobody is known
+  hint: add auth = ["…"], the name of an [auth.NAME]
+gateway.toml:10:11: `route.b.allow`: expected a method such as "GET", found "get"
+  hint: write it in upper case: "GET"
+gateway.toml:14:8: `auth` has "all" of nothing"#,
+    );
+}
+
+#[test]
+fn a_key_is_told_by_its_hash_and_belongs_to_one() {
+    says(
+        &route(
+            r#"[auth.key]
+type = "api-key"
+from = ["header:Authorization", "header:host", "body"]
+realm = "a\"b"
+[auth.other]
+[consumer.acme]
+grant = ["tier:gold", "a b", "x"]
+keys = [{ id = "k1", hash = "secret" }, { id = "k2", hash = "blake3:12" }]
+[consumer.b]
+keys = [
+  { id = "k1", hash = "blake3:7f83b1657ff1fc53b92dc18148a1d65dfc2d4b1fa3d677284addd200126d9069", until = "soon" },
+  { id = "k1", hash = "blake3:7F83b1657ff1fc53b92dc18148a1d65dfc2d4b1fa3d677284addd200126d9069", until = 2027-01-01T10:00:00 },
+]
+"#,
+        ),
+        r#"
+gateway.toml:7:9: `auth.key.from`: the header authorization has a scheme before the credential
+  hint: write "bearer"
+gateway.toml:7:33: `auth.key.from`: the header host means something else
+gateway.toml:7:48: `auth.key.from`: expected a place such as "header:x-api-key", found "body"
+  hint: "bearer", or "header:", "query:" or "cookie:" and a name
+gateway.toml:8:9: `auth.key.realm`: expected a realm such as "gateway", found "a\"b"
+  hint: visible ASCII characters and spaces, without `"` and `\`
+gateway.toml:9:7: `auth.other.type` is missing
+gateway.toml:11:10: `consumer.acme.grant`: "tier:gold" cannot be granted
+  hint: in `allow` "tier:…" means something else
+gateway.toml:11:23: `consumer.acme.grant`: expected a grant such as "items:read", found "a b"
+  hint: visible ASCII characters but `"` and `\`, and not "all"
+gateway.toml:12:29: `consumer.acme.keys[0].hash`: expected a hash: `blake3:` and 64 hexadecimal digits
+  hint: never the key itself; `printf %s KEY | b3sum` prints its hash
+gateway.toml:12:61: `consumer.acme.keys[1].hash`: expected a hash: `blake3:` and 64 hexadecimal digits
+  hint: these are 2 characters
+gateway.toml:15:106: `consumer.b.keys[0].until`: expected a date such as "2027-01-31", found "soon"
+gateway.toml:16:10: this consumer has a key "k1" already
+gateway.toml:16:23: this key is there twice, first at gateway.toml:15:23: it would not say who calls
+gateway.toml:16:106: `consumer.b.keys[1].until`: expected a date such as "2027-01-31", found "2027-01-01T10:00:00"
+  hint: a time of day needs its offset: 2027-01-31T12:00:00Z"#,
+    );
+}
