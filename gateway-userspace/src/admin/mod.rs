@@ -16,12 +16,14 @@ mod socket;
 pub mod stats;
 mod status;
 mod targets;
+mod web;
 
 pub use certs::CertStatus;
 pub use services::{ServiceStatus, TargetStatus as ServiceTargetStatus};
 pub use socket::{SocketError, bind};
 pub use status::{NameStatus, Status, TargetStatus, UpstreamStatus};
 pub use targets::{OverrideRow, OverrideStatus};
+pub use web::{Gate, TokenError, serve as serve_http};
 
 use std::sync::Arc;
 

@@ -1,22 +1,32 @@
-//! Who is on the other end of the admin socket.
+//! Who asks.
+
+use std::net::IpAddr;
 
 use axum::{extract::connect_info::Connected, serve::IncomingStream};
 use tokio::net::UnixListener;
 
-/// The user that connected, as the kernel knows it.
 #[derive(Debug, Clone, Copy)]
-pub struct Peer(Option<u32>);
+pub enum Peer {
+    /// The user that connected to the admin socket, as the kernel knows it.
+    User(Option<u32>),
+    /// Whoever has the token.
+    Remote(IpAddr),
+}
 
 impl Connected<IncomingStream<'_, UnixListener>> for Peer {
     fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        Peer(stream.io().peer_cred().ok().map(|cred| cred.uid()))
+        Peer::User(stream.io().peer_cred().ok().map(|cred| cred.uid()))
     }
 }
 
 impl Peer {
-    /// The user's name, or "uid 1000" where /etc/passwd has none.
+    /// The user's name, or "uid 1000" where /etc/passwd has none; "token from 192.0.2.1".
     pub fn name(self) -> String {
-        let Some(uid) = self.0 else { return "unknown".into() };
+        let uid = match self {
+            Peer::User(Some(uid)) => uid,
+            Peer::User(None) => return "unknown".into(),
+            Peer::Remote(addr) => return format!("token from {addr}"),
+        };
         let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
         user(&users, uid).unwrap_or_else(|| format!("uid {uid}"))
     }

@@ -11,7 +11,7 @@ use crate::{
     daemon::Control,
     observe::{
         Why, process,
-        stats::{HistogramTotal, RouteStats},
+        stats::{BOUNDS_US, HistogramTotal, RouteStats},
     },
 };
 
@@ -25,6 +25,8 @@ pub struct Stats {
     /// Seconds since the process started.
     pub uptime: f64,
     pub listeners: BTreeMap<String, ListenerRow>,
+    /// Of histograms' buckets, in microseconds: each has what took no longer.
+    pub bounds_us: Vec<u64>,
     pub routes: Vec<RouteRow>,
     pub upstreams: BTreeMap<String, UpstreamRow>,
     pub services: Vec<ServiceRow>,
@@ -143,6 +145,7 @@ pub fn stats(control: &Control) -> Stats {
         bytes: row.bytes,
     });
     Stats {
+        bounds_us: BOUNDS_US.to_vec(),
         generation: snapshot.generation,
         uptime: control.started.elapsed().as_secs_f64(),
         listeners: status

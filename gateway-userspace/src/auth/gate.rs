@@ -27,6 +27,8 @@ pub struct Refused {
     pub why: Why,
     /// Of the answer.
     pub fields: HeaderMap,
+    /// It showed credentials, and they are none.
+    pub presented: bool,
 }
 
 /// Who is asked of, and when.
@@ -48,7 +50,7 @@ impl Gate {
         let caller = self.caller(asking)?;
         match self.allow.as_ref().is_none_or(|allow| allow.allows(&caller, &asking.head.method)) {
             true => Ok(caller),
-            false => Err(Refused { why: Why::Forbidden, fields: HeaderMap::new() }),
+            false => Err(Refused { why: Why::Forbidden, fields: HeaderMap::new(), presented: false }),
         }
     }
 
@@ -92,7 +94,7 @@ impl Gate {
                 fields.append(header::WWW_AUTHENTICATE, challenge);
             }
         }
-        Refused { why: Why::Unauthorized, fields }
+        Refused { why: Why::Unauthorized, fields, presented: !nothing }
     }
 
     /// Takes out what proves who calls.

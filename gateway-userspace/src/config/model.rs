@@ -13,13 +13,13 @@ mod tls;
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 pub use auth::{Allow, Auth, AuthKind, Consumer, ConsumerKey, Demand, KeyHash, Right, RouteAuth, Whence};
-pub use limit::{Algorithm, CostOf, Headers, KeyPart, Limit, Measure, Overrun, Unit};
+pub use limit::{Algorithm, BanRule, CostOf, Headers, KeyPart, Limit, Measure, Overrun, Penalty, Unit};
 pub use route::{
     Coding, Compress, Cors, Destination, FieldRewrite, HostPattern, Matcher, Mirror, Origin, PathPattern,
     PathRewrite, Pattern, Predicates, Redirect, Respond, Rewrite, Route, Segment, Split, Sticky,
 };
 
-pub use seeing::{AccessLog, LogKeep, LogRotate, LogTarget, Redact};
+pub use seeing::{AccessLog, LogKeep, LogRotate, LogTarget, Redact, Tracing};
 pub use splice::{Splice, SpliceTimeout, among_listeners};
 
 pub use super::balancing::{Breaker, Eject, HashOn, Retry, RetryOn, StickyCookie};
@@ -40,9 +40,12 @@ pub struct Config {
     pub routes: BTreeMap<String, Route>,
     pub services: BTreeMap<String, Service>,
     pub limits: BTreeMap<String, Limit>,
+    pub penalty: Option<Penalty>,
     pub auths: BTreeMap<String, Auth>,
     pub consumers: BTreeMap<String, Consumer>,
     pub access_log: AccessLog,
+    /// `None`: requests are part of no trace.
+    pub tracing: Option<Tracing>,
     pub metrics: Metrics,
     pub admin: Admin,
     /// Every file that was read: the config itself, its includes, block lists. Watched by `run --watch`.
@@ -117,6 +120,15 @@ pub struct Kernel {
     /// `syn_cookies = { above = "10k/s" }`: from so many SYNs a second on, clients must prove that they are where they
     /// say. `None` (written as "off"): never. Default off.
     pub syn_cookies: Option<Rate>,
+    /// `adapt = { cpu, from }`: the limits follow the pressure on CPUs. `None` (written as "off"): they do not.
+    pub adapt: Option<Adapt>,
+}
+
+/// `kernel.adapt`: shares, above 0 and at most 1.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Adapt {
+    pub cpu: f64,
+    pub from: f64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -603,4 +615,23 @@ pub struct Metrics {
 pub struct Admin {
     /// Default /run/gateway/admin.sock. Restart needed.
     pub socket: PathBuf,
+    /// Restart needed.
+    pub http: Option<AdminHttp>,
+}
+
+/// `http = { bind, token, tls, dashboard }`
+#[derive(Debug, Clone, PartialEq)]
+pub struct AdminHttp {
+    pub at: Place,
+    pub bind: SocketAddr,
+    pub token: Secret,
+    /// There where `bind` is no loopback address.
+    pub tls: Option<Tls>,
+    /// Default true.
+    pub dashboard: bool,
+}
+
+impl AdminHttp {
+    /// Its name among those of listeners, which have no slash in theirs.
+    pub const AMONG_LISTENERS: &str = "admin/http";
 }

@@ -49,10 +49,19 @@ pub fn to_json(config: &Config) -> Value {
         "metrics": { "bind": config.metrics.bind.map_or("off".into(), |addr| addr.to_string()) },
         "admin": { "socket": config.admin.socket.to_string_lossy() },
     });
+    if let Some(http) = &config.admin.http {
+        all["admin"]["http"] = listener::admin_http(http);
+    }
     if let Some(acme) = &config.acme {
         all["acme"] = listener::acme(acme);
     }
+    if let Some(tracing) = &config.tracing {
+        all["tracing"] = seeing::tracing(tracing);
+    }
     all["gateway"]["resolver"] = json!(config.gateway.resolver);
+    if let Some(penalty) = &config.penalty {
+        all["penalty"] = limit::penalty(penalty);
+    }
     all["gateway"]["limit_keys"] = json!(config.gateway.limit_keys);
     match &config.gateway.limit_state {
         LimitState::Default => {}
@@ -99,6 +108,7 @@ fn kernel(kernel: &Kernel) -> Value {
         },
         "class": by_name(&kernel.classes, class),
         "flows": kernel.flows,
+        "adapt": kernel.adapt.map_or(json!("off"), |adapt| json!({ "cpu": share(adapt.cpu), "from": share(adapt.from) })),
         "syn_cookies": kernel.syn_cookies.map_or(json!("off"), |above| json!({ "above": above })),
     })
 }

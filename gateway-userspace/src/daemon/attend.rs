@@ -13,7 +13,7 @@ use super::{
     manager,
     upgrade::{self, Outcome, Successor, UpgradeError},
 };
-use crate::observe::events;
+use crate::observe::{events, trace};
 
 /// How long answers of the admin API and the metrics may still take, when another process serves them or nobody does.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
@@ -68,6 +68,7 @@ pub async fn attend(
         None => stop(control, &mut requests, now).await,
     }
     control.access_log.flush();
+    trace::flush();
     end_admin(control, asked).await;
     tracing::info!("gateway stopped");
 }

@@ -59,6 +59,7 @@ pub struct Sockets {
     pub listeners: Vec<String>,
     pub metrics: Option<SocketAddr>,
     pub admin: Option<PathBuf>,
+    pub admin_http: Option<SocketAddr>,
 }
 
 /// What lives in the old process's memory, and goes on.

@@ -4,7 +4,9 @@
 //! worker is a thread of its own that only ever serves traffic.
 
 mod acme;
+mod adapt;
 mod attend;
+mod bans;
 mod certs;
 mod control;
 mod discover;

@@ -6,12 +6,12 @@ use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
 use super::{
-    acme,
+    acme, adapt,
     attend::attend,
-    certs,
+    bans, certs,
     control::{Control, ReloadError},
     discover::Names,
-    ends::Ends,
+    ends::{self, Ends},
     handover::Handed,
     inherited::Inherited,
     manager, services,
@@ -140,6 +140,10 @@ pub enum StartError {
     AccessLog { target: String, error: io::Error },
     #[error("metrics: cannot listen on {addr}: {error}")]
     Metrics { addr: std::net::SocketAddr, error: io::Error },
+    #[error("admin.http: cannot listen on {addr}: {error}")]
+    AdminHttp { addr: std::net::SocketAddr, error: io::Error },
+    #[error("admin.http.token: {0}")]
+    Token(admin::TokenError),
     #[error("admin API: {0}")]
     Admin(admin::SocketError),
     #[error("cannot start: {0}")]
@@ -157,9 +161,9 @@ impl StartError {
             _ => {}
         }
         let denied = match self {
-            StartError::Listener(ReloadError::Bind { error, .. }) | StartError::Metrics { error, .. } => {
-                error.kind() == io::ErrorKind::PermissionDenied
-            }
+            StartError::Listener(ReloadError::Bind { error, .. })
+            | StartError::AdminHttp { error, .. }
+            | StartError::Metrics { error, .. } => error.kind() == io::ErrorKind::PermissionDenied,
             _ => false,
         };
         if denied { exit::PRIVILEGE } else { exit::FAILED }
@@ -170,7 +174,9 @@ async fn serve(parts: Parts, before: &mut Option<Takeover>, began: Instant) -> R
     let Parts { options, config, tls, log_control, kernel, inherited, handed } = parts;
     let signals = Signals::register()?;
     let ends = Ends::open(&config, before.as_mut())?;
-    let (admin_listener, metrics_listener) = ends.listeners()?;
+    let (admin_listener, metrics_listener) = (ends.admin()?, ends::listener(&ends.metrics)?);
+    let http_listener = ends::listener(&ends.http)?;
+    let gate = config.admin.http.as_ref().map(admin::Gate::open).transpose().map_err(StartError::Token)?;
     let access_log = AccessLog::start(&config.access_log)
         .map_err(|error| StartError::AccessLog { target: config.access_log.to.show(), error })?;
     events::write_to(&access_log);
@@ -216,8 +222,14 @@ async fn serve(parts: Parts, before: &mut Option<Takeover>, began: Instant) -> R
     if let Some(listener) = metrics_listener {
         asked.push(tokio::spawn(admin::serve_metrics(listener, control.clone(), over())));
     }
+    if let (Some(listener), Some(gate)) = (http_listener, gate) {
+        asked.push(tokio::spawn(admin::serve_http(listener, gate, control.clone(), over())));
+    }
     tokio::task::spawn_local(upkeep::every_second(control.clone()));
     tokio::task::spawn_local(upkeep::tick_upstreams(control.clone()));
+    let offences = control.snapshot.load().limit_store.offences();
+    tokio::task::spawn_local(bans::follow(control.clone(), offences));
+    tokio::task::spawn_local(adapt::follow(control.clone()));
     tokio::task::spawn_local(services::follow(control.clone()));
     tokio::task::spawn_local(services::verify(control.clone()));
     tokio::task::spawn_local(certs::follow(control.clone()));

@@ -1,6 +1,11 @@
 //! Handing over to another process, and taking back: what of that is the control thread's.
 
-use std::{io, os::fd::OwnedFd, sync::atomic::Ordering::Relaxed};
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    os::fd::OwnedFd,
+    sync::atomic::Ordering::Relaxed,
+};
 
 use super::{
     control::{Control, lock},
@@ -18,17 +23,13 @@ impl Control {
                 fds.push(socket.try_clone()?.into());
             }
         }
-        let metrics = match &self.ends.metrics {
-            Some((addr, socket)) => {
-                fds.push(socket.try_clone()?.into());
-                Some(*addr)
-            }
-            None => None,
-        };
+        let metrics = pass_on(&self.ends.metrics, &mut fds)?;
         let (path, socket) = &self.ends.admin;
         fds.push(socket.try_clone()?.into());
         let admin = Some(path.clone());
-        Ok((Sockets { version: VERSION, pid: std::process::id(), listeners, metrics, admin }, fds))
+        let admin_http = pass_on(&self.ends.http, &mut fds)?;
+        let pid = std::process::id();
+        Ok((Sockets { version: VERSION, pid, listeners, metrics, admin, admin_http }, fds))
     }
 
     /// Lets another process have the kernel half and everything that is remembered.
@@ -83,4 +84,14 @@ impl Control {
             count.fetch_add(before, Relaxed);
         }
     }
+}
+
+/// A socket for the other process, if there is one: its address.
+fn pass_on(
+    end: &Option<(SocketAddr, TcpListener)>,
+    fds: &mut Vec<OwnedFd>,
+) -> io::Result<Option<SocketAddr>> {
+    let Some((addr, socket)) = end else { return Ok(None) };
+    fds.push(socket.try_clone()?.into());
+    Ok(Some(*addr))
 }

@@ -28,6 +28,7 @@ pub struct Takeover {
     pub listeners: Inherited,
     pub metrics: Option<(SocketAddr, TcpListener)>,
     pub admin: Option<(PathBuf, UnixListener)>,
+    pub admin_http: Option<(SocketAddr, TcpListener)>,
 }
 
 impl Takeover {
@@ -58,7 +59,8 @@ impl Takeover {
         let mut fds = Vec::new();
         let wanted = sockets.listeners.len()
             + usize::from(sockets.metrics.is_some())
-            + usize::from(sockets.admin.is_some());
+            + usize::from(sockets.admin.is_some())
+            + usize::from(sockets.admin_http.is_some());
         while fds.len() < wanted {
             fds.extend(pass::receive_fds(&stream)?);
         }
@@ -78,7 +80,11 @@ impl Takeover {
             Some(path) => Some((path, UnixListener::from(next()?))),
             None => None,
         };
-        Ok(Takeover { stream, old: sockets.pid, listeners, metrics, admin })
+        let admin_http = match sockets.admin_http {
+            Some(addr) => Some((addr, pass::listener(next()?)?)),
+            None => None,
+        };
+        Ok(Takeover { stream, old: sockets.pid, listeners, metrics, admin, admin_http })
     }
 
     /// Makes the old process let go of the kernel half.

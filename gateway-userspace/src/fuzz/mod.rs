@@ -10,7 +10,7 @@ mod wire;
 type Target = (&'static str, fn(&[u8]));
 
 /// What is fuzzed, by the name of its folder in the corpus. It panics where something does not hold.
-const TARGETS: [Target; 11] = [
+const TARGETS: [Target; 12] = [
     ("answer-body", answers::body),
     ("answer-head", answers::head),
     ("certificate", config::certificate),
@@ -22,4 +22,5 @@ const TARGETS: [Target; 11] = [
     ("proxy-protocol", wire::proxy_protocol),
     ("request-head", requests::head),
     ("template", config::template),
+    ("trace-context", requests::trace_context),
 ];

@@ -4,6 +4,7 @@ use http::{HeaderName, HeaderValue, Request, header, request};
 
 use crate::{
     config::units::normal_path,
+    observe::trace::context,
     proxy::{forwarded_elements, strict},
     upstream::http1::{Outgoing, Switch},
 };
@@ -122,4 +123,19 @@ fn goes_on(head: request::Parts, chunked: bool) {
     assert_eq!(named("host"), 1, "hosts");
     assert!(named("content-length") + named("transfer-encoding") <= 1, "two lengths");
     assert_eq!(named("connection") + named("upgrade") + named("te") + named("keep-alive"), 0, "hop by hop");
+}
+
+/// What is taken of a trace's context says the same when it is said on.
+pub fn trace_context(bytes: &[u8]) {
+    for name in ["traceparent", "b3", "x-b3-traceid"] {
+        let Ok(value) = http::HeaderValue::from_bytes(bytes) else { return };
+        let mut headers = http::HeaderMap::new();
+        headers.insert(name, value);
+        headers.insert("x-b3-spanid", http::HeaderValue::from_static("00000000000000cd"));
+        if let (Some(parent), manner) = context::parent(&headers) {
+            context::say(&mut headers, parent, manner, true);
+            let (again, _) = context::parent(&headers);
+            assert_eq!(again.map(|again| (again.trace, again.span)), Some((parent.trace, parent.span)));
+        }
+    }
 }

@@ -174,4 +174,5 @@ fuzzed! {
     proxy_protocol_holds: "proxy-protocol",
     request_head_holds: "request-head",
     template_holds: "template",
+    trace_context_holds: "trace-context",
 }

@@ -1,12 +1,13 @@
 //! All limits of a route, asked about one request: it is let in if every one lets it in, and costs nothing of any
 //! otherwise.
 
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use super::{
     Counts, Facts, Grade, Limit, Now, Store,
-    fields::Fields,
-    meter::Left,
+    fields::{self, Fields},
+    meter::{Left, Meter},
+    offence::Rule,
     passage::{Due, Passage},
     table::{Owner, Word},
 };
@@ -43,6 +44,8 @@ pub struct Admission {
 pub struct Refused {
     /// Seconds, at least 1.
     pub retry_after: u64,
+    /// There is too much to do, rather than that it asked for too much.
+    pub shed: bool,
 }
 
 /// One limit's word on it.
@@ -50,6 +53,8 @@ struct Checked<'a> {
     limit: &'a Arc<Limit>,
     owner: Owner,
     grade: Option<&'a Grade>,
+    /// Its grade's, as it is now.
+    meter: Option<Meter>,
     /// Of the limit, and where it is hard if it is soft: units to give back.
     taken: u64,
     taken_from_shed: bool,
@@ -109,15 +114,17 @@ impl RouteLimits {
                 checked.iter().for_each(|one| one.give_back(&self.store));
             }
         }
-        self.admission(worker, facts, now, checked)
+        self.admission(worker, facts, checked)
     }
 
-    fn admission(&self, worker: usize, facts: &Facts<'_>, now: Now, checked: Vec<Checked<'_>>) -> Admission {
+    fn admission(&self, worker: usize, facts: &Facts<'_>, checked: Vec<Checked<'_>>) -> Admission {
         let mut admission = Admission::default();
         let refused = checked.iter().find(|one| one.denies() && !one.limit.dry_run);
         if let Some(one) = refused {
-            admission.refused =
-                Some(Refused { retry_after: one.left.next_ns.div_ceil(1_000_000_000).max(1) });
+            admission.refused = Some(Refused {
+                retry_after: one.left.next_ns.div_ceil(1_000_000_000).max(1),
+                shed: one.limit.moves.is_some(),
+            });
             admission.said = Some(one.limit.said[0].clone());
         }
         for one in &checked {
@@ -126,11 +133,13 @@ impl RouteLimits {
                 Verdict::Deny { .. } => {
                     let dry = one.limit.dry_run;
                     if dry || refused.is_some_and(|refused| Arc::ptr_eq(refused.limit, one.limit)) {
-                        one.limit.stats.shards.of(worker).count(if dry {
-                            Decided::Dry
-                        } else {
-                            Decided::Deny
-                        });
+                        let banned = !dry && one.limit.offend(&self.store, facts);
+                        let decided = match (dry, banned) {
+                            (true, _) => Decided::Dry,
+                            (false, true) => Decided::Ban,
+                            (false, false) => Decided::Deny,
+                        };
+                        one.limit.stats.shards.of(worker).count(decided);
                         times = one.refused(&self.store);
                     }
                     if dry {
@@ -158,7 +167,7 @@ impl RouteLimits {
         let told = checked.iter().map(|one| (&**one.limit, one.policy(), one.left, one.capacity));
         admission.fields.tell(told, refused.map(|one| &**one.limit));
         if refused.is_none() {
-            let due = checked.iter().filter_map(|one| one.due(now)).collect::<Vec<_>>();
+            let due = checked.iter().filter_map(Checked::due).collect::<Vec<_>>();
             admission.passage = (!due.is_empty()).then(|| Box::new(Passage::new(self.store.clone(), due)));
         }
         admission
@@ -174,6 +183,29 @@ impl Limit {
                 Some(own.map_or(base, |(_, grade)| grade))
             }
         }
+    }
+
+    /// A grade's meter as it is now, for a tier.
+    fn meter(&self, grade: &Grade, tier: Option<&str>) -> Meter {
+        match &self.moves {
+            Some(moves) => grade.meter.scaled(moves.dial.share(), moves.kept(tier)),
+            None => grade.meter,
+        }
+    }
+
+    /// How many there may be at once now, of a tier.
+    fn max(&self, max: u32, tier: Option<&str>) -> u32 {
+        match &self.moves {
+            Some(moves) => ((moves.dial.value() * (1.0 - moves.kept(tier))).round() as u32).clamp(1, max),
+            None => max,
+        }
+    }
+
+    /// It was refused: whether it is banned for it.
+    fn offend(&self, store: &Store, facts: &Facts<'_>) -> bool {
+        let offend =
+            |rule: &Rule| rule.offend(store, facts.client, facts.direct, 1, "went on after it was refused");
+        self.ban.as_ref().is_some_and(offend)
     }
 
     /// What a request costs when it comes. `None`: that is only known when it is over.
@@ -198,13 +230,13 @@ impl Limit {
     ) -> Option<(Left, u64, u32)> {
         let owner = self.owner(key);
         match (&self.counts, self.grade(tier)) {
-            (Counts::Active { max, .. }, _) => {
-                let seen = store.active().seen(&owner)?;
-                Some((free(seen.value, *max), u64::from(*max), seen.refused))
+            (Counts::Active { max }, _) => {
+                let (max, seen) = (self.max(*max, tier), store.active().seen(&owner)?);
+                Some((free(seen.value, max), u64::from(max), seen.refused))
             }
             (_, Some(grade)) => {
-                let seen = store.rates().seen(&owner)?;
-                Some((grade.meter.left(seen.value, now), grade.meter.capacity(), seen.refused))
+                let (meter, seen) = (self.meter(grade, tier), store.rates().seen(&owner)?);
+                Some((meter.left(seen.value, now), meter.capacity(), seen.refused))
             }
             _ => None,
         }
@@ -213,29 +245,39 @@ impl Limit {
     /// Takes nothing.
     fn look<'a>(self: &'a Arc<Self>, store: &Store, facts: &Facts<'_>, now: Now) -> Checked<'a> {
         let (owner, grade) = (self.owner(self.key.hash(facts)), self.grade(facts.tier));
-        let (left, capacity, verdict) = match (&self.counts, grade) {
-            (Counts::Rate { delay_ns, soft, .. }, Some(grade)) => {
+        let meter = grade.map(|grade| self.meter(grade, facts.tier));
+        let (left, capacity, verdict) = match (&self.counts, grade.zip(meter)) {
+            (Counts::Rate { delay_ns, soft, .. }, Some((grade, meter))) => {
                 let word = store.rates().read(&owner);
                 let ask = self.cost(facts).unwrap_or(1);
-                let over = grade.meter.take_ahead(word, now, ask, *delay_ns, false).err();
+                let over = meter.take_ahead(word, now, ask, *delay_ns, false).err();
                 let shed = || {
                     let word = store.rates().read(&self.shed_owner(owner.key));
                     grade.shed.and_then(|shed| shed.take(word, now, ask, false).err())
                 };
                 let over = if *soft && *delay_ns == 0 { shed() } else { over };
                 let verdict = over.map_or(Verdict::Allow, |over| Verdict::Deny { wait_ns: over.wait_ns });
-                (grade.meter.left(word, now), grade.meter.capacity(), verdict)
+                (meter.left(word, now), meter.capacity(), verdict)
             }
-            (Counts::Active { max, .. }, _) => {
-                let active = store.active().read(&owner);
-                let full = active >= u64::from(*max);
+            (Counts::Active { max }, _) => {
+                let (max, active) = (self.max(*max, facts.tier), store.active().read(&owner));
+                let full = active >= u64::from(max);
                 let verdict = if full { Verdict::Deny { wait_ns: 1 } } else { Verdict::Allow };
-                (free(active, *max), u64::from(*max), verdict)
+                (free(active, max), u64::from(max), verdict)
             }
             _ => (Left { units: 0, next_ns: 0, full_ns: 0 }, 0, Verdict::Allow),
         };
-        let mut one =
-            Checked { limit: self, owner, grade, taken: 0, taken_from_shed: false, left, capacity, verdict };
+        let mut one = Checked {
+            limit: self,
+            owner,
+            grade,
+            meter,
+            taken: 0,
+            taken_from_shed: false,
+            left,
+            capacity,
+            verdict,
+        };
         one.note_wait();
         one
     }
@@ -244,10 +286,10 @@ impl Limit {
         let owner = self.owner(self.key.hash(facts));
         let mut one = match (&self.counts, self.grade(facts.tier)) {
             (Counts::Rate { delay_ns, soft, .. }, Some(grade)) => {
-                let ask = self.cost(facts);
-                self.take_rate(store, owner, grade, (ask, *delay_ns, *soft), now)
+                let (ask, meter) = (self.cost(facts), self.meter(grade, facts.tier));
+                self.take_rate(store, owner, (grade, meter), (ask, *delay_ns, *soft), now)
             }
-            (Counts::Active { max, .. }, _) => self.take_active(store, owner, *max, now),
+            (Counts::Active { max }, _) => self.take_active(store, owner, self.max(*max, facts.tier), now),
             _ => self.look(store, facts, now),
         };
         one.note_wait();
@@ -258,16 +300,17 @@ impl Limit {
         self: &'a Arc<Self>,
         store: &Store,
         owner: Owner,
-        grade: &'a Grade,
+        (grade, meter): (&'a Grade, Meter),
         (cost, delay_ns, soft): (Option<u64>, u64, bool),
         now: Now,
     ) -> Checked<'a> {
-        let Grade { meter, shed, .. } = grade;
+        let shed = &grade.shed;
         let table = store.rates();
         let mut one = Checked {
             limit: self,
             owner,
             grade: Some(grade),
+            meter: Some(meter),
             taken: 0,
             taken_from_shed: false,
             left: Left { units: 0, next_ns: 0, full_ns: 0 },
@@ -334,6 +377,7 @@ impl Limit {
             limit: self,
             owner,
             grade: None,
+            meter: None,
             taken: u64::from(took.is_ok()),
             taken_from_shed: false,
             left: free(active, max),
@@ -362,11 +406,15 @@ impl Checked<'_> {
         }
     }
 
-    fn policy(&self) -> &str {
-        match (&self.limit.counts, self.grade) {
-            (Counts::Active { policy, .. }, _) => policy,
-            (_, Some(grade)) => &grade.policy,
-            _ => "",
+    fn policy(&self) -> Cow<'_, str> {
+        let name = &self.limit.name;
+        match (&self.limit.counts, self.grade, self.meter) {
+            (Counts::Active { .. }, ..) => fields::policy_at_once(name, self.capacity).into(),
+            (Counts::Rate { unit, .. }, _, Some(meter)) if self.limit.moves.is_some() => {
+                fields::policy(name, *unit, &meter).into()
+            }
+            (_, Some(grade), _) => Cow::Borrowed(&grade.policy),
+            _ => Cow::Borrowed(""),
         }
     }
 
@@ -378,13 +426,13 @@ impl Checked<'_> {
     }
 
     fn give_back(&self, store: &Store) {
-        match (&self.limit.counts, self.grade) {
+        match (&self.limit.counts, self.grade.zip(self.meter)) {
             (Counts::Active { .. }, _) if self.taken > 0 => {
                 store.active().change(&self.owner, |word| word.saturating_sub(1));
             }
-            (_, Some(grade)) => {
+            (_, Some((grade, meter))) => {
                 if self.taken > 0 {
-                    store.rates().change(&self.owner, |word| grade.meter.give_back(word, self.taken));
+                    store.rates().change(&self.owner, |word| meter.give_back(word, self.taken));
                 }
                 if let (Some(shed), true) = (grade.shed, self.taken_from_shed) {
                     let owner = self.limit.shed_owner(self.owner.key);
@@ -396,16 +444,16 @@ impl Checked<'_> {
     }
 
     /// What is to be settled at the end.
-    fn due(&self, _now: Now) -> Option<Due> {
+    fn due(&self) -> Option<Due> {
         let (limit, owner) = (self.limit.clone(), self.owner);
-        match (&self.limit.counts, self.grade) {
+        match (&self.limit.counts, self.grade.zip(self.meter)) {
             (Counts::Active { .. }, _) => (self.taken > 0).then_some(Due::Release { owner }),
-            (Counts::Rate { unit, .. }, Some(grade)) => {
+            (Counts::Rate { unit, .. }, Some((grade, meter))) => {
                 let late = *unit == Unit::Bytes || self.limit.cost.is_in_answer();
                 late.then(|| Due::Charge {
                     owner,
                     shed: grade.shed.map(|shed| (limit.shed_owner(owner.key), shed)),
-                    meter: grade.meter,
+                    meter,
                     limit,
                     cost: None,
                 })

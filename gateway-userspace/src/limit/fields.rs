@@ -1,7 +1,7 @@
 //! What answers tell of limits: `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-11, structured
 //! fields by RFC 9651), and the older `X-RateLimit-*`.
 
-use std::fmt::Write;
+use std::{borrow::Cow, fmt::Write};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -17,6 +17,11 @@ const X_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
 const X_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
 const X_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 const DRY_RUN: HeaderName = HeaderName::from_static("x-limit-dry-run");
+
+/// A policy of requests at once.
+pub fn policy_at_once(name: &str, max: u64) -> String {
+    format!("\"{name}\";q={max};qu=\"concurrent-requests\"")
+}
 
 /// A quota policy: names are letters, digits, `-`, `_` and `.`, nothing to escape.
 pub fn policy(name: &str, unit: Unit, meter: &Meter) -> String {
@@ -42,7 +47,7 @@ impl Fields {
     /// Of all limits the policies, and of the tightest what is left: the one that refused, or where least is.
     pub fn tell<'a>(
         &mut self,
-        limits: impl Iterator<Item = (&'a Limit, &'a str, Left, u64)>,
+        limits: impl Iterator<Item = (&'a Limit, Cow<'a, str>, Left, u64)>,
         refused: Option<&Limit>,
     ) {
         let mut tightest: Option<(&Limit, Left, u64)> = None;

@@ -12,6 +12,8 @@ use crate::config::model::{self, KeyPart};
 pub struct Facts<'a> {
     pub head: &'a request::Parts,
     pub client: IpAddr,
+    /// Its connection is its own.
+    pub direct: bool,
     pub route: &'a str,
     pub version: Option<&'a str>,
     pub consumer: Option<&'a str>,

@@ -52,6 +52,14 @@ impl Meter {
         }
     }
 
+    /// A bucket at a share of its rate, as deep in time; of what it holds, `kept` is for others.
+    pub fn scaled(self, share: f64, kept: f64) -> Self {
+        match self {
+            Meter::Bucket(bucket) => Meter::Bucket(bucket.scaled(share, kept)),
+            window => window,
+        }
+    }
+
     pub fn kind(&self) -> Kind {
         match self {
             Meter::Bucket(_) => Kind::Time,
@@ -163,6 +171,13 @@ impl Bucket {
             false => bucket::Limit::per_second(quota.per_second(), burst),
         };
         Bucket { limit, fine, capacity: burst }
+    }
+
+    fn scaled(self, share: f64, kept: f64) -> Self {
+        let mut limit = self.limit.scaled(share);
+        limit.depth_ns = ((limit.depth_ns as f64 * (1.0 - kept)) as u64).max(1);
+        let capacity = (self.capacity as f64 * share * (1.0 - kept)).round().max(1.0) as u64;
+        Bucket { limit, capacity, ..self }
     }
 
     /// In which so much comes back.

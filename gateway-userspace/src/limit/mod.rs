@@ -5,27 +5,36 @@
 //! route about one request. See docs/limits.md.
 
 pub mod admit;
+mod bans;
 mod clock;
+mod controller;
+mod dial;
 mod fields;
 mod hash;
 mod key;
 mod labels;
 mod meter;
+mod offence;
 mod passage;
 mod store;
 mod table;
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 pub use admit::{Admission, RouteLimits};
+pub use bans::HttpBan;
+pub use controller::{Controller, Health, TICK, Target};
+pub use dial::Dial;
 pub use key::Facts;
 pub use labels::Row;
+pub use offence::{Misdeed, Offence, Penalties, prefix};
 pub use passage::{Ending, Passage};
 pub use store::Store;
 
 use hash::Hasher;
 use key::Keyed;
 use meter::{Meter, Now};
+use offence::Rule;
 use table::{Kind, Owner};
 
 use crate::{
@@ -49,13 +58,24 @@ pub struct Limit {
     cost: CostOf,
     dry_run: bool,
     headers: Headers,
+    /// Of dynamic limits.
+    moves: Option<Moves>,
+    ban: Option<Rule>,
+}
+
+/// How a dynamic limit moves.
+#[derive(Debug)]
+struct Moves {
+    dial: Arc<Dial>,
+    /// Tiers, the most important first.
+    priority: Vec<String>,
 }
 
 /// What is counted.
 #[derive(Debug)]
 enum Counts {
     /// Requests at once.
-    Active { max: u32, policy: String },
+    Active { max: u32 },
     /// Things in time, by tier.
     Rate { unit: Unit, base: Grade, tiers: Vec<(Box<str>, Grade)>, delay_ns: u64, soft: bool },
 }
@@ -83,14 +103,22 @@ impl Limit {
             cost: config.cost.clone(),
             dry_run: config.dry_run,
             headers: config.headers,
+            moves: Moves::new(name, config, store),
+            ban: config.ban.as_ref().map(|rule| Rule::of_limit(store, name, rule)),
         }
+    }
+
+    /// Where it is, if it is dynamic.
+    pub fn dial(&self) -> Option<&Dial> {
+        self.moves.as_ref().map(|moves| &*moves.dial)
     }
 
     /// Units a second, or at once.
     pub fn rate(&self) -> f64 {
-        match &self.counts {
-            Counts::Active { max, .. } => f64::from(*max),
-            Counts::Rate { base, .. } => base.meter.per_second(),
+        match (&self.counts, self.dial()) {
+            (_, Some(dial)) => dial.value(),
+            (Counts::Active { max }, None) => f64::from(*max),
+            (Counts::Rate { base, .. }, None) => base.meter.per_second(),
         }
     }
 
@@ -130,12 +158,10 @@ fn group(name: &str) -> u32 {
 impl Counts {
     fn new(name: &str, config: &model::Limit) -> Self {
         match &config.measure {
-            Measure::Connections { max } => {
-                Counts::Active { max: *max, policy: format!("\"{name}\";q={max};qu=\"concurrent-requests\"") }
-            }
-            Measure::Rate { unit, algorithm, quota, burst, per } => {
+            Measure::Connections { max, .. } => Counts::Active { max: *max },
+            Measure::Rate { unit, algorithm, quota, burst, per, .. } => {
                 let (shed, delay, soft) = match config.mode {
-                    Overrun::Hard => (None, None, false),
+                    Overrun::Hard | Overrun::Dynamic { .. } => (None, None, false),
                     Overrun::Soft { shed, delay } => (shed, delay, true),
                 };
                 let grade = |quota: Quota, burst: Option<u64>| {
@@ -162,6 +188,34 @@ impl Counts {
                 }
             }
         }
+    }
+}
+
+impl Moves {
+    fn new(name: &str, config: &model::Limit, store: &Store) -> Option<Self> {
+        let Overrun::Dynamic { target, priority } = &config.mode else { return None };
+        let (from, to, counts_rate) = match &config.measure {
+            Measure::Rate { quota, from, .. } => {
+                (from.unwrap_or(*quota).per_second(), quota.per_second(), true)
+            }
+            Measure::Connections { max, from } => (f64::from(from.unwrap_or(*max)), f64::from(*max), false),
+        };
+        let controller = Controller::new(*target, (from, to), counts_rate);
+        let mut dials = store.dials.lock().unwrap_or_else(PoisonError::into_inner);
+        let dial = match dials.get(name) {
+            Some(before) => Dial::resumed(controller, to, before),
+            None => Dial::new(controller, to),
+        };
+        let dial = Arc::new(dial);
+        dials.insert(name.to_owned(), dial.clone());
+        Some(Moves { dial, priority: priority.clone() })
+    }
+
+    /// The share of it that is kept for more important tiers: of the least important ones half.
+    fn kept(&self, tier: Option<&str>) -> f64 {
+        let classes = self.priority.len();
+        let class = tier.and_then(|tier| self.priority.iter().position(|of| of == tier)).unwrap_or(classes);
+        if classes == 0 { 0.0 } else { 0.5 * class as f64 / classes as f64 }
     }
 }
 

@@ -1,9 +1,17 @@
 //! What limits remember: it outlasts snapshots, and (in a file) processes.
 
-use std::{path::PathBuf, sync::OnceLock};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, OnceLock},
+};
+
+use tokio::sync::mpsc;
 
 use super::{
-    Limit, clock,
+    Dial, Limit, Offence,
+    bans::Bans,
+    clock,
     hash::Key,
     labels::{Labels, Row},
     table::{Seen, Table},
@@ -20,6 +28,10 @@ pub struct Store {
     /// Of requests under way, which end with the process.
     active: OnceLock<Table>,
     pub(super) labels: Labels,
+    pub bans: Bans,
+    offences: OnceLock<mpsc::Sender<Offence>>,
+    /// Where dynamic limits are, by name: a reload goes on there.
+    pub(super) dials: Mutex<BTreeMap<String, Arc<Dial>>>,
 }
 
 impl Store {
@@ -32,7 +44,31 @@ impl Store {
         };
         let keys = config.gateway.limit_keys as usize;
         let labels = Labels::new(workers);
-        Store { file, keys, rates: OnceLock::new(), active: OnceLock::new(), labels }
+        let bans = Bans::new(file.as_ref().map(|file| file.with_file_name("bans.json")));
+        Store {
+            file,
+            keys,
+            rates: OnceLock::new(),
+            active: OnceLock::new(),
+            labels,
+            bans,
+            offences: OnceLock::new(),
+            dials: Mutex::default(),
+        }
+    }
+
+    /// Who deals with offences; asked for once.
+    pub fn offences(&self) -> mpsc::Receiver<Offence> {
+        let (sender, receiver) = mpsc::channel(1024);
+        let _ = self.offences.set(sender);
+        receiver
+    }
+
+    /// When there are too many at once some are passed over: they come again.
+    pub(super) fn tell(&self, offence: Offence) {
+        if let Some(sender) = self.offences.get() {
+            let _ = sender.try_send(offence);
+        }
     }
 
     pub(super) fn rates(&self) -> &Table {

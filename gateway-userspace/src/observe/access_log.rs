@@ -141,6 +141,7 @@ impl RequestText {
 pub struct Line<'a> {
     pub at: SystemTime,
     pub id: &'a [u8],
+    pub trace: Option<u128>,
     pub connection: &'a ConnectionText,
     pub request: &'a RequestText,
     /// `None`: it is no request's.
@@ -169,6 +170,10 @@ impl Line<'_> {
         out.extend_from_slice(b"\",\"id\":\"");
         out.extend_from_slice(self.id);
         out.push(b'"');
+        if let Some(trace) = self.trace {
+            // A Vec takes every write.
+            let _ = write!(out, ",\"trace\":\"{trace:032x}\"");
+        }
         out.extend_from_slice(&self.connection.0);
         out.extend_from_slice(&self.request.start);
         if let Some(status) = self.status {
@@ -305,6 +310,7 @@ mod tests {
         let line = Line {
             at: UNIX_EPOCH + Duration::from_millis(1_700_000_000_007),
             id: b"id",
+            trace: None,
             connection: &connection,
             request: &text,
             status: Some(200),

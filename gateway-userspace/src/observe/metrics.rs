@@ -136,6 +136,10 @@ fn limits(control: &Control, families: &mut Families) {
             }
         }
     }
+    let help = "What the kernel half's limits are multiplied by.";
+    families.gauges("kernel_load_factor", help, vec![gauge(&[], control.kernel.load_factor())]);
+    let http = snapshot.limit_store.bans.list().len();
+    families.gauges("http_bans", "Bans in force at L7.", vec![gauge(&[], http as f64)]);
     families.counters("limit_decisions_total", "Requests by what a limit decided.", decisions);
     let rates = snapshot.limits.iter();
     let rates = rates.map(|(name, limit)| gauge(&[("limit", name)], limit.rate()));
@@ -512,6 +516,13 @@ fn own(control: &Control, families: &mut Families) {
     families.counters(
         "access_log_lines_total",
         "Access log lines by what became of them",
+        by_result.map(|(result, n)| counter(&[("result", result)], n.load(Relaxed))).to_vec(),
+    );
+    let spans = &super::trace::COUNTS;
+    let by_result = [("exported", &spans.exported), ("dropped", &spans.dropped), ("failed", &spans.failed)];
+    families.counters(
+        "trace_spans_total",
+        "Spans by what became of them",
         by_result.map(|(result, n)| counter(&[("result", result)], n.load(Relaxed))).to_vec(),
     );
     let uptime = control.started.elapsed().as_secs_f64().max(1e-9);

@@ -7,9 +7,11 @@ pub mod access_log;
 pub mod events;
 pub mod metrics;
 pub mod pcapng;
+pub mod post;
 pub mod process;
 pub mod process_log;
 pub mod stats;
+pub mod trace;
 mod why;
 
 pub use access_log::rfc3339_seconds;

@@ -11,10 +11,13 @@ use std::{
 
 use http::{HeaderValue, Method, StatusCode, Version, header, request};
 
-use super::{connection::ClientState, grpc, timer::Wait};
+use super::{connection::ClientState, grpc, limited, timer::Wait};
 use crate::{
     limit::{Ending, Passage},
-    observe::{Why, access_log, stats},
+    observe::{
+        Why, access_log, stats,
+        trace::{self, Traced},
+    },
     policy::caller::Caller,
     runtime::Route,
     upstream::{Active, Upstream},
@@ -43,8 +46,12 @@ pub struct Record {
     why: Option<Why>,
     /// Which limit it was over.
     limit: Option<Arc<str>>,
+    /// Credentials were shown.
+    presented: bool,
     /// What limits have to settle when it is over.
     passage: Option<Box<Passage>>,
+    /// Its part in a trace, if there are any.
+    trace: Option<Box<Traced>>,
     queued: Option<Duration>,
     connect: Option<Duration>,
     sent: Option<Instant>,
@@ -114,6 +121,22 @@ impl Exchange {
         self.state.record.borrow_mut().grpc = Some(Box::new(kind));
     }
 
+    pub fn set_trace(&self, trace: Box<Traced>) {
+        self.state.record.borrow_mut().trace = Some(trace);
+    }
+
+    /// For the client, where it is to be told; once the answer's head is here.
+    pub fn server_timing(&self) -> Option<HeaderValue> {
+        let record = self.state.record.borrow();
+        record.trace.as_ref().filter(|trace| trace.server_timing())?;
+        let (sent, first_byte) = (record.sent?, record.first_byte?);
+        let now = Instant::now();
+        let total = now.saturating_duration_since(record.started?);
+        let own = record.own_time(total, now, self.state.body_waited.get());
+        let upstream = first_byte.saturating_duration_since(sent);
+        HeaderValue::from_str(&trace::server_timing(record.queued, record.connect, upstream, own)).ok()
+    }
+
     pub fn set_route(&self, route: &Arc<Route>) {
         self.state.record.borrow_mut().route = Some(route.clone());
     }
@@ -131,6 +154,9 @@ impl Exchange {
     pub fn log_query(&self, query: Option<&str>) {
         let (state, mut record) = (&self.state, self.state.record.borrow_mut());
         state.worker.with_log_rules(|rules| record.text.set_query(query, rules));
+        if let Some(trace) = &mut record.trace {
+            trace.set_query(query);
+        }
     }
 
     /// A policy chose this one.
@@ -161,11 +187,17 @@ impl Exchange {
     pub fn queued(&self, took: Duration) {
         let mut record = self.state.record.borrow_mut();
         record.queued = Some(record.queued.unwrap_or_default() + took);
+        if let Some(trace) = &mut record.trace {
+            trace.queued();
+        }
     }
 
     pub fn connected(&self, took: Duration) {
         let mut record = self.state.record.borrow_mut();
         record.connect = Some(record.connect.unwrap_or_default() + took);
+        if let Some(trace) = &mut record.trace {
+            trace.connected();
+        }
     }
 
     /// The request is handed to the upstream's connection.
@@ -199,6 +231,11 @@ impl Exchange {
     /// What the log says of limits.
     pub fn set_limit(&self, said: Arc<str>) {
         self.state.record.borrow_mut().limit = Some(said);
+    }
+
+    /// It showed credentials that are none.
+    pub fn set_presented(&self) {
+        self.state.record.borrow_mut().presented = true;
     }
 
     /// Limits let it in.
@@ -317,6 +354,33 @@ impl Record {
         }
     }
 
+    /// Tells of its part in a trace.
+    fn tell(&mut self, state: &ClientState, started: Instant, now: Instant) {
+        let Some(traced) = self.trace.take() else { return };
+        let client = state.client();
+        traced.end(&trace::Ending {
+            started,
+            at: state.worker.wall_clock(started),
+            now,
+            id: self.id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or("-"),
+            listener: &state.listener.name,
+            route: self.route.as_ref().map(|route| &*route.name),
+            client: client.addr,
+            scheme: client.scheme,
+            status: self.status().as_u16(),
+            why: self.why,
+            upstream: self.upstream().map(|upstream| &*upstream.name),
+            target: self.active.as_ref().map(|active| &*active.target().name),
+            tries: self.tries,
+            queued: self.queued,
+            connect: self.connect,
+            sent: self.sent,
+            first_byte: self.first_byte,
+            bytes_in: state.bytes_in.get(),
+            bytes_out: self.bytes_out,
+        });
+    }
+
     fn log(&self, state: &ClientState, started: Instant, us: u64, us_self: u64) {
         let worker = &state.worker;
         let client = state.client();
@@ -324,6 +388,7 @@ impl Record {
         worker.log(&access_log::Line {
             at: worker.wall_clock(started),
             id: self.id.as_ref().map_or(b"-", HeaderValue::as_bytes),
+            trace: self.trace.as_ref().map(|trace| trace.trace),
             connection: &client.log_text,
             request: &self.text,
             status: Some(self.status().as_u16()),
@@ -361,6 +426,9 @@ impl Drop for Exchange {
         if !record.complete && record.why.is_none() {
             record.why = Some(if state.worker.stopping() { Why::Stopped } else { Why::ClientGone });
         }
+        if let Some(why) = record.why {
+            limited::note(state, why, record.presented);
+        }
         if let Some(passage) = record.passage.take() {
             passage.end(Ending { bytes: state.bytes_in.get() + record.bytes_out });
         }
@@ -371,6 +439,7 @@ impl Drop for Exchange {
         if state.worker.logs() {
             record.log(state, started, micros(total), us_self);
         }
+        record.tell(state, started, now);
         record.reset();
         state.timer.set_total(None);
         state.timer.start(Wait::Idle, now + state.first_idle());

@@ -15,6 +15,7 @@ use super::{
 use crate::{runtime::Snapshot, upstream::http1::Switch};
 
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
@@ -232,6 +233,9 @@ pub fn to_client(
     }
     headers.append(header::VIA, via.clone());
     headers.insert(X_REQUEST_ID, exchange.id());
+    if let Some(times) = exchange.server_timing() {
+        headers.append(SERVER_TIMING, times);
+    }
     if let Some(hsts) = &exchange.state.listener.hsts {
         headers.insert(header::STRICT_TRANSPORT_SECURITY, hsts.clone());
     }

@@ -2,9 +2,9 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, Response, request};
 
-use super::{body::ResponseBody, exchange::Exchange, metered::Metered, problem};
+use super::{body::ResponseBody, connection::ClientState, exchange::Exchange, metered::Metered, problem};
 use crate::{
-    limit::{Admission, Facts, RouteLimits},
+    limit::{Admission, Facts, Misdeed, RouteLimits},
     observe::Why,
     runtime::Route,
 };
@@ -18,6 +18,7 @@ pub fn admit(limits: &RouteLimits, exchange: &Exchange, route: &Route, head: &re
     let facts = Facts {
         head,
         client: state.client().addr,
+        direct: state.client().is_direct(),
         route: &route.name,
         version: None,
         consumer: caller.as_ref().map(|caller| &*caller.consumer),
@@ -34,9 +35,26 @@ pub fn admit(limits: &RouteLimits, exchange: &Exchange, route: &Route, head: &re
     admission
 }
 
+/// Who misbehaves earns points.
+pub fn note(state: &ClientState, why: Why, presented: bool) {
+    let misdeed = match why {
+        Why::BadRequest => Misdeed::Malformed,
+        Why::HeaderTimeout => Misdeed::Slow,
+        Why::Unauthorized if presented => Misdeed::Login,
+        _ => return,
+    };
+    let snapshot = state.worker.snapshot();
+    if let Some(penalties) = &snapshot.penalties {
+        let client = state.client();
+        penalties.penalty(&snapshot.limit_store, client.addr, client.is_direct(), misdeed);
+    }
+}
+
 /// The answer to a request that a limit refused.
 pub fn refuse(exchange: Exchange, admission: Admission) -> Response<ResponseBody> {
-    let mut response = problem::response(exchange, Why::Limited);
+    let shed = admission.refused.is_some_and(|refused| refused.shed);
+    let why = if shed { Why::Shed } else { Why::Limited };
+    let mut response = problem::response(exchange, why);
     if let Some(refused) = admission.refused {
         response.headers_mut().insert(http::header::RETRY_AFTER, refused.retry_after.into());
     }

@@ -128,6 +128,9 @@ fn refuse(
     exchange: Exchange,
     head: &request::Parts,
 ) -> Response<ResponseBody> {
+    if refused.presented {
+        exchange.set_presented();
+    }
     let mut response = problem::response_with(exchange, refused.why, refused.fields);
     // So that the page may know why.
     if let Some(cors) = &policies.cors {

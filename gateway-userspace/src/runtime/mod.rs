@@ -15,7 +15,10 @@ use crate::{
     auth::Auths,
     config::model::{self, AcmeChallenge, Config, Destination},
     limit::{self, Limit, RouteLimits},
-    observe::stats::{ListenerStats, NO_ROUTE, Registry, RouteStats},
+    observe::{
+        stats::{ListenerStats, NO_ROUTE, Registry, RouteStats},
+        trace::Tracer,
+    },
     policy::Policies,
     route::{Router, Takes},
     service::Services,
@@ -37,7 +40,10 @@ pub struct Snapshot {
     pub limits: BTreeMap<String, Arc<Limit>>,
     /// What limits remember: the same over all snapshots.
     pub limit_store: Arc<limit::Store>,
+    pub penalties: Option<limit::Penalties>,
     pub tls: Tls,
+    /// `None`: requests are part of no trace.
+    pub tracer: Option<Arc<Tracer>>,
     /// `Via` of what came by HTTP/1.1 (RFC 9110 section 7.6.3).
     pub via: HeaderValue,
     /// … and by HTTP/2.
@@ -148,7 +154,11 @@ impl Snapshot {
             HeaderValue::from_str(&via).unwrap_or(HeaderValue::from_static("1.1 gateway"))
         };
         let (via, via_http2) = (via("1.1"), via("2.0"));
+        let tracer = config.tracing.as_ref();
+        let tracer =
+            tracer.map(|tracing| Arc::new(Tracer::new(tracing, &config.gateway.name, &config.access_log)));
         Snapshot {
+            tracer,
             generation,
             router,
             listeners,
@@ -156,6 +166,7 @@ impl Snapshot {
             services,
             auths,
             limits,
+            penalties: config.penalty.as_ref().map(|penalty| limit::Penalties::new(&limit_store, penalty)),
             limit_store,
             tls,
             via,

@@ -180,6 +180,7 @@ impl Passage {
         self.worker.log(&access_log::Line {
             at,
             id: id.as_bytes(),
+            trace: None,
             connection: &access_log::ConnectionText::of_service(
                 &self.service.name,
                 self.source.ip(),

@@ -19,12 +19,13 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 pub use acceptor::Acceptor;
 pub use cert::{Cert, now};
 pub use connector::{Connector, Offer, TlsStream};
-pub use pair::Facts;
+pub use pair::{Facts, PairError as SecretError, secret};
+pub use trust::of_the_system;
 pub use watch::{Changes, Watch};
 
 use crate::config::{
     ConfigErrors, Problems,
-    model::{Config, Secret, Upstream, among_listeners},
+    model::{AdminHttp, Config, Secret, Upstream, among_listeners},
 };
 
 /// All of a config's TLS.
@@ -63,7 +64,10 @@ impl Tls {
             let wanted = &service.splice.as_ref()?.tls;
             Some((among_listeners(name), format!("service.{name}"), &service.at, wanted))
         });
-        for (name, owner, at, wanted) in of_listeners.chain(of_services) {
+        let of_admin = config.admin.http.iter().map(|http| {
+            (AdminHttp::AMONG_LISTENERS.to_owned(), "admin.http".to_owned(), &http.at, &http.tls)
+        });
+        for (name, owner, at, wanted) in of_listeners.chain(of_services).chain(of_admin) {
             let Some(wanted) = wanted else { continue };
             let certs: Option<Vec<_>> =
                 wanted.certs.iter().map(|cert| tls.certs.get(cert).cloned()).collect();

@@ -97,7 +97,8 @@ fn place(secret: &Secret) -> String {
     }
 }
 
-fn secret(secret: &Secret) -> Result<Vec<u8>, PairError> {
+/// What is in it, a MiB at most.
+pub fn secret(secret: &Secret) -> Result<Vec<u8>, PairError> {
     match secret {
         Secret::File(path) => read(path),
         Secret::Env(variable) => std::env::var(variable)

@@ -3,6 +3,7 @@
 mod auth;
 mod balancing;
 mod files;
+mod limits;
 mod routes;
 mod services;
 mod tls;

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use super::distinct;
 use crate::config::{
     error::{Problem, ProblemKind, Problems, did_you_mean},
-    model::{Algorithm, CostOf, Headers, KeyPart, Limit, Measure, Overrun as Mode, Unit},
-    node::{Fields, Value},
+    model::{Algorithm, BanRule, CostOf, Headers, KeyPart, Limit, Measure, Overrun, Penalty, Unit},
+    node::{Fields, FromValue, Value},
     units::{Percent, Quota, quote},
 };
+use crate::limit::Target;
 
 pub(super) fn limits(root: &Fields, problems: &mut Problems) -> BTreeMap<String, Limit> {
     let tables = root.named("limit").into_iter();
@@ -29,6 +30,7 @@ fn limit(name: &str, fields: &Fields, problems: &mut Problems) -> Option<Limit> 
         cost: cost(name, unit, fields, problems),
         measure,
         dry_run: fields.or_default("dry_run"),
+        ban: ban(fields),
         headers: Headers {
             ratelimit: headers.contains(&"ratelimit"),
             x_ratelimit: headers.contains(&"x-ratelimit"),
@@ -43,8 +45,18 @@ fn conflict(fields: &Fields, key: &str, message: String, hint: &str, problems: &
     problems.push(problem.hint(hint.to_owned()));
 }
 
-fn mode(name: &str, fields: &Fields, problems: &mut Problems) -> Mode {
-    let soft = fields.or_default::<&'static str>("mode") == "soft";
+fn mode(name: &str, fields: &Fields, problems: &mut Problems) -> Overrun {
+    let word = fields.or_default::<&'static str>("mode");
+    let soft = word == "soft";
+    if word == "dynamic" {
+        return dynamic(name, fields, problems);
+    }
+    for key in ["target", "priority"] {
+        if !fields.broken && fields.node(key).is_some() {
+            let message = format!("`limit.{name}.{key}` only works with mode = \"dynamic\"");
+            conflict(fields, key, message, "write mode = \"dynamic\", or drop it", problems);
+        }
+    }
     let shed = fields.get::<Percent>("shed").map(|Percent(share)| share);
     if let Some(share) = shed.filter(|share| *share < 1.0) {
         let message = format!("`limit.{name}.shed` is {}, less than the rate itself", Percent(share));
@@ -63,7 +75,83 @@ fn mode(name: &str, fields: &Fields, problems: &mut Problems) -> Mode {
         let message = format!("`limit.{name}.delay` only works with token buckets");
         conflict(fields, "delay", message, "drop `algorithm`", problems);
     }
-    if soft { Mode::Soft { shed, delay } } else { Mode::Hard }
+    if soft { Overrun::Soft { shed, delay } } else { Overrun::Hard }
+}
+
+fn dynamic(name: &str, fields: &Fields, problems: &mut Problems) -> Overrun {
+    for key in ["shed", "delay"] {
+        if !fields.broken && fields.node(key).is_some() {
+            let message = format!("`limit.{name}.{key}` only works with mode = \"soft\"");
+            conflict(fields, key, message, "drop it", problems);
+        }
+    }
+    if fields.or_default::<&'static str>("algorithm") != "token-bucket" {
+        let message = format!("`limit.{name}`: a dynamic limit is a token bucket");
+        conflict(fields, "algorithm", message, "drop `algorithm`", problems);
+    }
+    let is_range = |key| matches!(fields.node(key).map(|node| &node.value), Some(Value::Table(_)));
+    if !is_range("rate") && !is_range("max") && !fields.broken {
+        let message = format!("`limit.{name}` is dynamic: between what does it move?");
+        let key = if fields.node("max").is_some() { "max" } else { "rate" };
+        conflict(fields, key, message, "write rate = { from = \"200/s\", to = \"5000/s\" }", problems);
+    }
+    let of = fields.table("target");
+    let share = |key| of.get::<Percent>(key).map(|Percent(share)| share);
+    let target =
+        Target { p99: of.get("p99"), errors: share("errors"), queue: of.get("queue"), cpu: share("cpu") };
+    if target == Target::default() && !fields.broken {
+        let message = format!("`limit.{name}.target` says nothing that is to be kept");
+        let hint = "for example: target = { p99 = \"250ms\", errors = \"2%\" }";
+        conflict(fields, "target", message, hint, problems);
+    }
+    Overrun::Dynamic { target, priority: fields.or_default("priority") }
+}
+
+fn ban(fields: &Fields) -> Option<BanRule> {
+    fields.node("ban")?;
+    let ban = fields.table("ban");
+    Some(BanRule {
+        after: ban.get("after")?,
+        within: ban.or_default("within"),
+        duration: ban.or_default("for"),
+        kernel: ban.or_default::<&'static str>("where") == "kernel",
+    })
+}
+
+pub(super) fn penalty(root: &Fields) -> Option<Penalty> {
+    root.node("penalty")?;
+    let fields = root.table("penalty");
+    Some(Penalty {
+        threshold: fields.or_default("threshold"),
+        within: fields.or_default("within"),
+        duration: fields.or_default("for"),
+        kernel: fields.or_default::<&'static str>("where") == "kernel",
+        exempt: fields.or_default("exempt"),
+        login: fields.or_default("login"),
+        malformed: fields.or_default("malformed"),
+        slow: fields.or_default("slow"),
+    })
+}
+
+/// A number or a quota, or both ends of a range: the upper end, and the lower one.
+fn range<T: FromValue + Copy>(fields: &Fields, key: &str) -> Option<(T, Option<T>)> {
+    match &fields.node(key)?.value {
+        Value::Table(range) => Some((range.get("to")?, Some(range.get("from")?))),
+        _ => Some((fields.get(key)?, None)),
+    }
+}
+
+/// Ranges are for dynamic limits, and go upwards.
+fn check_range(name: &str, key: &str, fields: &Fields, upwards: Option<bool>, problems: &mut Problems) {
+    let dynamic = fields.or_default::<&'static str>("mode") == "dynamic";
+    if upwards.is_some() && !dynamic && !fields.broken {
+        let message = format!("`limit.{name}.{key}`: only a dynamic limit moves");
+        conflict(fields, key, message, "write mode = \"dynamic\", or one rate", problems);
+    }
+    if upwards == Some(false) {
+        let message = format!("`limit.{name}.{key}`: `from` is more than `to`");
+        conflict(fields, key, message, "`from` is the least, `to` the most", problems);
+    }
 }
 
 fn measure(name: &str, unit: &str, fields: &Fields, problems: &mut Problems) -> Option<Measure> {
@@ -78,7 +166,9 @@ fn measure(name: &str, unit: &str, fields: &Fields, problems: &mut Problems) -> 
             let message = format!("`limit.{name}.max` is missing");
             conflict(fields, "unit", message, "for example: max = 200", problems);
         }
-        return Some(Measure::Connections { max: fields.get("max")? });
+        let (max, from) = range::<u32>(fields, "max")?;
+        check_range(name, "max", fields, from.map(|from| from <= max), problems);
+        return Some(Measure::Connections { max, from });
     }
     if !fields.broken && fields.node("max").is_some() {
         let message = format!("`limit.{name}.max` only works with unit = \"connections\"");
@@ -103,7 +193,9 @@ fn measure(name: &str, unit: &str, fields: &Fields, problems: &mut Problems) -> 
         let message = format!("`limit.{name}.burst` only works with token buckets");
         conflict(fields, "burst", message, "a window's rate is all that passes in it", problems);
     }
-    let quota: Quota = fields.get("rate")?;
+    let (quota, from) = range::<Quota>(fields, "rate")?;
+    let upwards = from.map(|from| from.per_second() <= quota.per_second());
+    check_range(name, "rate", fields, upwards, problems);
     let per: BTreeMap<String, Quota> = fields
         .map("per")
         .into_iter()
@@ -112,7 +204,7 @@ fn measure(name: &str, unit: &str, fields: &Fields, problems: &mut Problems) -> 
             _ => None,
         })
         .collect();
-    for quota in per.values().chain([&quota]) {
+    for quota in per.values().chain([&quota]).chain(&from) {
         if quota.bytes != (unit == Unit::Bytes) && !fields.broken {
             let message = format!("`limit.{name}`: {quota} is not a rate of {}", unit.word());
             let hint = match unit {
@@ -122,7 +214,7 @@ fn measure(name: &str, unit: &str, fields: &Fields, problems: &mut Problems) -> 
             conflict(fields, "rate", message, hint, problems);
         }
     }
-    Some(Measure::Rate { unit, algorithm, quota, burst, per })
+    Some(Measure::Rate { unit, algorithm, quota, from, burst, per })
 }
 
 fn cost(name: &str, unit: &str, fields: &Fields, problems: &mut Problems) -> CostOf {

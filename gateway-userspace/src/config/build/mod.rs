@@ -77,11 +77,13 @@ pub(crate) fn config(root: &Fields, mut files: Vec<PathBuf>, problems: &mut Prob
         routes,
         services,
         limits,
+        penalty: limit::penalty(root),
         auths,
         consumers,
         access_log: seeing::access_log(&root.table("access_log"), problems),
+        tracing: seeing::tracing(root, problems),
         metrics: system::metrics(&root.table("metrics")),
-        admin: system::admin(&root.table("admin")),
+        admin: system::admin(root, problems),
         files,
     })
 }

@@ -1,4 +1,4 @@
-//! `[access_log]`.
+//! `[access_log]`, `[tracing]`.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -6,7 +6,7 @@ use crate::{
     config::{
         error::{Problem, ProblemKind, Problems},
         include::{absolute, beside},
-        model::{AccessLog, LogKeep, LogRotate, LogTarget, Redact},
+        model::{AccessLog, LogKeep, LogRotate, LogTarget, Redact, Tracing},
         node::Fields,
         units::{ByteSize, Percent},
     },
@@ -53,6 +53,28 @@ pub(super) fn access_log(fields: &Fields, problems: &mut Problems) -> AccessLog 
         }),
         events,
     }
+}
+
+pub(super) fn tracing(root: &Fields, problems: &mut Problems) -> Option<Tracing> {
+    root.node("tracing")?;
+    let fields = root.table("tracing");
+    let share = fields.or_default::<Percent>("share").0;
+    if share > 1.0 {
+        let message = "`tracing.share` is at most 100%";
+        problems.push(Problem::new(ProblemKind::Value, &fields.place("share"), message));
+    }
+    let url: String = fields.get("otlp")?;
+    let behind_host = url.split_once("://").and_then(|(_, rest)| rest.split_once('/'));
+    let otlp = match behind_host {
+        None | Some((_, "")) => format!("{}/v1/traces", url.trim_end_matches('/')),
+        Some(_) => url,
+    };
+    Some(Tracing {
+        otlp,
+        share,
+        trust_parent: fields.or_default("trust_parent"),
+        server_timing: fields.or_default("server_timing"),
+    })
 }
 
 fn target(fields: &Fields) -> LogTarget {

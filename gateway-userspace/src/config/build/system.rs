@@ -2,9 +2,10 @@
 
 use std::net::{Ipv6Addr, SocketAddr};
 
-use super::file;
+use super::{file, tls};
 use crate::config::{
-    model::{Admin, Bind, Gateway, LimitState, Log, LogFormat, Metrics},
+    error::{Problem, ProblemKind, Problems},
+    model::{Admin, AdminHttp, Alpn, Bind, Gateway, LimitState, Log, LogFormat, Metrics},
     node::{Fields, Value},
     table::is_name,
 };
@@ -45,13 +46,39 @@ fn host_name() -> String {
 }
 
 pub(super) fn metrics(fields: &Fields) -> Metrics {
-    let bind = fields.or_default::<Option<Bind>>("bind").map(|bind| match bind {
-        Bind::Any(port) => SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port),
-        Bind::Addr(addr) => addr,
-    });
-    Metrics { bind }
+    Metrics { bind: fields.or_default::<Option<Bind>>("bind").map(address) }
 }
 
-pub(super) fn admin(fields: &Fields) -> Admin {
-    Admin { socket: file(fields, "socket") }
+fn address(bind: Bind) -> SocketAddr {
+    match bind {
+        Bind::Any(port) => SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port),
+        Bind::Addr(addr) => addr,
+    }
+}
+
+pub(super) fn admin(root: &Fields, problems: &mut Problems) -> Admin {
+    let fields = root.table("admin");
+    Admin { socket: file(&fields, "socket"), http: http(&fields, root, problems) }
+}
+
+fn http(fields: &Fields, root: &Fields, problems: &mut Problems) -> Option<AdminHttp> {
+    let at = fields.node("http")?.at.clone();
+    let http = fields.table("http");
+    let tls = tls::terminated("admin.http", &http, root, vec![Alpn::Http1], problems);
+    let bind = address(http.get("bind")?);
+    if !bind.ip().is_loopback() && http.node("tls").is_none() {
+        let message = format!(
+            "`admin.http`: at {bind} the token and all that it opens would cross the network in clear"
+        );
+        let problem = Problem::new(ProblemKind::Conflict, &http.place("bind"), message);
+        problems.push(problem.hint("add tls = { cert = \"NAME\" }, or bind to 127.0.0.1".to_owned()));
+    }
+    http.node("token")?;
+    let token = tls::secret("admin.http.token", &http.table("token"), problems)?;
+    if tls.as_ref().is_some_and(|tls| tls.auto) {
+        let message = "`admin.http.tls.cert`: \"auto\" is of listeners";
+        let problem = Problem::new(ProblemKind::Conflict, &http.table("tls").place("cert"), message);
+        problems.push(problem.hint("name a [cert.NAME]".to_owned()));
+    }
+    Some(AdminHttp { at, bind, token, tls, dashboard: http.or_default("dashboard") })
 }

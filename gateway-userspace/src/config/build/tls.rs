@@ -24,7 +24,7 @@ fn cert(name: &str, fields: &Fields, problems: &mut Problems) -> Option<Cert> {
     Some(Cert { at: fields.at.clone(), chain: file(fields, "chain"), key, issued: None })
 }
 
-fn secret(path: &str, fields: &Fields, problems: &mut Problems) -> Option<Secret> {
+pub(super) fn secret(path: &str, fields: &Fields, problems: &mut Problems) -> Option<Secret> {
     let (env, credential) = (fields.get("env"), fields.get("credential"));
     match (fields.node("file"), env, credential) {
         (Some(_), None, None) => Some(Secret::File(file(fields, "file"))),
@@ -67,7 +67,8 @@ pub(super) fn of_service(name: &str, fields: &Fields, root: &Fields, problems: &
     Some(if tls.alpn_auto { Tls { alpn: Vec::new(), ..tls } } else { tls })
 }
 
-fn terminated(
+/// `tls` of whatever it is at `fields`, which speaks `spoken`.
+pub(super) fn terminated(
     owner: &str,
     fields: &Fields,
     root: &Fields,

@@ -4,8 +4,9 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use crate::config::{
     balancing::is_token,
-    units::{Place, Quota, UnitError, quote},
+    units::{Place, Prefix, Quota, UnitError, quote},
 };
+use crate::limit::Target;
 
 /// `[limit.NAME]`
 #[derive(Debug, Clone, PartialEq)]
@@ -18,6 +19,7 @@ pub struct Limit {
     /// Default: 1, or with tokens `/usage/total_tokens` of a JSON answer.
     pub cost: CostOf,
     pub dry_run: bool,
+    pub ban: Option<BanRule>,
     pub headers: Headers,
     /// Bits. Default 32.
     pub ipv4_prefix: u8,
@@ -25,7 +27,7 @@ pub struct Limit {
     pub ipv6_prefix: u8,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Overrun {
     Hard,
     /// `shed`: from so much of the rate on it is hard; `None`: never. `delay`: how long a request may wait for its turn.
@@ -33,6 +35,36 @@ pub enum Overrun {
         shed: Option<f64>,
         delay: Option<Duration>,
     },
+    /// `priority`: tiers, the most important first.
+    Dynamic {
+        target: Target,
+        priority: Vec<String>,
+    },
+}
+
+/// `ban = { after, within, for, where }`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BanRule {
+    pub after: u32,
+    pub within: Duration,
+    /// The first time.
+    pub duration: Duration,
+    /// Rather than at L7.
+    pub kernel: bool,
+}
+
+/// `[penalty]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Penalty {
+    pub threshold: u64,
+    pub within: Duration,
+    pub duration: Duration,
+    pub kernel: bool,
+    pub exempt: Vec<Prefix>,
+    /// Points.
+    pub login: u64,
+    pub malformed: u64,
+    pub slow: u64,
 }
 
 /// What is counted, and how.
@@ -43,13 +75,16 @@ pub enum Measure {
         unit: Unit,
         algorithm: Algorithm,
         quota: Quota,
+        /// A dynamic limit's least; `quota` is its most.
+        from: Option<Quota>,
         /// Of a token bucket; `None`: the quota's amount.
         burst: Option<u64>,
         /// By tier.
         per: BTreeMap<String, Quota>,
     },
     /// Requests at once.
-    Connections { max: u32 },
+    /// `from`: a dynamic limit's least.
+    Connections { max: u32, from: Option<u32> },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -88,3 +88,16 @@ pub struct LogRotate {
     /// Default 8.
     pub files: u32,
 }
+
+/// `[tracing]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tracing {
+    /// With its path.
+    pub otlp: String,
+    /// Default 0.01.
+    pub share: f64,
+    /// Default true.
+    pub trust_parent: bool,
+    /// Default false.
+    pub server_timing: bool,
+}

@@ -4,23 +4,30 @@ use serde_json::{Value, json};
 
 use super::{share, some};
 use crate::config::{
-    model::{CostOf, KeyPart, Limit, Measure, Overrun, Unit},
+    model::{BanRule, CostOf, KeyPart, Limit, Measure, Overrun, Penalty, Unit},
     units::{ByteSize, show_duration},
 };
+use crate::limit::Target;
 
 pub(super) fn limit(limit: &Limit) -> Value {
-    let (mode, shed, delay) = match limit.mode {
+    let (mut target, mut priority) = (None, None);
+    let (mode, shed, delay) = match &limit.mode {
         Overrun::Hard => ("hard", None, None),
-        Overrun::Soft { shed, delay } => ("soft", shed, delay),
+        Overrun::Soft { shed, delay } => ("soft", *shed, *delay),
+        Overrun::Dynamic { target: kept, priority: tiers } => {
+            target = Some(self::target(kept));
+            priority = Some(json!(tiers));
+            ("dynamic", None, None)
+        }
     };
     let (mut rate, mut max, mut burst, mut algorithm, mut per) = (None, None, None, None, None);
     let unit = match &limit.measure {
-        Measure::Connections { max: most } => {
-            max = Some(json!(most));
+        Measure::Connections { max: most, from } => {
+            max = Some(from.map_or(json!(most), |from| json!({ "from": from, "to": most })));
             "connections"
         }
-        Measure::Rate { unit, algorithm: by, quota, burst: at_once, per: tiers } => {
-            rate = Some(json!(quota));
+        Measure::Rate { unit, algorithm: by, quota, from, burst: at_once, per: tiers } => {
+            rate = Some(from.map_or(json!(quota), |from| json!({ "from": from, "to": quota })));
             algorithm = Some(json!(by.word()));
             burst = at_once.map(|n| if *unit == Unit::Bytes { json!(ByteSize(n)) } else { json!(n) });
             per = (!tiers.is_empty()).then(|| json!(tiers));
@@ -43,11 +50,49 @@ pub(super) fn limit(limit: &Limit) -> Value {
         ("cost", counted.then(|| cost(&limit.cost))),
         ("shed", shed.map(share)),
         ("delay", delay.map(|delay| json!(show_duration(delay)))),
+        ("target", target),
+        ("priority", priority),
+        ("ban", limit.ban.as_ref().map(ban)),
         ("dry_run", Some(json!(limit.dry_run))),
         ("headers", Some(json!(headers))),
         ("ipv4_prefix", Some(json!(limit.ipv4_prefix))),
         ("ipv6_prefix", Some(json!(limit.ipv6_prefix))),
     ])
+}
+
+fn target(target: &Target) -> Value {
+    some([
+        ("p99", target.p99.map(|p99| json!(show_duration(p99)))),
+        ("errors", target.errors.map(share)),
+        ("queue", target.queue.map(|queue| json!(queue))),
+        ("cpu", target.cpu.map(share)),
+    ])
+}
+
+fn place(kernel: bool) -> &'static str {
+    if kernel { "kernel" } else { "http" }
+}
+
+fn ban(ban: &BanRule) -> Value {
+    json!({
+        "after": ban.after,
+        "within": show_duration(ban.within),
+        "for": show_duration(ban.duration),
+        "where": place(ban.kernel),
+    })
+}
+
+pub(super) fn penalty(penalty: &Penalty) -> Value {
+    json!({
+        "threshold": penalty.threshold,
+        "within": show_duration(penalty.within),
+        "for": show_duration(penalty.duration),
+        "where": place(penalty.kernel),
+        "exempt": penalty.exempt,
+        "login": penalty.login,
+        "malformed": penalty.malformed,
+        "slow": penalty.slow,
+    })
 }
 
 fn cost(cost: &CostOf) -> Value {

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::some;
 use crate::config::{
-    model::{Acme, Alpn, Cert, Listener, Secret, Tls, TlsVersion, UpstreamTls},
+    model::{Acme, AdminHttp, Alpn, Cert, Listener, Secret, Tls, TlsVersion, UpstreamTls},
     units::{ByteSize, show_duration},
 };
 
@@ -115,12 +115,23 @@ pub(super) fn upstream_tls(tls: &UpstreamTls) -> Value {
 }
 
 pub(super) fn cert(cert: &Cert) -> Value {
-    json!({
-        "chain": cert.chain.to_string_lossy(),
-        "key": match &cert.key {
-            Secret::File(path) => json!({ "file": path.to_string_lossy() }),
-            Secret::Env(variable) => json!({ "env": variable }),
-            Secret::Credential(name) => json!({ "credential": name }),
-        },
-    })
+    json!({ "chain": cert.chain.to_string_lossy(), "key": secret(&cert.key) })
+}
+
+/// Where it is, not what.
+pub(super) fn secret(secret: &Secret) -> Value {
+    match secret {
+        Secret::File(path) => json!({ "file": path.to_string_lossy() }),
+        Secret::Env(variable) => json!({ "env": variable }),
+        Secret::Credential(name) => json!({ "credential": name }),
+    }
+}
+
+pub(super) fn admin_http(http: &AdminHttp) -> Value {
+    some([
+        ("bind", Some(json!(http.bind))),
+        ("token", Some(secret(&http.token))),
+        ("tls", http.tls.as_ref().map(tls)),
+        ("dashboard", Some(json!(http.dashboard))),
+    ])
 }

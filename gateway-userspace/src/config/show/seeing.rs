@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{share, some};
 use crate::config::{
-    model::AccessLog,
+    model::{AccessLog, Tracing},
     units::{ByteSize, show_duration},
 };
 
@@ -23,4 +23,13 @@ pub(super) fn access_log(log: &AccessLog) -> Value {
         ("rotate", log.rotate.as_ref().map(|r| json!({ "size": ByteSize(r.size), "files": r.files }))),
         ("events", Some(json!(log.events))),
     ])
+}
+
+pub(super) fn tracing(tracing: &Tracing) -> Value {
+    json!({
+        "otlp": tracing.otlp,
+        "share": share(tracing.share),
+        "trust_parent": tracing.trust_parent,
+        "server_timing": tracing.server_timing,
+    })
 }

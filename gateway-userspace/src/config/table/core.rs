@@ -4,13 +4,13 @@ use super::{
     BUCKET_OR_RATE, BYTE_BUCKET_OR_RATE, Key, Kind, OFF, Section,
     acme::ACME,
     auth::{AUTH, CONSUMER},
-    limit::LIMIT,
-    listener::{CERT, LISTENER},
+    limit::{LIMIT, PENALTY},
+    listener::{CERT, LISTENER, SECRET, TLS},
     route::ROUTE,
     seconds,
-    seeing::ACCESS_LOG,
+    seeing::{ACCESS_LOG, TRACING},
     service::SERVICE,
-    text::{ADDRESS, BYTE_RATE, FILE, FILES, INTERFACE, NAME, NAME_SERVER, PREFIX, RATE},
+    text::{ADDRESS, BYTE_RATE, FILE, FILES, INTERFACE, NAME, NAME_SERVER, PERCENT, PREFIX, RATE},
     traffic::UPSTREAM,
 };
 
@@ -30,12 +30,13 @@ pub(crate) static ROOT: Section = Section {
         Key::new("cert", Kind::Named(&CERT), "Certificates."),
         Key::new("upstream", Kind::Named(&UPSTREAM), "Groups of targets that serve the same."),
         Key::new("route", Kind::Named(&ROUTE), "Which requests go to which upstream: the most specific match wins."),
+        Key::new("penalty", Kind::Table(&PENALTY), "Bans of clients that misbehave. Left out: none."),
         Key::new("service", Kind::Named(&SERVICE), "L4 services: TCP and UDP, forwarded by the kernel half."),
         Key::new("access_log", Kind::Table(&ACCESS_LOG), "One line a request."),
         Key::new("metrics", Kind::Table(&METRICS), "Prometheus metrics, `/livez` and `/readyz`."),
         Key::new("admin", Kind::Table(&ADMIN), "The admin API."),
         Key::new("acme", Kind::Table(&ACME), "Certificates by ACME."),
-        Key::not_yet("tracing", "OpenTelemetry traces."),
+        Key::new("tracing", Kind::Table(&TRACING), "OpenTelemetry traces."),
         Key::new("limit", Kind::Named(&LIMIT), "Limits of requests, bytes, tokens."),
         Key::new("cache", Kind::NotYetNamed, "Caches."),
         Key::new("auth", Kind::Named(&AUTH), "Ways to tell who calls."),
@@ -190,6 +191,26 @@ static KERNEL: Section = Section {
             "Make clients prove their address before a connection costs anything; \"off\": never.",
         )
         .default("\"off\""),
+        Key::new(
+            "adapt",
+            Kind::Either(&[OFF, Kind::Table(&ADAPT)]),
+            "Lower all limits of the kernel half while this host has too much to do; \"off\": never.",
+        )
+        .default("\"off\""),
+    ],
+};
+
+static ADAPT: Section = Section {
+    doc: "When the kernel half's limits are lowered: a factor for all of them moves between `from` and 1.",
+    keys: &[
+        Key::new(
+            "cpu",
+            Kind::Text(&PERCENT),
+            "The share of time in which something may wait for a CPU (`some` of /proc/pressure/cpu).",
+        )
+        .default("\"80%\""),
+        Key::new("from", Kind::Text(&PERCENT), "The limits never fall below this share of them.")
+            .default("\"10%\""),
     ],
 };
 
@@ -303,6 +324,23 @@ static ADMIN: Section = Section {
         Key::new("socket", Kind::Text(&FILE), "Its unix socket.")
             .default("\"/run/gateway/admin.sock\"")
             .restart(),
-        Key::not_yet("http", "The admin API and dashboard over TCP."),
+        Key::new("http", Kind::Table(&ADMIN_HTTP), "The admin API and the dashboard over TCP.").restart(),
+    ],
+};
+
+static ADMIN_HTTP: Section = Section {
+    doc: "The admin API over TCP for whoever has the token, and a page in the browser. Beyond this host it is served by \
+          TLS only.",
+    keys: &[
+        Key::new("bind", Kind::Text(&ADDRESS), "Where: \"127.0.0.1:9900\".").required(),
+        Key::new(
+            "token",
+            Kind::Table(&SECRET),
+            "What lets in: at least 16 characters, as `Authorization: Bearer TOKEN` or typed into the page. White space \
+             around it does not count.",
+        )
+        .required(),
+        Key::new("tls", Kind::Table(&TLS), "Serve it by TLS. Needed where others than this host can connect."),
+        Key::new("dashboard", Kind::Bool, "The page; false: the API only.").default("true"),
     ],
 };

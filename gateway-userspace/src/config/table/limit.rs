@@ -6,7 +6,7 @@ use super::{
     Key, Kind, Section, Text,
     match_text::METHOD,
     seconds,
-    text::{NAME, PERCENT},
+    text::{NAME, PERCENT, PREFIX},
 };
 use crate::config::{
     model::{CostOf, KeyPart},
@@ -23,8 +23,9 @@ pub(super) static LIMIT: Section = Section {
                 now: &[
                     ("hard", "what is over the limit is answered 429"),
                     ("soft", "it is marked and let through, up to `shed`"),
+                    ("dynamic", "the limit follows the health of what it protects; over it 503"),
                 ],
-                later: &["dynamic"],
+                later: &[],
             },
             "What becomes of requests over the limit.",
         )
@@ -39,14 +40,16 @@ pub(super) static LIMIT: Section = Section {
         .default("[]"),
         Key::new(
             "rate",
-            Kind::Text(&QUOTA),
-            "How much in how long: \"100/s\", \"1000/15m\", \"200k/h\", \"5M/month\"; with unit = \"bytes\" \"10MiB/s\".",
+            Kind::Either(&[Kind::Text(&QUOTA), Kind::Table(&RATE_RANGE)]),
+            "How much in how long: \"100/s\", \"1000/15m\", \"200k/h\", \"5M/month\"; with unit = \"bytes\" \"10MiB/s\". With mode = \"dynamic\" \
+             `{ from = \"200/s\", to = \"5000/s\" }`.",
         )
         .required_unless(&["max"]),
         Key::new(
             "max",
-            Kind::Int { min: 1, max: 10_000_000 },
-            "With unit = \"connections\", in place of `rate`: how many requests at once.",
+            Kind::Either(&[Kind::Int { min: 1, max: 10_000_000 }, Kind::Table(&MAX_RANGE)]),
+            "With unit = \"connections\", in place of `rate`: how many requests at once. With mode = \"dynamic\" \
+             `{ from = 10, to = 500 }`.",
         ),
         Key::new(
             "burst",
@@ -133,11 +136,120 @@ pub(super) static LIMIT: Section = Section {
             "Bits of an IPv4 address in \"ip\" that count as one client.",
         )
         .default("32"),
-        Key::not_yet("ban", "What becomes of sources that go on after they were refused."),
-        Key::not_yet("target", "The health that a dynamic limit keeps."),
+        Key::new("ban", Kind::Table(&BAN), "What becomes of clients that go on after they were refused."),
+        Key::new("target", Kind::Table(&TARGET), "With mode = \"dynamic\": the health that is kept."),
+        Key::new(
+            "priority",
+            Kind::List { of: &Kind::Text(&NAME), min: 0, one: true },
+            "With mode = \"dynamic\": tiers of consumers, the most important first. When the limit is short, those of later \
+             ones are refused first, and before them those of none.",
+        )
+        .default("[]"),
         Key::new("ipv6_prefix", Kind::Int { min: 16, max: 128 }, "Bits of an IPv6 address.").default("64"),
     ],
 };
+
+static RATE_RANGE: Section = Section {
+    doc: "Between what a dynamic limit moves.",
+    keys: &[
+        Key::new("from", Kind::Text(&QUOTA), "It never falls below this.").required(),
+        Key::new("to", Kind::Text(&QUOTA), "It begins here.").required(),
+    ],
+};
+
+static MAX_RANGE: Section = Section {
+    doc: "Between what a dynamic limit moves.",
+    keys: &[
+        Key::new("from", Kind::Int { min: 1, max: 10_000_000 }, "It never falls below this.").required(),
+        Key::new("to", Kind::Int { min: 1, max: 10_000_000 }, "It begins here.").required(),
+    ],
+};
+
+static TARGET: Section = Section {
+    doc: "The health that a dynamic limit keeps: of the upstreams of its routes, and of this host. The worst counts.",
+    keys: &[
+        Key::new(
+            "p99",
+            Kind::Duration { min: Duration::from_millis(1), max: seconds(3600) },
+            "The 99th percentile of the time until an answer begins.",
+        ),
+        Key::new(
+            "errors",
+            Kind::Text(&PERCENT),
+            "The share of requests that fail: 5xx, or no answer at all.",
+        ),
+        Key::new("queue", Kind::Int { min: 1, max: 1_000_000 }, "Requests that wait for a target with room."),
+        Key::new(
+            "cpu",
+            Kind::Text(&PERCENT),
+            "The share of time in which something on this host waited for a CPU (`some` of /proc/pressure/cpu).",
+        ),
+    ],
+};
+
+const WHERE: Key = Key::new(
+    "where",
+    Kind::Choice {
+        now: &[
+            ("kernel", "dropped in XDP, where the client is the other end of the connection; else as http"),
+            ("http", "answered 403 (`banned`)"),
+        ],
+        later: &[],
+    },
+    "Where it is refused.",
+)
+.default("\"kernel\"");
+
+static BAN: Section = Section {
+    doc: "Bans of clients, by address (IPv6 by /64), that go on after they were refused. Never of trusted proxies, nor of \
+          `kernel.limit.exempt`.",
+    keys: &[
+        Key::new("after", Kind::Int { min: 1, max: 1_000_000 }, "So many refusals.").required(),
+        Key::new("within", Kind::Duration { min: seconds(1), max: seconds(86_400) }, "In this time.")
+            .default("\"1m\""),
+        Key::new(
+            "for",
+            Kind::Duration { min: seconds(1), max: seconds(30 * 86_400) },
+            "How long; each further time twice as long, up to a day.",
+        )
+        .default("\"1m\""),
+        WHERE,
+    ],
+};
+
+pub(super) static PENALTY: Section = Section {
+    doc: "Bans of clients that misbehave: each misdeed earns points, which leak away.",
+    keys: &[
+        Key::new("threshold", Kind::Int { min: 1, max: 1_000_000_000 }, "The points for which a client is banned.")
+            .default("100"),
+        Key::new(
+            "within",
+            Kind::Duration { min: seconds(1), max: seconds(86_400) },
+            "In so long so many points leak away.",
+        )
+        .default("\"1m\""),
+        Key::new(
+            "for",
+            Kind::Duration { min: seconds(1), max: seconds(30 * 86_400) },
+            "How long; each further time twice as long, up to a day.",
+        )
+        .default("\"5m\""),
+        WHERE,
+        Key::new("exempt", PREFIXES, "Who is never banned, besides `kernel.limit.exempt` and trusted proxies.")
+            .default("[]"),
+        Key::new("login", POINTS, "Points for credentials that are none.").default("5"),
+        Key::new(
+            "malformed",
+            POINTS,
+            "Points for a malformed request: what is answered 400 (`bad_request`), attempts at smuggling among them.",
+        )
+        .default("20"),
+        Key::new("slow", POINTS, "Points for a head that does not come in time (`header_timeout`).").default("20"),
+    ],
+};
+
+const POINTS: Kind = Kind::Int { min: 0, max: 1_000_000_000 };
+const PREFIXES: Kind = Kind::List { of: &Kind::Text(&PREFIX), min: 0, one: true };
 
 static QUOTA: Text = Text {
     what: "a rate",

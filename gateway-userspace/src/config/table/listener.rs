@@ -211,7 +211,7 @@ pub(super) static CERT: Section = Section {
     ],
 };
 
-static SECRET: Section = Section {
+pub(super) static SECRET: Section = Section {
     doc: "Where a secret is; exactly one of these.",
     keys: &[
         Key::new("file", Kind::Text(&FILE), "In a file; relative to the config file."),

@@ -88,8 +88,6 @@ pub(super) static ROUTE: Section = Section {
         )
         .default("false"),
         Key::new("cors", Kind::Table(&CORS), "Which pages of other origins may read answers."),
-        Key::not_yet("auth", "Who may call."),
-        Key::not_yet("allow", "What callers must have been granted."),
         Key::new(
             "limit",
             Kind::List { of: &Kind::Text(&NAME), min: 0, one: true },

@@ -1,4 +1,4 @@
-//! What is seen from outside: the access log.
+//! What is seen from outside: the access log, traces.
 
 use super::{
     Key, Kind, Section, TIMEOUT, Text,
@@ -9,7 +9,7 @@ use crate::{
         node::Value,
         units::{UnitError, quote},
     },
-    observe::access_log,
+    observe::{access_log, post},
 };
 
 pub(super) static ACCESS_LOG: Section = Section {
@@ -91,6 +91,49 @@ static ROTATE: Section = Section {
             .default("\"256MiB\""),
         Key::new("files", Kind::Int { min: 1, max: 1000 }, "Renamed files that are kept.").default("8"),
     ],
+};
+
+pub(super) static TRACING: Section = Section {
+    doc: "Traces, told to a collector by OTLP over HTTP (JSON). With this table every request is part of a trace: W3C's \
+          `traceparent` and B3 are taken up and passed on, and lines of the access log have `trace`.",
+    keys: &[
+        Key::new(
+            "otlp",
+            Kind::Text(&URL),
+            "The collector. Without a path in it, `/v1/traces` is added.",
+        )
+        .required(),
+        Key::new("share", Kind::Text(&PERCENT), "So many of the traces that begin here, by chance; at most 100%.")
+            .default("\"1%\""),
+        Key::new(
+            "trust_parent",
+            Kind::Bool,
+            "Go on with the trace that a request brings, and tell of it if its sender does. False where clients are \
+             strangers: every request begins a trace.",
+        )
+        .default("true"),
+        Key::new(
+            "server_timing",
+            Kind::Bool,
+            "Tell clients of the times, in `Server-Timing` of forwarded answers.",
+        )
+        .default("false"),
+    ],
+};
+
+static URL: Text = Text {
+    what: "a URL",
+    example: "http://127.0.0.1:4318",
+    pattern: Some("^https?://."),
+    parse: |text| {
+        let wrong = |why| {
+            UnitError::new(format!(
+                "expected a URL such as \"http://127.0.0.1:4318\", found {}: {why}",
+                quote(text)
+            ))
+        };
+        post::check(text).map(|_| Value::Text(text.into())).map_err(wrong)
+    },
 };
 
 static LOG_TEMPLATE: Text = Text {

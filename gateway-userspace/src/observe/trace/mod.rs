@@ -1,0 +1,195 @@
+//! Traces: every request is part of one, some are told to a collector (OTLP over HTTP).
+//!
+//! A request that is told of is a span of ours with children for what it waited for. They are made of the times that are
+//! measured anyway, when it ends; a thread of its own sends them, and what it cannot take is dropped and counted.
+
+pub mod context;
+mod export;
+mod otlp;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use http::{HeaderMap, request};
+
+pub use export::{COUNTS, flush};
+
+use self::context::{Manner, Parent, SpanId, TraceId};
+use super::{Why, access_log};
+use crate::config::model;
+
+/// `[tracing]`, compiled.
+#[derive(Debug)]
+pub struct Tracer {
+    /// Of 2^32, of those that begin here.
+    share: u64,
+    trust_parent: bool,
+    pub server_timing: bool,
+    rules: access_log::Rules,
+    collector: Arc<Collector>,
+}
+
+/// Where spans are sent, and by whom.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Collector {
+    pub url: String,
+    /// This gateway's name.
+    pub instance: String,
+}
+
+/// A request's part in a trace.
+#[derive(Debug)]
+pub struct Traced {
+    tracer: Arc<Tracer>,
+    pub trace: TraceId,
+    parent: Option<SpanId>,
+    span: SpanId,
+    /// Of what upstreams do.
+    client_span: SpanId,
+    /// What the collector is told; `None`: nothing.
+    facts: Option<Facts>,
+    /// When it had a connection to the upstream.
+    connected: Option<Instant>,
+    /// When it had waited for its turn.
+    queued: Option<Instant>,
+}
+
+/// What is kept of a request that is told of: its head goes on to the upstream.
+#[derive(Debug)]
+pub struct Facts {
+    pub method: String,
+    pub path: String,
+    pub query: Option<String>,
+    pub host: Option<String>,
+    pub user_agent: Option<String>,
+    pub http2: bool,
+}
+
+/// What else is known when it ends.
+#[derive(Debug)]
+pub struct Ending<'a> {
+    pub started: Instant,
+    /// The same by the wall clock.
+    pub at: SystemTime,
+    pub now: Instant,
+    pub id: &'a str,
+    pub listener: &'a str,
+    pub route: Option<&'a str>,
+    pub client: std::net::IpAddr,
+    pub scheme: &'static str,
+    pub status: u16,
+    pub why: Option<Why>,
+    pub upstream: Option<&'a str>,
+    pub target: Option<&'a str>,
+    pub tries: u32,
+    pub queued: Option<Duration>,
+    pub connect: Option<Duration>,
+    pub sent: Option<Instant>,
+    pub first_byte: Option<Instant>,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+}
+
+impl Tracer {
+    pub fn new(config: &model::Tracing, instance: &str, log: &model::AccessLog) -> Self {
+        let collector = Collector { url: config.otlp.clone(), instance: instance.to_owned() };
+        Tracer {
+            share: (config.share * 2f64.powi(32)) as u64,
+            trust_parent: config.trust_parent,
+            server_timing: config.server_timing,
+            rules: access_log::Rules::new(log),
+            collector: Arc::new(collector),
+        }
+    }
+
+    /// Takes up the trace that a request is part of, or begins one, and tells what comes next.
+    pub fn begin(self: &Arc<Self>, head: &mut request::Parts) -> Box<Traced> {
+        let (before, manner) = context::parent(&head.headers);
+        let before = before.filter(|_| self.trust_parent);
+        let by_chance = || u64::from(fastrand::u32(..)) < self.share;
+        let sampled = before.and_then(|before| before.sampled).unwrap_or_else(by_chance);
+        let trace = before.map_or_else(|| fastrand::u128(1..), |before| before.trace);
+        let (span, client_span) = (fastrand::u64(1..), fastrand::u64(1..));
+        let facts = sampled.then(|| self.facts(head));
+        let now = Parent { trace, span: client_span, sampled: Some(sampled) };
+        let manner = if self.trust_parent { manner } else { Manner::W3c };
+        context::say(&mut head.headers, now, manner, before.is_some());
+        Box::new(Traced {
+            tracer: self.clone(),
+            trace,
+            parent: before.map(|before| before.span),
+            span,
+            client_span,
+            facts,
+            connected: None,
+            queued: None,
+        })
+    }
+
+    fn facts(&self, head: &request::Parts) -> Facts {
+        let redact = self.rules.redact.as_ref();
+        let shown = |name: &str| redact.is_none_or(|redact| !redact.hides_header(name));
+        let field = |name: &str, headers: &HeaderMap| -> Option<String> {
+            let value = headers.get(name).filter(|_| shown(name))?;
+            Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
+        };
+        let query = head.uri.query().map(|query| redact.map_or(query.into(), |redact| redact.query(query)));
+        Facts {
+            method: head.method.to_string(),
+            path: head.uri.path().to_owned(),
+            query: query.map(std::borrow::Cow::into_owned),
+            host: field("host", &head.headers),
+            user_agent: field("user-agent", &head.headers),
+            http2: head.version == http::Version::HTTP_2,
+        }
+    }
+}
+
+impl Traced {
+    pub fn server_timing(&self) -> bool {
+        self.tracer.server_timing
+    }
+
+    pub fn connected(&mut self) {
+        self.connected = Some(Instant::now());
+    }
+
+    pub fn queued(&mut self) {
+        self.queued = Some(Instant::now());
+    }
+
+    /// The query is told as this, in place of what came.
+    pub fn set_query(&mut self, query: Option<&str>) {
+        let redact = self.tracer.rules.redact.as_ref();
+        let query = query.map(|query| redact.map_or(query.into(), |redact| redact.query(query)).into_owned());
+        if let Some(facts) = &mut self.facts {
+            facts.query = query;
+        }
+    }
+
+    /// Tells the collector, if it is to be told of this request.
+    pub fn end(self, ending: &Ending<'_>) {
+        if let Some(facts) = &self.facts {
+            export::send(&self.tracer.collector, otlp::spans(&self, facts, ending));
+        }
+    }
+}
+
+/// What a client is told of the times (W3C Server Timing), in milliseconds.
+pub fn server_timing(
+    queued: Option<Duration>,
+    connect: Option<Duration>,
+    upstream: Duration,
+    own: Duration,
+) -> String {
+    let ms = |duration: Duration| duration.as_secs_f64() * 1000.0;
+    let mut text = format!("gateway;dur={:.2}", ms(own));
+    for (name, took) in [("queue", queued), ("connect", connect), ("upstream", Some(upstream))] {
+        if let Some(took) = took {
+            text += &format!(", {name};dur={:.2}", ms(took));
+        }
+    }
+    text
+}
