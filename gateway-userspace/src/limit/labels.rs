@@ -26,7 +26,10 @@ struct Label {
 }
 
 #[derive(Debug)]
-pub struct Labels(Box<[Mutex<Box<[Option<Label>]>>]>);
+pub struct Labels(Box<[Mutex<Places>]>);
+
+/// Empty until the first is noted.
+type Places = Box<[Option<Label>]>;
 
 /// A key as people see it.
 #[derive(Debug, Clone, Serialize)]
