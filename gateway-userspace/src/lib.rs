@@ -22,6 +22,7 @@ pub mod service;
 pub mod splice;
 pub mod tls;
 pub mod upstream;
+pub mod version;
 
 /// The commit this was built from, or "unknown".
 pub const COMMIT: &str = match option_env!("GATEWAY_COMMIT") {

@@ -10,7 +10,6 @@ const NOT_YET: &str = r#"
 76:12 `upstream.llm.to`: the host name "llm-a.internal" as a target is not supported yet
 76:38 `upstream.llm.to`: the host name "llm-b.internal" as a target is not supported yet
 87:1 `route.items.cache` is not supported yet
-90:14 `route.items.version` is not supported yet
 116:1 `route.chat.ai` is not supported yet
 144:8 `cache.public-get` is not supported yet
 159:12 `auth.jwt.type = "jwt"` is not supported yet

@@ -5,8 +5,8 @@ use std::{fs, path::Path, time::Duration};
 use gateway::config::{
     self,
     model::{
-        Alpn, Balance, Bind, Config, Forward, HealthCheck, HostPattern, KernelMode, L4Balance, L4Protocol,
-        Algorithm, LimitMode, LogTarget, Measure, Overrun, Secret, ServiceLimit, Steer, TlsVersion, Unit,
+        Algorithm, Alpn, Balance, Bind, Config, Forward, HealthCheck, HostPattern, KernelMode, L4Balance,
+        L4Protocol, LimitMode, LogTarget, Measure, Overrun, Secret, ServiceLimit, Steer, TlsVersion, Unit,
         UpstreamProtocol,
     },
     units::Place,
@@ -113,6 +113,33 @@ upgrade = "WebSocket"
 early_hints = true
 grpc_web = true
 compress = false
+
+[route.versioned]
+host = "v.example.com"
+path = "/api/{version}/things/{id}"
+to = "items"
+mirror = { to = "carts" }
+compress = true
+[route.versioned.version]
+from = ["path", "host", "header:API-Version", "accept", "query:V"]
+default = "latest"
+on_conflict = "first"
+aliases = { latest = "1.2" }
+strip = []
+header = "off"
+[route.versioned.version.v1]
+deprecated = 2026-06-01
+sunset = { at = 2027-01-31T12:00:00+01:00, then = "redirect", link = "/docs" }
+successor = "1.2"
+brownout = [{ at = 2026-12-01, for = "1h", every = "1d" }, { at = "2026-12-24", for = "1d" }]
+canary = { to = "1.2", share = "2.5%", header = "X-Canary: Yes", sticky = "cookie:uid", named = true }
+rewrite = { set = { x-id = "${param.id}" } }
+[route.versioned.version."1.2"]
+to = ["10.0.0.9:80"]
+deprecated = { at = 2030-01-01, link = "https://docs.example.com/" }
+successor = "beta"
+[route.versioned.version.beta]
+respond = { body = "soon" }
 
 [route.carts]
 host = "[::1]"
@@ -402,6 +429,15 @@ fn every_key_is_read() {
     assert_eq!(config.upstreams["carts"].retry.tries, 0);
     assert_eq!(config.routes["items"].hosts[1], HostPattern::Wildcard("api.example.com".into()));
     assert_eq!(config.routes["items"].upgrade, ["websocket"]);
+    let versioned = &config.routes["versioned"];
+    let versions = versioned.versions.as_ref().expect("written");
+    let names: Vec<&str> = versions.versions.iter().map(|version| version.name.as_str()).collect();
+    assert_eq!((&names[..], versions.default.as_deref()), (&["beta", "v1", "1.2"][..], Some("1.2")));
+    assert_eq!(versioned.path.to_string(), "/api/things/{id}");
+    assert_eq!(versions.paths[0].to_string(), "/api/{version}/things/{id}");
+    let own = |index: usize| &versions.versions[index].route;
+    assert!(own(0).mirror.is_none() && own(1).mirror.is_some() && own(2).compress.is_some());
+    assert_eq!((own(1).to.upstreams(), own(2).to.upstreams()), (vec!["items"], vec!["versioned.1.2"]));
     let LogTarget::File(log) = &config.access_log.to else { panic!("not a file") };
     assert!(log.is_absolute() && log.ends_with("access.log"));
     assert_eq!(config.metrics.bind, None);
@@ -427,7 +463,11 @@ fn placeless(mut config: Config) -> Config {
     config.upstreams.values_mut().for_each(|upstream| upstream.at = at.clone());
     config.services.values_mut().for_each(|service| service.at = at.clone());
     config.kernel.classes.values_mut().for_each(|class| class.at = at.clone());
-    config.routes.values_mut().for_each(|route| route.at = at.clone());
+    for route in config.routes.values_mut() {
+        route.at = at.clone();
+        let versions = route.versions.iter_mut().flat_map(|versions| &mut versions.versions);
+        versions.for_each(|version| version.route.at = at.clone());
+    }
     config.auths.values_mut().for_each(|auth| auth.at = at.clone());
     config.consumers.values_mut().for_each(|consumer| consumer.at = at.clone());
     config

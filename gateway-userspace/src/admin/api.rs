@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::{
     bans, capture, certs, events, explain, limits, problem::Problem, services, stats, status, targets,
+    versions,
 };
 use crate::{
     config,
@@ -102,14 +103,19 @@ async fn route(State(control): Shared, Path(name): Path<String>) -> Result<Json<
         return Err(Problem::not_found("route", &name));
     }
     let mut codes: BTreeMap<String, u64> = BTreeMap::new();
-    for ((_, route), stats) in control.registry.routes() {
+    for ((_, route, _), stats) in control.registry.routes() {
         if *route == *name {
             for ((_, code), count) in stats.requests() {
                 *codes.entry(code.to_string()).or_default() += count;
             }
         }
     }
-    Ok(Json(json!({ "settings": settings, "codes": codes })))
+    let mut told = json!({ "settings": settings, "codes": codes });
+    let snapshot = control.snapshot.load();
+    if let Some(all) = snapshot.config.routes.get(&name).and_then(|route| route.versions.as_deref()) {
+        told["versions"] = versions::show(&control, &name, all);
+    }
+    Ok(Json(told))
 }
 
 async fn listener(State(control): Shared, Path(name): Path<String>) -> Result<Json<Value>, Problem> {

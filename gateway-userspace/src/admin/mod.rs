@@ -16,6 +16,7 @@ mod socket;
 pub mod stats;
 mod status;
 mod targets;
+mod versions;
 mod web;
 
 pub use certs::CertStatus;

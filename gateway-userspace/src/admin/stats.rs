@@ -57,6 +57,9 @@ pub struct RouteRow {
     pub listener: String,
     /// "-": requests that no route took.
     pub route: String,
+    /// Of a route with versions; empty: of what none of them took.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub version: String,
     pub requests: u64,
     pub codes: BTreeMap<u16, u64>,
     /// By reason, of those that the gateway answered itself or cut.
@@ -160,7 +163,7 @@ pub fn stats(control: &Control) -> Stats {
                 (name.clone(), row)
             })
             .collect(),
-        routes: control.registry.routes().iter().map(|((l, r), stats)| route(l, r, stats)).collect(),
+        routes: control.registry.routes().iter().map(|((l, r, v), stats)| route(l, r, v, stats)).collect(),
         upstreams: snapshot.upstreams.iter().map(|(name, u)| (name.clone(), upstream(u))).collect(),
         services: services.collect(),
         kernel: kernel.collect(),
@@ -185,8 +188,9 @@ pub fn stats(control: &Control) -> Stats {
     }
 }
 
-fn route(listener: &str, route: &str, stats: &RouteStats) -> RouteRow {
-    let mut row = RouteRow { listener: listener.to_owned(), route: route.to_owned(), ..RouteRow::default() };
+fn route(listener: &str, route: &str, version: &str, stats: &RouteStats) -> RouteRow {
+    let [listener, route, version] = [listener, route, version].map(str::to_owned);
+    let mut row = RouteRow { listener, route, version, ..RouteRow::default() };
     for ((_, code), n) in stats.requests() {
         row.requests += n;
         *row.codes.entry(code).or_default() += n;

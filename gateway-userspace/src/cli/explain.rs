@@ -142,6 +142,12 @@ fn request(told: &Value) -> String {
     if !told["route"].is_null() {
         rows.push(("route", text(&told["route"])));
     }
+    if let Some(version) = told["version"].as_object() {
+        rows.push(("version", format!("{}: {}", text(&version["name"]), text(&version["why"]))));
+        if let Some(since) = version.get("deprecated") {
+            rows.push(("", format!("deprecated {}", text(since))));
+        }
+    }
     for (key, value) in told["settings"].as_object().into_iter().flatten() {
         let said = ["host", "path", "to", "respond", "redirect"].contains(&key.as_str());
         let off = *value == json!(false) || *value == json!([]);

@@ -70,6 +70,13 @@ fn conditions(route: &Value) -> String {
 }
 
 fn leads_to(route: &Value) -> String {
+    if let Some(versions) = route["version"].as_object() {
+        let each = versions.iter().filter(|(name, value)| value.is_object() && *name != "aliases");
+        return each
+            .map(|(name, version)| format!("{name}: {}", leads_to(version)))
+            .collect::<Vec<_>>()
+            .join(", ");
+    }
     match (&route["to"], &route["respond"], &route["redirect"]) {
         (Value::Object(split), ..) => {
             split.iter().map(|(name, weight)| format!("{name}={weight}")).collect::<Vec<_>>().join(" ")
@@ -84,15 +91,54 @@ fn show(name: &str, route: &Value) -> String {
     let mut lines = vec![("route".to_owned(), name.to_owned())];
     let empty = Map::new();
     for (key, value) in route["settings"].as_object().unwrap_or(&empty) {
-        // What is not used is of no interest.
-        if *value != json!([]) && *value != json!(false) {
+        // What is not used is of no interest; versions follow.
+        if key != "version" && *value != json!([]) && *value != json!(false) {
             lines.push((key.clone(), plain(value)));
         }
     }
     for (code, count) in route["codes"].as_object().unwrap_or(&empty) {
         lines.push((format!("status {code}"), text(count)));
     }
-    lines.into_iter().map(|(what, value)| format!("{what:<12} {value}\n")).collect()
+    let shown: String = lines.into_iter().map(|(what, value)| format!("{what:<12} {value}\n")).collect();
+    shown + &versions(route)
+}
+
+/// One line a version, and then who calls it.
+fn versions(route: &Value) -> String {
+    let Some(all) = route["versions"].as_object() else { return String::new() };
+    let rows = all.iter().map(|(name, version)| {
+        let settings = &route["settings"]["version"][name];
+        let end = match (&version["sunset"], &version["deprecated"]) {
+            (Value::String(sunset), _) => format!("sunset {sunset}"),
+            (_, Value::String(deprecated)) => format!("deprecated {deprecated}"),
+            _ => String::new(),
+        };
+        let requests = version["last_day"]["requests"].as_u64().unwrap_or_default();
+        vec![name.clone(), leads_to(settings), end, output::short(requests)]
+    });
+    let mut out = format!("\n{}", table(&["VERSION", "TO", "END", "LAST DAY"], rows));
+    let callers = all.iter().flat_map(|(name, version)| {
+        let consumers = version["last_day"]["consumers"].as_object().into_iter().flatten();
+        let last = &version["last_caller"];
+        consumers.map(move |(consumer, count)| {
+            let is_last = last["consumer"] == **consumer;
+            let seen = if is_last {
+                format!("{} {}", text(&last["at"]), text(&last["client"]))
+            } else {
+                String::new()
+            };
+            let agent = if is_last { last["agent"].as_str().unwrap_or_default() } else { "" };
+            vec![name.clone(), consumer.clone(), text(count), seen, agent.to_owned()]
+        })
+    });
+    let callers: Vec<Vec<String>> = callers.collect();
+    if !callers.is_empty() {
+        out += &format!(
+            "\n{}",
+            table(&["VERSION", "CONSUMER", "LAST DAY", "LAST CALL", "AGENT"], callers.into_iter())
+        );
+    }
+    out
 }
 
 /// Lists without brackets; tables as they are.

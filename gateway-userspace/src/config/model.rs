@@ -9,6 +9,7 @@ mod route;
 mod seeing;
 mod splice;
 mod tls;
+mod version;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -16,7 +17,7 @@ pub use auth::{Allow, Auth, AuthKind, Consumer, ConsumerKey, Demand, KeyHash, Ri
 pub use limit::{Algorithm, BanRule, CostOf, Headers, KeyPart, Limit, Measure, Overrun, Penalty, Unit};
 pub use route::{
     Coding, Compress, Cors, Destination, FieldRewrite, HostPattern, Matcher, Mirror, Origin, PathPattern,
-    PathRewrite, Pattern, Predicates, Redirect, Respond, Rewrite, Route, Segment, Split, Sticky,
+    PathRewrite, Pattern, Predicates, Redirect, Respond, Rewrite, Route, Segment, Shape, Split, Sticky,
 };
 
 pub use seeing::{AccessLog, LogKeep, LogRotate, LogTarget, Redact, Tracing};
@@ -27,6 +28,9 @@ use super::units::{Lookup, Place, Prefix, Prefixes, Rate};
 use crate::proxy_protocol::Version;
 
 pub use tls::{Acme, AcmeChallenge, Alpn, Cert, ClientAuth, Hsts, Secret, Tls, TlsVersion, UpstreamTls};
+pub use version::{
+    Afterwards, ApiVersion, Brownout, Canary, Deprecated, Strip, Sunset, VersionSource, Versions,
+};
 
 /// The whole config.
 #[derive(Debug, Clone, PartialEq)]

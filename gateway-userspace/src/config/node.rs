@@ -51,6 +51,9 @@ pub(crate) enum Value {
     Map(BTreeMap<String, Node>),
 }
 
+/// Where a table with known keys has its tables by name: no key can be called so.
+pub(crate) const NAMED: &str = "";
+
 /// A table's keys as written.
 #[derive(Debug, Clone)]
 pub(crate) struct Fields {
@@ -96,7 +99,9 @@ impl Fields {
 
     fn subsection(&self, key: &str) -> &'static Section {
         match self.section.key(key).map(|key| &key.kind) {
-            Some(super::table::Kind::Table(section)) => section,
+            Some(super::table::Kind::Table(section) | super::table::Kind::TableAndNamed(section, _)) => {
+                section
+            }
             _ => unreachable!("`{key}` is not a table"),
         }
     }
@@ -104,6 +109,14 @@ impl Fields {
     /// The tables by name at `key`.
     pub fn named(&self, key: &str) -> BTreeMap<String, Fields> {
         match self.node(key).map(|node| &node.value) {
+            Some(Value::Named(tables)) => tables.clone(),
+            _ => BTreeMap::new(),
+        }
+    }
+
+    /// The tables by name beside its keys.
+    pub fn named_here(&self) -> BTreeMap<String, Fields> {
+        match self.map.get(NAMED).map(|node| &node.value) {
             Some(Value::Named(tables)) => tables.clone(),
             _ => BTreeMap::new(),
         }

@@ -7,7 +7,7 @@ use toml::de::{DeArray, DeInteger, DeTable, DeValue};
 
 use super::{
     error::{Problem, ProblemKind, Problems, did_you_mean, ticks},
-    node::{Fields, Node, Value},
+    node::{Fields, NAMED, Node, Value},
     source::Source,
     table::{Key, Kind, Need, ROOT, Section, Text, is_name},
     units::{ByteSize, Place, UnitError, parse_duration, quote, show_duration},
@@ -75,7 +75,10 @@ impl Reader<'_> {
 
     fn unknown(&mut self, section: &Section, name: &str, path: &str, at: &Place) {
         let known = || section.keys.iter().map(|key| key.name);
-        let hint = did_you_mean(name, known(), ticks).unwrap_or_else(|| {
+        let in_version = path.contains(".version.") && name.bytes().all(|byte| byte.is_ascii_digit());
+        let number = in_version
+            .then(|| "a version's name with a dot in it stands in quotes: version.\"1.2\"".to_owned());
+        let hint = number.or_else(|| did_you_mean(name, known(), ticks)).unwrap_or_else(|| {
             let names: Vec<_> =
                 section.keys.iter().filter(|key| !key.is_later()).map(|key| key.name).collect();
             format!("known here: {}", names.join(", "))
@@ -112,6 +115,9 @@ impl Reader<'_> {
             }
             (Kind::Table(section), DeValue::Table(table)) => {
                 Some(Value::Table(self.table(section, path, at.clone(), table)))
+            }
+            (Kind::TableAndNamed(section, named), DeValue::Table(table)) => {
+                Some(Value::Table(self.table_and_named(section, named, path, at.clone(), table)))
             }
             (Kind::Named(section), DeValue::Table(table)) => Some(self.named(section, path, table)),
             (Kind::Map { key, of }, DeValue::Table(table)) => Some(self.map(key, of, path, table)),
@@ -286,6 +292,41 @@ impl Reader<'_> {
         Value::Named(tables)
     }
 
+    /// What is not a key and is a table is one by name, kept under [`NAMED`].
+    fn table_and_named(
+        &mut self,
+        section: &'static Section,
+        named: &'static Section,
+        path: &str,
+        at: Place,
+        table: &DeTable<'_>,
+    ) -> Fields {
+        let before = self.problems.count();
+        let (mut keys, mut names) = (DeTable::new(), DeTable::new());
+        for (name, value) in table {
+            let is_table = value.get_ref().is_table();
+            match section.key(name.get_ref()) {
+                Some(key) if is_table && !key.kind.takes_tables() => {
+                    let at = self.source.place(name.span().start);
+                    let message = format!(
+                        "`{}` is a key of the table, so nothing else can have its name",
+                        join(path, name.get_ref())
+                    );
+                    let keys: Vec<&str> = section.keys.iter().map(|key| key.name).collect();
+                    let hint = format!("these names are taken: {}", keys.join(", "));
+                    self.problems.push(Problem::new(ProblemKind::Value, &at, message).hint(hint));
+                }
+                None if is_table => drop(names.insert(name.clone(), value.clone())),
+                _ => drop(keys.insert(name.clone(), value.clone())),
+            }
+        }
+        let mut fields = self.table(section, path, at.clone(), &keys);
+        let tables = self.named(named, path, &names);
+        fields.map.insert(NAMED, Node { at, value: tables });
+        fields.broken = self.problems.count() > before;
+        fields
+    }
+
     fn map(&mut self, key: &'static Text, of: &'static Kind, path: &str, table: &DeTable<'_>) -> Value {
         let mut entries = BTreeMap::new();
         for (name, value) in table {
@@ -324,9 +365,12 @@ impl Reader<'_> {
                 (Kind::Text(_) | Kind::Duration { .. } | Kind::Size { .. }, DeValue::String(_))
                 | (Kind::Int { .. } | Kind::Size { .. } | Kind::Float { .. }, DeValue::Integer(_))
                 | (Kind::Float { .. }, DeValue::Float(_))
-                | (Kind::Date, DeValue::Datetime(_))
+                | (Kind::Date, DeValue::Datetime(_) | DeValue::String(_))
                 | (Kind::Bool, DeValue::Boolean(_))
-                | (Kind::Table(_) | Kind::Map { .. } | Kind::NotYet, DeValue::Table(_))
+                | (
+                    Kind::Table(_) | Kind::TableAndNamed(..) | Kind::Map { .. } | Kind::NotYet,
+                    DeValue::Table(_),
+                )
                 | (Kind::List { .. }, DeValue::Array(_)) => true,
                 (Kind::List { of, one: true, .. }, found) => takes(of, found),
                 _ => false,

@@ -78,6 +78,10 @@ impl Reference {
         let inner = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
         match kind {
             Kind::Table(table) => self.section(&inner, table),
+            Kind::TableAndNamed(table, named) => {
+                self.section(&inner, table);
+                self.section(&format!("{inner}.VERSION"), named);
+            }
             Kind::Named(table) => self.section(&format!("{inner}.NAME"), table),
             Kind::List { of, .. } => self.below(path, &format!("{name}[]"), of),
             Kind::Map { of, .. } => self.below(path, &format!("{name}.NAME"), of),
@@ -133,6 +137,7 @@ fn describe(kind: &Kind) -> String {
         }
         Kind::List { of, .. } => format!("list of: {}", describe(of)),
         Kind::Table(_) => "table, below".into(),
+        Kind::TableAndNamed(..) => "table, and tables by name, below".into(),
         Kind::Named(_) => "tables by name, below".into(),
         Kind::Map { key, of } => format!("table, by {}: {}", key.what, describe(of)),
         Kind::Either(kinds) => {

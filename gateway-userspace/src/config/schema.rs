@@ -109,6 +109,11 @@ fn kind(kind: &Kind) -> Value {
             if *one { json!({ "anyOf": [self::kind(of), list] }) } else { list }
         }
         Kind::Table(section) => object(section),
+        Kind::TableAndNamed(section, named) => {
+            let mut table = object(section);
+            table["additionalProperties"] = object(named);
+            table
+        }
         Kind::Named(section) => json!({
             "type": "object",
             "propertyNames": { "pattern": NAME_PATTERN },

@@ -5,6 +5,7 @@ mod limit;
 mod listener;
 mod seeing;
 mod service;
+mod version;
 
 use serde_json::{Map, Value, json};
 
@@ -311,10 +312,14 @@ fn route(route: &Route) -> Value {
         Destination::Redirect(there) => {
             redirect = Some(json!({ "to": there.to.to_string(), "status": there.status }))
         }
+        Destination::Versions => {}
     }
+    // With the segment for the version, where it does not come first.
+    let with_version = route.versions.as_ref().filter(|versions| versions.segment > 0);
+    let path = with_version.and_then(|versions| versions.paths.first()).unwrap_or(&route.path);
     some([
         ("host", (!hosts.is_empty()).then(|| json!(hosts))),
-        ("path", Some(json!(route.path.to_string()))),
+        ("path", Some(json!(path.to_string()))),
         ("methods", (!route.when.methods.is_empty()).then(|| json!(route.when.methods))),
         ("headers", matchers(&route.when.headers)),
         ("query", matchers(&route.when.query)),
@@ -332,6 +337,7 @@ fn route(route: &Route) -> Value {
         ("grpc_web", Some(json!(route.grpc_web))),
         ("auth", route.auth.as_ref().map(auth::route_auth)),
         ("allow", route.allow.as_ref().map(auth::allow)),
+        ("version", route.versions.as_deref().map(version::versions)),
     ])
 }
 

@@ -8,6 +8,7 @@ use std::{
 
 use super::Control;
 use crate::{
+    config::model::Route,
     limit::{Controller, Health, TICK, Target},
     observe::{
         Why,
@@ -105,7 +106,12 @@ fn routes<'a>(snapshot: &'a Snapshot, limit: &'a str) -> impl Iterator<Item = &'
 /// The upstreams that a limit protects, each once.
 fn upstreams<'a>(snapshot: &'a Snapshot, limit: &'a str) -> Vec<&'a str> {
     let routes = routes(snapshot, limit).filter_map(|name| snapshot.config.routes.get(name));
-    let mut names: Vec<&str> = routes.flat_map(|route| route.to.upstreams()).collect();
+    let versions =
+        |route: &'a Route| route.versions.iter().flat_map(|all| &all.versions).map(|one| &one.route);
+    let mut names: Vec<&str> = routes
+        .flat_map(|route| std::iter::once(route).chain(versions(route)))
+        .flat_map(|route| route.to.upstreams())
+        .collect();
     names.sort_unstable();
     names.dedup();
     names
@@ -128,7 +134,7 @@ fn count(control: &Control, snapshot: &Snapshot, limit: &str) -> Counted {
         }
     }
     let routes: Vec<&String> = routes(snapshot, limit).collect();
-    for ((_, route), stats) in control.registry.routes() {
+    for ((_, route, _), stats) in control.registry.routes() {
         if routes.iter().any(|name| **name == *route) {
             let failed = |why: &Why| stats.shards.sum(|shard| shard.errors(*why));
             counted.failed += FAILURES.iter().map(failed).sum::<u64>();

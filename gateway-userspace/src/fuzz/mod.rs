@@ -5,12 +5,13 @@ mod answers;
 mod config;
 mod requests;
 mod run;
+mod versions;
 mod wire;
 
 type Target = (&'static str, fn(&[u8]));
 
 /// What is fuzzed, by the name of its folder in the corpus. It panics where something does not hold.
-const TARGETS: [Target; 12] = [
+const TARGETS: [Target; 13] = [
     ("answer-body", answers::body),
     ("answer-head", answers::head),
     ("certificate", config::certificate),
@@ -23,4 +24,5 @@ const TARGETS: [Target; 12] = [
     ("request-head", requests::head),
     ("template", config::template),
     ("trace-context", requests::trace_context),
+    ("version", versions::asked),
 ];

@@ -147,6 +147,8 @@ pub struct Line<'a> {
     /// `None`: it is no request's.
     pub status: Option<u16>,
     pub route: Option<&'a str>,
+    /// Of the route's API.
+    pub version: Option<&'a str>,
     pub consumer: Option<&'a str>,
     pub upstream: Option<&'a str>,
     pub target: Option<&'a str>,
@@ -180,6 +182,7 @@ impl Line<'_> {
             number(out, b",\"status\":", u64::from(status));
         }
         name(out, b",\"route\":\"", self.route);
+        name(out, b",\"version\":\"", self.version);
         optional(out, b",\"consumer\":", self.consumer.map(str::as_bytes));
         name(out, b",\"upstream\":\"", self.upstream);
         name(out, b",\"target\":\"", self.target);
@@ -315,6 +318,7 @@ mod tests {
             request: &text,
             status: Some(200),
             route: None,
+            version: None,
             consumer: None,
             upstream: None,
             target: None,

@@ -158,21 +158,27 @@ fn limits(control: &Control, families: &mut Families) {
 fn http(control: &Control, families: &mut Families) {
     let series = control.registry.routes();
     let mut requests = Vec::new();
-    let mut errors = std::collections::BTreeMap::<(&str, &str), u64>::new();
-    let mut by_route = std::collections::BTreeMap::<&str, RouteTotals>::new();
-    for ((listener, route), stats) in &series {
+    let mut errors = std::collections::BTreeMap::<(&str, &str, &str), u64>::new();
+    let mut by_route = std::collections::BTreeMap::<(&str, &str), RouteTotals>::new();
+    for ((listener, route, version), stats) in &series {
         for ((method, code), n) in stats.requests() {
             let code = code.to_string();
-            let labels = [("listener", &**listener), ("route", route), ("method", method), ("code", &code)];
-            requests.push(counter(&labels, n));
+            let labels = [
+                ("listener", &**listener),
+                ("route", route),
+                ("method", method),
+                ("code", &code),
+                ("version", version),
+            ];
+            requests.push(counter(but_for_none(&labels), n));
         }
         for why in Why::ALL {
             let n = stats.shards.sum(|shard| shard.errors(*why));
             if n > 0 {
-                *errors.entry((route, why.name())).or_default() += n;
+                *errors.entry((route, version, why.name())).or_default() += n;
             }
         }
-        let totals = by_route.entry(route).or_default();
+        let totals = by_route.entry((route, version)).or_default();
         for shard in stats.shards.iter() {
             totals.duration.add(&shard.duration);
             totals.overhead.add(&shard.overhead);
@@ -180,10 +186,15 @@ fn http(control: &Control, families: &mut Families) {
             totals.bytes_out += shard.response_bytes.get();
         }
     }
-    let errors =
-        errors.iter().map(|((route, why), n)| counter(&[("route", route), ("reason", why)], *n)).collect();
+    let errors = errors.iter().map(|((route, version, why), n)| {
+        counter(but_for_none(&[("route", route), ("reason", why), ("version", version)]), *n)
+    });
+    let errors = errors.collect();
     let each = |f: &dyn Fn(Labels<'_>, &RouteTotals) -> Metric| -> Vec<Metric> {
-        by_route.iter().map(|(route, totals)| f(&[("route", route)], totals)).collect()
+        let labelled = by_route.iter().map(|((route, version), totals)| {
+            f(but_for_none(&[("route", route), ("version", version)]), totals)
+        });
+        labelled.collect()
     };
     families.counters("http_requests_total", "Requests by listener, route, method and status code", requests);
     families.histograms(
@@ -211,6 +222,14 @@ fn http(control: &Control, families: &mut Families) {
         "Requests that the gateway answered itself or cut, by reason",
         errors,
     );
+}
+
+/// The last label is there only where it has a value.
+fn but_for_none<'a>(labels: Labels<'a>) -> Labels<'a> {
+    match labels {
+        [rest @ .., (_, "")] => rest,
+        all => all,
+    }
 }
 
 #[derive(Default)]

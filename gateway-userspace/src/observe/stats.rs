@@ -21,7 +21,10 @@ use http::{Method, StatusCode};
 use rustls::{HandshakeKind, ProtocolVersion, ServerConnection};
 
 use super::Why;
-use crate::proxy_protocol::{Header, Malformed, Refused, Says};
+use crate::{
+    proxy_protocol::{Header, Malformed, Refused, Says},
+    version::usage::Usage,
+};
 
 /// A counter with one writer.
 #[derive(Debug, Default)]
@@ -202,6 +205,24 @@ impl Codes {
     }
 }
 
+/// Counts by reason.
+#[derive(Debug)]
+struct Errors([Count; Why::COUNT]);
+
+impl Default for Errors {
+    fn default() -> Self {
+        Errors(std::array::from_fn(|_| Count::default()))
+    }
+}
+
+impl std::ops::Deref for Errors {
+    type Target = [Count; Why::COUNT];
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
 /// What one worker counted for one listener and route.
 #[derive(Debug, Default)]
 pub struct RouteShard {
@@ -211,7 +232,7 @@ pub struct RouteShard {
     pub overhead: Histogram,
     pub request_bytes: Count,
     pub response_bytes: Count,
-    errors: [Count; Why::COUNT],
+    errors: Errors,
 }
 
 impl RouteShard {
@@ -306,7 +327,7 @@ pub struct ListenerShard {
     handshakes: [[Count; Handshake::ALL.len()]; TlsVersion::ALL.len()],
     proxy_headers: [Count; ProxyHeader::ALL.len()],
     /// Connections of L4 services, by why they were cut or refused.
-    errors: [Count; Why::COUNT],
+    errors: Errors,
 }
 
 impl ListenerShard {
@@ -629,7 +650,8 @@ pub const NO_ROUTE: &str = "-";
 #[derive(Debug)]
 pub struct Registry {
     workers: usize,
-    routes: Mutex<BTreeMap<(String, String), Arc<RouteStats>>>,
+    routes: Mutex<BTreeMap<(String, String, String), Arc<RouteStats>>>,
+    usages: Mutex<BTreeMap<(String, String), Arc<Usage>>>,
     listeners: Mutex<BTreeMap<String, Arc<ListenerStats>>>,
     upstreams: Mutex<BTreeMap<String, Arc<UpstreamStats>>>,
     targets: Mutex<BTreeMap<(String, SocketAddr), Arc<TargetStats>>>,
@@ -654,6 +676,7 @@ impl Registry {
         Registry {
             workers,
             routes: Mutex::default(),
+            usages: Mutex::default(),
             listeners: Mutex::default(),
             upstreams: Mutex::default(),
             targets: Mutex::default(),
@@ -663,8 +686,17 @@ impl Registry {
     }
 
     pub fn route(&self, listener: &str, route: &str) -> Arc<RouteStats> {
-        let key = (listener.to_owned(), route.to_owned());
+        self.version(listener, route, "")
+    }
+
+    /// Of one version of a route; "": of what has none.
+    pub fn version(&self, listener: &str, route: &str, version: &str) -> Arc<RouteStats> {
+        let key = (listener.to_owned(), route.to_owned(), version.to_owned());
         series(&self.routes, key, || RouteStats { shards: Sharded::new(self.workers) })
+    }
+
+    pub fn usage(&self, route: &str, version: &str) -> Arc<Usage> {
+        series(&self.usages, (route.to_owned(), version.to_owned()), || Usage::new(self.workers))
     }
 
     pub fn listener(&self, name: &str) -> Arc<ListenerStats> {
@@ -707,7 +739,8 @@ impl Registry {
         targets.retain(|(of, addr), _| of != upstream || keep.contains(addr));
     }
 
-    pub fn routes(&self) -> Vec<((String, String), Arc<RouteStats>)> {
+    /// By listener, route and version.
+    pub fn routes(&self) -> Vec<((String, String, String), Arc<RouteStats>)> {
         all(&self.routes)
     }
 

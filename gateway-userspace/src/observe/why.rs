@@ -34,6 +34,11 @@ macro_rules! whys {
 whys! {
     NoRoute "no_route" 404 "No route matches this host and path";
     MethodNotAllowed "method_not_allowed" 405 "No route matches this method";
+    VersionUnknown "version_unknown" 404 "There is no such version of this API";
+    VersionRequired "version_required" 400 "The request must name a version of this API";
+    VersionConflict "version_conflict" 400 "The request names two versions of this API";
+    Sunset "sunset" 410 "This version of the API is no longer there";
+    BrownOut "brownout" 503 "This version of the API is going away, and does not answer for a while";
     BadRequest "bad_request" 400 "The request is malformed";
     Unauthorized "unauthorized" 401 "This needs credentials, and those of the request are missing or no good";
     Forbidden "forbidden" 403 "This is not allowed";

@@ -26,7 +26,7 @@ use rewrite::Rewrite;
 use split::Split;
 
 /// The policies of one route.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Policies {
     /// Who may.
     pub gate: Option<Gate>,
@@ -54,7 +54,7 @@ impl Policies {
         let mirror = route.mirror.as_ref();
         let (mut answer, mut split) = (None, None);
         match &route.to {
-            Destination::Upstream(_) => {}
+            Destination::Upstream(_) | Destination::Versions => {}
             Destination::Split(config) => split = Some(Split::new(config, &upstream)),
             Destination::Respond(respond) => answer = Some(Answer::respond(respond)),
             Destination::Redirect(redirect) => answer = Some(Answer::redirect(redirect)),

@@ -74,7 +74,8 @@ impl Split {
     }
 }
 
-fn key(sticky: &Sticky, headers: &HeaderMap, client: IpAddr) -> Option<u64> {
+/// What keeps a client with the same one; `None`: the request has none.
+pub fn key(sticky: &Sticky, headers: &HeaderMap, client: IpAddr) -> Option<u64> {
     match sticky {
         Sticky::Ip => Some(hash::of_address(SEED, Address::from(client))),
         Sticky::Header(name) => headers.get(name).map(|value| hash::of_bytes(SEED, value.as_bytes())),

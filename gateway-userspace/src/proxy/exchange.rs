@@ -13,6 +13,7 @@ use http::{HeaderValue, Method, StatusCode, Version, header, request};
 
 use super::{connection::ClientState, grpc, limited, timer::Wait};
 use crate::{
+    config::units::Moment,
     limit::{Ending, Passage},
     observe::{
         Why, access_log, stats,
@@ -21,6 +22,7 @@ use crate::{
     policy::caller::Caller,
     runtime::Route,
     upstream::{Active, Upstream},
+    version::usage,
 };
 
 /// The facts of the request at hand.
@@ -59,6 +61,8 @@ pub struct Record {
     bytes_out: u64,
     /// The answer was handed over to its last byte.
     complete: bool,
+    /// `User-Agent`, where somebody wants to know who still calls a version.
+    agent: Vec<u8>,
 }
 
 pub struct Exchange {
@@ -139,6 +143,13 @@ impl Exchange {
 
     pub fn set_route(&self, route: &Arc<Route>) {
         self.state.record.borrow_mut().route = Some(route.clone());
+    }
+
+    /// What the client calls itself.
+    pub fn set_agent(&self, agent: Option<&HeaderValue>) {
+        let mut record = self.state.record.borrow_mut();
+        record.agent.clear();
+        record.agent.extend(agent.iter().flat_map(|agent| agent.as_bytes()).take(usage::AGENT));
     }
 
     pub fn set_caller(&self, caller: Arc<Caller>) {
@@ -345,6 +356,11 @@ impl Record {
         if let Some(why) = self.why {
             shard.error(why);
         }
+        if let Some(version) = self.route.as_ref().and_then(|route| route.version.as_ref()) {
+            let now = Moment::of(state.worker.wall_clock(self.started.unwrap_or_else(Instant::now)));
+            let consumer = self.caller.as_ref().map(|caller| &*caller.consumer);
+            version.usage.count(worker, now, consumer, state.client().addr, &self.agent);
+        }
         if let (Some(upstream), Some(active), Some(sent), Some(first_byte)) =
             (self.upstream(), &self.active, self.sent, self.first_byte)
         {
@@ -393,6 +409,7 @@ impl Record {
             request: &self.text,
             status: Some(self.status().as_u16()),
             route: route.map(|route| &*route.name),
+            version: route.and_then(|route| route.version.as_ref()).map(|version| &*version.name),
             consumer: self.caller.as_ref().map(|caller| &*caller.consumer),
             upstream: self.upstream().map(|upstream| &*upstream.name),
             target: self.active.as_ref().map(|active| &*active.target().name),
@@ -411,10 +428,11 @@ impl Record {
 
     /// Ready for the next request; the text's buffers are kept.
     fn reset(&mut self) {
-        let mut text = std::mem::take(&mut self.text);
+        let (mut text, mut agent) = (std::mem::take(&mut self.text), std::mem::take(&mut self.agent));
         // Logging may be off when the next one begins, and on when it ends.
         text.clear();
-        *self = Record { text, ..Record::default() };
+        agent.clear();
+        *self = Record { text, agent, ..Record::default() };
     }
 }
 

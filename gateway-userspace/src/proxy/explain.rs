@@ -6,16 +6,18 @@ use http::{HeaderValue, Method, Request, Uri, header, request, uri::Scheme};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{handler::asked, strict};
+use super::{handler::asked, strict, versioned};
 use crate::{
     config::{
         self,
         model::{Balance, Bind, Destination},
+        units::Moment,
     },
     observe::Why,
     route::why_not,
     runtime::{Listener, Route, Snapshot},
     upstream::{Upstream, key},
+    version::{Standing, path_without},
 };
 
 /// A request as `gateway explain` asks for it.
@@ -45,7 +47,10 @@ pub struct Explained {
     pub why: Option<&'static str>,
     pub status: Option<u16>,
     pub route: Option<String>,
-    /// The route's settings.
+    /// The version of the API that takes it, and why that one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<VersionTold>,
+    /// The route's settings, or the version's.
     pub settings: Option<Value>,
     pub upstreams: Vec<Destined>,
     /// Why the other routes do not take it.
@@ -63,6 +68,15 @@ pub struct Destined {
     /// Where this client's requests go. `None`: to each in turn, or by load.
     pub target: Option<String>,
     pub usable: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct VersionTold {
+    pub name: String,
+    pub why: String,
+    /// Of a deprecated one, the date.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deprecated: Option<Moment>,
 }
 
 #[derive(Debug, Serialize)]
@@ -85,6 +99,7 @@ pub fn explain(snapshot: &Snapshot, spec: &RequestSpec) -> Result<Explained, Str
         why: None,
         status: None,
         route: None,
+        version: None,
         settings: None,
         upstreams: Vec::new(),
         others: Vec::new(),
@@ -101,7 +116,10 @@ pub fn explain(snapshot: &Snapshot, spec: &RequestSpec) -> Result<Explained, Str
     let found = snapshot.router.find(&asked(&head));
     told.others = others(snapshot, &head, found.map(|route| &*route.name));
     match found {
-        Some(route) => Ok(told.taken(snapshot, route, &head, spec)),
+        Some(route) => {
+            let route = route.clone();
+            Ok(told.versioned(snapshot, &route, &mut head, spec))
+        }
         None if snapshot.router.allowed(&asked(&head)).is_some() => Ok(told.refused(Why::MethodNotAllowed)),
         None => Ok(told.refused(Why::NoRoute)),
     }
@@ -168,6 +186,62 @@ impl Explained {
         self
     }
 
+    /// Of a route with versions, the one that takes the request.
+    fn versioned(
+        mut self,
+        snapshot: &Snapshot,
+        route: &Route,
+        head: &mut request::Parts,
+        spec: &RequestSpec,
+    ) -> Self {
+        let Some(versions) = &route.versions else { return self.taken(snapshot, route, head, spec) };
+        let picked = match versions.chooser.choose(&asked(head)) {
+            Ok(picked) => picked,
+            Err(refused) => {
+                let (why, status) = versioned::status_of(versions, refused);
+                let detail = versioned::detail(versions, refused, head);
+                self.route = Some(route.name.to_string());
+                let mut told = self.refused(why);
+                told.status = Some(status.as_u16());
+                told.outcome = format!("refused: {} ({}): {detail}", why.title(), status.as_u16());
+                return told;
+            }
+        };
+        let client = client(spec);
+        let then =
+            versioned::canary(versions, picked, |canary| canary.of(picked, &head.headers, client, false));
+        let mut why = match picked.by {
+            Some(by) => {
+                format!("{} says {:?}", versions.chooser.source(by), versions.chooser.shown(by, &asked(head)))
+            }
+            None => "it is the default".into(),
+        };
+        if then.moved {
+            let (from, to) = (versions.chooser.name(picked.version), versions.chooser.name(then.version));
+            why = format!("{why}, and the canary of {from} sends it to {to}");
+        }
+        if then.in_path {
+            let path = path_without(head.uri.path(), versions.chooser.segment);
+            head.uri = strict::with_path(&head.uri, path).unwrap_or_default();
+        }
+        let Some(route) = versions.routes.get(usize::from(then.version)) else { return self };
+        let Some(version) = &route.version else { return self };
+        self.version =
+            Some(VersionTold { name: version.name.to_string(), why, deprecated: version.life.deprecated });
+        let mut told = self.taken(snapshot, route, head, spec);
+        match version.life.at(Moment::of(std::time::SystemTime::now())) {
+            Standing::Serves => told,
+            Standing::Redirects => {
+                told.outcome =
+                    "redirected to the version that follows, as this one is no longer there".into();
+                told.status = Some(308);
+                told
+            }
+            Standing::BrownOut(_) => told.refused(Why::BrownOut),
+            Standing::Gone => told.refused(Why::Sunset),
+        }
+    }
+
     fn taken(
         mut self,
         snapshot: &Snapshot,
@@ -176,12 +250,19 @@ impl Explained {
         spec: &RequestSpec,
     ) -> Self {
         let name = route.name.to_string();
-        self.settings = Some(config::to_json(&snapshot.config)["route"][&name].take());
-        let client = spec.from.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
-        let Some(config) = snapshot.config.routes.get(&name) else { return self };
+        let mut settings = config::to_json(&snapshot.config)["route"][&name].take();
+        let client = client(spec);
+        let Some(mut config) = snapshot.config.routes.get(&name) else { return self };
+        if let (Some(version), Some(versions)) = (&route.version, &config.versions) {
+            settings = settings["version"][&*version.name].take();
+            let of_it = versions.versions.iter().find(|known| known.name.as_str() == &*version.name);
+            config = of_it.map_or(config, |of_it| &of_it.route);
+        }
+        self.settings = Some(settings);
         self.outcome = match &config.to {
             Destination::Upstream(to) => format!("goes to the upstream {to}"),
             Destination::Split(_) => "is split over upstreams".into(),
+            Destination::Versions => "goes nowhere".into(),
             Destination::Respond(fixed) => format!("answered by the route with {}", fixed.status),
             Destination::Redirect(there) => {
                 format!("redirected by the route to {} with {}", there.to, there.status)
@@ -202,6 +283,10 @@ impl Explained {
         self.route = Some(name);
         self
     }
+}
+
+fn client(spec: &RequestSpec) -> IpAddr {
+    spec.from.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
 }
 
 fn destined(upstream: &Upstream, weight: Option<u32>, head: &request::Parts, client: IpAddr) -> Destined {

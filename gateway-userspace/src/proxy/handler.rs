@@ -12,6 +12,7 @@ use super::{
     forward::{self, Answer},
     grpc, headers, hops, http2, policed, problem, real_ip, redirect, strict,
     tunnel::Tunnel,
+    versioned,
     websocket::Extended,
 };
 use crate::{
@@ -67,14 +68,25 @@ pub async fn handle(
     let Some(route) = snapshot.router.find(&asked(&head)).cloned() else {
         return Ok(no_route(&snapshot, exchange, &head));
     };
-    exchange.set_route(&route);
+    let (route, picked, exchange) = match &route.versions {
+        None => {
+            exchange.set_route(&route);
+            (route, None, exchange)
+        }
+        Some(versions) => match versioned::choose(route.clone(), versions, exchange, &mut head) {
+            Ok(versioned::Chosen { route, picked, exchange }) => (route, picked, exchange),
+            Err(response) => return Ok(*response),
+        },
+    };
     let upgrades = || matches!(headers::switch(&head, &route.upgrade), Switch::Upgrade(_));
     if head.extensions.get::<Extended>().is_some() && !upgrades() {
         return Ok(problem::response(exchange, Why::MethodNotAllowed));
     }
     if let Some(policies) = &route.policies {
         // Boxed: the future of requests without policies stays small.
-        return Ok(Box::pin(policed::handle(&snapshot, &route, policies, exchange, head, body)).await);
+        return Ok(
+            Box::pin(policed::handle(&snapshot, &route, (policies, picked), exchange, head, body)).await
+        );
     }
     // A route without policies has an upstream.
     let Some(upstream) = &route.upstream else { return Ok(problem::response(exchange, Why::NoRoute)) };

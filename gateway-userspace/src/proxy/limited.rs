@@ -20,7 +20,7 @@ pub fn admit(limits: &RouteLimits, exchange: &Exchange, route: &Route, head: &re
         client: state.client().addr,
         direct: state.client().is_direct(),
         route: &route.name,
-        version: None,
+        version: route.version.as_ref().map(|version| &*version.name),
         consumer: caller.as_ref().map(|caller| &*caller.consumer),
         tier: caller.as_ref().and_then(|caller| caller.tier.as_deref()),
         claim: &|_| None,

@@ -35,6 +35,7 @@ pub(crate) mod strict;
 mod timer;
 mod transport;
 mod tunnel;
+pub mod versioned;
 mod websocket;
 pub mod worker;
 

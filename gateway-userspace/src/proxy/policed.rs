@@ -13,7 +13,7 @@ use super::{
     handler::{self, prepare},
     limited, own, problem,
     shadow::{Copy, Kept},
-    strict,
+    strict, versioned,
 };
 use crate::{
     auth::{Asking, Gate, Refused},
@@ -31,12 +31,13 @@ use crate::{
     },
     runtime::{Route, Snapshot},
     upstream::http1::{Outgoing, Switch},
+    version::Picked,
 };
 
 pub async fn handle(
     snapshot: &Snapshot,
     route: &Arc<Route>,
-    policies: &Policies,
+    (policies, picked): (&Policies, Option<Picked>),
     exchange: Exchange,
     mut head: request::Parts,
     body: Incoming,
@@ -64,6 +65,8 @@ pub async fn handle(
         Ok(plan) => plan,
         Err(why) => return problem::response(exchange, why),
     };
+    let version = route.version.as_deref().zip(picked);
+    let telling = version.map(|(version, picked)| version.tell.of(picked, &head));
     let mut told = None;
     // A preflight asks, and does nothing.
     let limits = policies.limits.as_ref().filter(|_| !plan.preflight);
@@ -84,10 +87,13 @@ pub async fn handle(
     }
     let mut response = match plan.answer {
         Some(answered) => answer(answered, exchange),
-        None => forward(snapshot, route, policies, exchange, (plan.request, web), head, body).await,
+        None => forward(snapshot, route, policies, exchange, (plan.request, web, picked), head, body).await,
     };
     if limits.is_some() {
         response = limited::meter(response);
+    }
+    if let Some(telling) = telling {
+        telling.apply(response.status(), response.headers_mut());
     }
     if let Some(allowed) = plan.cors {
         allowed.apply(response.headers_mut());
@@ -221,7 +227,7 @@ async fn forward(
     route: &Arc<Route>,
     policies: &Policies,
     exchange: Exchange,
-    (changes, web): (RequestChanges<'_>, Option<Web>),
+    (changes, web, picked): (RequestChanges<'_>, Option<Web>, Option<Picked>),
     head: request::Parts,
     body: Incoming,
 ) -> Response<ResponseBody> {
@@ -237,7 +243,12 @@ async fn forward(
     if policies.limits.as_ref().is_some_and(RouteLimits::reads_bodies) {
         request.head.headers.remove(header::ACCEPT_ENCODING);
     }
-    if let Err(why) = changes.apply(&mut request) {
+    let rewritten = changes.path.is_some();
+    let changed = changes.apply(&mut request).and_then(|()| match route.version.as_deref().zip(picked) {
+        Some((version, picked)) => versioned::to_upstream(version, picked, rewritten, &mut request),
+        None => Ok(()),
+    });
+    if let Err(why) = changed {
         return problem::response(exchange, why);
     }
     if let Some(web) = &web {

@@ -3,11 +3,34 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Response, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 use super::{body::ResponseBody, connection::ClientState, exchange::Exchange, grpc, own, real_ip};
 use crate::observe::Why;
+
+/// As [`response`], with another status, members of its own (RFC 9457 section 3.2) and header fields.
+pub fn detailed(
+    exchange: Exchange,
+    why: Why,
+    status: StatusCode,
+    more: serde_json::Value,
+    mut fields: HeaderMap,
+) -> Response<ResponseBody> {
+    if let Some(kind) = exchange.grpc() {
+        return grpc::refuse(exchange, why, kind);
+    }
+    exchange.refuse_with(why, status);
+    let mut body = serde_json::json!({ "type": why.name(), "title": why.title(), "status": status.as_u16() });
+    if let (Some(body), serde_json::Value::Object(more)) = (body.as_object_mut(), more) {
+        body.extend(more);
+        body.insert("why".into(), why.name().into());
+        body.insert("id".into(), exchange.id().to_str().unwrap_or("-").into());
+    }
+    fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    own::last_answer(exchange, status, fields, Bytes::from(body.to_string()))
+}
 
 fn body(why: Why, id: &str) -> String {
     let (name, title, status) = (why.name(), why.title(), why.status().as_u16());

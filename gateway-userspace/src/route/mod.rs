@@ -1,8 +1,8 @@
 //! Which route takes a request.
 //!
 //! The most specific route wins, whatever the order in the file: an exact host before a wildcard (the longer one
-//! first) before none; then, segment by segment, a literal before a `{parameter}` before a trailing `*`; then the one
-//! with more predicates. A less specific one is only asked when no more specific one matches. Ties are config errors, so
+//! first) before none; then, segment by segment, a literal before a version before a `{parameter}` before a trailing `*`;
+//! then the one with more predicates. A less specific one is only asked when no more specific one matches. Ties are config errors, so
 //! there are none.
 
 mod conditions;
@@ -46,6 +46,16 @@ pub struct Takes<'a> {
 impl<'a> Takes<'a> {
     pub fn of(route: &'a model::Route) -> Self {
         Takes { hosts: &route.hosts, path: &route.path, when: &route.when, cors: route.cors.is_some() }
+    }
+
+    /// Also with the version in the host or in the path.
+    pub fn all_of(route: &'a model::Route) -> impl Iterator<Item = Self> {
+        let versions = route.versions.as_deref();
+        let hosts = versions.map(|versions| &*versions.hosts).filter(|hosts| !hosts.is_empty());
+        let hosts = std::iter::once(&*route.hosts).chain(hosts);
+        hosts.flat_map(move |hosts| {
+            route.all_paths().map(move |path| Takes { hosts, path, ..Takes::of(route) })
+        })
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::{Asked, Conditions};
-use crate::config::model::{PathPattern, Segment};
+use crate::config::model::{PathPattern, Segment, Shape};
 
 /// The routes of one host and path, those with more predicates first.
 #[derive(Debug)]
@@ -40,12 +40,14 @@ pub(super) struct Paths<T> {
     here: Option<Slot<T>>,
     rest: Option<Slot<T>>,
     literal: HashMap<String, Paths<T>>,
+    /// Segments that look like a version.
+    version: Option<Box<(Shape, Paths<T>)>>,
     parameter: Option<Box<Paths<T>>>,
 }
 
 impl<T> Default for Paths<T> {
     fn default() -> Self {
-        Paths { here: None, rest: None, literal: HashMap::new(), parameter: None }
+        Paths { here: None, rest: None, literal: HashMap::new(), version: None, parameter: None }
     }
 }
 
@@ -55,6 +57,11 @@ impl<T> Paths<T> {
         for segment in &path.segments {
             node = match segment {
                 Segment::Literal(name) => node.literal.entry(name.clone()).or_default(),
+                Segment::Version(shape) => {
+                    let (known, node) = &mut **node.version.get_or_insert_default();
+                    *known = known.or(*shape);
+                    node
+                }
                 Segment::Parameter(_) => node.parameter.get_or_insert_default(),
             };
         }
@@ -64,7 +71,8 @@ impl<T> Paths<T> {
 
     /// Shows `take` the routes whose path matches, the most specific first, until it takes something.
     pub fn visit<'a, R>(&'a self, path: &str, take: &mut impl FnMut(&'a Slot<T>) -> Option<R>) -> Option<R> {
-        if self.literal.is_empty() && self.parameter.is_none() && self.here.is_none() {
+        let no_segments = self.literal.is_empty() && self.parameter.is_none() && self.version.is_none();
+        if no_segments && self.here.is_none() {
             return self.rest.as_ref().and_then(take);
         }
         let path = path.strip_prefix('/').unwrap_or(path);
@@ -87,6 +95,10 @@ impl<T> Paths<T> {
             None => (left, None),
         };
         if let Some(taken) = self.literal.get(segment).and_then(|node| node.visit_segments(after, take)) {
+            return Some(taken);
+        }
+        let version = self.version.as_ref().filter(|version| version.0.takes(segment));
+        if let Some(taken) = version.and_then(|version| version.1.visit_segments(after, take)) {
             return Some(taken);
         }
         let parameter = self.parameter.as_ref().filter(|_| !segment.is_empty());

@@ -9,15 +9,15 @@ pub fn why_not(asked: &Asked<'_>, route: &Route) -> Option<String> {
     let nothing = Predicates::default();
     let takes = |takes: Takes<'_>| Router::new([(takes, ())]).find(asked).is_some();
     let cors = route.cors.is_some();
-    let all = Takes::of(route);
-    if takes(all) {
+    let some = |as_if: &dyn Fn(Takes<'_>) -> bool| Takes::all_of(route).any(as_if);
+    if some(&|all| takes(all)) {
         return None;
     }
-    if !takes(Takes { path: &any_path, when: &nothing, ..all }) {
+    if !some(&|all| takes(Takes { path: &any_path, when: &nothing, ..all })) {
         let hosts: Vec<String> = route.hosts.iter().map(ToString::to_string).collect();
         return Some(format!("is for the host {}", hosts.join(" or ")));
     }
-    if !takes(Takes { hosts: &[], when: &nothing, ..all }) {
+    if !some(&|all| takes(Takes { hosts: &[], when: &nothing, ..all })) {
         return Some(format!("is for the path {}", route.path));
     }
     let only = |when: &Predicates| takes(Takes { hosts: &[], path: &any_path, when, cors });

@@ -24,6 +24,7 @@ use crate::{
     service::Services,
     tls::{Acceptor, Tls, acme::Challenges},
     upstream::{Upstream, discovered::Answers},
+    version::{Version, Versions},
 };
 
 /// One generation of the config.
@@ -80,12 +81,22 @@ pub struct Route {
     /// Lower-case protocol names.
     pub upgrade: Vec<String>,
     pub early_hints: bool,
+    /// Which of them takes a request; the route itself takes none then.
+    pub versions: Option<Box<Versions>>,
+    /// It is a version of the route of that name.
+    pub version: Option<Box<Version>>,
     /// By listener name.
     stats: HashMap<Arc<str>, Arc<RouteStats>>,
     only: Option<Arc<RouteStats>>,
 }
 
 impl Route {
+    /// Whether the request is a preflight that the route answers.
+    pub fn preflights(&self, head: &http::request::Parts) -> bool {
+        let cors = self.policies.as_ref().and_then(|policies| policies.cors.as_ref());
+        cors.is_some_and(|cors| cors.preflight(head).is_some())
+    }
+
     pub fn stats<'a>(&'a self, listener: &'a Listener) -> &'a RouteStats {
         self.only.as_ref().or_else(|| self.stats.get(&listener.name)).unwrap_or(&listener.unrouted)
     }
@@ -138,17 +149,19 @@ impl Snapshot {
             .iter()
             .map(|(name, limit)| (name.clone(), Arc::new(Limit::new(name, limit, &limit_store, registry))))
             .collect();
+        let parts = Parts {
+            auths: &auths,
+            limits: (&limits, &limit_store),
+            upstreams: &upstreams,
+            listeners: &listeners,
+            registry,
+        };
         let routes: Vec<(&model::Route, Arc<Route>)> = config
             .routes
             .iter()
-            .map(|(name, route)| {
-                let named = route.limits.iter().filter_map(|name| limits.get(name).cloned());
-                let limits = RouteLimits::new(&limit_store, named.collect());
-                let policies = Policies::new(route, &auths, |name| upstreams.get(name).cloned(), limits);
-                (route, Arc::new(Route::new(name, route, policies, &upstreams, &listeners, registry)))
-            })
+            .map(|(name, route)| (route, Arc::new(Route::new(name, route, None, parts))))
             .collect();
-        let router = Router::new(routes.iter().map(|(route, compiled)| (Takes::of(route), compiled.clone())));
+        let router = Router::new(routes.iter().flat_map(taken));
         let via = |version: &str| {
             let via = format!("{version} {}", pseudonym(&config.gateway.name));
             HeaderValue::from_str(&via).unwrap_or(HeaderValue::from_static("1.1 gateway"))
@@ -198,6 +211,14 @@ impl Snapshot {
     }
 }
 
+/// What a route takes, which is one route however many ways there are to it.
+fn taken<'a>(
+    (route, compiled): &(&'a model::Route, Arc<Route>),
+) -> impl Iterator<Item = (Takes<'a>, Arc<Route>)> + use<'a> {
+    let compiled = compiled.clone();
+    Takes::all_of(route).map(move |takes| (takes, compiled.clone()))
+}
+
 /// `Via` takes a token as a pseudonym.
 fn pseudonym(name: &str) -> String {
     name.chars().map(|c| if c.is_ascii_alphanumeric() || "-._".contains(c) { c } else { '-' }).collect()
@@ -227,29 +248,49 @@ impl Listener {
     }
 }
 
+/// What routes are made of.
+#[derive(Clone, Copy)]
+struct Parts<'a> {
+    auths: &'a Auths,
+    limits: (&'a BTreeMap<String, Arc<Limit>>, &'a Arc<limit::Store>),
+    upstreams: &'a BTreeMap<String, Arc<Upstream>>,
+    listeners: &'a BTreeMap<String, Arc<Listener>>,
+    registry: &'a Registry,
+}
+
 impl Route {
-    fn new(
-        name: &str,
-        config: &model::Route,
-        policies: Option<Box<Policies>>,
-        upstreams: &BTreeMap<String, Arc<Upstream>>,
-        listeners: &BTreeMap<String, Arc<Listener>>,
-        registry: &Registry,
-    ) -> Self {
+    fn new(name: &str, config: &model::Route, version: Option<Version>, parts: Parts<'_>) -> Self {
+        let Parts { auths, limits, upstreams, listeners, registry } = parts;
+        let of_version = version.as_ref().map_or("", |version| &*version.name);
         let stats: HashMap<Arc<str>, Arc<RouteStats>> = listeners
             .iter()
-            .map(|(listener, compiled)| (compiled.name.clone(), registry.route(listener, name)))
+            .map(|(listener, compiled)| (compiled.name.clone(), registry.version(listener, name, of_version)))
             .collect();
+        let versions = config.versions.as_ref().map(|versions| {
+            let route =
+                |of: &model::ApiVersion, version| Arc::new(Route::new(name, &of.route, Some(version), parts));
+            Box::new(Versions::new(versions, route, |version| registry.usage(name, version)))
+        });
+        let (known, store) = limits;
+        let named = config.limits.iter().filter_map(|name| known.get(name).cloned());
+        let limits = RouteLimits::new(store, named.collect());
+        let mut policies = Policies::new(config, auths, |name| upstreams.get(name).cloned(), limits);
+        if version.is_some() {
+            // Its answers say so.
+            policies.get_or_insert_default();
+        }
         Route {
             name: name.into(),
             // `config::load` made sure that it exists.
             upstream: match &config.to {
                 Destination::Upstream(name) => upstreams.get(name).cloned(),
-                Destination::Split(_) | Destination::Respond(_) | Destination::Redirect(_) => None,
+                _ => None,
             },
             policies,
             upgrade: config.upgrade.clone(),
             early_hints: config.early_hints,
+            versions,
+            version: version.map(Box::new),
             only: if stats.len() == 1 { stats.values().next().cloned() } else { None },
             stats,
         }

@@ -191,6 +191,7 @@ impl Passage {
             request: &asked,
             status: None,
             route: None,
+            version: None,
             consumer: None,
             upstream: None,
             target: self.active.as_ref().map(|active| &*active.target().name),

@@ -9,6 +9,7 @@ mod services;
 mod tls;
 mod told;
 mod values;
+mod versions;
 mod whole;
 
 use std::path::Path;

@@ -59,8 +59,9 @@ impl Rates {
         let rate = |old: u64, new: u64| grown(old, new) as f64 / seconds;
         let mut rates = Rates { seconds, ..Rates::default() };
         for row in &now.routes {
-            let key =
-                |old: &&crate::admin::stats::RouteRow| old.route == row.route && old.listener == row.listener;
+            let key = |old: &&crate::admin::stats::RouteRow| {
+                (&old.route, &old.version, &old.listener) == (&row.route, &row.version, &row.listener)
+            };
             let old = before.routes.iter().find(key).cloned().unwrap_or_default();
             let of = rates.routes.entry(row.route.clone()).or_default();
             of.requests += rate(old.requests, row.requests);

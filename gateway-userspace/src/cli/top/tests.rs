@@ -17,6 +17,7 @@ fn stats(second: u64) -> Stats {
         RouteRow {
             listener: "web".into(),
             route: name.into(),
+            version: String::new(),
             requests,
             codes: [(200, requests - bad), (503, bad)].into(),
             errors: [("no_healthy_target".to_owned(), bad)].into(),

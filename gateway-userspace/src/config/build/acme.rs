@@ -78,7 +78,7 @@ pub(super) fn issue(
 
 /// Exact names that an authority on the internet could know.
 fn names(acme: &Acme, routes: &BTreeMap<String, Route>) -> BTreeSet<String> {
-    let hosts = routes.values().flat_map(|route| &route.hosts).chain(&acme.names);
+    let hosts = routes.values().flat_map(Route::all_hosts).chain(&acme.names);
     let exact = hosts.filter_map(|host| match host {
         HostPattern::Exact(name) => Some(name.clone()),
         HostPattern::Wildcard(_) => None,

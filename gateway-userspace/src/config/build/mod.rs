@@ -18,6 +18,7 @@ mod splice;
 mod system;
 mod tls;
 mod upstream;
+mod version;
 
 use std::{collections::BTreeMap, path::PathBuf};
 

@@ -39,6 +39,8 @@ impl Shape {
         let segment = |segment: &Segment| match segment {
             Segment::Literal(text) => Some(text.clone()),
             Segment::Parameter(_) => None,
+            // No segment of a path has a slash in it.
+            Segment::Version(_) => Some("/".to_owned()),
         };
         Shape(path.segments.iter().map(segment).collect(), path.rest)
     }
@@ -56,17 +58,17 @@ pub(super) fn ties(mut routes: Vec<(String, Route)>, problems: &mut Problems) {
     for (name, route) in &routes {
         let hosts: Vec<_> = match route.hosts.is_empty() {
             true => vec![None],
-            false => route.hosts.iter().map(Some).collect(),
+            false => route.all_hosts().map(Some).collect(),
         };
         let mut told = false;
-        for host in hosts {
-            let earlier = seen.entry((host, Shape::of(&route.path), route.when.count())).or_default();
+        for (host, path) in hosts.into_iter().flat_map(|host| route.all_paths().map(move |path| (host, path)))
+        {
+            let earlier = seen.entry((host, Shape::of(path), route.when.count())).or_default();
             let tied = earlier.iter().find(|(_, first)| !first.when.excludes(&route.when));
             if let Some((first, at)) = tied.filter(|_| !told).map(|(first, route)| (first, &route.at)) {
                 let shown = host.map_or("any host".into(), |host| format!("host \"{host}\""));
                 let message = format!(
-                    "route `{name}` takes the same requests ({shown}, path \"{}\") as route `{first}` at {at}",
-                    route.path
+                    "route `{name}` takes the same requests ({shown}, path \"{path}\") as route `{first}` at {at}"
                 );
                 let hint = "the most specific route wins, so give one of them another host or path, or one more of \
                             `methods`, `headers` and `query`";

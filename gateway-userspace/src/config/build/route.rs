@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{
     auth, distinct, limit,
     predicates::{predicates, ties},
-    rewrite, shape, upstream,
+    rewrite, shape, upstream, version,
 };
 use crate::config::{
     error::{Problem, ProblemKind, Problems, did_you_mean},
@@ -28,36 +28,7 @@ pub(super) fn routes(
     let auths = root.named("auth");
     for (name, fields) in root.named("route") {
         let before = problems.count();
-        let path: PathPattern = fields.or_default("path");
-        let to = rewrite::answer(&fields, &path, problems)
-            .or_else(|| to(&name, &fields, declared, upstreams, problems));
-        if let Some(to) = &to {
-            needs_upstreams(&fields, to, problems);
-        }
-        let hosts = distinct(&fields, "host", fields.get("host").unwrap_or_default(), problems, |host| {
-            format!("host \"{host}\"")
-        });
-        let upgrade =
-            distinct(&fields, "upgrade", fields.or_default("upgrade"), problems, |protocol: &String| {
-                format!("protocol \"{protocol}\"")
-            });
-        let route = Route {
-            at: fields.at.clone(),
-            hosts,
-            rewrite: rewrite::rewrite(&fields, &path, problems),
-            path,
-            when: predicates(&fields, problems),
-            cors: shape::cors(&fields, problems),
-            compress: shape::compress(&fields, problems),
-            mirror: mirror(&fields, declared, problems),
-            limits: limit::of_route(&fields, &limits, problems),
-            to: to.unwrap_or(Destination::Upstream(String::new())),
-            upgrade,
-            early_hints: fields.or_default("early_hints"),
-            grpc_web: fields.or_default("grpc_web"),
-            auth: auth::route_auth(&fields, &auths, problems),
-            allow: auth::allow(&fields, problems),
-        };
+        let route = versioned(&name, &fields, (declared, &auths, &limits), upstreams, problems);
         // With a predicate that is wrong or not supported, whether it ties is anyone's guess.
         if !fields.broken && problems.count() == before {
             whole.push((name.clone(), route.clone()));
@@ -66,6 +37,69 @@ pub(super) fn routes(
     }
     ties(whole, problems);
     routes
+}
+
+/// The upstreams and the ways of knowing a caller that a config has, right or wrong.
+type Declared<'a> =
+    (&'a BTreeMap<String, Fields>, &'a BTreeMap<String, Fields>, &'a BTreeMap<String, Fields>);
+
+/// A route with its versions.
+fn versioned(
+    name: &str,
+    fields: &Fields,
+    declared: Declared<'_>,
+    upstreams: &mut BTreeMap<String, Upstream>,
+    problems: &mut Problems,
+) -> Route {
+    let mut path: PathPattern = fields.or_default("path");
+    let segment = if version::is_in_path(fields) { version::take_segment(&mut path) } else { 0 };
+    let mut one = |name: &str, fields: &Fields, problems: &mut Problems| {
+        route(name, fields, path.clone(), declared, upstreams, problems)
+    };
+    let base = one(name, fields, problems);
+    let versions = version::versions(name, fields, (&base, segment), problems, one);
+    Route { versions, ..base }
+}
+
+/// `name`: of an upstream that it makes; `path`: where there is a version in the route's, without it.
+fn route(
+    name: &str,
+    fields: &Fields,
+    path: PathPattern,
+    (declared, auths, limits): Declared<'_>,
+    upstreams: &mut BTreeMap<String, Upstream>,
+    problems: &mut Problems,
+) -> Route {
+    let to = rewrite::answer(fields, &path, problems)
+        .or_else(|| to(name, fields, declared, upstreams, problems))
+        .or_else(|| version::instead_of_to(fields));
+    if let Some(to) = &to {
+        needs_upstreams(fields, to, problems);
+    }
+    let hosts = distinct(fields, "host", fields.get("host").unwrap_or_default(), problems, |host| {
+        format!("host \"{host}\"")
+    });
+    let upgrade = distinct(fields, "upgrade", fields.or_default("upgrade"), problems, |protocol: &String| {
+        format!("protocol \"{protocol}\"")
+    });
+    Route {
+        at: fields.at.clone(),
+        hosts,
+        rewrite: rewrite::rewrite(fields, &path, problems),
+        path,
+        when: predicates(fields, problems),
+        cors: shape::cors(fields, problems),
+        compress: shape::compress(fields, problems),
+        mirror: mirror(fields, declared, problems),
+        limits: limit::of_route(fields, limits, problems),
+        to: to.unwrap_or(Destination::Upstream(String::new())),
+        upgrade,
+        early_hints: fields.or_default("early_hints"),
+        grpc_web: fields.or_default("grpc_web"),
+        auth: auth::route_auth(fields, auths, problems),
+        allow: auth::allow(fields, problems),
+        versions: None,
+    }
 }
 
 fn to(
@@ -120,12 +154,12 @@ fn needs_upstreams(fields: &Fields, to: &Destination, problems: &mut Problems) {
     let wrong = [
         (
             "sticky",
-            !matches!(to, Destination::Split(_)),
+            !matches!(to, Destination::Split(_) | Destination::Versions),
             "`sticky` is for several upstreams: to = { a = 95, b = 5 }",
         ),
         (
             "mirror",
-            to.upstreams().is_empty(),
+            to.upstreams().is_empty() && *to != Destination::Versions,
             "`mirror` copies what goes to an upstream, and this route has none",
         ),
     ];

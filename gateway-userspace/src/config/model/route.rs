@@ -2,8 +2,8 @@
 
 use std::{fmt, time::Duration};
 
-use super::{Allow, RouteAuth};
-use crate::config::units::{Percent, Place, Template};
+use super::{Allow, RouteAuth, Versions};
+use crate::config::units::{Date, Number, Percent, Place, Template, VersionForm, VersionName};
 
 /// `[route.NAME]`
 #[derive(Debug, Clone, PartialEq)]
@@ -11,7 +11,7 @@ pub struct Route {
     pub at: Place,
     /// Empty: any host.
     pub hosts: Vec<HostPattern>,
-    /// Default `/*`.
+    /// Default `/*`. Without the segment for the version, if there is one.
     pub path: PathPattern,
     pub when: Predicates,
     pub to: Destination,
@@ -31,6 +31,19 @@ pub struct Route {
     pub auth: Option<RouteAuth>,
     /// What callers must have. Only with `auth`; `None`: every caller that is known may.
     pub allow: Option<Allow>,
+    pub versions: Option<Box<Versions>>,
+}
+
+impl Route {
+    /// Also those of versions.
+    pub fn all_hosts(&self) -> impl Iterator<Item = &HostPattern> {
+        self.hosts.iter().chain(self.versions.iter().flat_map(|versions| &versions.hosts))
+    }
+
+    /// Also those of versions.
+    pub fn all_paths(&self) -> impl Iterator<Item = &PathPattern> {
+        std::iter::once(&self.path).chain(self.versions.iter().flat_map(|versions| &versions.paths))
+    }
 }
 
 /// Where a route leads.
@@ -41,6 +54,8 @@ pub enum Destination {
     Split(Split),
     Respond(Respond),
     Redirect(Redirect),
+    /// Each version says it for itself.
+    Versions,
 }
 
 impl Destination {
@@ -49,7 +64,7 @@ impl Destination {
         match self {
             Destination::Upstream(name) => vec![name],
             Destination::Split(split) => split.shares.iter().map(|(name, _)| name.as_str()).collect(),
-            Destination::Respond(_) | Destination::Redirect(_) => Vec::new(),
+            Destination::Respond(_) | Destination::Redirect(_) | Destination::Versions => Vec::new(),
         }
     }
 }
@@ -226,6 +241,42 @@ pub struct PathPattern {
 pub enum Segment {
     Literal(String),
     Parameter(String),
+    /// Whatever looks like a version.
+    Version(Shape),
+}
+
+/// What a version looks like in a path: `v1` or `v1.2` always, the rest where a version is called so.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Shape {
+    /// `1`, `1.2`
+    pub numbers: bool,
+    /// `2026-06-01`
+    pub dates: bool,
+}
+
+impl Shape {
+    pub fn of(names: &[VersionName]) -> Self {
+        let bare = |name: &VersionName| !name.as_str().starts_with(['v', 'V']);
+        Shape {
+            numbers: names.iter().any(|name| matches!(name.form, VersionForm::Number(_)) && bare(name)),
+            dates: names.iter().any(|name| matches!(name.form, VersionForm::Date(_))),
+        }
+    }
+
+    pub fn takes(self, segment: &str) -> bool {
+        match segment.as_bytes() {
+            [b'v' | b'V', ..] => Number::parse(segment).is_some(),
+            [b'0'..=b'9', ..] => {
+                self.numbers && Number::parse(segment).is_some()
+                    || self.dates && Date::parse(segment).is_some()
+            }
+            _ => false,
+        }
+    }
+
+    pub fn or(self, other: Shape) -> Shape {
+        Shape { numbers: self.numbers || other.numbers, dates: self.dates || other.dates }
+    }
 }
 
 /// `methods`, `headers` and `query`: what must hold beside host and path. All of them must.

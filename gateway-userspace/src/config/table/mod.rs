@@ -19,6 +19,7 @@ mod shape;
 mod splice;
 mod text;
 mod traffic;
+mod version;
 
 use std::time::Duration;
 
@@ -35,7 +36,7 @@ pub(crate) struct Section {
     pub doc: &'static str,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Key {
     pub name: &'static str,
     pub kind: Kind,
@@ -47,7 +48,7 @@ pub(crate) struct Key {
     pub doc: &'static str,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) enum Need {
     Optional,
     Required,
@@ -57,7 +58,7 @@ pub(crate) enum Need {
     RequiredWithout(&'static [&'static str]),
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) enum Kind {
     Bool,
     /// Only `false` works in this version.
@@ -96,6 +97,8 @@ pub(crate) enum Kind {
     Table(&'static Section),
     /// Tables keyed by names of the user's own.
     Named(&'static Section),
+    /// A table with known keys, and beside them tables by names of the user's own.
+    TableAndNamed(&'static Section, &'static Section),
     /// Values by keys of the user's own, each key a text of this form.
     Map {
         key: &'static Text,
@@ -166,6 +169,16 @@ impl Kind {
         !matches!(self, Kind::NotYet | Kind::NotYetNamed | Kind::Choice { now: [], .. })
     }
 
+    /// Whether a table can be its value.
+    pub fn takes_tables(&self) -> bool {
+        match self {
+            Kind::Table(_) | Kind::TableAndNamed(..) | Kind::Named(_) | Kind::Map { .. } => true,
+            Kind::Either(kinds) => kinds.iter().any(Kind::takes_tables),
+            Kind::List { of, one, .. } => *one && of.takes_tables(),
+            _ => false,
+        }
+    }
+
     /// A value as TOML, for hints.
     pub fn example(&self) -> Option<String> {
         match self {
@@ -203,7 +216,7 @@ impl Kind {
                 Kind::Either([Kind::Text(text), ..]) => format!("a list such as [\"{}\"]", text.example),
                 _ => "a list".into(),
             },
-            Kind::Table(section) => {
+            Kind::Table(section) | Kind::TableAndNamed(section, _) => {
                 let names: Vec<_> =
                     section.keys.iter().filter(|key| !key.is_later()).map(|key| key.name).collect();
                 format!("a table {{ {} }}", names.join(", "))

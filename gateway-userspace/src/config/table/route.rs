@@ -8,6 +8,7 @@ use super::{
     shape::{COMPRESS, CORS},
     text::{HOST, NAME, PATH, PERCENT, PROTOCOL, UPSTREAM_NAME},
     traffic::TARGET_OR_TABLE,
+    version::{VERSION, VERSIONS},
 };
 
 pub(super) static ROUTE: Section = Section {
@@ -53,7 +54,7 @@ pub(super) static ROUTE: Section = Section {
             "An upstream's name, or a list of targets, which makes an upstream with the route's name, or several \
              upstreams by weight: `{ items-v2 = 95, items-v1 = 5 }`.",
         )
-        .required_unless(&["respond", "redirect", "version"]),
+        .required_without(&["respond", "redirect", "version"]),
         Key::new(
             "sticky",
             Kind::Text(&STICKY),
@@ -109,7 +110,7 @@ pub(super) static ROUTE: Section = Section {
              Left out: whoever is known may.",
         ),
         Key::not_yet("cache", "Keep responses."),
-        Key::not_yet("version", "API versions."),
+        Key::new("version", Kind::TableAndNamed(&VERSIONS, &VERSION), "Versions of an API behind this route."),
         Key::not_yet("timeout", "Time limits of this route's own."),
         Key::not_yet("retry", "Retries of this route's own."),
         Key::not_yet("ai", "Language models."),

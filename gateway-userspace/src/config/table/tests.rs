@@ -8,6 +8,10 @@ fn sections() -> Vec<(String, &'static Section)> {
     fn inside(path: String, kind: &'static Kind, found: &mut Vec<(String, &'static Section)>) {
         match kind {
             Kind::Table(section) | Kind::Named(section) => walk(path, section, found),
+            Kind::TableAndNamed(section, named) => {
+                walk(path.clone(), section, found);
+                walk(format!("{path}.NAME"), named, found);
+            }
             Kind::List { of, .. } | Kind::Map { of, .. } => inside(path, of, found),
             Kind::Either(kinds) => kinds.iter().for_each(|kind| inside(path.clone(), kind, found)),
             _ => {}

@@ -13,6 +13,7 @@ mod prefixes;
 mod quantity;
 mod quota;
 mod template;
+mod version;
 
 use std::{fmt, path::PathBuf, sync::Arc};
 
@@ -28,6 +29,7 @@ pub use prefixes::Prefixes;
 pub use quantity::{ByteSize, Percent, Rate, parse_byte_rate, show_byte_rate};
 pub use quota::{Quota, Span, SpanUnit};
 pub use template::{Part, Template, Variable};
+pub use version::{Date, Number, VersionForm, VersionName, Wanted};
 
 /// Where something stands in a config file; lines and columns start at 1, columns count characters.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -19,6 +19,7 @@ impl fmt::Display for PathPattern {
             match segment {
                 Segment::Literal(text) => write!(f, "/{text}")?,
                 Segment::Parameter(name) => write!(f, "/{{{name}}}")?,
+                Segment::Version(_) => f.write_str("/{version}")?,
             }
         }
         match (self.rest, self.segments.is_empty()) {

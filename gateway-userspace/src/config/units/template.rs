@@ -202,7 +202,7 @@ fn no_parameter(name: &str, path: &PathPattern) -> UnitError {
     let names = || {
         path.segments.iter().filter_map(|segment| match segment {
             Segment::Parameter(name) => Some(name.as_str()),
-            Segment::Literal(_) => None,
+            Segment::Literal(_) | Segment::Version(_) => None,
         })
     };
     match did_you_mean(name, names(), |name| format!("`${{param.{name}}}`")) {

@@ -157,8 +157,8 @@ impl Registry {
                 all.push((series.iter().map(|&label| label.to_owned()).collect(), counts));
             }
         };
-        for ((listener, route), stats) in self.routes() {
-            note(&["route", &listener, &route], sum(stats.shards.iter()));
+        for ((listener, route, version), stats) in self.routes() {
+            note(&["route", &listener, &route, &version], sum(stats.shards.iter()));
         }
         for (name, stats) in self.listeners() {
             note(&["listener", &name], sum(stats.shards.iter()));
@@ -192,8 +192,10 @@ impl Registry {
         let auths = BTreeMap::from_iter(self.auths());
         for (series, counts) in &totals.0 {
             match &series.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-                ["route", listener, route] => {
-                    if let Some(stats) = routes.get(&((*listener).to_owned(), (*route).to_owned())) {
+                ["route", listener, route, version @ ..] => {
+                    let version = version.first().copied().unwrap_or_default();
+                    let key = [*listener, *route, version].map(str::to_owned);
+                    if let Some(stats) = routes.get(&key.into()) {
                         add(stats.shards.carried(), counts);
                     }
                 }

@@ -1,0 +1,188 @@
+//! Who still calls a version: what its owner has to know before it goes away. Requests by consumer over the last day, and
+//! the last caller.
+//!
+//! A shard is written by its worker and read when somebody asks; its lock is never waited for by another worker. Memory
+//! is bounded: so many consumers a shard, and the rest together.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use serde::Serialize;
+
+use crate::config::units::Moment;
+
+/// Consumers that a worker counts each for itself.
+const MOST: usize = 256;
+const HOURS: usize = 24;
+/// Bytes of a `User-Agent` that are kept.
+pub const AGENT: usize = 80;
+/// Requests of nobody in particular.
+pub const ANONYMOUS: &str = "anonymous";
+/// Requests of those beyond [`MOST`].
+const OTHERS: &str = "others";
+
+/// Of one version of one route, over all listeners. It outlasts snapshots, as other counters do.
+#[derive(Debug)]
+pub struct Usage(Box<[Mutex<Shard>]>);
+
+#[derive(Debug, Default)]
+struct Shard {
+    /// Since 1970.
+    hour: u64,
+    callers: HashMap<Arc<str>, Hours>,
+    last: Option<Caller>,
+}
+
+/// Requests by hour of the day.
+type Hours = [u32; HOURS];
+
+/// Who called last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Caller {
+    pub at: Moment,
+    pub consumer: String,
+    pub client: IpAddr,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub agent: String,
+}
+
+/// What is known of the last day.
+#[derive(Debug, Default, Serialize)]
+pub struct Day {
+    pub requests: u64,
+    /// Those with the most requests first.
+    pub consumers: Vec<(String, u64)>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last: Option<Caller>,
+}
+
+impl Usage {
+    pub fn new(workers: usize) -> Self {
+        Usage((0..workers.max(1)).map(|_| Mutex::default()).collect())
+    }
+
+    pub fn count(&self, worker: usize, now: Moment, consumer: Option<&str>, client: IpAddr, agent: &[u8]) {
+        let shard = &self.0[worker.min(self.0.len() - 1)];
+        let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+        shard.turn_to(now.seconds / 3600);
+        let hour = (shard.hour % HOURS as u64) as usize;
+        let consumer = shard.known(consumer.unwrap_or(ANONYMOUS));
+        if let Some(hours) = shard.callers.get_mut(&consumer) {
+            hours[hour] = hours[hour].saturating_add(1);
+        }
+        let last = shard.last.get_or_insert_with(|| Caller {
+            at: now,
+            consumer: String::new(),
+            client,
+            agent: String::new(),
+        });
+        (last.at, last.client) = (now, client);
+        last.consumer.clear();
+        last.consumer.push_str(&consumer);
+        last.agent.clear();
+        last.agent.extend(agent.iter().take(AGENT).map(|byte| match byte {
+            b' '..=b'~' => char::from(*byte),
+            _ => '?',
+        }));
+    }
+
+    pub fn day(&self, now: Moment) -> Day {
+        let mut consumers = BTreeMap::<String, u64>::new();
+        let mut last: Option<Caller> = None;
+        for shard in &self.0 {
+            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            shard.turn_to(now.seconds / 3600);
+            for (name, hours) in &shard.callers {
+                *consumers.entry(name.to_string()).or_default() +=
+                    hours.iter().map(|n| u64::from(*n)).sum::<u64>();
+            }
+            if let Some(caller) = &shard.last
+                && last.as_ref().is_none_or(|last| last.at < caller.at)
+            {
+                last = Some(caller.clone());
+            }
+        }
+        let mut consumers: Vec<(String, u64)> = consumers.into_iter().filter(|(_, n)| *n > 0).collect();
+        consumers.sort_by(|(a, n), (b, m)| m.cmp(n).then_with(|| a.cmp(b)));
+        Day { requests: consumers.iter().map(|(_, n)| n).sum(), consumers, last }
+    }
+}
+
+impl Shard {
+    /// Forgets hours that are a day old.
+    fn turn_to(&mut self, hour: u64) {
+        let passed = hour.saturating_sub(self.hour);
+        if passed == 0 {
+            return;
+        }
+        for gone in 1..=passed.min(HOURS as u64) {
+            let slot = ((self.hour + gone) % HOURS as u64) as usize;
+            self.callers.values_mut().for_each(|hours| hours[slot] = 0);
+        }
+        self.callers.retain(|_, hours| hours.iter().any(|n| *n > 0));
+        self.hour = hour;
+    }
+
+    /// The name that a consumer is counted under.
+    fn known(&mut self, consumer: &str) -> Arc<str> {
+        if let Some((name, _)) = self.callers.get_key_value(consumer) {
+            return name.clone();
+        }
+        let name: Arc<str> = if self.callers.len() < MOST { consumer } else { OTHERS }.into();
+        self.callers.entry(name.clone()).or_insert([0; HOURS]);
+        name
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+
+    fn at(hour: u64) -> Moment {
+        Moment { seconds: hour * 3600 }
+    }
+
+    #[test]
+    fn a_day_is_the_last_24_hours() {
+        let usage = Usage::new(2);
+        usage.count(0, at(1000), Some("acme"), CLIENT, b"curl/8");
+        usage.count(1, at(1010), Some("acme"), CLIENT, b"curl/8\x07");
+        usage.count(1, at(1011), None, CLIENT, b"");
+        let day = usage.day(at(1011));
+        assert_eq!(day.requests, 3);
+        assert_eq!(day.consumers, [("acme".to_owned(), 2), ("anonymous".to_owned(), 1)]);
+        assert_eq!(day.last.map(|last| (last.at, last.consumer)), Some((at(1011), "anonymous".into())));
+        assert_eq!(usage.day(at(1023)).requests, 3);
+        assert_eq!(usage.day(at(1024)).requests, 2);
+        assert_eq!(usage.day(at(1034)).consumers, [("anonymous".to_owned(), 1)]);
+        let later = usage.day(at(2000));
+        assert_eq!(later.requests, 0);
+        assert!(later.last.is_some(), "the last caller is remembered however long ago it was");
+    }
+
+    #[test]
+    fn the_same_hour_of_another_day_starts_anew() {
+        let usage = Usage::new(1);
+        usage.count(0, at(1000), Some("acme"), CLIENT, b"");
+        usage.count(0, at(1024), Some("acme"), CLIENT, b"");
+        assert_eq!(usage.day(at(1024)).requests, 1);
+    }
+
+    #[test]
+    fn consumers_beyond_the_most_are_counted_together() {
+        let usage = Usage::new(1);
+        for n in 0..2 * MOST {
+            usage.count(0, at(1), Some(&format!("c{n}")), CLIENT, b"");
+        }
+        let day = usage.day(at(1));
+        assert_eq!((day.requests, day.consumers.len()), (2 * MOST as u64, MOST + 1));
+        assert_eq!(day.consumers[0], ("others".to_owned(), MOST as u64));
+    }
+}
