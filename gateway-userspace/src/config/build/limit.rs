@@ -24,7 +24,6 @@ fn limit(name: &str, fields: &Fields, problems: &mut Problems) -> Option<Limit> 
     let mode = mode(name, fields, problems);
     let measure = measure(name, unit, fields, problems)?;
     Some(Limit {
-        at: fields.at.clone(),
         mode,
         key: distinct(fields, "key", key, problems, |part: &KeyPart| format!("\"{part}\"")),
         cost: cost(name, unit, fields, problems),

@@ -4,14 +4,13 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use crate::config::{
     balancing::is_token,
-    units::{Place, Prefix, Quota, UnitError, quote},
+    units::{Prefix, Quota, UnitError, quote},
 };
 use crate::limit::Target;
 
 /// `[limit.NAME]`
 #[derive(Debug, Clone, PartialEq)]
 pub struct Limit {
-    pub at: Place,
     pub mode: Overrun,
     /// Empty: one quota for everybody.
     pub key: Vec<KeyPart>,
