@@ -18,6 +18,7 @@ pub mod proxy;
 pub mod proxy_protocol;
 pub mod route;
 pub mod runtime;
+pub mod seal;
 pub mod service;
 pub mod splice;
 pub mod tls;

@@ -12,12 +12,6 @@ const NOT_YET: &str = r#"
 87:1 `route.items.cache` is not supported yet
 116:1 `route.chat.ai` is not supported yet
 144:8 `cache.public-get` is not supported yet
-159:12 `auth.jwt.type = "jwt"` is not supported yet
-160:1 `auth.jwt.issuer` is not supported yet
-161:1 `auth.jwt.audience` is not supported yet
-162:1 `auth.jwt.jwks` is not supported yet
-163:1 `auth.jwt.consumer` is not supported yet
-164:1 `auth.jwt.algorithms` is not supported yet
 206:8 `alert.items-errors` is not supported yet
 213:8 `alert.cert` is not supported yet
 218:9 `notify.ops` is not supported yet"#;

@@ -156,9 +156,39 @@ realm = "the shop"
 [auth.page]
 type = "api-key"
 from = "header:x-page"
+[auth.token]
+type = "jwt"
+from = ["bearer", "cookie:t"]
+issuer = "https://id.example.com/"
+audience = ["api", "web"]
+jwks = "https://id.example.com/jwks"
+ca = "id.pem"
+refresh = "5m"
+algorithms = ["PS512", "ES384"]
+consumer = "claim:azp"
+known = true
+skew = "5s"
+typ = "AT+jwt"
+[auth.shared]
+type = "jwt"
+issuer = "a"
+audience = "b"
+secret = { env = "SHARED" }
+[auth.file]
+type = "jwt"
+issuer = "a"
+audience = "b"
+jwks = "/etc/keys.json"
+[auth.login]
+type = "basic"
+keep = true
+[auth.cert]
+type = "mtls"
 
 [consumer.acme]
 tier = "gold"
+password = "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHRzYWx0$3lwBtIO3SLSZQ3zqNFmpDIZKlXY7H3MPoGiqmXtkMSg"
+certs = ["uri:spiffe://acme/app", "dns:App.acme.test", "subject:CN=app, O=Acme", "email:a@acme.test", "sha256:AF1349B9F5F9A1A6A0404DEA36DCC9499BCB25C9ADC112B7CC9A93CAE41F3262"]
 grant = ["carts:write", "carts:read"]
 keys = [
   { id = "k1", hash = "blake3:7f83b1657ff1fc53b92dc18148a1d65dfc2d4b1fa3d677284addd200126d9069", until = 2027-01-01 },
@@ -210,6 +240,11 @@ to = "10.0.0.1:80"
 balance = "random"
 proxy_protocol = "v2"
 tls = { cert = "main", alpn = ["h2"], min = "1.3" }
+
+[state]
+directory = "state"
+key = { credential = "state-key" }
+old_keys = [{ file = "old.key" }, { env = "OLDER" }]
 
 [access_log]
 to = "access.log"

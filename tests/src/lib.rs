@@ -19,6 +19,7 @@ pub mod grpc;
 pub mod h2load;
 pub mod http;
 pub mod http2;
+pub mod issuer;
 pub mod l4;
 pub mod lock;
 pub mod metrics;

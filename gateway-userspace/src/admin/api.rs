@@ -13,8 +13,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    bans, capture, certs, events, explain, limits, problem::Problem, services, stats, status, targets,
-    versions,
+    bans, capture, certs, consumers, events, explain, limits, problem::Problem, services, stats, status,
+    targets, versions,
 };
 use crate::{
     config,
@@ -47,6 +47,10 @@ pub fn routes() -> Router<Arc<Control>> {
         .route("/v1/certs", get(certs::list))
         .route("/v1/certs/{name}", get(certs::show))
         .route("/v1/certs/{name}/renew", post(certs::renew))
+        .route("/v1/consumers", get(consumers::list))
+        .route("/v1/consumers/{name}", get(consumers::show))
+        .route("/v1/consumers/{name}/keys", post(consumers::make))
+        .route("/v1/consumers/{name}/keys/{id}", axum::routing::delete(consumers::revoke))
         .route("/v1/kernel", get(kernel_status))
         .route("/v1/kernel/maps", get(|State(control): Shared| async move { Json(control.kernel.maps()) }))
         .route("/v1/kernel/sources", get(sources))

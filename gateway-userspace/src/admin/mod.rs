@@ -3,9 +3,11 @@
 //! Also what monitoring asks for over TCP: `/metrics`, `/livez`, `/readyz`.
 
 mod api;
+mod audit;
 mod bans;
 mod capture;
 mod certs;
+mod consumers;
 mod events;
 mod explain;
 mod limits;
@@ -39,7 +41,8 @@ pub async fn serve(
     control: Arc<Control>,
     over: impl Future<Output = ()> + Send + 'static,
 ) {
-    let app = api::routes().merge(health()).with_state(control);
+    let app =
+        api::routes().merge(health()).layer(axum::middleware::from_fn(audit::audit)).with_state(control);
     let app = app.into_make_service_with_connect_info::<peer::Peer>();
     if let Err(error) = axum::serve(listener, app).with_graceful_shutdown(over).await {
         tracing::error!(%error, "the admin API ended");

@@ -37,16 +37,18 @@ fn meets(caller: &Caller, demand: &Demand) -> bool {
 
 fn has(caller: &Caller, right: &Right) -> bool {
     match right {
-        Right::Grant(grant) => caller.granted(grant),
+        Right::Grant(grant) => caller.granted(grant) || caller.has_scope(grant),
         Right::Tier(tier) => caller.tier.as_deref() == Some(tier),
         Right::Consumer(name) => &*caller.consumer == name.as_str(),
-        // Only tokens have them.
-        Right::Scope(_) | Right::Claim(..) => false,
+        Right::Scope(scope) => caller.has_scope(scope),
+        Right::Claim(name, value) => caller.claims(name, value),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     #[test]
@@ -55,9 +57,14 @@ mod tests {
             consumer: "acme".into(),
             tier: Some("gold".into()),
             grants: ["items:read".into(), "items:write".into()].into(),
+            scopes: ["mail".into()].into(),
+            claims: serde_json::from_str(r#"{"org":"acme","roles":["a","b"],"n":7,"o":{}}"#)
+                .ok()
+                .map(Arc::new),
         };
         let demand = |all, rights: &[Right]| Demand { rights: rights.to_vec(), all };
         let grant = |text: &str| Right::Grant(text.into());
+        let claim = |name: &str, value: &str| Right::Claim(name.into(), value.into());
         let tier = |text: &str| Right::Tier(text.into());
         for (expected, demand) in [
             (true, demand(false, &[])),
@@ -67,6 +74,12 @@ mod tests {
             (true, demand(true, &[grant("items:write"), tier("gold"), Right::Consumer("acme".into())])),
             (false, demand(true, &[grant("items:write"), tier("free")])),
             (false, demand(false, &[Right::Scope("items:read".into())])),
+            (true, demand(true, &[Right::Scope("mail".into()), grant("mail")])),
+            (true, demand(true, &[claim("org", "acme"), claim("roles", "b"), claim("n", "7")])),
+            (
+                false,
+                demand(false, &[claim("org", "acm"), claim("roles", "ab"), claim("o", "{}"), claim("x", "")]),
+            ),
         ] {
             let always = Allow(model::Allow::Always(demand.clone()));
             assert_eq!(always.allows(&caller, &Method::GET), expected, "{demand:?}");

@@ -7,6 +7,7 @@ use http::request;
 use super::{
     Caller,
     consumers::{Consumers, Found},
+    jwt,
     place::Place,
 };
 use crate::{
@@ -53,9 +54,7 @@ impl ApiKey {
 
     pub fn challenge(&self, realm: &str, found: AuthResult) -> String {
         match self.places.iter().any(|place| matches!(place, Place::Scheme(_))) {
-            // RFC 6750 section 3.1: no error for who has sent nothing.
-            true if found == AuthResult::Missing => format!("Bearer realm=\"{realm}\""),
-            true => format!("Bearer realm=\"{realm}\", error=\"invalid_token\""),
+            true => jwt::bearer(realm, found),
             // None is registered; RFC 9110 section 15.5.2 wants one.
             false => format!("ApiKey realm=\"{realm}\""),
         }

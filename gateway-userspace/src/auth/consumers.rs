@@ -2,19 +2,23 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    hash::{BuildHasherDefault, Hasher},
+    hash::Hasher,
     sync::Arc,
 };
 
-use super::Caller;
+use super::{Caller, KeyStore, memory::Table};
 use crate::config::{
-    model::{self, KeyHash},
+    model::{self, CertMark, KeyHash},
     units::Moment,
 };
 
 #[derive(Debug)]
 pub struct Consumers {
-    keys: HashMap<KeyHash, Key, BuildHasherDefault<AlreadyHashed>>,
+    keys: Table<KeyHash, Key>,
+    /// Keys that were made since, and taken away.
+    store: Arc<KeyStore>,
+    callers: HashMap<Arc<str>, Arc<Caller>>,
+    certs: HashMap<CertMark, Arc<Caller>>,
 }
 
 #[derive(Debug)]
@@ -32,28 +36,53 @@ pub enum Found {
 }
 
 impl Consumers {
-    pub fn new(config: &BTreeMap<String, model::Consumer>) -> Self {
-        let mut keys = HashMap::default();
+    pub fn new(config: &BTreeMap<String, model::Consumer>, store: Arc<KeyStore>) -> Self {
+        let (mut keys, mut callers) = (HashMap::default(), HashMap::new());
+        let mut certs = HashMap::new();
         for (name, consumer) in config {
             let caller = Arc::new(Caller {
                 consumer: name.as_str().into(),
                 tier: consumer.tier.as_deref().map(Arc::from),
                 grants: consumer.grants.iter().map(|grant| Arc::from(grant.as_str())).collect(),
+                ..Caller::default()
             });
+            callers.insert(caller.consumer.clone(), caller.clone());
+            certs.extend(consumer.certs.iter().map(|mark| (mark.clone(), caller.clone())));
             for key in &consumer.keys {
                 keys.insert(key.hash, Key { caller: caller.clone(), until: key.until });
             }
         }
-        Consumers { keys }
+        Consumers { keys, store, callers, certs }
+    }
+
+    /// Whose certificates have this.
+    pub fn of_cert(&self, mark: &CertMark) -> Option<&Arc<Caller>> {
+        self.certs.get(mark)
+    }
+
+    /// The one of that name.
+    pub fn named(&self, name: &str) -> Option<&Arc<Caller>> {
+        self.callers.get(name)
     }
 
     /// Whose key it is. Only hashes are compared: how long that takes tells of a hash at most, and from a part of a hash
     /// nobody gets nearer to a key that has it.
     pub fn of_key(&self, key: &[u8], now: Moment) -> Found {
-        match self.keys.get(&hash(key)) {
+        let added = self.store.added();
+        let name = hash(key);
+        let (caller, until) = match self.keys.get(&name) {
+            Some(known) if !added.revoked(&name) => (Some(&known.caller), known.until),
+            Some(_) => return Found::Unknown,
+            None => match added.find(key) {
+                Some(made) => (self.callers.get(&*made.consumer), made.until),
+                None => return Found::Unknown,
+            },
+        };
+        match caller {
+            _ if until.is_some_and(|until| until <= now) => Found::Expired,
+            Some(caller) => Found::Caller(caller.clone()),
+            // The config does not have it any more.
             None => Found::Unknown,
-            Some(key) if key.until.is_some_and(|until| until <= now) => Found::Expired,
-            Some(key) => Found::Caller(key.caller.clone()),
         }
     }
 }
@@ -92,8 +121,16 @@ mod tests {
         let key =
             |id: &str, text: &str, until| ConsumerKey { id: id.into(), hash: hash(text.as_bytes()), until };
         let keys = vec![key("a", "key-a", None), key("b", "key-b", Some(Moment { seconds: 100 }))];
-        let acme = model::Consumer { at, tier: Some("gold".into()), grants: vec!["r".into()], keys };
-        let consumers = Consumers::new(&BTreeMap::from([("acme".to_owned(), acme)]));
+        let acme = model::Consumer {
+            at,
+            tier: Some("gold".into()),
+            grants: vec!["r".into()],
+            keys,
+            passwords: vec![],
+            certs: vec![],
+        };
+        let store = KeyStore::open(&model::State::default()).unwrap();
+        let consumers = Consumers::new(&BTreeMap::from([("acme".to_owned(), acme)]), Arc::new(store));
         let of = |key: &str, seconds| consumers.of_key(key.as_bytes(), Moment { seconds });
         assert!(
             matches!(of("key-a", 1000), Found::Caller(caller) if &*caller.consumer == "acme" && caller.granted("r"))

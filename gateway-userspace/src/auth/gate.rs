@@ -4,9 +4,12 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, Uri, header, request};
 
-use super::{Caller, Way, allow::Allow, place::Place};
+use super::{Caller, Check, Memory, Way, allow::Allow, place::Place};
 use crate::{
-    config::{model, units::Moment},
+    config::{
+        model::{self, CertMark},
+        units::Moment,
+    },
     observe::{Why, stats::AuthResult},
 };
 
@@ -37,6 +40,9 @@ pub struct Asking<'a> {
     pub head: &'a request::Parts,
     pub now: Moment,
     pub worker: usize,
+    pub memory: &'a Memory,
+    /// Of the client's certificate. `None`: it has shown none.
+    pub marks: Option<&'a [CertMark]>,
 }
 
 impl Gate {
@@ -46,19 +52,22 @@ impl Gate {
     }
 
     /// Who calls, if they may.
-    pub fn admit(&self, asking: &Asking<'_>) -> Result<Arc<Caller>, Refused> {
-        let caller = self.caller(asking)?;
+    pub async fn admit(&self, asking: &Asking<'_>) -> Result<Arc<Caller>, Refused> {
+        let caller = self.caller(asking).await?;
         match self.allow.as_ref().is_none_or(|allow| allow.allows(&caller, &asking.head.method)) {
             true => Ok(caller),
             false => Err(Refused { why: Why::Forbidden, fields: HeaderMap::new(), presented: false }),
         }
     }
 
-    fn caller(&self, asking: &Asking<'_>) -> Result<Arc<Caller>, Refused> {
+    async fn caller(&self, asking: &Asking<'_>) -> Result<Arc<Caller>, Refused> {
         let mut first = None;
         let mut found = Vec::new();
         for way in &self.ways {
-            let result = way.check(asking);
+            let result = match way.check(asking) {
+                Check::Done(result) => result,
+                Check::Later(result) => result.await,
+            };
             match result {
                 Ok(caller) => {
                     way.stats.count(asking.worker, AuthResult::Ok);
@@ -94,7 +103,10 @@ impl Gate {
                 fields.append(header::WWW_AUTHENTICATE, challenge);
             }
         }
-        Refused { why: Why::Unauthorized, fields, presented: !nothing }
+        match found.contains(&AuthResult::Unavailable) {
+            true => Refused { why: Why::AuthUnavailable, fields: HeaderMap::new(), presented: false },
+            false => Refused { why: Why::Unauthorized, fields, presented: !nothing },
+        }
     }
 
     /// Takes out what proves who calls.

@@ -5,22 +5,45 @@
 
 mod allow;
 mod api_key;
+mod basic;
 mod caller;
 mod consumers;
 mod gate;
+mod jwks;
+mod jwt;
+mod keys;
+mod memory;
+mod mtls;
 mod place;
+mod store;
+mod token;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, pin::Pin, sync::Arc};
 
+pub use basic::check_password_hash;
 pub use caller::Caller;
 pub use consumers::Consumers;
 pub use gate::{Asking, Gate, Refused};
+pub use jwks::Jwks;
+pub use memory::Memory;
+pub use mtls::marks;
+pub use store::{KeyStore, Listed, StoreError};
+pub use token::Algorithm;
 
 use crate::{
-    config::model::{self, AuthKind, Config},
+    config::{
+        ConfigErrors, Problems,
+        model::{self, AuthKind, Config, JwtAuth, JwtKeys},
+        units,
+    },
     observe::stats::{AuthResult, AuthStats, Registry},
+    seal,
 };
 use api_key::ApiKey;
+use basic::Basic;
+use jwt::{Jwt, Keys, Rules};
+use keys::KeySet;
+use memory::Owner;
 use place::Place;
 
 /// All of `[auth.NAME]` and `[consumer.NAME]`, compiled.
@@ -28,6 +51,7 @@ use place::Place;
 pub struct Auths {
     ways: BTreeMap<String, Arc<Way>>,
     pub consumers: Arc<Consumers>,
+    pub store: Arc<KeyStore>,
 }
 
 /// `[auth.NAME]`, compiled.
@@ -44,26 +68,53 @@ pub struct Way {
 #[derive(Debug)]
 enum Kind {
     ApiKey(ApiKey),
+    Jwt(Box<Jwt>),
+    Basic(Basic),
+    Mtls(Arc<Consumers>),
+}
+
+/// Who calls, or what became of finding out.
+enum Check<'a> {
+    Done(Result<Arc<Caller>, AuthResult>),
+    /// It takes time.
+    Later(Pin<Box<dyn Future<Output = Result<Arc<Caller>, AuthResult>> + 'a>>),
 }
 
 impl Auths {
-    pub fn new(config: &Config, registry: &Registry) -> Self {
-        let consumers = Arc::new(Consumers::new(&config.consumers));
-        let way = |(name, auth): (&String, &model::Auth)| {
-            let kind = match &auth.kind {
-                AuthKind::ApiKey { from } => Kind::ApiKey(ApiKey::new(from, consumers.clone())),
-            };
-            (
-                name.clone(),
-                Arc::new(Way {
-                    kind,
-                    keep: auth.keep,
-                    realm: auth.realm.clone(),
-                    stats: registry.auth(name),
-                }),
-            )
+    /// `old`: those before, whose issuers' keys are still good.
+    ///
+    /// # Errors
+    /// Every secret and key that cannot be read, by its place in the config.
+    pub fn load(config: &Config, old: Option<&Auths>, registry: &Registry) -> Result<Auths, ConfigErrors> {
+        let mut problems = Problems::default();
+        let store = match store(config, old) {
+            Ok(store) => store,
+            Err(error) => {
+                let file = config.files.first().cloned().unwrap_or_default();
+                problems.file(&units::Place { file: Arc::new(file), line: 0, column: 0 }, error.to_string());
+                return problems.into_result(None);
+            }
         };
-        Auths { ways: config.auths.iter().map(way).collect(), consumers }
+        let consumers = Arc::new(Consumers::new(&config.consumers, store.clone()));
+        let mut ways = BTreeMap::new();
+        for (name, auth) in &config.auths {
+            let kind = match &auth.kind {
+                AuthKind::ApiKey { from } => Ok(Kind::ApiKey(ApiKey::new(from, consumers.clone()))),
+                AuthKind::Jwt(jwt) => {
+                    keys(jwt, old).map(|keys| Kind::Jwt(Box::new(self::jwt(jwt, keys, &consumers))))
+                }
+                AuthKind::Basic => Ok(Kind::Basic(Basic::new(&config.consumers, &consumers))),
+                AuthKind::Mtls => Ok(Kind::Mtls(consumers.clone())),
+            };
+            match kind {
+                Ok(kind) => {
+                    let (realm, stats) = (auth.realm.clone(), registry.auth(name));
+                    ways.insert(name.clone(), Arc::new(Way { kind, keep: auth.keep, realm, stats }));
+                }
+                Err(error) => problems.file(&auth.at, format!("auth.{name}: {error}")),
+            }
+        }
+        problems.into_result(Some(Auths { ways, consumers, store }))
     }
 
     /// What a route asks for. `None`: nothing.
@@ -73,25 +124,96 @@ impl Auths {
         let ways = wanted.names.iter().filter_map(|name| self.ways.get(name).cloned());
         Some(Gate::new(ways.collect(), wanted.all, route.allow.as_ref()))
     }
+
+    /// Keys of issuers that are fetched.
+    pub fn jwks(&self) -> impl Iterator<Item = &Arc<Jwks>> {
+        self.ways.values().filter_map(|way| match &way.kind {
+            Kind::Jwt(jwt) => match &jwt.keys {
+                Keys::Published(jwks) => Some(jwks),
+                Keys::Fixed(_) => None,
+            },
+            _ => None,
+        })
+    }
+}
+
+/// The one before goes on if it is the same.
+fn store(config: &Config, old: Option<&Auths>) -> Result<Arc<KeyStore>, StoreError> {
+    if let Some(old) = old
+        && old.store.is_of(&config.state)?
+    {
+        return Ok(old.store.clone());
+    }
+    KeyStore::open(&config.state).map(Arc::new)
+}
+
+fn keys(jwt: &JwtAuth, old: Option<&Auths>) -> Result<Keys, String> {
+    let allowed = &jwt.algorithms;
+    match &jwt.keys {
+        JwtKeys::Url { url, ca, every } => {
+            let source =
+                jwks::Source { url: url.clone(), ca: ca.clone(), every: *every, allowed: allowed.clone() };
+            let kept = old.and_then(|old| old.jwks().find(|jwks| jwks.source == source).cloned());
+            Ok(Keys::Published(kept.unwrap_or_else(|| Jwks::new(source))))
+        }
+        JwtKeys::File(path) => {
+            let named = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+            let text = std::fs::read(path).map_err(|error| named(&error))?;
+            KeySet::published(&text, allowed).map(Keys::Fixed).map_err(|error| named(&error))
+        }
+        JwtKeys::Secret(secret) => {
+            let secret = seal::read(secret).map_err(|error| error.to_string())?;
+            // RFC 7518 section 3.2: no shorter than the hash.
+            if secret.len() < 32 {
+                return Err("the secret is shorter than 32 bytes, and could be guessed".into());
+            }
+            Ok(Keys::Fixed(KeySet::secret(&secret, allowed)))
+        }
+    }
+}
+
+fn jwt(config: &JwtAuth, keys: Keys, consumers: &Arc<Consumers>) -> Jwt {
+    let rules = Rules {
+        issuer: config.issuer.clone(),
+        audience: config.audience.clone(),
+        kind: config.kind.clone(),
+        algorithms: config.algorithms.clone(),
+        skew: config.skew,
+        consumer: config.consumer.clone(),
+    };
+    let places = config.from.iter().map(Place::new).collect();
+    let (consumers, known) = (consumers.clone(), config.known);
+    Jwt { rules, keys, places, consumers, known, owner: Owner::fresh() }
 }
 
 impl Way {
-    fn check(&self, asking: &Asking<'_>) -> Result<Arc<Caller>, AuthResult> {
+    fn check<'a>(&'a self, asking: &'a Asking<'a>) -> Check<'a> {
         match &self.kind {
-            Kind::ApiKey(way) => way.check(asking.head, asking.now),
+            Kind::ApiKey(way) => Check::Done(way.check(asking.head, asking.now)),
+            Kind::Jwt(way) => way.check(asking),
+            Kind::Basic(way) => way.check(asking),
+            Kind::Mtls(consumers) => Check::Done(mtls::check(consumers, asking)),
         }
     }
 
     fn places(&self) -> &[Place] {
         match &self.kind {
             Kind::ApiKey(way) => way.places(),
+            Kind::Jwt(way) => &way.places,
+            Kind::Basic(way) => &way.places,
+            Kind::Mtls(_) => &[],
         }
     }
 
     /// For `WWW-Authenticate`, after this was found.
     fn challenge(&self, found: AuthResult) -> String {
+        let realm = &self.realm;
         match &self.kind {
-            Kind::ApiKey(way) => way.challenge(&self.realm, found),
+            Kind::ApiKey(way) => way.challenge(realm, found),
+            Kind::Jwt(_) => jwt::bearer(realm, found),
+            Kind::Basic(_) => format!("Basic realm=\"{realm}\", charset=\"UTF-8\""),
+            // None is registered; RFC 9110 section 15.5.2 wants one.
+            Kind::Mtls(_) => format!("Certificate realm=\"{realm}\""),
         }
     }
 }

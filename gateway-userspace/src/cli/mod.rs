@@ -10,6 +10,7 @@ mod doctor;
 pub mod exit;
 mod explain;
 mod kernel;
+mod key;
 mod lifecycle;
 mod limit;
 mod observe;
@@ -106,6 +107,9 @@ enum Command {
     /// Drop everything from an address or prefix, in the kernel
     #[command(subcommand)]
     Ban(ban::Ban),
+    /// API keys of consumers
+    #[command(subcommand)]
+    Key(key::Key),
     /// Show the kernel's token buckets
     #[command(subcommand)]
     Limit(limit::Limit),
@@ -204,6 +208,7 @@ fn dispatch(global: &Global, command: Command) -> Outcome {
         Command::Cert(command) => command.run(global),
         Command::Target(command) => command.run(global),
         Command::Ban(command) => command.run(global),
+        Command::Key(command) => command.run(global),
         Command::Limit(command) => command.run(global),
         Command::Observe(command) => command.run(global),
         Command::Capture(command) => command.run(global),

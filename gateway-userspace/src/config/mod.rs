@@ -34,6 +34,7 @@ pub use show::{show, to_json};
 pub(crate) use error::Problems;
 use model::{Bind, Config};
 use source::Source;
+pub(crate) use table::is_name;
 
 /// Reads a config file, its includes and its block lists.
 pub fn load(path: &Path) -> Result<Config, ConfigErrors> {

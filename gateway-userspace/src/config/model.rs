@@ -13,7 +13,10 @@ mod version;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
-pub use auth::{Allow, Auth, AuthKind, Consumer, ConsumerKey, Demand, KeyHash, Right, RouteAuth, Whence};
+pub use auth::{
+    Allow, Auth, AuthKind, CertMark, Consumer, ConsumerKey, Demand, JwtAuth, JwtKeys, KeyHash, Right,
+    RouteAuth, Whence,
+};
 pub use limit::{Algorithm, BanRule, CostOf, Headers, KeyPart, Limit, Measure, Overrun, Penalty, Unit};
 pub use route::{
     Coding, Compress, Cors, Destination, FieldRewrite, HostPattern, Matcher, Mirror, Origin, PathPattern,
@@ -52,6 +55,7 @@ pub struct Config {
     pub tracing: Option<Tracing>,
     pub metrics: Metrics,
     pub admin: Admin,
+    pub state: State,
     /// Every file that was read: the config itself, its includes, block lists. Watched by `run --watch`.
     pub files: Vec<PathBuf>,
 }
@@ -612,6 +616,17 @@ pub struct ServiceLimit {
 pub struct Metrics {
     /// Default 127.0.0.1:9180; `bind = "off"` is `None`. Restart needed.
     pub bind: Option<SocketAddr>,
+}
+
+/// `[state]`: what the gateway keeps.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct State {
+    /// Absolute. Default /var/lib/gateway.
+    pub directory: PathBuf,
+    /// What files in it are sealed with. `None`: nothing that has to be is kept.
+    pub key: Option<Secret>,
+    /// Those before it.
+    pub old_keys: Vec<Secret>,
 }
 
 /// `[admin]`

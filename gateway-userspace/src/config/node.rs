@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use super::{
-    model::{Bind, HostPattern, KeyHash, Origin, PathPattern, Pattern, Right, Whence},
+    model::{Bind, CertMark, HostPattern, KeyHash, Origin, PathPattern, Pattern, Right, Whence},
     read::read_default,
     table::Section,
     units::{ByteSize, Lookup, Moment, Percent, Place, Prefix, Quota, Rate, Template},
@@ -42,6 +42,7 @@ pub(crate) enum Value {
     Whence(Whence),
     Right(Right),
     KeyHash(KeyHash),
+    CertMark(CertMark),
     /// A word of a closed list.
     Word(&'static str),
     List(Vec<Node>),
@@ -179,6 +180,7 @@ from_value! {
     Origin: Value::Origin(value) => Some(value.clone()),
     Whence: Value::Whence(value) => Some(value.clone()),
     Right: Value::Right(value) => Some(value.clone()),
+    CertMark: Value::CertMark(value) => Some(value.clone()),
     KeyHash: Value::KeyHash(value) => Some(*value),
     String: Value::Text(value) => Some(value.clone()),
     PathBuf: Value::Text(value) => Some(value.into()),

@@ -48,6 +48,7 @@ pub fn to_json(config: &Config) -> Value {
         "service": by_name(&config.services, service::service),
         "access_log": seeing::access_log(&config.access_log),
         "metrics": { "bind": config.metrics.bind.map_or("off".into(), |addr| addr.to_string()) },
+        "state": auth::state(&config.state),
         "admin": { "socket": config.admin.socket.to_string_lossy() },
     });
     if let Some(http) = &config.admin.http {

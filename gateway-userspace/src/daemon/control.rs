@@ -25,6 +25,7 @@ use super::{
     workers::{Door, Sockets, Workers},
 };
 use crate::{
+    auth::{Auths, Jwks},
     config::{
         self, ConfigErrors,
         model::{Bind, Config, L4Protocol},
@@ -277,6 +278,7 @@ impl Control {
     fn apply(&self, config: Config) -> Result<Reload, ReloadError> {
         let old = self.snapshot.load_full();
         let tls = Tls::load(&config, Some(&old.tls))?;
+        let auths = Arc::new(Auths::load(&config, Some(&old.auths), &self.registry)?);
         let changes = config::diff(&old.config, &config);
         let needs_restart = config::needing_restart(&changes);
         let new_log = (old.config.access_log != config.access_log).then(|| config.access_log.clone());
@@ -302,7 +304,7 @@ impl Control {
         let snapshot = Arc::new(Snapshot::compile(
             config,
             services,
-            tls,
+            (tls, auths),
             &self.names.answers(),
             generation,
             Some(&old),
@@ -313,6 +315,7 @@ impl Control {
         self.start_checks(&snapshot);
         snapshot.tls.refresh();
         self.watch_certs(&snapshot);
+        self.follow_issuers(&snapshot);
         self.acme.look();
         self.switch_listeners(&snapshot.config, opened);
         if snapshot.config.services != old.config.services {
@@ -337,6 +340,13 @@ impl Control {
         // Not while it drains.
         if self.ready() {
             self.start_checks(&fresh);
+        }
+    }
+
+    /// Has keys of issuers fetched that are new.
+    pub(super) fn follow_issuers(&self, snapshot: &Snapshot) {
+        for jwks in snapshot.auths.jwks().filter(|jwks| jwks.is_to_be_followed()) {
+            tokio::task::spawn_local(Jwks::follow(Arc::downgrade(jwks)));
         }
     }
 

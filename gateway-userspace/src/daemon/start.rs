@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     admin,
+    auth::Auths,
     cli::exit::{self, Exit},
     config::{self, ConfigErrors, model::Config},
     kernel::{KernelError, KernelPlane},
@@ -182,10 +183,18 @@ async fn serve(parts: Parts, before: &mut Option<Takeover>, began: Instant) -> R
     events::write_to(&access_log);
     let count = worker_count(&config);
     let registry = Arc::new(Registry::new(count));
+    let auths = Arc::new(Auths::load(&config, None, &registry)?);
     let services = service::compile(&config.services, None, &registry);
     let names = Names::new(handed.names.clone());
-    let first =
-        Snapshot::compile(config, services, tls, &names.answers(), handed.generation + 1, None, &registry);
+    let first = Snapshot::compile(
+        config,
+        services,
+        (tls, auths),
+        &names.answers(),
+        handed.generation + 1,
+        None,
+        &registry,
+    );
     let snapshot = Arc::new(ArcSwap::from_pointee(first));
     let workers = Workers::start(count, &snapshot, &access_log)?;
     warn(&snapshot.load().config);
@@ -213,6 +222,7 @@ async fn serve(parts: Parts, before: &mut Option<Takeover>, began: Instant) -> R
     control.open_listeners()?;
     control.start_checks(&first);
     control.watch_certs(&first);
+    control.follow_issuers(&first);
     drop(first);
     let over = || {
         let mut silent = control.silent.subscribe();

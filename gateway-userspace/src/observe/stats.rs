@@ -610,15 +610,33 @@ pub enum AuthResult {
     /// Nobody's.
     Unknown,
     Expired,
+    /// Not good yet.
+    Early,
+    /// Nobody who is believed signed it.
+    Signature,
+    /// Not by, for, or of whom it has to be.
+    Claims,
+    /// It was there before.
+    Replayed,
+    /// Who is asked elsewhere says no.
+    Refused,
+    /// It cannot be told: what is needed for that is not there.
+    Unavailable,
 }
 
 impl AuthResult {
-    pub const ALL: [(AuthResult, &'static str); 5] = [
+    pub const ALL: [(AuthResult, &'static str); 11] = [
         (AuthResult::Ok, "ok"),
         (AuthResult::Missing, "missing"),
         (AuthResult::Malformed, "malformed"),
         (AuthResult::Unknown, "unknown"),
         (AuthResult::Expired, "expired"),
+        (AuthResult::Early, "early"),
+        (AuthResult::Signature, "signature"),
+        (AuthResult::Claims, "claims"),
+        (AuthResult::Replayed, "replayed"),
+        (AuthResult::Refused, "refused"),
+        (AuthResult::Unavailable, "unavailable"),
     ];
 }
 

@@ -41,6 +41,7 @@ whys! {
     BrownOut "brownout" 503 "This version of the API is going away, and does not answer for a while";
     BadRequest "bad_request" 400 "The request is malformed";
     Unauthorized "unauthorized" 401 "This needs credentials, and those of the request are missing or no good";
+    AuthUnavailable "auth_unavailable" 503 "Who calls cannot be found out: what is asked for that does not answer";
     Forbidden "forbidden" 403 "This is not allowed";
     HeaderTooLarge "header_too_large" 431 "The request's head is larger than this listener takes";
     BodyTooLarge "body_too_large" 413 "The request's body is larger than this listener takes";

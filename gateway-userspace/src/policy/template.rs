@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 
 use http::{HeaderValue, request};
+use serde_json::Value;
 
 use super::caller::Caller;
 use crate::config::units::{Part, Template, Variable};
@@ -28,6 +29,17 @@ impl<'a> Context<'a> {
         }
     }
 
+    /// Empty for what is no text, or none that a field can have.
+    fn claim(&self, name: &str) -> Cow<'a, [u8]> {
+        match self.caller.and_then(|caller| caller.claim(name)) {
+            Some(Value::String(text)) if !text.chars().any(char::is_control) => {
+                Cow::Borrowed(text.as_bytes())
+            }
+            Some(plain @ (Value::Bool(_) | Value::Number(_))) => Cow::Owned(plain.to_string().into_bytes()),
+            _ => Cow::Borrowed(b""),
+        }
+    }
+
     fn variable(&self, variable: &Variable) -> Cow<'a, [u8]> {
         let uri = &self.head.uri;
         Cow::Borrowed(match variable {
@@ -43,6 +55,7 @@ impl<'a> Context<'a> {
             Variable::ConsumerTier => {
                 self.caller.and_then(|caller| caller.tier.as_deref()).unwrap_or_default().as_bytes()
             }
+            Variable::Claim(name) => return self.claim(name),
             Variable::Param { segment, .. } => nth_segment(uri.path(), *segment).as_bytes(),
             Variable::Rest { after } => after_segments(uri.path(), *after).as_bytes(),
             Variable::Header(name) => self.head.headers.get(name).map_or(&b""[..], HeaderValue::as_bytes),

@@ -3,12 +3,14 @@
 use std::{
     cell::RefCell,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    rc::Rc,
 };
 
 use http::HeaderValue;
 
 use super::headers::About;
 use crate::{
+    config::model::CertMark,
     net::canonical,
     observe::access_log::ConnectionText,
     proxy_protocol::{self, Version},
@@ -28,6 +30,8 @@ pub struct Client {
     pub scheme: &'static str,
     /// What a trusted proxy says of the request at hand.
     pub told: Option<Box<Told>>,
+    /// Of its certificate, if it has shown one.
+    pub marks: Option<Rc<[CertMark]>>,
     /// What upstreams are told of it, kept for the host it was made for.
     pub about: RefCell<Option<About>>,
     /// This connection's part of every log line.
@@ -94,6 +98,7 @@ impl Client {
             http2: manner.protocol == "h2",
             scheme: manner.scheme(),
             told: None,
+            marks: None,
             about: RefCell::default(),
             log_text: ConnectionText::new(listener, addr, origin.peer, manner.protocol, manner.tls),
         }
@@ -125,6 +130,7 @@ impl Client {
             http2: self.http2,
             scheme: told.scheme.unwrap_or(manner.scheme()),
             told: Some(Box::new(told)),
+            marks: self.marks.clone(),
             about: RefCell::default(),
             log_text: ConnectionText::new(listener, addr, origin.peer, manner.protocol, manner.tls),
         }

@@ -20,6 +20,8 @@ use super::{
     worker::Worker,
 };
 use crate::{
+    auth,
+    config::model::CertMark,
     observe::stats::{Handshake, ProxyHeader, TlsVersion},
     proxy_protocol::{self, Says},
     runtime::Listener,
@@ -59,19 +61,33 @@ pub async fn serve(mut stream: TcpStream, peer: SocketAddr, listener: Arc<Listen
                 return;
             }
             let http2 = spoken == Some(b"h2");
-            go_on(stream, open, origin, http2, Some(version.name())).await;
+            let marks = marks(&stream);
+            go_on(stream, open, origin, (http2, Some(version.name())), marks).await;
         }
         None => {
             if let Some(http2) = sniff(&stream, &open).await {
-                go_on(stream, open, origin, http2, None).await;
+                go_on(stream, open, origin, (http2, None), None).await;
             }
         }
     }
 }
 
-async fn go_on<S: Transport>(stream: S, open: Open, origin: Origin, http2: bool, tls: Option<&'static str>) {
+/// What the client's certificate says, which the handshake has checked.
+fn marks(stream: &TlsStream<TcpStream>) -> Option<Rc<[CertMark]>> {
+    let leaf = stream.get_ref().1.peer_certificates()?.first()?;
+    Some(auth::marks(leaf).into())
+}
+
+async fn go_on<S: Transport>(
+    stream: S,
+    open: Open,
+    origin: Origin,
+    (http2, tls): (bool, Option<&'static str>),
+    marks: Option<Rc<[CertMark]>>,
+) {
     let protocol = if http2 { "h2" } else { "h1" };
-    open.set_client(Client::new(&open.listener().name, origin, Manner { protocol, tls }));
+    let client = Client::new(&open.listener().name, origin, Manner { protocol, tls });
+    open.set_client(Client { marks, ..client });
     match http2 {
         true => Box::pin(http2::serve(stream, open)).await,
         // A client that does not know ALPN, of a listener that speaks nothing else.

@@ -2,6 +2,8 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, Response, request};
 
+use serde_json::Value;
+
 use super::{body::ResponseBody, connection::ClientState, exchange::Exchange, metered::Metered, problem};
 use crate::{
     limit::{Admission, Facts, Misdeed, RouteLimits},
@@ -15,6 +17,10 @@ const OVER: HeaderName = HeaderName::from_static("x-limit-over");
 /// What the limits say of it.
 pub fn admit(limits: &RouteLimits, exchange: &Exchange, route: &Route, head: &request::Parts) -> Admission {
     let (state, caller) = (&exchange.state, exchange.caller());
+    let claim = |name: &str| match caller.as_ref()?.claim(name)? {
+        Value::String(text) => Some(text.clone()),
+        other => Some(other.to_string()),
+    };
     let facts = Facts {
         head,
         client: state.client().addr,
@@ -23,7 +29,7 @@ pub fn admit(limits: &RouteLimits, exchange: &Exchange, route: &Route, head: &re
         version: route.version.as_ref().map(|version| &*version.name),
         consumer: caller.as_ref().map(|caller| &*caller.consumer),
         tier: caller.as_ref().and_then(|caller| caller.tier.as_deref()),
-        claim: &|_| None,
+        claim: &claim,
     };
     let mut admission = limits.admit(state.worker.index, &facts);
     if let Some(said) = admission.said.take() {

@@ -47,7 +47,7 @@ pub async fn handle(
         exchange.set_grpc(web.kind());
     }
     if let Some(gate) = &policies.gate
-        && let Err(refused) = admit(gate, policies, &exchange, &mut head)
+        && let Err(refused) = admit(gate, policies, &exchange, &mut head).await
     {
         return refuse(policies, refused, exchange, &head);
     }
@@ -109,7 +109,7 @@ pub async fn handle(
 }
 
 /// Finds out who calls, and takes out of the request what proves it. Preflights prove nothing (Fetch standard).
-fn admit(
+async fn admit(
     gate: &Gate,
     policies: &Policies,
     exchange: &Exchange,
@@ -123,7 +123,10 @@ fn admit(
     }
     let worker = &exchange.state.worker;
     let now = Moment::of(worker.wall_clock(exchange.started()));
-    exchange.set_caller(gate.admit(&Asking { head, now, worker: worker.index })?);
+    let client = exchange.state.kept_client();
+    let asking =
+        Asking { head, now, worker: worker.index, memory: &worker.memory, marks: client.marks.as_deref() };
+    exchange.set_caller(gate.admit(&asking).await?);
     gate.strip(head);
     Ok(())
 }

@@ -15,6 +15,7 @@ use http::HeaderValue;
 
 use super::connection::ClientState;
 use crate::{
+    auth::Memory,
     observe::access_log::{Buffer, Line, Rules},
     runtime::Snapshot,
     upstream::pool::Pool,
@@ -26,6 +27,8 @@ const ID_LEN: usize = 36;
 pub struct Worker {
     pub index: usize,
     pub pool: Pool,
+    /// Credentials that were checked.
+    pub memory: Memory,
     snapshot: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
     log: RefCell<Buffer>,
     draining: Cell<bool>,
@@ -49,6 +52,7 @@ impl Worker {
         Worker {
             index,
             pool: Pool::default(),
+            memory: Memory::default(),
             snapshot: RefCell::new(Cache::new(snapshot)),
             log: RefCell::new(log),
             draining: Cell::new(false),

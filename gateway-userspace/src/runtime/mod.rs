@@ -37,7 +37,7 @@ pub struct Snapshot {
     pub listeners: BTreeMap<String, Arc<Listener>>,
     pub upstreams: BTreeMap<String, Arc<Upstream>>,
     pub services: Services,
-    pub auths: Auths,
+    pub auths: Arc<Auths>,
     pub limits: BTreeMap<String, Arc<Limit>>,
     /// What limits remember: the same over all snapshots.
     pub limit_store: Arc<limit::Store>,
@@ -103,11 +103,11 @@ impl Route {
 }
 
 impl Snapshot {
-    /// `services`, `tls`: those of the config. `answers`: what names were found to be. `old`: the snapshot before, whose targets live on where they are still named.
+    /// `services`, `tls`, `auths`: those of the config. `answers`: what names were found to be. `old`: the snapshot before, whose targets live on where they are still named.
     pub fn compile(
         config: Config,
         services: Services,
-        tls: Tls,
+        (tls, auths): (Tls, Arc<Auths>),
         answers: &Answers,
         generation: u64,
         old: Option<&Snapshot>,
@@ -139,7 +139,6 @@ impl Snapshot {
                 (name.clone(), Arc::new(fresh))
             })
             .collect();
-        let auths = Auths::new(&config, registry);
         let limit_store = match old {
             Some(old) => old.limit_store.clone(),
             None => Arc::new(limit::Store::new(&config, registry.workers())),
@@ -190,8 +189,9 @@ impl Snapshot {
 
     /// The same config with what names were found to be since.
     pub fn refresh(&self, answers: &Answers, registry: &Registry) -> Snapshot {
-        let (config, services, tls) = (self.config.clone(), self.services.clone(), self.tls.clone());
-        Snapshot::compile(config, services, tls, answers, self.generation, Some(self), registry)
+        let (config, services) = (self.config.clone(), self.services.clone());
+        let read = (self.tls.clone(), self.auths.clone());
+        Snapshot::compile(config, services, read, answers, self.generation, Some(self), registry)
     }
 
     /// Marks the targets that `new` no longer has.

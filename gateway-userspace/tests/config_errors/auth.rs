@@ -84,3 +84,63 @@ gateway.toml:16:106: `consumer.b.keys[1].until`: expected a date such as "2027-0
   hint: a time of day needs its offset: 2027-01-31T12:00:00Z"#,
     );
 }
+
+#[test]
+fn a_way_has_the_keys_of_its_type_and_a_token_is_for_somebody_by_somebody() {
+    says(
+        &route(
+            r#"[auth.a]
+type = "jwt"
+jwks = "https://id.test/"
+algorithms = ["ES256", "HS256"]
+[auth.b]
+type = "jwt"
+issuer = "i"
+audience = "a"
+jwks = "http://id.test/"
+[auth.c]
+type = "jwt"
+issuer = "i"
+audience = "a"
+secret = { env = "S" }
+algorithms = "RS256"
+ca = "x.pem"
+[auth.d]
+type = "jwt"
+issuer = "i"
+audience = "a"
+[auth.e]
+type = "mtls"
+from = "bearer"
+issuer = "i"
+[consumer.a]
+password = ["secret", "$argon2i$v=19$m=64,t=1,p=1$c2FsdHNhbHRzYWx0$dGVzdHRlc3R0ZXN0dGVzdA"]
+certs = ["cn:x", "sha256:12", "dns:a.test"]
+[consumer.b]
+certs = "dns:A.test"
+"#,
+        ),
+        r#"
+gateway.toml:5:7: `auth.a.audience` is missing: a token for anything would do
+  hint: for example: audience = "api.example.com"
+gateway.toml:5:7: `auth.a.issuer` is missing: a token for anything would do
+  hint: for example: issuer = "https://id.example.com/"
+gateway.toml:8:14: `auth.a.algorithms`: HS256 needs `secret`, and here is `jwks`
+gateway.toml:13:8: `auth.b.jwks`: expected a URL or a file, found "http://id.test/"
+  hint: keys in clear could be anybody's: https, or http from this host itself
+gateway.toml:19:14: `auth.c.algorithms`: RS256 needs `jwks`, and here is `secret`
+gateway.toml:21:7: `auth.d` must have exactly one of `jwks` and `secret`
+  hint: for example: jwks = "https://id.example.com/jwks.json"
+gateway.toml:27:8: `auth.e.from` is not for type = "mtls", but for api-key, jwt
+gateway.toml:28:10: `auth.e.issuer` is not for type = "mtls", but for jwt
+gateway.toml:30:13: `consumer.a.password`: expected a hash by argon2id: it is no PHC string
+  hint: never the password itself; `argon2 SALT -id -e` prints its hash
+gateway.toml:30:23: `consumer.a.password`: expected a hash by argon2id: it is by another algorithm
+  hint: never the password itself; `argon2 SALT -id -e` prints its hash
+gateway.toml:31:10: `consumer.a.certs`: expected something of a certificate such as "dns:app.example.com", found "cn:x"
+  hint: it is subject, dns, uri, email or sha256
+gateway.toml:31:18: `consumer.a.certs`: expected something of a certificate such as "dns:app.example.com", found "sha256:12"
+  hint: after "sha256:" come 64 hexadecimal digits
+gateway.toml:33:9: "dns:a.test" is of consumer "a" already: it would not say who calls"#,
+    );
+}

@@ -1,6 +1,10 @@
 //! Who may call, and what they may do.
 
 mod api_key;
+mod basic;
+mod jwt;
+mod keys;
+mod mtls;
 
 use lab::prelude::*;
 

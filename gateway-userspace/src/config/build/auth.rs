@@ -2,10 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use super::distinct;
+use super::{distinct, file, tls::secret};
+use crate::auth::Algorithm;
 use crate::config::{
     error::{Problem, ProblemKind, Problems, did_you_mean},
-    model::{Allow, Auth, AuthKind, Consumer, ConsumerKey, Demand, KeyHash, Right, RouteAuth, Whence},
+    model::{
+        Allow, Auth, AuthKind, CertMark, Consumer, ConsumerKey, Demand, JwtAuth, JwtKeys, KeyHash, Right,
+        RouteAuth, State, Whence,
+    },
     node::{Fields, Node, Value},
     units::{Place, quote},
 };
@@ -13,7 +17,7 @@ use crate::config::{
 pub(super) fn auths(root: &Fields, problems: &mut Problems) -> BTreeMap<String, Auth> {
     let mut auths = BTreeMap::new();
     for (name, fields) in root.named("auth") {
-        if let Some(kind) = kind(&fields, problems) {
+        if let Some(kind) = kind(&name, &fields, problems) {
             let (keep, realm) = (fields.or_default("keep"), fields.or_default("realm"));
             auths.insert(name, Auth { at: fields.at.clone(), kind, keep, realm });
         }
@@ -21,20 +25,121 @@ pub(super) fn auths(root: &Fields, problems: &mut Problems) -> BTreeMap<String, 
     auths
 }
 
-fn kind(fields: &Fields, problems: &mut Problems) -> Option<AuthKind> {
-    match fields.get::<&str>("type")? {
+/// Of which types a key is.
+const OF_TYPES: &[(&str, &[&str])] = &[
+    ("from", &["api-key", "jwt"]),
+    ("issuer", &["jwt"]),
+    ("audience", &["jwt"]),
+    ("jwks", &["jwt"]),
+    ("ca", &["jwt"]),
+    ("refresh", &["jwt"]),
+    ("secret", &["jwt"]),
+    ("algorithms", &["jwt"]),
+    ("consumer", &["jwt"]),
+    ("known", &["jwt"]),
+    ("skew", &["jwt"]),
+    ("typ", &["jwt"]),
+    ("keep", &["api-key", "jwt", "basic"]),
+];
+
+fn kind(name: &str, fields: &Fields, problems: &mut Problems) -> Option<AuthKind> {
+    let kind: &str = fields.get("type")?;
+    for (key, types) in
+        OF_TYPES.iter().filter(|(key, types)| fields.node(key).is_some() && !types.contains(&kind))
+    {
+        let message =
+            format!("`auth.{name}.{key}` is not for type = \"{kind}\", but for {}", types.join(", "));
+        problems.push(Problem::new(ProblemKind::Conflict, &fields.place(key), message));
+    }
+    match kind {
         "api-key" => {
-            let from = fields.get("from").unwrap_or_else(|| vec![Whence::Header("x-api-key".into())]);
-            let from = distinct(fields, "from", from, problems, |from| format!("\"{from}\""));
-            Some(AuthKind::ApiKey { from })
+            Some(AuthKind::ApiKey { from: from(fields, Whence::Header("x-api-key".into()), problems) })
         }
+        "jwt" => jwt(name, fields, problems).map(|jwt| AuthKind::Jwt(Box::new(jwt))),
+        "basic" => Some(AuthKind::Basic),
+        "mtls" => Some(AuthKind::Mtls),
         _ => None,
+    }
+}
+
+fn from(fields: &Fields, default: Whence, problems: &mut Problems) -> Vec<Whence> {
+    let from = fields.get("from").unwrap_or_else(|| vec![default]);
+    distinct(fields, "from", from, problems, |from| format!("\"{from}\""))
+}
+
+fn jwt(name: &str, fields: &Fields, problems: &mut Problems) -> Option<JwtAuth> {
+    for (key, example) in [("issuer", "https://id.example.com/"), ("audience", "api.example.com")] {
+        if fields.node(key).is_none() && !fields.broken {
+            let message = format!("`auth.{name}.{key}` is missing: a token for anything would do");
+            let problem = Problem::new(ProblemKind::Missing, &fields.at, message);
+            problems.push(problem.hint(format!("for example: {key} = \"{example}\"")));
+        }
+    }
+    let keys = jwt_keys(name, fields, problems)?;
+    let symmetric = matches!(keys, JwtKeys::Secret(_));
+    let words: Vec<&str> = match fields.get("algorithms") {
+        Some(words) => words,
+        None if symmetric => vec!["HS256"],
+        None => vec!["ES256", "RS256", "EdDSA"],
+    };
+    let algorithms: Vec<Algorithm> = words.iter().filter_map(|word| Algorithm::named(word)).collect();
+    let algorithms =
+        distinct(fields, "algorithms", algorithms, problems, |one| format!("algorithm {}", one.name()));
+    // Whoever knows a public key could sign with it, were it taken for a secret.
+    if let Some(odd) = algorithms.iter().find(|algorithm| algorithm.is_symmetric() != symmetric) {
+        let (needs, has) = if symmetric { ("jwks", "secret") } else { ("secret", "jwks") };
+        let message =
+            format!("`auth.{name}.algorithms`: {} needs `{needs}`, and here is `{has}`", odd.name());
+        problems.push(Problem::new(ProblemKind::Conflict, &fields.place("algorithms"), message));
+    }
+    Some(JwtAuth {
+        from: from(fields, Whence::Bearer, problems),
+        issuer: fields.get("issuer")?,
+        audience: distinct(fields, "audience", fields.get("audience")?, problems, |one: &String| {
+            format!("audience {}", quote(one))
+        }),
+        keys,
+        algorithms,
+        consumer: fields.or_default("consumer"),
+        known: fields.or_default("known"),
+        skew: fields.or_default("skew"),
+        kind: fields.get::<String>("typ").map(|kind| kind.to_ascii_lowercase()),
+    })
+}
+
+fn jwt_keys(name: &str, fields: &Fields, problems: &mut Problems) -> Option<JwtKeys> {
+    match (fields.get::<String>("jwks"), fields.node("secret")) {
+        (Some(url), None) if url.contains("://") => {
+            let ca = fields.node("ca").map(|_| file(fields, "ca"));
+            Some(JwtKeys::Url { url, ca, every: fields.or_default("refresh") })
+        }
+        (Some(_), None) => {
+            for key in ["ca", "refresh"].iter().filter(|key| fields.node(key).is_some()) {
+                let message = format!("`auth.{name}.{key}` is for a URL, and `jwks` is a file");
+                problems.push(Problem::new(ProblemKind::Conflict, &fields.place(key), message));
+            }
+            Some(JwtKeys::File(file(fields, "jwks")))
+        }
+        (None, Some(_)) => {
+            secret(&format!("auth.{name}.secret"), &fields.table("secret"), problems).map(JwtKeys::Secret)
+        }
+        _ => {
+            if !fields.broken {
+                let message = format!("`auth.{name}` must have exactly one of `jwks` and `secret`");
+                let problem = Problem::new(ProblemKind::Conflict, &fields.at, message);
+                problems.push(
+                    problem.hint("for example: jwks = \"https://id.example.com/jwks.json\"".to_owned()),
+                );
+            }
+            None
+        }
     }
 }
 
 pub(super) fn consumers(root: &Fields, problems: &mut Problems) -> BTreeMap<String, Consumer> {
     let mut consumers = BTreeMap::new();
     let mut hashes: BTreeMap<KeyHash, Place> = BTreeMap::new();
+    let mut marks: BTreeMap<CertMark, String> = BTreeMap::new();
     for (name, fields) in root.named("consumer") {
         let mut grants =
             distinct(&fields, "grant", fields.or_default("grant"), problems, |grant: &String| {
@@ -42,7 +147,19 @@ pub(super) fn consumers(root: &Fields, problems: &mut Problems) -> BTreeMap<Stri
             });
         grants.sort_unstable();
         let keys = keys(&fields, &mut hashes, problems);
-        consumers.insert(name, Consumer { at: fields.at.clone(), tier: fields.get("tier"), grants, keys });
+        let certs: Vec<CertMark> = fields.get("certs").unwrap_or_default();
+        let certs = distinct(&fields, "certs", certs, problems, |mark| format!("\"{mark}\""));
+        for mark in &certs {
+            if let Some(other) = marks.insert(mark.clone(), name.clone()) {
+                let message = format!(
+                    "\"{mark}\" is of consumer {} already: it would not say who calls",
+                    quote(&other)
+                );
+                problems.push(Problem::new(ProblemKind::Duplicate, &fields.place("certs"), message));
+            }
+        }
+        let (tier, passwords) = (fields.get("tier"), fields.get("password").unwrap_or_default());
+        consumers.insert(name, Consumer { at: fields.at.clone(), tier, grants, keys, passwords, certs });
     }
     consumers
 }
@@ -136,4 +253,21 @@ fn demand(node: &Node, problems: &mut Problems) -> Demand {
         problems.push(Problem::new(ProblemKind::Value, &node.at, "`allow` has \"all\" of nothing"));
     }
     Demand { rights, all }
+}
+
+/// `[state]`
+pub(super) fn state(fields: &Fields, problems: &mut Problems) -> State {
+    let key = fields.node("key").and_then(|_| secret("state.key", &fields.table("key"), problems));
+    let mut old_keys = Vec::new();
+    if let Some(Value::List(nodes)) = fields.node("old_keys").map(|node| &node.value) {
+        for (index, node) in nodes.iter().enumerate() {
+            let Value::Table(table) = &node.value else { continue };
+            old_keys.extend(secret(&format!("state.old_keys[{index}]"), table, problems));
+        }
+    }
+    if key.is_none() && !old_keys.is_empty() && !fields.broken {
+        let message = "`state.old_keys` needs `key`, with which all is sealed from now on";
+        problems.push(Problem::new(ProblemKind::Conflict, &fields.place("old_keys"), message));
+    }
+    State { directory: file(fields, "directory"), key, old_keys }
 }

@@ -85,6 +85,7 @@ pub(crate) fn config(root: &Fields, mut files: Vec<PathBuf>, problems: &mut Prob
         tracing: seeing::tracing(root, problems),
         metrics: system::metrics(&root.table("metrics")),
         admin: system::admin(root, problems),
+        state: auth::state(&root.table("state"), problems),
         files,
     })
 }

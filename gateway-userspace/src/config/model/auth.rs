@@ -1,10 +1,14 @@
 //! Who may call: `[auth.NAME]`, `[consumer.NAME]`, and what routes ask for.
 
-use std::fmt;
+use std::{fmt, path::PathBuf, time::Duration};
 
 use http::HeaderName;
 
-use crate::config::units::{Moment, Place};
+use super::Secret;
+use crate::{
+    auth::Algorithm,
+    config::units::{Moment, Place},
+};
 
 /// `[auth.NAME]`: a way to tell who calls.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,6 +27,45 @@ pub enum AuthKind {
         /// Where a key is looked for. Not empty.
         from: Vec<Whence>,
     },
+    Jwt(Box<JwtAuth>),
+    /// RFC 7617.
+    Basic,
+    /// The client's certificate.
+    Mtls,
+}
+
+/// `type = "jwt"`
+#[derive(Debug, Clone, PartialEq)]
+pub struct JwtAuth {
+    /// Not empty.
+    pub from: Vec<Whence>,
+    pub issuer: String,
+    /// Any one of them; not empty.
+    pub audience: Vec<String>,
+    pub keys: JwtKeys,
+    /// Not empty; symmetric ones only with a secret, others only without.
+    pub algorithms: Vec<Algorithm>,
+    /// The claim that names the consumer.
+    pub consumer: String,
+    /// Only consumers of the config.
+    pub known: bool,
+    pub skew: Duration,
+    /// In lower case.
+    pub kind: Option<String>,
+}
+
+/// What tokens are checked with.
+#[derive(Debug, Clone, PartialEq)]
+pub enum JwtKeys {
+    Url {
+        url: String,
+        /// PEM. Absolute.
+        ca: Option<PathBuf>,
+        every: Duration,
+    },
+    /// A JWK set. Absolute.
+    File(PathBuf),
+    Secret(Secret),
 }
 
 impl AuthKind {
@@ -30,6 +73,9 @@ impl AuthKind {
     pub fn word(&self) -> &'static str {
         match self {
             AuthKind::ApiKey { .. } => "api-key",
+            AuthKind::Jwt(_) => "jwt",
+            AuthKind::Basic => "basic",
+            AuthKind::Mtls => "mtls",
         }
     }
 }
@@ -77,6 +123,36 @@ pub struct Consumer {
     /// Sorted, each once.
     pub grants: Vec<String>,
     pub keys: Vec<ConsumerKey>,
+    /// Any one of these, as argon2id hashes (PHC). For Basic.
+    pub passwords: Vec<String>,
+    /// What its certificates have, as [`CertMark`] writes it.
+    pub certs: Vec<CertMark>,
+}
+
+/// Something of a client's certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum CertMark {
+    /// The whole subject, as `gateway cert list` shows them.
+    Subject(String),
+    /// Alternative names.
+    Dns(String),
+    /// SPIFFE ids are such.
+    Uri(String),
+    Email(String),
+    /// SHA-256 of the certificate (DER), hexadecimal, in lower case.
+    Sha256(String),
+}
+
+impl fmt::Display for CertMark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CertMark::Subject(subject) => write!(f, "subject:{subject}"),
+            CertMark::Dns(name) => write!(f, "dns:{name}"),
+            CertMark::Uri(uri) => write!(f, "uri:{uri}"),
+            CertMark::Email(email) => write!(f, "email:{email}"),
+            CertMark::Sha256(sum) => write!(f, "sha256:{sum}"),
+        }
+    }
 }
 
 /// `{ id, hash, until }`

@@ -2,17 +2,58 @@
 
 use serde_json::{Value, json};
 
-use super::some;
-use crate::config::model::{Allow, Auth, AuthKind, Consumer, Demand, RouteAuth};
+use super::{listener::secret, some};
+use crate::config::{
+    model::{Allow, Auth, AuthKind, Consumer, Demand, JwtAuth, JwtKeys, RouteAuth, State, Whence},
+    units::show_duration,
+};
 
 pub(super) fn auth(auth: &Auth) -> Value {
-    let AuthKind::ApiKey { from } = &auth.kind;
-    let from: Vec<String> = from.iter().map(ToString::to_string).collect();
-    some([
-        ("type", Some(json!(auth.kind.word()))),
-        ("from", Some(json!(from))),
-        ("keep", Some(json!(auth.keep))),
+    let own = match &auth.kind {
+        AuthKind::ApiKey { from } => some([("from", Some(places(from)))]),
+        AuthKind::Jwt(jwt) => self::jwt(jwt),
+        AuthKind::Basic | AuthKind::Mtls => json!({}),
+    };
+    let mut shown = some([("type", Some(json!(auth.kind.word())))]);
+    let common = some([
+        ("keep", (!matches!(auth.kind, AuthKind::Mtls)).then(|| json!(auth.keep))),
         ("realm", Some(json!(auth.realm))),
+    ]);
+    if let (Value::Object(shown), Value::Object(own), Value::Object(common)) = (&mut shown, own, common) {
+        shown.extend(own);
+        shown.extend(common);
+    }
+    shown
+}
+
+fn places(from: &[Whence]) -> Value {
+    from.iter().map(ToString::to_string).collect()
+}
+
+fn jwt(jwt: &JwtAuth) -> Value {
+    let (mut jwks, mut ca, mut every, mut shared) = (None, None, None, None);
+    match &jwt.keys {
+        JwtKeys::Url { url, ca: file, every: pause } => {
+            jwks = Some(json!(url));
+            ca = file.as_ref().map(|file| json!(file.to_string_lossy()));
+            every = Some(json!(show_duration(*pause)));
+        }
+        JwtKeys::File(file) => jwks = Some(json!(file.to_string_lossy())),
+        JwtKeys::Secret(place) => shared = Some(secret(place)),
+    }
+    some([
+        ("from", Some(places(&jwt.from))),
+        ("issuer", Some(json!(jwt.issuer))),
+        ("audience", Some(json!(jwt.audience))),
+        ("jwks", jwks),
+        ("ca", ca),
+        ("refresh", every),
+        ("secret", shared),
+        ("algorithms", Some(jwt.algorithms.iter().map(|algorithm| algorithm.name()).collect())),
+        ("consumer", Some(json!(format!("claim:{}", jwt.consumer)))),
+        ("known", Some(json!(jwt.known))),
+        ("skew", Some(json!(show_duration(jwt.skew)))),
+        ("typ", jwt.kind.as_ref().map(|kind| json!(kind))),
     ])
 }
 
@@ -28,6 +69,11 @@ pub(super) fn consumer(consumer: &Consumer) -> Value {
         ("tier", consumer.tier.as_ref().map(|tier| json!(tier))),
         ("grant", Some(json!(consumer.grants))),
         ("keys", Some(keys.collect())),
+        ("password", (!consumer.passwords.is_empty()).then(|| json!(consumer.passwords))),
+        (
+            "certs",
+            (!consumer.certs.is_empty()).then(|| consumer.certs.iter().map(ToString::to_string).collect()),
+        ),
     ])
 }
 
@@ -47,4 +93,13 @@ pub(super) fn allow(allow: &Allow) -> Value {
 
 fn listed(all: bool, words: impl Iterator<Item = String>) -> Value {
     all.then(|| "all".to_owned()).into_iter().chain(words).map(Value::String).collect()
+}
+
+pub(super) fn state(state: &State) -> Value {
+    let old: Vec<Value> = state.old_keys.iter().map(secret).collect();
+    some([
+        ("directory", Some(json!(state.directory.to_string_lossy()))),
+        ("key", state.key.as_ref().map(secret)),
+        ("old_keys", (!old.is_empty()).then(|| json!(old))),
+    ])
 }

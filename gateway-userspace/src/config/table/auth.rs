@@ -1,8 +1,14 @@
 //! Who may call.
 
-use super::{Key, Kind, Section, Text, match_text::METHOD, text::NAME};
+use super::{
+    Key, Kind, Section, Text,
+    listener::SECRET,
+    match_text::METHOD,
+    seconds,
+    text::{FILE, NAME},
+};
 use crate::config::{
-    model::{KeyHash, Right, Whence},
+    model::{CertMark, KeyHash, Right, Whence},
     node::Value,
     units::{UnitError, quote},
 };
@@ -13,8 +19,13 @@ pub(super) static AUTH: Section = Section {
         Key::new(
             "type",
             Kind::Choice {
-                now: &[("api-key", "a key of a consumer's")],
-                later: &["jwt", "basic", "mtls", "hmac", "forward"],
+                now: &[
+                    ("api-key", "a key of a consumer's"),
+                    ("jwt", "a token that an issuer has signed"),
+                    ("basic", "a consumer's name and password (RFC 7617)"),
+                    ("mtls", "the certificate of the client's connection"),
+                ],
+                later: &["hmac", "forward"],
             },
             "How callers prove who they are.",
         )
@@ -22,8 +33,8 @@ pub(super) static AUTH: Section = Section {
         Key::new(
             "from",
             Kind::List { of: &Kind::Text(&WHENCE), min: 1, one: true },
-            "Where the key is: \"header:NAME\", \"query:NAME\", \"cookie:NAME\", or \"bearer\" for `Authorization: \
-             Bearer`. The first place that has one counts. Default for api-key: \"header:x-api-key\".",
+            "api-key, jwt: where it is: \"header:NAME\", \"query:NAME\", \"cookie:NAME\", or \"bearer\" for `Authorization: \
+             Bearer`. The first place that has one counts. Default: \"header:x-api-key\" for api-key, \"bearer\" for jwt.",
         ),
         Key::new(
             "keep",
@@ -33,11 +44,66 @@ pub(super) static AUTH: Section = Section {
         .default("false"),
         Key::new("realm", Kind::Text(&REALM), "What callers are told that they need credentials for.")
             .default("\"gateway\""),
-        Key::not_yet("issuer", "Who has to have made a token."),
-        Key::not_yet("audience", "Whom a token has to be for."),
-        Key::not_yet("jwks", "Where the issuer's keys are."),
-        Key::not_yet("consumer", "What of a token names the consumer."),
-        Key::not_yet("algorithms", "How tokens may be signed."),
+        Key::new("issuer", Kind::Text(&EXACT), "jwt: who has made a token (`iss`), to the letter. Required."),
+        Key::new(
+            "audience",
+            Kind::List { of: &Kind::Text(&EXACT), min: 1, one: true },
+            "jwt: whom a token is for (`aud`), any one of these. Required.",
+        ),
+        Key::new(
+            "jwks",
+            Kind::Text(&JWKS),
+            "jwt: the issuer's keys (RFC 7517), a URL or a file. A URL is fetched again every `refresh`, and when a token \
+             names a key that is not known, every 10 s at most.",
+        ),
+        Key::new("ca", Kind::Text(&FILE), "jwt: authorities that the server of `jwks` is trusted by, PEM. Default: those of the system."),
+        Key::new(
+            "refresh",
+            Kind::Duration { min: seconds(1), max: seconds(86_400) },
+            "jwt: how often `jwks` is fetched. What was fetched last stays in use while it cannot be.",
+        )
+        .default("\"10m\""),
+        Key::new("secret", Kind::Table(&SECRET), "jwt: in place of `jwks`, the secret of HS256, HS384 and HS512."),
+        Key::new(
+            "algorithms",
+            Kind::List {
+                of: &Kind::Choice {
+                    now: &[
+                        ("ES256", ""),
+                        ("ES384", ""),
+                        ("ES512", ""),
+                        ("RS256", ""),
+                        ("RS384", ""),
+                        ("RS512", ""),
+                        ("PS256", ""),
+                        ("PS384", ""),
+                        ("PS512", ""),
+                        ("EdDSA", ""),
+                        ("HS256", ""),
+                        ("HS384", ""),
+                        ("HS512", ""),
+                    ],
+                    later: &[],
+                },
+                min: 1,
+                one: true,
+            },
+            "jwt: how tokens may be signed. Default: ES256, RS256 and EdDSA; with `secret` HS256.",
+        ),
+        Key::new("consumer", Kind::Text(&CLAIM), "jwt: what of a token names the consumer.").default("\"claim:sub\""),
+        Key::new(
+            "known",
+            Kind::Bool,
+            "jwt: only consumers of the config may call. Otherwise whoever the issuer names is one, without tier and grants.",
+        )
+        .default("false"),
+        Key::new(
+            "skew",
+            Kind::Duration { min: seconds(0), max: seconds(600) },
+            "jwt: how far the issuer's clock may be from ours.",
+        )
+        .default("\"30s\""),
+        Key::new("typ", Kind::Text(&EXACT), "jwt: what kind of token it has to say that it is, such as \"at+jwt\". Left out: any."),
     ],
 };
 
@@ -57,6 +123,17 @@ pub(super) static CONSUMER: Section = Section {
             "Its API keys. Those that `gateway key new` makes are kept elsewhere.",
         )
         .default("[]"),
+        Key::new(
+            "password",
+            Kind::List { of: &Kind::Text(&PASSWORD), min: 1, one: true },
+            "Hashes of its passwords (argon2id in PHC form), any one of which will do; its user name is the consumer's.",
+        ),
+        Key::new(
+            "certs",
+            Kind::List { of: &Kind::Text(&CERT_MARK), min: 1, one: true },
+            "Its certificates: \"dns:NAME\", \"uri:URI\" (also SPIFFE ids) or \"email:ADDRESS\" for an alternative name, \
+             \"subject:CN=…\" for the whole subject, \"sha256:HEX\" for one certificate.",
+        ),
     ],
 };
 
@@ -77,6 +154,95 @@ pub(super) const ROUTE_AUTH: Kind = Kind::List { of: &Kind::Text(&AUTH_NAME), mi
 pub(super) const ALLOW: Kind = Kind::Either(&[RIGHTS, Kind::Map { key: &METHOD, of: &RIGHTS }]);
 
 const RIGHTS: Kind = Kind::List { of: &Kind::Text(&RIGHT), min: 0, one: true };
+
+static EXACT: Text = Text {
+    what: "a text",
+    example: "api.example.com",
+    pattern: Some("^[ -~]{1,500}$"),
+    parse: |text| match (1..=500).contains(&text.len())
+        && text.bytes().all(|byte| matches!(byte, 0x20..=0x7e))
+    {
+        true => Ok(Value::Text(text.into())),
+        false => {
+            Err(UnitError::new(format!("expected a text such as \"api.example.com\", found {}", quote(text))))
+        }
+    },
+};
+
+static CLAIM: Text = Text {
+    what: "a claim",
+    example: "claim:sub",
+    pattern: Some("^claim:.+$"),
+    parse: |text| match text.strip_prefix("claim:") {
+        Some(name) if !name.is_empty() => Ok(Value::Text(name.into())),
+        _ => Err(UnitError::new(format!("expected a claim such as \"claim:sub\", found {}", quote(text)))),
+    },
+};
+
+static JWKS: Text = Text {
+    what: "a URL or a file",
+    example: "https://id.example.com/jwks.json",
+    pattern: None,
+    parse: |text| {
+        let Some((scheme, _)) = text.split_once("://") else { return (FILE.parse)(text) };
+        let wrong = || UnitError::new(format!("expected a URL or a file, found {}", quote(text)));
+        let url: http::Uri = text.parse().map_err(|_| wrong())?;
+        let host = url.host().ok_or_else(wrong)?;
+        let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
+        match scheme {
+            "https" => Ok(Value::Text(text.into())),
+            "http" if host == "localhost" || address.is_ok_and(|address| address.is_loopback()) => {
+                Ok(Value::Text(text.into()))
+            }
+            "http" => {
+                Err(wrong().hint("keys in clear could be anybody's: https, or http from this host itself"))
+            }
+            _ => Err(wrong()),
+        }
+    },
+};
+
+static PASSWORD: Text = Text {
+    what: "a password's hash",
+    example: "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHRzYWx0$3lwBtIO3SLSZQ3zqNFmpDIZKlXY7H3MPoGiqmXtkMSg",
+    pattern: Some("^\\$argon2id\\$.+$"),
+    // The text is not shown: somebody may have put the password itself here.
+    parse: |text| match crate::auth::check_password_hash(text) {
+        Ok(()) => Ok(Value::Text(text.into())),
+        Err(why) => Err(UnitError::new(format!("expected a hash by argon2id: {why}"))
+            .hint("never the password itself; `argon2 SALT -id -e` prints its hash")),
+    },
+};
+
+static CERT_MARK: Text = Text {
+    what: "something of a certificate",
+    example: "uri:spiffe://example.com/app",
+    pattern: Some("^(subject|dns|uri|email|sha256):.+$"),
+    parse: |text| {
+        let wrong = || {
+            UnitError::new(format!(
+                "expected something of a certificate such as \"dns:app.example.com\", found {}",
+                quote(text)
+            ))
+        };
+        let mark = match text.split_once(':') {
+            Some((_, "")) | None => return Err(wrong()),
+            Some(("subject", subject)) => CertMark::Subject(subject.into()),
+            Some(("dns", name)) => CertMark::Dns(name.to_ascii_lowercase()),
+            Some(("uri", uri)) => CertMark::Uri(uri.into()),
+            Some(("email", email)) => CertMark::Email(email.into()),
+            Some(("sha256", sum)) => {
+                let digits = sum.replace(':', "").to_ascii_lowercase();
+                if digits.len() != 64 || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+                    return Err(wrong().hint("after \"sha256:\" come 64 hexadecimal digits"));
+                }
+                CertMark::Sha256(digits)
+            }
+            Some(_) => return Err(wrong().hint("it is subject, dns, uri, email or sha256")),
+        };
+        Ok(Value::CertMark(mark))
+    },
+};
 
 static REALM: Text = Text {
     what: "a realm",

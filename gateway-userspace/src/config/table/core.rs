@@ -35,6 +35,7 @@ pub(crate) static ROOT: Section = Section {
         Key::new("access_log", Kind::Table(&ACCESS_LOG), "One line a request."),
         Key::new("metrics", Kind::Table(&METRICS), "Prometheus metrics, `/livez` and `/readyz`."),
         Key::new("admin", Kind::Table(&ADMIN), "The admin API."),
+        Key::new("state", Kind::Table(&STATE), "What the gateway keeps, and what that is sealed with."),
         Key::new("acme", Kind::Table(&ACME), "Certificates by ACME."),
         Key::new("tracing", Kind::Table(&TRACING), "OpenTelemetry traces."),
         Key::new("limit", Kind::Named(&LIMIT), "Limits of requests, bytes, tokens."),
@@ -315,6 +316,26 @@ static METRICS: Section = Section {
         .default("\"127.0.0.1:9180\"")
         .restart(),
         Key::new("consumer_label", Kind::OnlyFalse, "Label requests with their consumer.").default("false"),
+    ],
+};
+
+static STATE: Section = Section {
+    doc: "What the gateway keeps from one start to the next. Secrets are kept sealed (AES-256-GCM).",
+    keys: &[
+        Key::new("directory", Kind::Text(&FILE), "Where, made with mode 0700.")
+            .default("\"/var/lib/gateway\""),
+        Key::new(
+            "key",
+            Kind::Table(&SECRET),
+            "What it is sealed with: at least 16 bytes that nobody can guess, such as `openssl rand -base64 32` prints. \
+             Left out: no keys can be made by `gateway key`.",
+        ),
+        Key::new(
+            "old_keys",
+            Kind::List { of: &Kind::Table(&SECRET), min: 0, one: true },
+            "Keys of before: what they sealed is sealed with `key` when the config is loaded.",
+        )
+        .default("[]"),
     ],
 };
 

@@ -14,7 +14,7 @@ const FIELD_NAMES: Kind = Kind::List { of: &Kind::Text(&FIELD_NAME), min: 1, one
 
 pub(super) static REWRITE: Section = Section {
     doc: "Changes to the request on its way to the upstream, and to its response. Values may have `${host}`, `${path}`, \
-          `${query}`, `${uri}` (path and query), `${method}`, `${scheme}`, `${client.ip}`, `${id}`, `${consumer.id}`, `${consumer.tier}`, `${param.NAME}`, \
+          `${query}`, `${uri}` (path and query), `${method}`, `${scheme}`, `${client.ip}`, `${id}`, `${consumer.id}`, `${consumer.tier}`, `${claim.NAME}` (of a token), `${param.NAME}`, \
           `${header.NAME}` and `${query.NAME}` of the client's request in them, as they were sent; `$${` stands for \
           `${`. Fields are removed first, then set, then added.",
     keys: &[

@@ -40,6 +40,8 @@ pub enum Variable {
     /// The name of who calls; empty if that is not known.
     ConsumerId,
     ConsumerTier,
+    /// Of the token that it called with.
+    Claim(String),
     /// A parameter of the route's path; `segment` is known once the path is, see [`Template::resolve`].
     Param {
         name: String,
@@ -181,11 +183,12 @@ fn variable(name: &str) -> Result<Variable, UnitError> {
     match name.split_once('.') {
         Some(("param", name)) if token(name) => Ok(Variable::Param { name: name.into(), segment: 0 }),
         Some(("header", name)) if token(name) => Ok(Variable::Header(name.to_ascii_lowercase())),
+        Some(("claim", name)) if !name.is_empty() => Ok(Variable::Claim(name.into())),
         Some(("query", name)) if !name.is_empty() => Ok(Variable::QueryParam(name.into())),
         _ => {
             let known = PLAIN.iter().map(|(name, _)| *name);
             let hint = did_you_mean(name, known, |name| format!("`${{{name}}}`")).unwrap_or_else(|| {
-                "known: host, path, query, uri, method, scheme, client.ip, id, consumer.id, consumer.tier, param.NAME, header.NAME, query.NAME"
+                "known: host, path, query, uri, method, scheme, client.ip, id, consumer.id, consumer.tier, claim.NAME, param.NAME, header.NAME, query.NAME"
                     .to_owned()
             });
             Err(UnitError::new(format!("{} is not a variable", quote(&format!("${{{name}}}")))).hint(hint))

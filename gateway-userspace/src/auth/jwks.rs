@@ -1,0 +1,228 @@
+//! An issuer's keys: fetched when the gateway starts and every so often, and when a token names one that is not known yet,
+//! but not as often as tokens are forged. What was fetched last stays good while the issuer is away.
+
+use std::{
+    io,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use http::{Request, Uri, header};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    sync::{Notify, watch},
+};
+
+use super::{keys::KeySet, token::Algorithm};
+use crate::{
+    config::model::{TlsVersion, UpstreamTls},
+    tls::Connector,
+};
+
+/// A whole fetch.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Of the answer.
+const MOST_BYTES: usize = 256 << 10;
+/// Between two fetches that were asked for by a key's name.
+const APART: Duration = Duration::from_secs(10);
+/// After a failure, doubling up to the usual time.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+/// How long a request waits for keys that are being fetched.
+const WAIT: Duration = Duration::from_secs(3);
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Source {
+    /// http or https.
+    pub url: String,
+    pub ca: Option<PathBuf>,
+    pub every: Duration,
+    pub allowed: Vec<Algorithm>,
+}
+
+#[derive(Debug)]
+pub struct Jwks {
+    pub source: Source,
+    keys: ArcSwapOption<KeySet>,
+    /// Goes up when keys change.
+    epoch: AtomicU64,
+    wanted: Notify,
+    /// Counts fetches that ended.
+    fetched: watch::Sender<u64>,
+    last: Mutex<Option<Instant>>,
+    followed: AtomicBool,
+    text: Mutex<Bytes>,
+}
+
+impl Jwks {
+    pub fn new(source: Source) -> Arc<Self> {
+        Arc::new(Jwks {
+            source,
+            keys: ArcSwapOption::empty(),
+            epoch: AtomicU64::new(0),
+            wanted: Notify::new(),
+            fetched: watch::Sender::new(0),
+            last: Mutex::new(None),
+            followed: AtomicBool::new(false),
+            text: Mutex::default(),
+        })
+    }
+
+    /// `None`: none were ever there.
+    pub fn keys(&self) -> Option<Arc<KeySet>> {
+        self.keys.load_full()
+    }
+
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Relaxed)
+    }
+
+    /// Whether it makes sense to wait for newer keys: they were not fetched just now.
+    pub fn may_have_more(&self) -> bool {
+        let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.is_none_or(|last| last.elapsed() >= APART)
+    }
+
+    /// Has the keys fetched again, and waits for the end of that, a while.
+    pub async fn more(&self) {
+        let mut fetched = self.fetched.subscribe();
+        let before = *fetched.borrow_and_update();
+        self.wanted.notify_one();
+        let newer = fetched.wait_for(|count| *count > before);
+        let _ = tokio::time::timeout(WAIT, newer).await;
+    }
+
+    /// Whether nobody fetches them yet: the caller has to, then.
+    pub fn is_to_be_followed(&self) -> bool {
+        !self.followed.swap(true, Relaxed)
+    }
+
+    /// Fetches them for as long as somebody has them.
+    pub async fn follow(this: Weak<Jwks>) {
+        let mut failures = 0;
+        loop {
+            let Some(jwks) = this.upgrade() else { return };
+            match jwks.refresh().await {
+                Ok(()) => failures = 0,
+                Err(error) => {
+                    failures += 1;
+                    let kept = if jwks.keys.load().is_some() {
+                        "the last ones stay in use"
+                    } else {
+                        "there are none"
+                    };
+                    tracing::warn!(url = jwks.source.url, %error, "keys of an issuer cannot be fetched: {kept}");
+                }
+            }
+            jwks.fetched.send_modify(|count| *count += 1);
+            let pause = match failures {
+                0 => jwks.source.every,
+                n => jwks.source.every.min(FIRST_RETRY * 2u32.saturating_pow(n - 1)),
+            };
+            // Not held meanwhile: a reload may let go of it.
+            let wanted = jwks.clone();
+            drop(jwks);
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = wanted.asked() => {}
+            }
+        }
+    }
+
+    /// Until keys are wanted, and it is not too early for that.
+    async fn asked(self: Arc<Self>) {
+        self.wanted.notified().await;
+        let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(early) = last.and_then(|last| APART.checked_sub(last.elapsed())) {
+            tokio::time::sleep(early).await;
+        }
+    }
+
+    async fn refresh(&self) -> Result<(), String> {
+        let fetched = tokio::time::timeout(PATIENCE, fetch(&self.source)).await;
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        let text = fetched
+            .map_err(|_| format!("no answer within {} s", PATIENCE.as_secs()))?
+            .map_err(|error| error.to_string())?;
+        let keys = KeySet::published(&text, &self.source.allowed)?;
+        let mut before = self.text.lock().unwrap_or_else(PoisonError::into_inner);
+        if *before != text {
+            *before = text;
+            self.keys.store(Some(Arc::new(keys)));
+            self.epoch.fetch_add(1, Relaxed);
+        }
+        Ok(())
+    }
+}
+
+async fn fetch(source: &Source) -> io::Result<Bytes> {
+    let uri: Uri = source.url.parse().map_err(io::Error::other)?;
+    let secure = uri.scheme_str() == Some("https");
+    let host = uri.host().unwrap_or_default();
+    let name = host.trim_start_matches('[').trim_end_matches(']');
+    let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
+    let (stream, addr) = connect(name, port).await?;
+    if !secure {
+        return get(stream, &uri).await;
+    }
+    let tls = UpstreamTls {
+        sni: Some(name.to_owned()),
+        ca: source.ca.clone(),
+        cert: None,
+        verify: true,
+        min: TlsVersion::V12,
+    };
+    let connector = Connector::new(&tls, None, None).map_err(io::Error::other)?;
+    get(connector.connect(stream, addr, &[b"http/1.1"]).await?, &uri).await
+}
+
+async fn connect(name: &str, port: u16) -> io::Result<(TcpStream, SocketAddr)> {
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for addr in tokio::net::lookup_host((name, port)).await? {
+        match TcpStream::connect(addr).await {
+            Ok(stream) => return Ok((stream, addr)),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// Redirects are not followed: where keys come from is for the config to say.
+async fn get(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, uri: &Uri) -> io::Result<Bytes> {
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    let request = Request::get(uri.path_and_query().map_or("/", |path| path.as_str()))
+        .header(header::HOST, authority)
+        .header(header::ACCEPT, "application/jwk-set+json, application/json")
+        .header(header::USER_AGENT, concat!("gateway/", env!("CARGO_PKG_VERSION")))
+        .body(Empty::<Bytes>::new())
+        .map_err(io::Error::other)?;
+    let answer = async {
+        let answer = sender.send_request(request).await.map_err(io::Error::other)?;
+        if answer.status() != http::StatusCode::OK {
+            return Err(io::Error::other(format!("the answer is {}", answer.status())));
+        }
+        let body = Limited::new(answer.into_body(), MOST_BYTES).collect().await.map_err(io::Error::other)?;
+        Ok(body.to_bytes())
+    };
+    let mut connection = std::pin::pin!(connection);
+    let mut answer = std::pin::pin!(answer);
+    tokio::select! {
+        answer = &mut answer => answer,
+        // It may end before the answer was taken from it.
+        ended = &mut connection => match ended {
+            Ok(()) => answer.await,
+            Err(error) => Err(io::Error::other(error)),
+        },
+    }
+}
