@@ -146,29 +146,6 @@ fn every_part_of_a_key_has_a_quota_of_its_own() -> Result<()> {
     Ok(())
 }
 
-// R5
-#[test]
-fn consumers_have_quotas_of_their_own_by_tier() -> Result<()> {
-    lab_test!();
-    let rig = rig(
-        "[auth.keys]\ntype = \"api-key\"\nfrom = \"header:x-api-key\"\n\
-         [consumer.rich]\ntier = \"gold\"\n[consumer.poor]\ntier = \"free\"\n[consumer.other]\ntier = \"free\"\n\
-         [limit.by-tier]\nkey = \"consumer\"\nrate = \"2/h\"\nper = { gold = \"5/h\" }",
-        "auth = [\"keys\"]\nlimit = \"by-tier\"",
-    )?;
-    let mut passes = Vec::new();
-    for consumer in ["rich", "poor", "other", "rich"] {
-        let made = rig.gateway.cli(&["key", "new", consumer, "-o", "json"])?.ok()?.json()?;
-        let key = made["key"].as_str().context("no key")?.to_owned();
-        passes.push(passed(&rig, 8, &format!("x-api-key: {key}\r\n"))?);
-    }
-    // The last key is another one of the first consumer's.
-    assert_eq!(passes, [5, 2, 2, 0]);
-    let shown = rig.gateway.cli(&["limit", "top"])?.ok()?.stdout;
-    assert!(shown.contains("consumer=poor") && shown.contains("0/5"), "{shown}");
-    Ok(())
-}
-
 // R5, R6
 #[test]
 fn clients_are_told_apart_by_address_and_ipv6_by_prefix() -> Result<()> {

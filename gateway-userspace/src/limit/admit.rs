@@ -462,3 +462,6 @@ impl Checked<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
