@@ -11,10 +11,7 @@ const NOT_YET: &str = r#"
 76:38 `upstream.llm.to`: the host name "llm-b.internal" as a target is not supported yet
 87:1 `route.items.cache` is not supported yet
 116:1 `route.chat.ai` is not supported yet
-144:8 `cache.public-get` is not supported yet
-206:8 `alert.items-errors` is not supported yet
-213:8 `alert.cert` is not supported yet
-218:9 `notify.ops` is not supported yet"#;
+144:8 `cache.public-get` is not supported yet"#;
 
 #[test]
 fn the_example_gives_nothing_but_what_is_not_supported_yet() {

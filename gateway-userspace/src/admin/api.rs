@@ -13,8 +13,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    bans, capture, certs, consumers, events, explain, limits, problem::Problem, services, stats, status,
-    targets, versions,
+    alerts, bans, capture, certs, consumers, events, explain, limits, problem::Problem, services, stats,
+    status, targets, versions,
 };
 use crate::{
     config,
@@ -47,6 +47,9 @@ pub fn routes() -> Router<Arc<Control>> {
         .route("/v1/certs", get(certs::list))
         .route("/v1/certs/{name}", get(certs::show))
         .route("/v1/certs/{name}/renew", post(certs::renew))
+        .route("/v1/alerts", get(alerts::list))
+        .route("/v1/alerts/{name}", get(alerts::show))
+        .route("/v1/alerts/{name}/silence", post(alerts::silence).delete(alerts::unsilence))
         .route("/v1/consumers", get(consumers::list))
         .route("/v1/consumers/{name}", get(consumers::show))
         .route("/v1/consumers/{name}/keys", post(consumers::make))
@@ -116,7 +119,11 @@ async fn route(State(control): Shared, Path(name): Path<String>) -> Result<Json<
     }
     let mut told = json!({ "settings": settings, "codes": codes });
     let snapshot = control.snapshot.load();
-    if let Some(all) = snapshot.config.routes.get(&name).and_then(|route| route.versions.as_deref()) {
+    let config = snapshot.config.routes.get(&name);
+    if config.and_then(|route| route.mirror.as_ref()?.compare.as_ref()).is_some() {
+        told["compared"] = versions::compared(&control, &name, "");
+    }
+    if let Some(all) = config.and_then(|route| route.versions.as_deref()) {
         told["versions"] = versions::show(&control, &name, all);
     }
     Ok(Json(told))

@@ -5,6 +5,7 @@
 
 mod acme;
 mod adapt;
+mod alerts;
 mod attend;
 mod bans;
 mod certs;

@@ -17,6 +17,7 @@ use super::{
 use crate::{
     daemon::Control,
     kernel::{ServiceRow, TargetState},
+    policy::compare::Found,
     upstream::{breaker::State, clock::now_ms},
 };
 
@@ -196,6 +197,18 @@ fn http(control: &Control, families: &mut Families) {
         });
         labelled.collect()
     };
+    let compared = control.registry.all_compared();
+    let compared = compared.iter().flat_map(|((route, version), compared)| {
+        Found::ALL.map(|(found, word)| {
+            let labels = [("route", &**route), ("result", word), ("version", version)];
+            counter(but_for_none(&labels), compared.of(found))
+        })
+    });
+    families.counters(
+        "mirror_compared_total",
+        "Answers of a shadow that were compared with what the client got, by what came of it",
+        compared.collect(),
+    );
     families.counters("http_requests_total", "Requests by listener, route, method and status code", requests);
     families.histograms(
         "http_request_duration_seconds",
@@ -525,6 +538,16 @@ fn own(control: &Control, families: &mut Families) {
         "When a config was last taken",
         vec![gauge(&[], since_epoch(state.last_success))],
     );
+    let alerts = control.alerts.rows();
+    let firing =
+        alerts.iter().map(|row| gauge(&[("alert", &row.alert)], f64::from(u8::from(row.state == "firing"))));
+    families.gauges("alerts_firing", "1 while an alert fires", firing.collect());
+    let told = control.alerts.told();
+    let told = told.iter().flat_map(|(name, (sent, failed))| {
+        [("sent", sent), ("failed", failed)]
+            .map(|(result, n)| counter(&[("notify", name), ("result", result)], *n))
+    });
+    families.counters("alert_messages_total", "Messages of alerts by result", told.collect());
     let lines = &control.access_log.counts;
     let by_result = [
         ("written", &lines.written),

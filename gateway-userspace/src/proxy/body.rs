@@ -24,6 +24,7 @@ use super::{
     metered::Metered,
     shadow::Kept,
     timer::{Expired, Wait},
+    watched::Watched,
 };
 use crate::{
     observe::Why,
@@ -152,6 +153,7 @@ pub enum ResponseBody {
     Compressed(Box<Compressed>),
     Encoded(Box<Encoded>),
     Metered(Box<Metered>),
+    Watched(Box<Watched>),
 }
 
 /// An answer's body as it comes from the upstream.
@@ -189,6 +191,7 @@ impl ResponseBody {
             ResponseBody::Compressed(body) => body.exchange(),
             ResponseBody::Encoded(body) => body.exchange(),
             ResponseBody::Metered(body) => body.exchange(),
+            ResponseBody::Watched(body) => body.exchange(),
         }
     }
 }
@@ -290,6 +293,7 @@ impl Body for ResponseBody {
             ResponseBody::Compressed(body) => body.poll(cx),
             ResponseBody::Encoded(body) => body.poll(cx),
             ResponseBody::Metered(body) => body.poll(cx),
+            ResponseBody::Watched(body) => body.poll(cx),
         }
     }
 
@@ -301,6 +305,7 @@ impl Body for ResponseBody {
             ResponseBody::Compressed(body) => body.ended(),
             ResponseBody::Encoded(body) => body.ended(),
             ResponseBody::Metered(body) => body.ended(),
+            ResponseBody::Watched(body) => body.ended(),
         }
     }
 
@@ -312,6 +317,7 @@ impl Body for ResponseBody {
             }
             ResponseBody::Compressed(_) | ResponseBody::Encoded(_) => SizeHint::default(),
             ResponseBody::Metered(body) => body.size_hint(),
+            ResponseBody::Watched(body) => body.size(),
             ResponseBody::Upstream(body) => match &body.connection {
                 Some(connection) => connection.body_size(),
                 None => SizeHint::with_exact(0),

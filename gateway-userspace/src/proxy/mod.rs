@@ -24,6 +24,7 @@ mod hops;
 mod http2;
 mod limited;
 mod metered;
+mod mirrored;
 mod own;
 mod policed;
 mod problem;
@@ -36,6 +37,7 @@ mod timer;
 mod transport;
 mod tunnel;
 pub mod versioned;
+mod watched;
 mod websocket;
 pub mod worker;
 
