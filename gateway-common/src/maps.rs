@@ -212,6 +212,10 @@ pub const fn is_over(until_ns: u64, now: u64) -> bool {
 /// Who asked for a ban.
 pub mod ban_code {
     pub const OPERATOR: u8 = 0;
+    /// Went on after a limit had refused it.
+    pub const LIMIT: u8 = 1;
+    /// Misbehaved.
+    pub const PENALTY: u8 = 2;
 }
 
 /// A banned source of `BANS`.

@@ -11,6 +11,7 @@ pub mod daemon;
 mod fuzz;
 pub mod kernel;
 mod kernel_log;
+pub mod limit;
 pub mod net;
 pub mod observe;
 pub mod policy;

@@ -5,8 +5,9 @@ use std::{fs, path::Path, time::Duration};
 use gateway::config::{
     self,
     model::{
-        Alpn, Balance, Bind, Config, Forward, HealthCheck, HostPattern, KernelMode, L4Balance, L4Protocol,
-        LimitMode, LogTarget, Secret, ServiceLimit, Steer, TlsVersion, UpstreamProtocol,
+        Algorithm, Alpn, Balance, Bind, Config, Forward, HealthCheck, HostPattern, KernelMode, L4Balance,
+        L4Protocol, LimitMode, LogTarget, Measure, Overrun, Secret, ServiceLimit, Steer, TlsVersion, Unit,
+        UpstreamProtocol,
     },
     units::Place,
 };
@@ -30,6 +31,8 @@ const FULL: &str = r#"
 name = "edge-1"
 workers = 4
 drain = "1m30s"
+limit_keys = 5000
+limit_state = "/var/lib/gateway/limits.state"
 log = { level = "debug", format = "json" }
 
 [kernel]
@@ -38,6 +41,7 @@ mode = "native"
 steer = "off"
 required = true
 pin = "/sys/fs/bpf/other"
+adapt = { cpu = "70%", from = "5%" }
 limit.packets = { rate = "20k/s", burst = 40_000 }
 limit.new = "5/m"
 limit.exempt = ["10.0.0.0/8", "2001:db8:aa::/48", "192.0.2.1"]
@@ -104,6 +108,7 @@ retry.on = []
 host = ["API.example.com", "*.api.example.com"]
 path = "/items/{id}/x%2Fy/*"
 to = "items"
+limit = ["hard", "soft", "dynamic", "at-once"]
 upgrade = "WebSocket"
 early_hints = true
 grpc_web = true
@@ -270,6 +275,59 @@ consumer_label = false
 
 [admin]
 socket = "/tmp/gateway.sock"
+
+[limit.hard]
+key = ["consumer", "ip", "header:X-Tenant", "query:k", "cookie:sid", "claim:org", "route", "host", "version", "method", "path"]
+rate = "1001/15m"
+burst = 2000
+per = { gold = "1M/h" }
+cost = { POST = 5 }
+dry_run = true
+headers = ["ratelimit", "x-ratelimit"]
+ipv4_prefix = 24
+ipv6_prefix = 56
+ban = { after = 50, within = "2m", for = "60s", where = "http" }
+
+[limit.soft]
+mode = "soft"
+unit = "tokens"
+rate = "5M/month"
+shed = "150%"
+cost = "json:/usage/total_tokens"
+
+[limit.delayed]
+mode = "soft"
+unit = "bytes"
+rate = "10MiB/s"
+burst = "64MiB"
+delay = "2s"
+
+[limit.window]
+algorithm = "fixed-window"
+rate = "100/d"
+cost = "header:x-cost"
+
+[limit.dynamic]
+mode = "dynamic"
+rate = { from = "200/s", to = "5k/s" }
+target = { p99 = "250ms", errors = "2%", queue = 100, cpu = "80%" }
+priority = ["gold", "silver"]
+
+[limit.at-once]
+mode = "dynamic"
+unit = "connections"
+max = { from = 10, to = 500 }
+target = { cpu = "80%" }
+
+[penalty]
+threshold = 50
+within = "5m"
+for = "10m"
+where = "http"
+exempt = ["10.0.0.0/8"]
+login = 1
+malformed = 2
+slow = 3
 "#;
 
 #[test]
@@ -366,6 +424,20 @@ fn every_key_of_services_and_classes_is_read() {
     assert_eq!(quic.targets[1].server_id, Some(65_535));
 }
 
+fn limits_are_read(config: &Config) {
+    assert_eq!((config.gateway.limit_keys, config.routes["items"].limits.len()), (8192, 4));
+    let hard = &config.limits["hard"];
+    assert_eq!((hard.key.len(), hard.key[2].to_string()), (11, "header:x-tenant".into()));
+    let Measure::Rate { unit, algorithm, quota, burst, per, .. } = &hard.measure else { panic!("a rate") };
+    assert_eq!((*unit, *algorithm, *burst), (Unit::Requests, Algorithm::TokenBucket, Some(2000)));
+    assert_eq!((quota.to_string(), per["gold"].to_string()), ("1001/15m".into(), "1M/h".into()));
+    assert!(hard.ban.is_some_and(|ban| ban.after == 50 && !ban.kernel));
+    assert_eq!(config.limits["soft"].mode, Overrun::Soft { shed: Some(1.5), delay: None });
+    assert_eq!(config.limits["at-once"].measure, Measure::Connections { max: 500, from: Some(10) });
+    assert!(config.penalty.as_ref().is_some_and(|penalty| penalty.threshold == 50 && penalty.slow == 3));
+    assert!(config.kernel.adapt.is_some_and(|adapt| adapt.from == 0.05));
+}
+
 #[test]
 fn every_key_is_read() {
     let config = parse(FULL);
@@ -390,6 +462,7 @@ fn every_key_is_read() {
     assert_eq!((protocol("secure"), protocol("carts")), (UpstreamProtocol::Auto, UpstreamProtocol::Http2));
     assert_eq!(protocol("items"), UpstreamProtocol::Http1);
     assert!(config.upstreams["carts"].tls.as_ref().is_some_and(|tls| tls.verify && tls.ca.is_some()));
+    limits_are_read(&config);
     let acme = &config.consumers["acme"];
     assert_eq!(
         (acme.tier.as_deref(), &acme.grants[..]),

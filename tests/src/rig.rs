@@ -29,6 +29,11 @@ impl Rig {
         Ok(Rig { gateway, backends, net, _turn: turn })
     }
 
+    /// Of what was started otherwise.
+    pub fn of(gateway: Gateway, backends: Vec<Backend>, net: Net, turn: Turn) -> Rig {
+        Rig { gateway, backends, net, _turn: turn }
+    }
+
     pub fn client(&self) -> Result<Client> {
         Client::connect(self.net.client(1), self.gateway.at4())
     }

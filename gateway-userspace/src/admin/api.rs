@@ -7,14 +7,14 @@ use axum::{
     extract::{Path, Query, State},
     http::StatusCode,
     response::{IntoResponse, Response},
-    routing::{get, patch, post},
+    routing::{delete, get, patch, post},
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    alerts, bans, caches, capture, certs, consumers, events, explain, problem::Problem, services, stats,
-    status, targets, versions,
+    alerts, bans, caches, capture, certs, consumers, events, explain, limits, problem::Problem, services,
+    stats, status, targets, versions,
 };
 use crate::{
     config,
@@ -62,7 +62,11 @@ pub fn routes() -> Router<Arc<Control>> {
         .route("/v1/kernel/sources", get(sources))
         .route("/v1/kernel/sources/{source}", get(source).delete(reset_source))
         .route("/v1/kernel/verify", get(verify).post(repair))
-        .route("/v1/limits", get(limits))
+        .route("/v1/limits", get(limits::list))
+        .route("/v1/limits/{name}", get(limits::show))
+        .route("/v1/limits/{name}/keys", get(limits::keys).delete(limits::clear))
+        .route("/v1/limits/{name}/keys/{key}", delete(limits::reset))
+        .route("/v1/limit-keys", get(limits::all_keys))
         .route("/v1/bans", get(bans::list).post(bans::add))
         .route("/v1/bans/{*cidr}", get(bans::show).delete(bans::remove))
         .route("/v1/explain", post(explain::explain))
@@ -189,19 +193,6 @@ async fn verify(State(control): Shared) -> Result<Json<kernel::VerifyReport>, Pr
 
 async fn repair(State(control): Shared) -> Result<Json<kernel::VerifyReport>, Problem> {
     Ok(Json(control.verify_kernel(true)?))
-}
-
-async fn limits(State(control): Shared) -> Json<Value> {
-    let mut config = config::to_json(&control.snapshot.load().config);
-    let services: serde_json::Map<String, Value> = config["service"]
-        .as_object_mut()
-        .into_iter()
-        .flatten()
-        .filter(|(_, service)| service["limit"] != json!({}))
-        .map(|(name, service)| (name.clone(), service["limit"].take()))
-        .collect();
-    let kernel = &mut config["kernel"];
-    Json(json!({ "kernel": kernel["limit"].take(), "classes": kernel["class"].take(), "services": services }))
 }
 
 async fn reload(State(control): Shared) -> Result<Json<Value>, Problem> {

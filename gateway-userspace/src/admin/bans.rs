@@ -1,26 +1,31 @@
-//! Bans over the admin API.
+//! Bans over the admin API: those of the kernel half and those at L7.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use axum::{
     Json,
-    extract::{Path, State},
+    extract::{Path, Query, State},
     http::StatusCode,
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::problem::Problem;
 use crate::{
     config::units::{self, Prefix},
     daemon::Control,
-    kernel::Ban,
-    observe::events,
+    kernel,
+    limit::HttpBan,
+    observe::{access_log::rfc3339_seconds, events},
 };
 
 type Shared = State<Arc<Control>>;
 
-/// `{"cidr": "192.0.2.1", "for": "1h", "why": "scraper"}`; without `for` it holds until it is lifted.
+/// `{"cidr": "192.0.2.1", "for": "1h", "why": "scraper", "where": "kernel"}`; without `for` it holds until it is lifted,
+/// without `where` in the kernel half.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewBan {
@@ -28,10 +33,66 @@ pub struct NewBan {
     #[serde(rename = "for")]
     duration: Option<String>,
     why: Option<String>,
+    #[serde(rename = "where", default)]
+    place: Place,
 }
 
-pub async fn list(State(control): Shared) -> Json<Vec<Ban>> {
-    Json(control.kernel.bans())
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Place {
+    #[default]
+    Kernel,
+    Http,
+}
+
+/// Only of those in this place.
+#[derive(Deserialize)]
+pub struct Where {
+    #[serde(rename = "where")]
+    place: Option<Place>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Ban {
+    cidr: Prefix,
+    #[serde(rename = "where")]
+    place: Place,
+    /// Rounded up; none: until it is lifted.
+    left_seconds: Option<u64>,
+    until: Option<String>,
+    why: String,
+    by: Value,
+}
+
+impl Ban {
+    fn new(cidr: Prefix, place: Place, left_seconds: Option<u64>, why: String, by: Value) -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let until =
+            left_seconds.map(|left| format!("{}Z", rfc3339_seconds(now.saturating_add(left).min(1 << 40))));
+        Ban { cidr, place, left_seconds, until, why, by }
+    }
+}
+
+impl From<kernel::Ban> for Ban {
+    fn from(ban: kernel::Ban) -> Self {
+        Ban::new(ban.cidr, Place::Kernel, ban.left_seconds, ban.why, json!(ban.by))
+    }
+}
+
+impl From<HttpBan> for Ban {
+    fn from(ban: HttpBan) -> Self {
+        let left = ban.left_seconds();
+        Ban::new(ban.cidr, Place::Http, left, ban.why, json!(ban.by))
+    }
+}
+
+fn all(control: &Control) -> Vec<Ban> {
+    let http = control.snapshot.load().limit_store.bans.list();
+    control.kernel.bans().into_iter().map(Ban::from).chain(http.into_iter().map(Ban::from)).collect()
+}
+
+pub async fn list(State(control): Shared, Query(of): Query<Where>) -> Json<Vec<Ban>> {
+    Json(all(&control).into_iter().filter(|ban| of.place.is_none_or(|place| place == ban.place)).collect())
 }
 
 pub async fn add(
@@ -40,21 +101,45 @@ pub async fn add(
 ) -> Result<(StatusCode, Json<Ban>), Problem> {
     let prefix = prefix(&new.cidr)?;
     let duration = new.duration.as_deref().map(duration).transpose()?;
-    let ban = control.kernel.ban(prefix, duration, new.why.as_deref().unwrap_or("operator"))?;
+    let why = new.why.as_deref().unwrap_or("operator");
+    let ban: Ban = match new.place {
+        Place::Kernel => control.kernel.ban(prefix, duration, why)?.into(),
+        Place::Http if prefix.len == 0 => return Err(Problem::bad_request("that would be everybody")),
+        Place::Http => {
+            let ban = HttpBan::new(prefix, duration, why, "operator");
+            if !control.snapshot.load().limit_store.bans.add(ban.clone()) {
+                return Err(Problem::new(StatusCode::CONFLICT, "refused", "there are too many bans"));
+            }
+            ban.into()
+        }
+    };
     tracing::info!(cidr = %prefix, why = new.why, "banned");
     events::tell("ban", json!(ban));
     Ok((StatusCode::CREATED, Json(ban)))
 }
 
-pub async fn show(State(control): Shared, Path(cidr): Path<String>) -> Result<Json<Ban>, Problem> {
+pub async fn show(
+    State(control): Shared,
+    Path(cidr): Path<String>,
+    Query(of): Query<Where>,
+) -> Result<Json<Ban>, Problem> {
     let prefix = prefix(&cidr)?;
-    let found = control.kernel.bans().into_iter().find(|ban| ban.cidr == prefix);
+    let wanted = |ban: &Ban| ban.cidr == prefix && of.place.is_none_or(|place| place == ban.place);
+    let found = all(&control).into_iter().find(wanted);
     found.map(Json).ok_or_else(|| Problem::not_found("ban on", &cidr))
 }
 
-pub async fn remove(State(control): Shared, Path(cidr): Path<String>) -> Result<Json<Value>, Problem> {
+/// Without `where` in both places.
+pub async fn remove(
+    State(control): Shared,
+    Path(cidr): Path<String>,
+    Query(of): Query<Where>,
+) -> Result<Json<Value>, Problem> {
     let prefix = prefix(&cidr)?;
-    if !control.kernel.unban(prefix)? {
+    let here = |place| of.place.is_none_or(|wanted| wanted == place);
+    let http = here(Place::Http) && control.snapshot.load().limit_store.bans.lift(prefix);
+    let kernel = here(Place::Kernel) && control.kernel.unban(prefix)?;
+    if !http && !kernel {
         return Err(Problem::not_found("ban on", &cidr));
     }
     tracing::info!(cidr = %prefix, "ban lifted");

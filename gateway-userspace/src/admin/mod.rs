@@ -12,6 +12,7 @@ mod certs;
 mod consumers;
 mod events;
 mod explain;
+mod limits;
 mod peer;
 mod problem;
 mod services;

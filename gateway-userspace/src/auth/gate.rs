@@ -30,6 +30,8 @@ pub struct Refused {
     pub why: Why,
     /// Of the answer.
     pub fields: HeaderMap,
+    /// It showed credentials, and they are none.
+    pub presented: bool,
 }
 
 /// Who is asked of, and when.
@@ -54,7 +56,7 @@ impl Gate {
         let caller = self.caller(asking).await?;
         match self.allow.as_ref().is_none_or(|allow| allow.allows(&caller, &asking.head.method)) {
             true => Ok(caller),
-            false => Err(Refused { why: Why::Forbidden, fields: HeaderMap::new() }),
+            false => Err(Refused { why: Why::Forbidden, fields: HeaderMap::new(), presented: false }),
         }
     }
 
@@ -102,8 +104,8 @@ impl Gate {
             }
         }
         match found.contains(&AuthResult::Unavailable) {
-            true => Refused { why: Why::AuthUnavailable, fields: HeaderMap::new() },
-            false => Refused { why: Why::Unauthorized, fields },
+            true => Refused { why: Why::AuthUnavailable, fields: HeaderMap::new(), presented: false },
+            false => Refused { why: Why::Unauthorized, fields, presented: !nothing },
         }
     }
 

@@ -1,6 +1,6 @@
 //! `gateway ban`
 
-use clap::Subcommand;
+use clap::{Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
 use super::{
@@ -21,20 +21,51 @@ pub enum Ban {
         /// Why, for whoever looks at the list
         #[arg(long, value_name = "TEXT")]
         why: Option<String>,
+        /// In XDP, or at L7 (for addresses behind a proxy)
+        #[arg(long = "where", value_enum, default_value_t = Place::Kernel)]
+        place: Place,
     },
     /// Show the bans in force
-    List,
+    List {
+        /// Only those here
+        #[arg(long = "where", value_enum)]
+        place: Option<Place>,
+    },
     /// Lift a ban
     Del {
         /// As it was banned
         cidr: String,
+        /// Only here
+        #[arg(long = "where", value_enum)]
+        place: Option<Place>,
     },
+}
+
+/// Where a ban is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Place {
+    Kernel,
+    Http,
+}
+
+impl Place {
+    fn word(self) -> &'static str {
+        match self {
+            Place::Kernel => "kernel",
+            Place::Http => "http",
+        }
+    }
+
+    /// Of the admin API's paths.
+    fn query(place: Option<Place>) -> String {
+        place.map(|place| format!("?where={}", place.word())).unwrap_or_default()
+    }
 }
 
 impl Ban {
     pub fn run(self, global: &Global) -> Outcome {
         match self {
-            Ban::Add { cidr, duration, why } => {
+            Ban::Add { cidr, duration, why, place } => {
                 let cidr = prefix(&cidr)?;
                 if let Some(duration) = &duration {
                     let bad = |error| Error::Usage(format!("--for {duration}: {error}"));
@@ -43,7 +74,7 @@ impl Ban {
                 let ban = client::post(
                     global,
                     "/v1/bans",
-                    Some(json!({ "cidr": cidr, "for": duration, "why": why })),
+                    Some(json!({ "cidr": cidr, "for": duration, "why": why, "where": place.word() })),
                 )?;
                 output::print(global, &ban, || {
                     let until = ban["left_seconds"].as_u64().map(output::seconds);
@@ -54,13 +85,13 @@ impl Ban {
                     )
                 });
             }
-            Ban::List => {
-                let bans = client::get(global, "/v1/bans")?;
+            Ban::List { place } => {
+                let bans = client::get(global, &format!("/v1/bans{}", Place::query(place)))?;
                 output::print(global, &bans, || list(&bans));
             }
-            Ban::Del { cidr } => {
+            Ban::Del { cidr, place } => {
                 let cidr = prefix(&cidr)?;
-                let lifted = client::delete(global, &format!("/v1/bans/{cidr}"))?;
+                let lifted = client::delete(global, &format!("/v1/bans/{cidr}{}", Place::query(place)))?;
                 output::print(global, &lifted, || format!("{} is no longer banned", text(&lifted["lifted"])));
             }
         }
@@ -79,10 +110,10 @@ fn list(bans: &Value) -> String {
         .flatten()
         .map(|ban| {
             let left = ban["left_seconds"].as_u64().map_or("until lifted".into(), output::seconds);
-            vec![text(&ban["cidr"]), left, text(&ban["why"])]
+            vec![text(&ban["cidr"]), text(&ban["where"]), left, text(&ban["by"]), text(&ban["why"])]
         })
         .collect();
-    if rows.is_empty() { "no bans".into() } else { table(&["CIDR", "LEFT", "WHY"], rows) }
+    if rows.is_empty() { "no bans".into() } else { table(&["CIDR", "WHERE", "LEFT", "BY", "WHY"], rows) }
 }
 
 /// A JSON string without its quotes, anything else as it is.

@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 
 use clap::Subcommand;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
-    Global, Outcome,
+    Error, Global, Outcome,
     ban::text,
     client, exit,
     output::{self, table},
@@ -14,49 +14,155 @@ use super::{
 
 #[derive(Debug, Subcommand)]
 pub enum Limit {
-    /// The limits in force, or what one source has left of them
+    /// All limits, of requests and of packets
+    List,
+    /// One limit of requests and who is near it; or what one source has left of the kernel half's
     Show {
-        /// An address
-        source: Option<IpAddr>,
+        /// A limit's name, or an address. Without it as `list`
+        what: Option<String>,
     },
-    /// The sources that were refused most
+    /// Who was refused most: keys of limits, and sources of packets
     Top {
         /// How many
         #[arg(short, default_value_t = 20)]
         n: usize,
+        /// Of this limit only
+        limit: Option<String>,
     },
-    /// Fill a source's buckets
+    /// Start anew: a limit, one key of it, or a source's buckets in the kernel half
     Reset {
-        /// An address
-        source: IpAddr,
+        /// A limit's name, or an address
+        what: String,
+        /// A key's id, as `top -o json` shows it. Without it all keys
+        key: Option<String>,
     },
 }
 
 impl Limit {
     pub fn run(self, global: &Global) -> Outcome {
         match self {
-            Limit::Show { source: None } => {
+            Limit::List | Limit::Show { what: None } => {
                 let limits = client::get(global, "/v1/limits")?;
                 output::print(global, &limits, || describe(&limits));
             }
-            Limit::Show { source: Some(source) } => {
-                let row = client::get(global, &format!("/v1/kernel/sources/{source}"))?;
-                output::print(global, &row, || sources(&Value::Array(vec![row.clone()])));
+            Limit::Show { what: Some(what) } => match what.parse::<IpAddr>() {
+                Ok(source) => {
+                    let row = client::get(global, &format!("/v1/kernel/sources/{source}"))?;
+                    output::print(global, &row, || sources(&Value::Array(vec![row.clone()])));
+                }
+                Err(_) => {
+                    let limit = client::get(global, &format!("/v1/limits/{}", name(&what)?))?;
+                    output::print(global, &limit, || one(&what, &limit));
+                }
+            },
+            Limit::Top { n, limit: Some(limit) } => {
+                let rows = client::get(global, &format!("/v1/limits/{}/keys?top={n}", name(&limit)?))?;
+                output::print(global, &rows, || keys(&rows));
             }
-            Limit::Top { n } => {
-                let rows = client::get(global, &format!("/v1/kernel/sources?top={n}"))?;
-                output::print(global, &rows, || sources(&rows));
+            Limit::Top { n, limit: None } => {
+                let rows = client::get(global, &format!("/v1/limit-keys?top={n}"))?;
+                let packets = client::get(global, &format!("/v1/kernel/sources?top={n}"))?;
+                let both = json!({ "keys": rows, "sources": packets });
+                output::print(global, &both, || format!("{}\n\n{}", keys(&rows), sources(&packets)));
             }
-            Limit::Reset { source } => {
-                let done = client::delete(global, &format!("/v1/kernel/sources/{source}"))?;
-                output::print(global, &done, || format!("{source} starts with full buckets"));
-            }
+            Limit::Reset { what, key } => reset(global, &what, key.as_deref())?,
         }
         Ok(exit::OK)
     }
 }
 
+fn reset(global: &Global, what: &str, key: Option<&str>) -> Result<(), Error> {
+    if let Ok(source) = what.parse::<IpAddr>() {
+        let done = client::delete(global, &format!("/v1/kernel/sources/{source}"))?;
+        output::print(global, &done, || format!("{source} starts with full buckets"));
+        return Ok(());
+    }
+    let path = format!("/v1/limits/{}/keys", name(what)?);
+    let path = key.map_or(path.clone(), |key| format!("{path}/{}", key.replace(['/', '?', '#'], "")));
+    let done = client::delete(global, &path)?;
+    output::print(global, &done, || format!("{what}: {} starts anew", key.unwrap_or("every key")));
+    Ok(())
+}
+
+/// Fit for a path.
+fn name(text: &str) -> Result<&str, Error> {
+    let plain = !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+    plain
+        .then_some(text)
+        .ok_or_else(|| Error::Usage(format!("{text}: neither a limit's name nor an address")))
+}
+
 fn describe(limits: &Value) -> String {
+    let rows: Vec<Vec<String>> = limits["limits"].as_object().into_iter().flatten().map(row).collect();
+    let l7 = match rows.is_empty() {
+        true => "no limits of requests".to_owned(),
+        false => table(&["LIMIT", "MODE", "RATE", "KEY", "KEYS", "ALLOWED", "OVER", "REFUSED"], rows),
+    };
+    format!("{l7}\n\n{}", packets(limits))
+}
+
+fn row((name, limit): (&String, &Value)) -> Vec<String> {
+    let settings = &limit["settings"];
+    let key: Vec<String> = settings["key"].as_array().into_iter().flatten().map(text).collect();
+    let count = |word: &str| limit["decisions"][word].as_u64().map_or("-".into(), output::short);
+    let dry = if settings["dry_run"] == json!(true) { " (dry)" } else { "" };
+    vec![
+        name.clone(),
+        format!("{}{dry}", text(&settings["mode"])),
+        rate(settings),
+        if key.is_empty() { "-".into() } else { key.join(" ") },
+        limit["keys"].as_u64().map_or("-".into(), output::short),
+        count("allow"),
+        count("soft"),
+        count("deny"),
+    ]
+}
+
+fn rate(settings: &Value) -> String {
+    match (&settings["max"], &settings["rate"]) {
+        (Value::Null, rate) => text(rate),
+        (max, _) => format!("{} at once", text(max)),
+    }
+}
+
+fn one(name: &str, limit: &Value) -> String {
+    let routes: Vec<String> = limit["routes"].as_array().into_iter().flatten().map(text).collect();
+    let table = table(
+        &["LIMIT", "MODE", "RATE", "KEY", "KEYS", "ALLOWED", "OVER", "REFUSED"],
+        vec![row((&name.to_owned(), limit))],
+    );
+    let routes = if routes.is_empty() { "no route".into() } else { routes.join(" ") };
+    format!("{table}\nroutes: {routes}\n\n{}", keys(&limit["top"]))
+}
+
+/// Keys of limits.
+fn keys(rows: &Value) -> String {
+    let seconds = |value: &Value| match value.as_f64() {
+        Some(seconds) if seconds > 0.0 => format!("{seconds:.1}s"),
+        _ => "-".into(),
+    };
+    let rows: Vec<Vec<String>> = rows
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|row| {
+            vec![
+                text(&row["limit"]),
+                text(&row["key"]),
+                format!("{}/{}", text(&row["left"]), text(&row["of"])),
+                row["refused"].as_u64().map_or("-".into(), output::short),
+                seconds(&row["next_seconds"]),
+                seconds(&row["full_seconds"]),
+            ]
+        })
+        .collect();
+    match rows.is_empty() {
+        true => "no key is near its limit".into(),
+        false => table(&["LIMIT", "KEY", "LEFT", "REFUSED", "NEXT IN", "FULL IN"], rows),
+    }
+}
+
+fn packets(limits: &Value) -> String {
     let limit = &limits["kernel"];
     let classes = named(&limits["classes"], "class");
     let services = named(&limits["services"], "service");

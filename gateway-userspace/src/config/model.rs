@@ -5,6 +5,7 @@
 
 mod auth;
 mod cache;
+mod limit;
 mod route;
 mod seeing;
 mod splice;
@@ -18,6 +19,9 @@ pub use auth::{
     RouteAuth, Whence,
 };
 pub use cache::{Cache, ClientCache, KeyPart};
+pub use limit::{
+    Algorithm, BanRule, CostOf, Headers, KeyPart as LimitKeyPart, Limit, Measure, Overrun, Penalty, Unit,
+};
 pub use route::{
     Coding, Compare, Compress, Cors, Destination, FieldRewrite, HostPattern, Matcher, Mirror, MirrorVersion,
     Origin, PathPattern, PathRewrite, Pattern, Predicates, Redirect, Respond, Rewrite, Route, Segment, Shape,
@@ -51,6 +55,8 @@ pub struct Config {
     pub routes: BTreeMap<String, Route>,
     pub services: BTreeMap<String, Service>,
     pub caches: BTreeMap<String, Cache>,
+    pub limits: BTreeMap<String, Limit>,
+    pub penalty: Option<Penalty>,
     pub auths: BTreeMap<String, Auth>,
     pub consumers: BTreeMap<String, Consumer>,
     pub access_log: AccessLog,
@@ -81,6 +87,19 @@ pub struct Gateway {
     pub zone: Option<String>,
     /// Empty: those of /etc/resolv.conf.
     pub resolver: Vec<SocketAddr>,
+    /// Keys of limits at once. Default 1 Mi, a power of two. Restart needed.
+    pub limit_keys: u32,
+    /// Where what is used of them is kept. Restart needed.
+    pub limit_state: LimitState,
+}
+
+/// `[gateway] limit_state`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LimitState {
+    /// Beside the admin socket.
+    Default,
+    File(PathBuf),
+    Off,
 }
 
 /// `[gateway] log = { level, format }`: the process log, on stderr.
@@ -122,6 +141,15 @@ pub struct Kernel {
     /// `syn_cookies = { above = "10k/s" }`: from so many SYNs a second on, clients must prove that they are where they
     /// say. `None` (written as "off"): never. Default off.
     pub syn_cookies: Option<Rate>,
+    /// `adapt = { cpu, from }`: the limits follow the pressure on CPUs. `None` (written as "off"): they do not.
+    pub adapt: Option<Adapt>,
+}
+
+/// `kernel.adapt`: shares, above 0 and at most 1.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Adapt {
+    pub cpu: f64,
+    pub from: f64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

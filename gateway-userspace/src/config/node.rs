@@ -6,7 +6,7 @@ use super::{
     model::{Bind, CertMark, HostPattern, KeyHash, Origin, PathPattern, Pattern, Right, Whence},
     read::read_default,
     table::Section,
-    units::{ByteSize, Lookup, Moment, Percent, Place, Prefix, Rate, Template},
+    units::{ByteSize, Lookup, Moment, Percent, Place, Prefix, Quota, Rate, Template},
 };
 
 #[derive(Debug, Clone)]
@@ -24,6 +24,7 @@ pub(crate) enum Value {
     Date(Moment),
     Size(ByteSize),
     Rate(Rate),
+    Quota(Quota),
     Percent(Percent),
     Prefix(Prefix),
     Bind(Bind),
@@ -166,6 +167,7 @@ from_value! {
     Moment: Value::Date(value) => Some(*value),
     ByteSize: Value::Size(value) => Some(*value),
     Rate: Value::Rate(value) => Some(*value),
+    Quota: Value::Quota(value) => Some(*value),
     Percent: Value::Percent(value) => Some(*value),
     Prefix: Value::Prefix(value) => Some(*value),
     Bind: Value::Bind(value) => Some(*value),

@@ -2,6 +2,7 @@
 
 mod auth;
 mod cache;
+mod limit;
 mod listener;
 mod seeing;
 mod service;
@@ -13,8 +14,8 @@ use super::{
     flags::toml_string,
     model::{
         Balance, Breaker, Bucket, Compress, Config, Cors, Destination, Eject, Health, HealthCheck, Kernel,
-        KernelClass, KernelMode, LimitMode, LogFormat, Matcher, Mirror, PathRewrite, Rewrite, Route, Steer,
-        StickyCookie, Target, Upstream,
+        KernelClass, KernelMode, LimitMode, LimitState, LogFormat, Matcher, Mirror, PathRewrite, Rewrite,
+        Route, Steer, StickyCookie, Target, Upstream,
     },
     table::{Kind, ROOT, Section},
     units::{ByteSize, Template, show_byte_rate, show_duration},
@@ -43,6 +44,7 @@ pub fn to_json(config: &Config) -> Value {
         "upstream": by_name(&config.upstreams, upstream),
         "route": by_name(&config.routes, route),
         "cache": by_name(&config.caches, cache::cache),
+        "limit": by_name(&config.limits, limit::limit),
         "auth": by_name(&config.auths, auth::auth),
         "consumer": by_name(&config.consumers, auth::consumer),
         "service": by_name(&config.services, service::service),
@@ -64,6 +66,15 @@ pub fn to_json(config: &Config) -> Value {
     all["notify"] = by_name(&config.notify, seeing::notify);
     all["gateway"]["state"] = json!(config.gateway.state.to_string_lossy());
     all["gateway"]["resolver"] = json!(config.gateway.resolver);
+    if let Some(penalty) = &config.penalty {
+        all["penalty"] = limit::penalty(penalty);
+    }
+    all["gateway"]["limit_keys"] = json!(config.gateway.limit_keys);
+    match &config.gateway.limit_state {
+        LimitState::Default => {}
+        LimitState::Off => all["gateway"]["limit_state"] = json!("off"),
+        LimitState::File(file) => all["gateway"]["limit_state"] = json!(file.to_string_lossy()),
+    }
     if let Some(zone) = &config.gateway.zone {
         all["gateway"]["zone"] = json!(zone);
     }
@@ -104,6 +115,7 @@ fn kernel(kernel: &Kernel) -> Value {
         },
         "class": by_name(&kernel.classes, class),
         "flows": kernel.flows,
+        "adapt": kernel.adapt.map_or(json!("off"), |adapt| json!({ "cpu": share(adapt.cpu), "from": share(adapt.from) })),
         "syn_cookies": kernel.syn_cookies.map_or(json!("off"), |above| json!({ "above": above })),
     })
 }
@@ -327,6 +339,7 @@ fn route(route: &Route) -> Value {
         ("cache", route.cache.as_ref().map(|name| json!(name))),
         ("compress", route.compress.as_ref().map(compress)),
         ("mirror", route.mirror.as_ref().map(mirror)),
+        ("limit", (!route.limits.is_empty()).then(|| json!(route.limits))),
         ("upgrade", Some(json!(route.upgrade))),
         ("early_hints", Some(json!(route.early_hints))),
         ("grpc_web", Some(json!(route.grpc_web))),

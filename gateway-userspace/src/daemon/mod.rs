@@ -4,8 +4,10 @@
 //! worker is a thread of its own that only ever serves traffic.
 
 mod acme;
+mod adapt;
 mod alerts;
 mod attend;
+mod bans;
 mod certs;
 mod control;
 mod discover;

@@ -6,9 +6,9 @@ use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
 use super::{
-    acme,
+    acme, adapt,
     attend::attend,
-    certs,
+    bans, certs,
     control::{Control, ReloadError},
     discover::Names,
     ends::{self, Ends},
@@ -238,6 +238,9 @@ async fn serve(parts: Parts, before: &mut Option<Takeover>, began: Instant) -> R
     }
     tokio::task::spawn_local(upkeep::every_second(control.clone()));
     tokio::task::spawn_local(upkeep::tick_upstreams(control.clone()));
+    let offences = control.snapshot.load().limit_store.offences();
+    tokio::task::spawn_local(bans::follow(control.clone(), offences));
+    tokio::task::spawn_local(adapt::follow(control.clone()));
     tokio::task::spawn_local(services::follow(control.clone()));
     tokio::task::spawn_local(services::verify(control.clone()));
     tokio::task::spawn_local(certs::follow(control.clone()));

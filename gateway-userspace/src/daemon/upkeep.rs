@@ -19,6 +19,9 @@ pub async fn every_second(control: Arc<Control>) {
         for cidr in control.kernel.tick() {
             events::tell("ban_over", serde_json::json!({ "cidr": cidr }));
         }
+        for cidr in control.snapshot.load().limit_store.bans.sweep() {
+            events::tell("ban_over", serde_json::json!({ "cidr": cidr }));
+        }
         control.expire_overrides();
         control.look_at_alerts();
     }

@@ -7,14 +7,20 @@ use gateway_common::maps::{self as layout, BANS_CAPACITY, Settings, access, is_o
 use super::{
     error::KernelError,
     plane::Loaded,
-    report::Ban,
+    report::{Ban, BanBy},
     settings, sys,
     table::{self, Record},
 };
 use crate::config::units::Prefix;
 
 impl Loaded {
-    pub fn ban(&mut self, prefix: Prefix, duration: Option<Duration>, why: &str) -> Result<Ban, KernelError> {
+    pub fn ban(
+        &mut self,
+        prefix: Prefix,
+        duration: Option<Duration>,
+        why: &str,
+        by: BanBy,
+    ) -> Result<Ban, KernelError> {
         let now = sys::monotonic_ns();
         self.allowed(prefix, duration, now)?;
         let until_ns = match duration {
@@ -23,7 +29,7 @@ impl Loaded {
             }
             None => 0,
         };
-        let record = Record { until_ns, since_ns: now, code: Self::CODE, why: why.to_owned() };
+        let record = Record { until_ns, since_ns: now, code: by as u8, why: why.to_owned() };
         let before = self.bans.insert(prefix, record.clone());
         if let Err(error) = self.place(prefix) {
             match before {
@@ -134,5 +140,5 @@ impl Loaded {
 
 fn show(cidr: Prefix, record: &Record, now: u64) -> Ban {
     let left = (record.until_ns != 0).then(|| record.until_ns.saturating_sub(now).div_ceil(1_000_000_000));
-    Ban { cidr, left_seconds: left, why: record.why.clone() }
+    Ban { cidr, left_seconds: left, why: record.why.clone(), by: BanBy::of(record.code) }
 }

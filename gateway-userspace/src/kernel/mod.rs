@@ -57,7 +57,7 @@ pub use explain::{Explained, PacketSpec};
 pub use handover::Inheritance;
 pub use load_check::load_check;
 pub use report::{
-    Ban, CapturedPacket, CheckState, ClockStatus, CounterRow, DetachReport, DoctorCheck, DropSample,
+    Ban, BanBy, CapturedPacket, CheckState, ClockStatus, CounterRow, DetachReport, DoctorCheck, DropSample,
     InterfaceStatus, KernelStatus, MapRow, SourceRow, SteeringStatus, SynStatus, SyncReport,
 };
 pub use services::{ServiceRow, ServiceSpec, TargetSpec, TargetState};
@@ -222,6 +222,11 @@ impl KernelPlane {
 
     /// Multiplies the rates of all kernel limits by `factor` (0.01 to 1, 1 at start), in one write.
     ///
+    /// What all rates are multiplied by now.
+    pub fn load_factor(&self) -> f64 {
+        self.on(1.0, |loaded| loaded.load_factor)
+    }
+
     /// # Errors
     /// The map could not be written.
     pub fn set_load_factor(&self, factor: f64) -> Result<(), KernelError> {
@@ -234,8 +239,22 @@ impl KernelPlane {
     /// # Errors
     /// [`KernelError::BanRefused`] for exempt prefixes, for what is blocked or banned already, and for everybody.
     pub fn ban(&self, prefix: Prefix, duration: Option<Duration>, why: &str) -> Result<Ban, KernelError> {
+        self.ban_by(prefix, duration, why, BanBy::Operator)
+    }
+
+    /// As [`Self::ban`], made by somebody else than an operator.
+    ///
+    /// # Errors
+    /// As [`Self::ban`].
+    pub fn ban_by(
+        &self,
+        prefix: Prefix,
+        duration: Option<Duration>,
+        why: &str,
+        by: BanBy,
+    ) -> Result<Ban, KernelError> {
         match &mut *self.lock() {
-            State::On(loaded) if loaded.filters() => loaded.ban(prefix, duration, why),
+            State::On(loaded) if loaded.filters() => loaded.ban(prefix, duration, why, by),
             State::On(_) => Err(KernelError::Off { why: "XDP is attached to no interface".into() }),
             State::Off(status) => {
                 let why = status.warnings.first().cloned();

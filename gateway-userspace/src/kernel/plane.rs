@@ -12,7 +12,7 @@ use aya::{
 };
 use gateway_common::{
     clock::Clock,
-    maps::{ACCESS_CAPACITY, CLASSES, Limits, Settings, Wrap, ban_code, flag, name},
+    maps::{ACCESS_CAPACITY, CLASSES, Limits, Settings, Wrap, flag, name},
     service::RINGS_CAPACITY,
 };
 
@@ -347,9 +347,6 @@ impl Loaded {
             pins.unlock();
         }
     }
-
-    /// Why a ban was made, for the map.
-    pub(super) const CODE: u8 = ban_code::OPERATOR;
 }
 
 pub(super) fn xdp_of(ebpf: &mut Ebpf) -> Result<&mut Xdp, KernelError> {

@@ -5,6 +5,7 @@ use std::{fmt, net::IpAddr};
 use serde::Serialize;
 
 use crate::config::units::Prefix;
+use gateway_common::maps::ban_code;
 
 /// How the kernel half is doing.
 #[derive(Debug, Clone, Serialize)]
@@ -126,6 +127,27 @@ pub struct Ban {
     /// Rounded up; none: until it is lifted.
     pub left_seconds: Option<u64>,
     pub why: String,
+    pub by: BanBy,
+}
+
+/// Who made a ban: as the map has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[repr(u8)]
+pub enum BanBy {
+    Operator = ban_code::OPERATOR,
+    Limit = ban_code::LIMIT,
+    Penalty = ban_code::PENALTY,
+}
+
+impl BanBy {
+    pub fn of(code: u8) -> Self {
+        match code {
+            ban_code::LIMIT => BanBy::Limit,
+            ban_code::PENALTY => BanBy::Penalty,
+            _ => BanBy::Operator,
+        }
+    }
 }
 
 /// What a config changes in the maps.

@@ -4,6 +4,7 @@ mod datagram;
 mod listen;
 pub mod pass;
 mod read;
+mod shared;
 mod write;
 
 use std::net::SocketAddr;
@@ -11,6 +12,7 @@ use std::net::SocketAddr;
 pub use datagram::{Datagrams, Ends, bind_datagrams, connected, send};
 pub use listen::{bind_all, extend};
 pub use read::read_into;
+pub use shared::SharedWords;
 pub use write::{together, write_slices};
 
 /// With an IPv4-mapped IPv6 address as IPv4.

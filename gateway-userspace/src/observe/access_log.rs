@@ -156,6 +156,7 @@ pub struct Line<'a> {
     pub why: Option<Why>,
     /// What a cache did for it.
     pub cache: Option<CacheResult>,
+    pub limit: Option<&'a str>,
     pub bytes_in: u64,
     pub bytes_out: u64,
     pub us: u64,
@@ -192,6 +193,7 @@ impl Line<'_> {
         }
         name(out, b",\"why\":\"", self.why.map(Why::name));
         name(out, b",\"cache\":\"", self.cache.map(CacheResult::word));
+        name(out, b",\"limit\":\"", self.limit);
         number(out, b",\"bytes_in\":", self.bytes_in);
         number(out, b",\"bytes_out\":", self.bytes_out);
         number(out, b",\"us\":", self.us);
@@ -326,6 +328,7 @@ mod tests {
             tries: 0,
             why: None,
             cache: Some(CacheResult::Hit),
+            limit: None,
             bytes_in: 0,
             bytes_out: 128,
             us: 250,

@@ -10,8 +10,8 @@ use prometheus::{
 use super::{
     Why,
     stats::{
-        AuthResult, BOUNDS_US, CacheResult, Connect, Handshake, HistogramTotal, ListenerShard, ProxyHeader,
-        Retry, Sharded, TlsVersion,
+        AuthResult, BOUNDS_US, CacheResult, Connect, Decided, Handshake, HistogramTotal, ListenerShard,
+        ProxyHeader, Retry, Sharded, TlsVersion,
     },
 };
 use crate::{
@@ -31,6 +31,7 @@ pub fn render(control: &Control) -> Vec<u8> {
     auths(control, &mut families);
     upstreams(control, &mut families);
     caches(control, &mut families);
+    limits(control, &mut families);
     kernel(control, &mut families);
     services(control, &mut families);
     spliced(control, &mut families);
@@ -122,6 +123,38 @@ fn sum<T: Default>(shards: &Sharded<T>, of: impl Fn(&T) -> &super::stats::Histog
     let mut total = HistogramTotal::default();
     shards.iter().for_each(|shard| total.add(of(shard)));
     total
+}
+
+fn limits(control: &Control, families: &mut Families) {
+    let snapshot = control.snapshot.load();
+    let mut decisions = Vec::new();
+    for (name, stats) in control.registry.limits() {
+        for (decided, word) in Decided::ALL {
+            let n = stats.shards.sum(|shard| shard.decisions(decided));
+            if n > 0
+                || snapshot.limits.contains_key(&name) && matches!(decided, Decided::Allow | Decided::Deny)
+            {
+                decisions.push(counter(&[("limit", &name), ("decision", word)], n));
+            }
+        }
+    }
+    let help = "What the kernel half's limits are multiplied by.";
+    families.gauges("kernel_load_factor", help, vec![gauge(&[], control.kernel.load_factor())]);
+    let http = snapshot.limit_store.bans.list().len();
+    families.gauges("http_bans", "Bans in force at L7.", vec![gauge(&[], http as f64)]);
+    families.counters("limit_decisions_total", "Requests by what a limit decided.", decisions);
+    let rates = snapshot.limits.iter();
+    let rates = rates.map(|(name, limit)| gauge(&[("limit", name)], limit.rate()));
+    families.gauges(
+        "limit_rate",
+        "What a limit lets through now: units a second, or at once.",
+        rates.collect(),
+    );
+    if !snapshot.limits.is_empty() {
+        let crowded = snapshot.limit_store.crowded();
+        let help = "Decisions by quotas that keys share, since the table has no room for more keys.";
+        families.counters("limit_crowded_total", help, vec![counter(&[], crowded)]);
+    }
 }
 
 fn http(control: &Control, families: &mut Families) {

@@ -271,6 +271,51 @@ impl RouteStats {
     }
 }
 
+/// What a limit decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decided {
+    Allow,
+    /// Over it, and let through.
+    Soft,
+    Deny,
+    /// It would have been refused.
+    Dry,
+    /// Refused, and its source banned.
+    Ban,
+}
+
+impl Decided {
+    pub const ALL: [(Decided, &'static str); 5] = [
+        (Decided::Allow, "allow"),
+        (Decided::Soft, "soft"),
+        (Decided::Deny, "deny"),
+        (Decided::Dry, "dry_run"),
+        (Decided::Ban, "ban"),
+    ];
+}
+
+/// What one worker counted for one limit.
+#[derive(Debug, Default)]
+pub struct LimitShard {
+    decisions: [Count; Decided::ALL.len()],
+}
+
+impl LimitShard {
+    pub fn count(&self, decided: Decided) {
+        self.decisions[decided as usize].add(1);
+    }
+
+    pub fn decisions(&self, decided: Decided) -> u64 {
+        self.decisions[decided as usize].get()
+    }
+}
+
+/// The series of one limit.
+#[derive(Debug)]
+pub struct LimitStats {
+    pub shards: Sharded<LimitShard>,
+}
+
 /// What one worker counted for one listener.
 #[derive(Debug, Default)]
 pub struct ListenerShard {
@@ -691,6 +736,7 @@ pub struct Registry {
     upstreams: Mutex<BTreeMap<String, Arc<UpstreamStats>>>,
     targets: Mutex<BTreeMap<(String, SocketAddr), Arc<TargetStats>>>,
     caches: Mutex<BTreeMap<String, Arc<CacheStats>>>,
+    limits: Mutex<BTreeMap<String, Arc<LimitStats>>>,
     auths: Mutex<BTreeMap<String, Arc<AuthStats>>>,
 }
 
@@ -717,6 +763,7 @@ impl Registry {
             upstreams: Mutex::default(),
             targets: Mutex::default(),
             caches: Mutex::default(),
+            limits: Mutex::default(),
             auths: Mutex::default(),
         }
     }
@@ -753,6 +800,14 @@ impl Registry {
 
     pub fn upstream(&self, name: &str) -> Arc<UpstreamStats> {
         series(&self.upstreams, name.to_owned(), || UpstreamStats { shards: Sharded::new(self.workers) })
+    }
+
+    pub fn workers(&self) -> usize {
+        self.workers
+    }
+
+    pub fn limit(&self, name: &str) -> Arc<LimitStats> {
+        series(&self.limits, name.to_owned(), || LimitStats { shards: Sharded::new(self.workers) })
     }
 
     pub fn target(&self, upstream: &str, addr: SocketAddr) -> Arc<TargetStats> {
@@ -795,6 +850,10 @@ impl Registry {
 
     pub fn upstreams(&self) -> Vec<(String, Arc<UpstreamStats>)> {
         all(&self.upstreams)
+    }
+
+    pub fn limits(&self) -> Vec<(String, Arc<LimitStats>)> {
+        all(&self.limits)
     }
 
     pub fn targets(&self) -> Vec<((String, SocketAddr), Arc<TargetStats>)> {

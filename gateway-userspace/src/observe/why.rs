@@ -47,6 +47,9 @@ whys! {
     BodyTooLarge "body_too_large" 413 "The request's body is larger than this listener takes";
     HeaderTimeout "header_timeout" 408 "The request's head did not arrive in time";
     BodyTimeout "body_timeout" 408 "The request's body stopped arriving";
+    Banned "banned" 403 "This address is banned for a while";
+    Shed "shed" 503 "There is more to do than can be done: try again";
+    Limited "limited" 429 "Too many requests: the limit is used up";
     NoHealthyTarget "no_healthy_target" 503 "No target of the upstream is healthy";
     UpstreamQueueFull "upstream_queue_full" 503 "All targets of the upstream are busy, and too many requests wait already";
     UpstreamQueueTimeout "upstream_queue_timeout" 503 "All targets of the upstream were busy for too long";

@@ -18,6 +18,7 @@ use crate::{
     auth::{Auths, Gate},
     cache::Cache,
     config::model::{self, Destination, Rewrite as RewriteConfig},
+    limit::RouteLimits,
     upstream::Upstream,
 };
 use answer::Answer;
@@ -45,6 +46,7 @@ pub struct Policies {
     pub client_cache: Option<ClientCache>,
     /// gRPC-Web is translated.
     pub grpc_web: bool,
+    pub limits: Option<RouteLimits>,
 }
 
 impl Policies {
@@ -55,6 +57,7 @@ impl Policies {
         auths: &Auths,
         upstream: impl Fn(&str) -> Option<Arc<Upstream>>,
         cache: impl Fn(&str) -> Option<Arc<Cache>>,
+        limits: Option<RouteLimits>,
     ) -> Option<Box<Self>> {
         let mirror = route.mirror.as_ref();
         let (mut answer, mut split) = (None, None);
@@ -75,9 +78,21 @@ impl Policies {
             cache: route.cache.as_deref().and_then(cache),
             client_cache: route.client_cache.as_ref().map(ClientCache::new),
             grpc_web: route.grpc_web,
+            limits,
         };
-        let Policies { gate, rewrite, answer, split, mirror, cors, compress, cache, client_cache, grpc_web } =
-            &policies;
+        let Policies {
+            gate,
+            rewrite,
+            answer,
+            split,
+            mirror,
+            cors,
+            compress,
+            cache,
+            client_cache,
+            grpc_web,
+            limits,
+        } = &policies;
         let directs = answer.is_some() || split.is_some() || mirror.is_some();
         let any = gate.is_some()
             || directs
@@ -86,6 +101,7 @@ impl Policies {
             || compress.is_some()
             || cache.is_some()
             || client_cache.is_some()
+            || limits.is_some()
             || *grpc_web;
         any.then(|| Box::new(policies))
     }

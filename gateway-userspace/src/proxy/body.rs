@@ -22,6 +22,7 @@ use super::{
     exchange::Exchange,
     grpc,
     grpc_web::{Decoded, Encoded},
+    metered::Metered,
     shadow::Kept,
     tagged::Ahead,
     timer::{Expired, Wait},
@@ -155,6 +156,7 @@ pub enum ResponseBody {
     Ahead(Box<Ahead>),
     Compressed(Box<Compressed>),
     Encoded(Box<Encoded>),
+    Metered(Box<Metered>),
     Watched(Box<Watched>),
 }
 
@@ -194,6 +196,7 @@ impl ResponseBody {
             ResponseBody::Ahead(body) => body.exchange(),
             ResponseBody::Compressed(body) => body.exchange(),
             ResponseBody::Encoded(body) => body.exchange(),
+            ResponseBody::Metered(body) => body.exchange(),
             ResponseBody::Watched(body) => body.exchange(),
         }
     }
@@ -314,6 +317,7 @@ impl Body for ResponseBody {
             ResponseBody::Ahead(body) => body.poll(cx),
             ResponseBody::Compressed(body) => body.poll(cx),
             ResponseBody::Encoded(body) => body.poll(cx),
+            ResponseBody::Metered(body) => body.poll(cx),
             ResponseBody::Watched(body) => body.poll(cx),
         }
     }
@@ -327,6 +331,7 @@ impl Body for ResponseBody {
             ResponseBody::Ahead(body) => body.ended(),
             ResponseBody::Compressed(body) => body.ended(),
             ResponseBody::Encoded(body) => body.ended(),
+            ResponseBody::Metered(body) => body.ended(),
             ResponseBody::Watched(body) => body.ended(),
         }
     }
@@ -340,6 +345,7 @@ impl Body for ResponseBody {
             ResponseBody::Compressed(_) | ResponseBody::Encoded(_) => SizeHint::default(),
             ResponseBody::Stored(body) => body.size_hint(),
             ResponseBody::Ahead(body) => body.size_hint(),
+            ResponseBody::Metered(body) => body.size_hint(),
             ResponseBody::Watched(body) => body.size(),
             ResponseBody::Upstream(body) => match &body.connection {
                 Some(connection) => connection.body_size(),

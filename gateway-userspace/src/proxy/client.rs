@@ -104,6 +104,11 @@ impl Client {
         }
     }
 
+    /// Its connection is its own: no proxy that speaks for others stands between.
+    pub fn is_direct(&self) -> bool {
+        self.addr == self.origin.peer.ip()
+    }
+
     /// What upstreams are told of the connection by the PROXY protocol.
     pub fn proxy_header(&self, version: Version) -> Vec<u8> {
         let source = SocketAddr::new(self.addr, self.port);

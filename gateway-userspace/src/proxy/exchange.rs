@@ -11,9 +11,10 @@ use std::{
 
 use http::{HeaderValue, Method, StatusCode, Version, header, request};
 
-use super::{connection::ClientState, grpc, timer::Wait};
+use super::{connection::ClientState, grpc, limited, timer::Wait};
 use crate::{
     config::units::Moment,
+    limit::{Ending, Passage},
     observe::{
         Why, access_log,
         stats::{self, CacheResult},
@@ -47,6 +48,12 @@ pub struct Record {
     status: Option<StatusCode>,
     why: Option<Why>,
     cache: Option<CacheResult>,
+    /// Which limit it was over.
+    limit: Option<Arc<str>>,
+    /// Credentials were shown.
+    presented: bool,
+    /// What limits have to settle when it is over.
+    passage: Option<Box<Passage>>,
     /// Its part in a trace, if there are any.
     trace: Option<Box<Traced>>,
     queued: Option<Duration>,
@@ -239,6 +246,39 @@ impl Exchange {
         self.state.record.borrow_mut().cache = Some(result);
     }
 
+    /// What the log says of limits.
+    pub fn set_limit(&self, said: Arc<str>) {
+        self.state.record.borrow_mut().limit = Some(said);
+    }
+
+    /// It showed credentials that are none.
+    pub fn set_presented(&self) {
+        self.state.record.borrow_mut().presented = true;
+    }
+
+    /// Limits let it in.
+    pub fn set_passage(&self, passage: Box<Passage>) {
+        self.state.record.borrow_mut().passage = Some(passage);
+    }
+
+    /// The answer's head, in which limits may find what it cost.
+    pub fn answer_heads(&self, headers: &http::HeaderMap) {
+        if let Some(passage) = &mut self.state.record.borrow_mut().passage {
+            passage.answered(headers);
+        }
+    }
+
+    /// Where in the answer's body limits find what it cost.
+    pub fn cost_pointers(&self) -> Vec<String> {
+        self.state.record.borrow().passage.as_ref().map(|passage| passage.pointers()).unwrap_or_default()
+    }
+
+    pub fn cost_found(&self, pointer: &str, value: u64) {
+        if let Some(passage) = &mut self.state.record.borrow_mut().passage {
+            passage.found(pointer, value);
+        }
+    }
+
     /// The answer was cut after its head had been sent.
     pub fn cut(&self, why: Why) {
         self.state.record.borrow_mut().why = Some(why);
@@ -383,6 +423,7 @@ impl Record {
             tries: self.tries,
             why: self.why,
             cache: self.cache,
+            limit: self.limit.as_deref(),
             bytes_in: state.bytes_in.get(),
             bytes_out: self.bytes_out,
             us,
@@ -410,6 +451,12 @@ impl Drop for Exchange {
         let mut record = state.record.borrow_mut();
         if !record.complete && record.why.is_none() {
             record.why = Some(if state.worker.stopping() { Why::Stopped } else { Why::ClientGone });
+        }
+        if let Some(why) = record.why {
+            limited::note(state, why, record.presented);
+        }
+        if let Some(passage) = record.passage.take() {
+            passage.end(Ending { bytes: state.bytes_in.get() + record.bytes_out });
         }
         let started = record.started.unwrap_or(now);
         let total = now.saturating_duration_since(started);

@@ -45,6 +45,7 @@ pub fn deadline(headers: &HeaderMap) -> Option<Duration> {
 fn status(why: Why) -> &'static str {
     match (why, why.status().as_u16()) {
         (Why::UpstreamTotalTimeout, _) => "4",
+        (Why::Limited, _) => "8",
         (_, 400) => "13",
         (_, 401) => "16",
         (_, 403) => "7",

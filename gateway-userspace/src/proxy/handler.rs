@@ -40,6 +40,11 @@ pub async fn handle(
     if let Some(tracer) = &snapshot.tracer {
         exchange.set_trace(tracer.begin(&mut head));
     }
+    let client = exchange.state.client().addr;
+    if snapshot.limit_store.bans.check(client).is_some() {
+        exchange.state.body_unread.set(true);
+        return Ok(problem::response(exchange, Why::Banned));
+    }
     if let Err(why) = check(&mut head, &body, &exchange) {
         // Somebody else may take what is behind it for a part of it: the connection ends with it.
         exchange.state.body_unread.set(true);

@@ -24,6 +24,8 @@ mod handler;
 mod headers;
 mod hops;
 mod http2;
+mod limited;
+mod metered;
 mod mirrored;
 mod own;
 mod policed;

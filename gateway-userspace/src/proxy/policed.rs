@@ -12,6 +12,7 @@ use super::{
     exchange::Exchange,
     grpc_web::Web,
     handler::{self, prepare},
+    limited,
     mirrored::{self, Shadow},
     own, problem, strict, tagged, versioned,
     watched::Side,
@@ -19,6 +20,7 @@ use super::{
 use crate::{
     auth::{Asking, Gate, Refused},
     config::units::Moment,
+    limit::RouteLimits,
     observe::Why,
     policy::{
         Policies,
@@ -81,6 +83,24 @@ pub async fn handle(
     };
     let version = route.version.as_deref().zip(picked);
     let telling = version.map(|(version, picked)| version.tell.of(picked, &head));
+    let mut told = None;
+    // A preflight asks, and does nothing.
+    let limits = policies.limits.as_ref().filter(|_| !plan.preflight);
+    if let Some(limits) = limits {
+        let admission = limited::admit(limits, &exchange, route, &head);
+        if admission.refused.is_some() {
+            let mut response = limited::refuse(exchange, admission);
+            if let Some(allowed) = plan.cors {
+                allowed.apply(response.headers_mut());
+            }
+            return response;
+        }
+        limited::mark(&admission, &mut head.headers);
+        if !admission.wait.is_zero() {
+            tokio::time::sleep(admission.wait).await;
+        }
+        told = Some(admission.fields);
+    }
     let mut response = match plan.answer {
         Some(answered) => answer(answered, exchange),
         None => {
@@ -91,6 +111,9 @@ pub async fn handle(
     if let Some(asked) = plan.client_cache {
         response = Box::pin(tagged::tag(&asked, response)).await;
     }
+    if limits.is_some() {
+        response = limited::meter(response);
+    }
     if let Some(telling) = telling {
         telling.apply(response.status(), response.headers_mut());
     }
@@ -98,6 +121,9 @@ pub async fn handle(
         allowed.apply(response.headers_mut());
     }
     plan.response.apply(response.headers_mut());
+    if let Some(told) = told {
+        told.apply(response.headers_mut());
+    }
     match plan.compress {
         Some(accepted) => compress(response, &accepted),
         None => response,
@@ -132,6 +158,9 @@ fn refuse(
     exchange: Exchange,
     head: &request::Parts,
 ) -> Response<ResponseBody> {
+    if refused.presented {
+        exchange.set_presented();
+    }
     let mut response = problem::response_with(exchange, refused.why, refused.fields);
     // So that the page may know why.
     if let Some(cors) = &policies.cors {
@@ -153,6 +182,8 @@ fn compress(response: Response<ResponseBody>, accepted: &Accepted<'_>) -> Respon
 /// Everything that the policies say of one request, before any of it is done.
 struct Plan<'a> {
     answer: Option<Answered>,
+    /// It is the answer to a preflight.
+    preflight: bool,
     request: RequestChanges<'a>,
     /// For a shadow that is another version's.
     shadow: Option<RequestChanges<'a>>,
@@ -175,6 +206,7 @@ impl<'a> Plan<'a> {
         let cors = policies.cors.as_ref();
         let preflight = cors.and_then(|cors| cors.preflight(context.head));
         Ok(Plan {
+            preflight: preflight.is_some(),
             cors: cors.filter(|_| preflight.is_none()).map(|cors| cors.allowed(context.head)),
             answer: preflight.or_else(|| policies.answer.as_ref().map(|answer| answer.answer(context))),
             client_cache: policies.client_cache.as_ref().and_then(|policy| policy.asked(context.head)),
@@ -296,6 +328,9 @@ impl<'a> Way<'a> {
         }
         let upstream = chosen.or(self.route.upstream.as_ref()).ok_or(Why::NoHealthyTarget)?;
         let (mut request, mut body) = prepare(self.snapshot, self.route, upstream, exchange, head, body);
+        if reads_bodies(self.policies) {
+            request.head.headers.remove(header::ACCEPT_ENCODING);
+        }
         let changes = std::mem::take(&mut self.changes);
         let rewritten = changes.path.is_some();
         let mirror = self.policies.mirror.as_ref();
@@ -315,6 +350,16 @@ impl<'a> Way<'a> {
 
 /// Whether the upstream sees another value of this field than the client's.
 pub(super) fn changes_field(route: &Route, name: &HeaderName) -> bool {
-    let rewrite = route.policies.as_ref().and_then(|policies| policies.rewrite.as_ref());
-    http1::ends_here(name) || *name == header::VIA || rewrite.is_some_and(|rewrite| rewrite.sets(name))
+    let policies = route.policies.as_deref();
+    let rewrite = policies.and_then(|policies| policies.rewrite.as_ref());
+    let uncoded = *name == header::ACCEPT_ENCODING && policies.is_some_and(reads_bodies);
+    uncoded
+        || http1::ends_here(name)
+        || *name == header::VIA
+        || rewrite.is_some_and(|rewrite| rewrite.sets(name))
+}
+
+/// Limits look into bodies, which must not be compressed then.
+fn reads_bodies(policies: &Policies) -> bool {
+    policies.limits.as_ref().is_some_and(RouteLimits::reads_bodies)
 }

@@ -15,6 +15,7 @@ use crate::{
     auth::Auths,
     cache::Cache,
     config::model::{self, AcmeChallenge, Config, Destination},
+    limit::{self, Limit, RouteLimits},
     observe::{
         stats::{ListenerStats, NO_ROUTE, Registry, RouteStats},
         trace::Tracer,
@@ -39,6 +40,10 @@ pub struct Snapshot {
     pub services: Services,
     pub caches: BTreeMap<String, Arc<Cache>>,
     pub auths: Arc<Auths>,
+    pub limits: BTreeMap<String, Arc<Limit>>,
+    /// What limits remember: the same over all snapshots.
+    pub limit_store: Arc<limit::Store>,
+    pub penalties: Option<limit::Penalties>,
     pub tls: Tls,
     /// `None`: requests are part of no trace.
     pub tracer: Option<Arc<Tracer>>,
@@ -139,8 +144,23 @@ impl Snapshot {
             })
             .collect();
         let caches = caches(&config, old, registry);
-        let parts =
-            Parts { auths: &auths, upstreams: &upstreams, caches: &caches, listeners: &listeners, registry };
+        let limit_store = match old {
+            Some(old) => old.limit_store.clone(),
+            None => Arc::new(limit::Store::new(&config, registry.workers())),
+        };
+        let limits: BTreeMap<String, Arc<Limit>> = config
+            .limits
+            .iter()
+            .map(|(name, limit)| (name.clone(), Arc::new(Limit::new(name, limit, &limit_store, registry))))
+            .collect();
+        let parts = Parts {
+            auths: &auths,
+            limits: (&limits, &limit_store),
+            upstreams: &upstreams,
+            caches: &caches,
+            listeners: &listeners,
+            registry,
+        };
         let routes: Vec<(&model::Route, Arc<Route>)> = config
             .routes
             .iter()
@@ -164,6 +184,9 @@ impl Snapshot {
             services,
             caches,
             auths,
+            limits,
+            penalties: config.penalty.as_ref().map(|penalty| limit::Penalties::new(&limit_store, penalty)),
+            limit_store,
             tls,
             via,
             via_http2,
@@ -263,6 +286,7 @@ impl Listener {
 #[derive(Clone, Copy)]
 struct Parts<'a> {
     auths: &'a Auths,
+    limits: (&'a BTreeMap<String, Arc<Limit>>, &'a Arc<limit::Store>),
     upstreams: &'a BTreeMap<String, Arc<Upstream>>,
     caches: &'a BTreeMap<String, Arc<Cache>>,
     listeners: &'a BTreeMap<String, Arc<Listener>>,
@@ -271,7 +295,7 @@ struct Parts<'a> {
 
 impl Route {
     fn new(name: &str, config: &model::Route, version: Option<Version>, parts: Parts<'_>) -> Self {
-        let Parts { auths, upstreams, caches, listeners, registry } = parts;
+        let Parts { auths, limits, upstreams, caches, listeners, registry } = parts;
         let of_version = version.as_ref().map_or("", |version| &*version.name);
         let stats: HashMap<Arc<str>, Arc<RouteStats>> = listeners
             .iter()
@@ -282,11 +306,15 @@ impl Route {
                 |of: &model::ApiVersion, version| Arc::new(Route::new(name, &of.route, Some(version), parts));
             Box::new(Versions::new(versions, route, |version| registry.usage(name, version)))
         });
+        let (known, store) = limits;
+        let named = config.limits.iter().filter_map(|name| known.get(name).cloned());
+        let limits = RouteLimits::new(store, named.collect());
         let mut policies = Policies::new(
             config,
             auths,
             |name| upstreams.get(name).cloned(),
             |name| caches.get(name).cloned(),
+            limits,
         );
         if let Some(mirror) = policies.as_mut().and_then(|policies| policies.mirror.as_mut()) {
             let config = config.mirror.as_ref();

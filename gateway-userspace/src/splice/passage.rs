@@ -198,6 +198,7 @@ impl Passage {
             tries: self.tries,
             why,
             cache: None,
+            limit: None,
             bytes_in: self.traffic.up.get(),
             bytes_out: self.traffic.down.get(),
             us: us(self.started.elapsed()),

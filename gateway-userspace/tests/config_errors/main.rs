@@ -4,6 +4,7 @@ mod auth;
 mod balancing;
 mod cache;
 mod files;
+mod limits;
 mod routes;
 mod services;
 mod tls;

@@ -34,6 +34,7 @@ pub fn config() -> Kernel {
         classes: BTreeMap::new(),
         flows: 16_384,
         syn_cookies: None,
+        adapt: None,
         block: KernelBlock { cidrs: Vec::new(), prefixes: Vec::new(), except: Vec::new(), files: Vec::new() },
     }
 }

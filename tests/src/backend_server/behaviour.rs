@@ -81,6 +81,20 @@ pub fn answer(
             out.full(200, &format!("{fields}{marked}"), &body)?
         }
         made if made.starts_with("/made") => self::made(state, &mut out, request)?,
+        // What an answer says that it cost: in its body, as a language model does, and in a field.
+        "/usage" => {
+            let (tokens, cost) = (request.number("tokens", 0), request.number("cost", 0));
+            let body = format!("{{\"usage\":{{\"total_tokens\":{tokens}}}}}");
+            let fields = format!("content-type: application/json\r\nx-cost: {cost}\r\n");
+            out.full(200, &fields, body.as_bytes())?
+        }
+        "/usage-events" => {
+            let tokens = request.number("tokens", 0);
+            let body = format!(
+                "data: {{\"usage\":null}}\n\ndata: {{\"usage\":{{\"total_tokens\":{tokens}}}}}\n\ndata: [DONE]\n\n"
+            );
+            out.full(200, "content-type: text/event-stream\r\n", body.as_bytes())?
+        }
         "/no-length" => {
             out.head(200, "connection: close\r\n")?;
             out.bytes(&BODY)?;

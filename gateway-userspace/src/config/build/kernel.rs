@@ -10,10 +10,10 @@ use super::{bucket, bytes, distinct, file};
 use crate::config::{
     error::{Problem, ProblemKind, Problems},
     include::{absolute, beside},
-    model::{Kernel, KernelBlock, KernelClass, KernelLimit, KernelMode, LimitMode, Steer},
+    model::{Adapt, Kernel, KernelBlock, KernelClass, KernelLimit, KernelMode, LimitMode, Steer},
     node::{Fields, Node, Value},
     source::{read_text, unreadable},
-    units::{Place, Prefix, Rate},
+    units::{Percent, Place, Prefix, Rate},
 };
 
 /// The kernel half numbers them in four bits, and 0 is none.
@@ -50,6 +50,7 @@ pub(super) fn kernel(fields: &Fields, problems: &mut Problems) -> Kernel {
         classes: classes(fields, problems),
         flows: fields.or_default::<u32>("flows").next_power_of_two(),
         syn_cookies: syn_cookies(fields),
+        adapt: adapt(fields, problems),
         block: block(&fields.table("block"), problems),
     }
 }
@@ -66,6 +67,19 @@ fn syn_cookies(fields: &Fields) -> Option<Rate> {
         Value::Table(cookies) => cookies.get("above"),
         _ => None,
     }
+}
+
+fn adapt(fields: &Fields, problems: &mut Problems) -> Option<Adapt> {
+    let Value::Table(adapt) = &fields.node("adapt")?.value else { return None };
+    let mut share = |key: &str| {
+        let Percent(share) = adapt.or_default(key);
+        if !(0.01..=1.0).contains(&share) {
+            let message = format!("`kernel.adapt.{key}`: must be from 1% to 100%");
+            problems.push(Problem::new(ProblemKind::Value, &adapt.place(key), message));
+        }
+        share
+    };
+    Some(Adapt { cpu: share("cpu"), from: share("from") })
 }
 
 fn classes(kernel: &Fields, problems: &mut Problems) -> BTreeMap<String, KernelClass> {

@@ -7,6 +7,7 @@ mod balancing;
 mod cache;
 mod health;
 mod kernel;
+mod limit;
 mod listener;
 mod overlap;
 mod predicates;
@@ -44,6 +45,7 @@ pub(crate) fn config(root: &Fields, mut files: Vec<PathBuf>, problems: &mut Prob
         .filter_map(|(name, fields)| Some((name.clone(), upstream::upstream(name, fields, problems)?)))
         .collect();
     tls::upstreams(&declared, root, problems);
+    let limits = limit::limits(root, problems);
     let (auths, consumers) = (auth::auths(root, problems), auth::consumers(root, problems));
     let routes = route::routes(root, &declared, &mut upstreams, problems);
     let caches = cache::caches(root, problems);
@@ -79,6 +81,8 @@ pub(crate) fn config(root: &Fields, mut files: Vec<PathBuf>, problems: &mut Prob
         routes,
         services,
         caches,
+        limits,
+        penalty: limit::penalty(root),
         auths,
         consumers,
         access_log: seeing::access_log(&root.table("access_log"), problems),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    auth, cache, distinct,
+    auth, cache, distinct, limit,
     predicates::{predicates, ties},
     rewrite, shape, upstream, version,
 };
@@ -23,11 +23,12 @@ pub(super) fn routes(
     problems: &mut Problems,
 ) -> BTreeMap<String, Route> {
     let mut routes = BTreeMap::new();
+    let limits = root.named("limit");
     let mut whole = Vec::new();
     let (auths, caches) = (root.named("auth"), root.named("cache"));
     for (name, fields) in root.named("route") {
         let before = problems.count();
-        let route = versioned(&name, &fields, (declared, &auths, &caches), upstreams, problems);
+        let route = versioned(&name, &fields, (declared, &auths, &caches, &limits), upstreams, problems);
         // With a predicate that is wrong or not supported, whether it ties is anyone's guess.
         if !fields.broken && problems.count() == before {
             whole.push((name.clone(), route.clone()));
@@ -38,9 +39,9 @@ pub(super) fn routes(
     routes
 }
 
-/// The upstreams, the ways of knowing a caller and the caches that a config has, right or wrong.
-type Declared<'a> =
-    (&'a BTreeMap<String, Fields>, &'a BTreeMap<String, Fields>, &'a BTreeMap<String, Fields>);
+/// The upstreams, the ways of knowing a caller, the caches and the limits that a config has, right or wrong.
+type Declared<'a> = (&'a Named, &'a Named, &'a Named, &'a Named);
+type Named = BTreeMap<String, Fields>;
 
 /// A route with its versions.
 fn versioned(
@@ -72,7 +73,7 @@ fn route(
     name: &str,
     fields: &Fields,
     path: PathPattern,
-    (declared, auths, caches): Declared<'_>,
+    (declared, auths, caches, limits): Declared<'_>,
     upstreams: &mut BTreeMap<String, Upstream>,
     problems: &mut Problems,
 ) -> Route {
@@ -100,6 +101,7 @@ fn route(
         client_cache: cache::client(fields),
         cache: cache::of_route(fields, caches, goes_up, problems),
         mirror: mirror(fields, declared, problems),
+        limits: limit::of_route(fields, limits, problems),
         to: to.unwrap_or(Destination::Upstream(String::new())),
         upgrade,
         early_hints: fields.or_default("early_hints"),

@@ -5,8 +5,8 @@ use std::net::{Ipv6Addr, SocketAddr};
 use super::{file, tls};
 use crate::config::{
     error::{Problem, ProblemKind, Problems},
-    model::{Admin, AdminHttp, Alpn, Bind, Gateway, Log, LogFormat, Metrics},
-    node::Fields,
+    model::{Admin, AdminHttp, Alpn, Bind, Gateway, LimitState, Log, LogFormat, Metrics},
+    node::{Fields, Value},
     table::is_name,
 };
 
@@ -18,6 +18,8 @@ pub(super) fn gateway(fields: &Fields) -> Gateway {
         drain: fields.or_default("drain"),
         state: file(fields, "state"),
         zone: fields.get("zone"),
+        limit_keys: fields.or_default::<u32>("limit_keys").next_power_of_two(),
+        limit_state: limit_state(fields),
         resolver: fields.or_default("resolver"),
         log: Log {
             level: log.or_default::<&'static str>("level").to_owned(),
@@ -27,6 +29,14 @@ pub(super) fn gateway(fields: &Fields) -> Gateway {
                 _ => LogFormat::Auto,
             },
         },
+    }
+}
+
+fn limit_state(fields: &Fields) -> LimitState {
+    match fields.node("limit_state").map(|node| &node.value) {
+        None => LimitState::Default,
+        Some(Value::Word(_)) => LimitState::Off,
+        Some(_) => LimitState::File(file(fields, "limit_state")),
     }
 }
 

@@ -26,6 +26,8 @@ pub struct Route {
     pub upgrade: Vec<String>,
     /// Pass 103 (Early Hints) on to the client. Default false.
     pub early_hints: bool,
+    /// Keys of `Config::limits`.
+    pub limits: Vec<String>,
     /// gRPC-Web is translated to gRPC. Default false.
     pub grpc_web: bool,
     /// Who may call. `None`: anyone.

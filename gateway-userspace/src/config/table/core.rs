@@ -5,12 +5,13 @@ use super::{
     acme::ACME,
     auth::{AUTH, CONSUMER},
     cache::CACHE,
+    limit::{LIMIT, PENALTY},
     listener::{CERT, LISTENER, SECRET, TLS},
     route::ROUTE,
     seconds,
     seeing::{ACCESS_LOG, ALERT, NOTIFY, TRACING},
     service::SERVICE,
-    text::{ADDRESS, BYTE_RATE, FILE, FILES, INTERFACE, NAME, NAME_SERVER, PREFIX, RATE},
+    text::{ADDRESS, BYTE_RATE, FILE, FILES, INTERFACE, NAME, NAME_SERVER, PERCENT, PREFIX, RATE},
     traffic::UPSTREAM,
 };
 
@@ -30,6 +31,7 @@ pub(crate) static ROOT: Section = Section {
         Key::new("cert", Kind::Named(&CERT), "Certificates."),
         Key::new("upstream", Kind::Named(&UPSTREAM), "Groups of targets that serve the same."),
         Key::new("route", Kind::Named(&ROUTE), "Which requests go to which upstream: the most specific match wins."),
+        Key::new("penalty", Kind::Table(&PENALTY), "Bans of clients that misbehave. Left out: none."),
         Key::new("service", Kind::Named(&SERVICE), "L4 services: TCP and UDP, forwarded by the kernel half."),
         Key::new("access_log", Kind::Table(&ACCESS_LOG), "One line a request."),
         Key::new("metrics", Kind::Table(&METRICS), "Prometheus metrics, `/livez` and `/readyz`."),
@@ -37,7 +39,7 @@ pub(crate) static ROOT: Section = Section {
         Key::new("state", Kind::Table(&STATE), "What the gateway keeps, and what that is sealed with."),
         Key::new("acme", Kind::Table(&ACME), "Certificates by ACME."),
         Key::new("tracing", Kind::Table(&TRACING), "OpenTelemetry traces."),
-        Key::new("limit", Kind::NotYetNamed, "L7 limits."),
+        Key::new("limit", Kind::Named(&LIMIT), "Limits of requests, bytes, tokens."),
         Key::new("cache", Kind::Named(&CACHE), "Shared caches of responses."),
         Key::new("auth", Kind::Named(&AUTH), "Ways to tell who calls."),
         Key::new("consumer", Kind::Named(&CONSUMER), "Who may call."),
@@ -84,6 +86,20 @@ static GATEWAY: Section = Section {
             Kind::Text(&NAME),
             "Where this gateway stands: it prefers targets of the same `zone`.",
         ),
+        Key::new(
+            "limit_keys",
+            Kind::Int { min: 1024, max: 1 << 28 },
+            "Keys of limits that have a quota of their own at once, 32 bytes each, rounded up to a power of two; only those              that used something of it count. More share quotas with others.",
+        )
+        .default("1_048_576")
+        .restart(),
+        Key::new(
+            "limit_state",
+            Kind::Either(&[OFF, Kind::Text(&FILE)]),
+            "The file that keeps what is used of limits over restarts and upgrades. Default: \"limits.state\" beside \
+             `admin.socket`; on a disk it outlasts a reboot too.",
+        )
+        .restart(),
     ],
 };
 
@@ -179,6 +195,26 @@ static KERNEL: Section = Section {
             "Make clients prove their address before a connection costs anything; \"off\": never.",
         )
         .default("\"off\""),
+        Key::new(
+            "adapt",
+            Kind::Either(&[OFF, Kind::Table(&ADAPT)]),
+            "Lower all limits of the kernel half while this host has too much to do; \"off\": never.",
+        )
+        .default("\"off\""),
+    ],
+};
+
+static ADAPT: Section = Section {
+    doc: "When the kernel half's limits are lowered: a factor for all of them moves between `from` and 1.",
+    keys: &[
+        Key::new(
+            "cpu",
+            Kind::Text(&PERCENT),
+            "The share of time in which something may wait for a CPU (`some` of /proc/pressure/cpu).",
+        )
+        .default("\"80%\""),
+        Key::new("from", Kind::Text(&PERCENT), "The limits never fall below this share of them.")
+            .default("\"10%\""),
     ],
 };
 

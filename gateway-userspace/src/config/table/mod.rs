@@ -9,6 +9,7 @@ mod auth;
 mod balancing;
 mod cache;
 mod core;
+mod limit;
 mod listener;
 mod match_text;
 mod rewrite;

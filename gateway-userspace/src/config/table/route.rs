@@ -95,6 +95,12 @@ pub(super) static ROUTE: Section = Section {
         .default("false"),
         Key::new("cors", Kind::Table(&CORS), "Which pages of other origins may read answers."),
         Key::new(
+            "limit",
+            Kind::List { of: &Kind::Text(&NAME), min: 0, one: true },
+            "The `[limit.NAME]`s that hold for it. A request that one refuses costs nothing of the others.",
+        )
+        .default("[]"),
+        Key::new(
             "auth",
             ROUTE_AUTH,
             "Who may call: names of [auth.NAME], any one of which will do, or [\"all\", …] for every one. Whoever does not \
@@ -108,7 +114,6 @@ pub(super) static ROUTE: Section = Section {
              method, GET for HEAD too; other methods are not allowed then. Who has not is answered 403 (`forbidden`). \
              Left out: whoever is known may.",
         ),
-        Key::not_yet("limit", "L7 limits."),
         Key::new("client_cache", Kind::Table(&CLIENT_CACHE), "What clients may keep."),
         Key::new("cache", Kind::Text(&NAME), "The `[cache.NAME]` that keeps responses."),
         Key::new("version", Kind::TableAndNamed(&VERSIONS, &VERSION), "Versions of an API behind this route."),

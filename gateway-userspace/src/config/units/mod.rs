@@ -11,6 +11,7 @@ mod pattern;
 mod prefix;
 mod prefixes;
 mod quantity;
+mod quota;
 mod template;
 mod version;
 
@@ -26,6 +27,7 @@ pub use path::normal_path;
 pub use prefix::Prefix;
 pub use prefixes::Prefixes;
 pub use quantity::{ByteSize, Percent, Rate, parse_byte_rate, show_byte_rate};
+pub use quota::{Quota, Span, SpanUnit};
 pub use template::{Part, Template, Variable};
 pub use version::{Date, Number, VersionForm, VersionName, Wanted};
 
@@ -99,7 +101,7 @@ macro_rules! serde_as_text {
         }
     )+};
 }
-serde_as_text!(HumanDuration, ByteSize, Percent, Rate, Prefix, Moment);
+serde_as_text!(HumanDuration, ByteSize, Percent, Rate, Quota, Prefix, Moment);
 
 #[cfg(test)]
 mod tests;

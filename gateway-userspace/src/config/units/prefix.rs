@@ -37,6 +37,13 @@ impl Prefix {
         })
     }
 
+    /// The prefix of so many bits that an address is in.
+    pub fn new_masked(addr: IpAddr, len: u8) -> Self {
+        let addr = addr.to_canonical();
+        let len = len.min(bits(addr));
+        Prefix { addr: mask(addr, len), len }
+    }
+
     /// The prefix of this one address.
     pub fn host(addr: IpAddr) -> Self {
         let addr = addr.to_canonical();

@@ -39,6 +39,43 @@ fn sizes_read_as_people_write_them() {
 }
 
 #[test]
+fn quotas_read_as_people_write_them() {
+    let table = [
+        ("100/s", 100, 1),
+        ("20k/s", 20_000, 1),
+        ("1001/15m", 1001, 900),
+        ("200k/h", 200_000, 3600),
+        ("5/d", 5, 86_400),
+        ("3M/month", 3_000_000, 30 * 86_400),
+        ("10MiB/s", 10 << 20, 1),
+    ];
+    for (text, amount, seconds) in table {
+        let quota: Quota = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
+        assert_eq!((quota.amount, quota.span.duration().as_secs()), (amount, seconds), "{text}");
+        assert_eq!(quota.to_string(), text);
+        assert_eq!(quota.bytes, text.contains('B'));
+    }
+    assert_eq!("90/min".parse::<Quota>().map(|quota| quota.to_string()), Ok("90/m".into()));
+    for text in [
+        "",
+        "100",
+        "/s",
+        "100/",
+        "100/x",
+        "0/s",
+        "-1/s",
+        "1.5/s",
+        "1e3/s",
+        "1/0s",
+        "1/500d",
+        "9999999G/s",
+        "1 /s",
+    ] {
+        assert!(text.parse::<Quota>().is_err(), "{text}");
+    }
+}
+
+#[test]
 fn rates_read_as_people_write_them() {
     let table = [
         ("100/s", 100.0),

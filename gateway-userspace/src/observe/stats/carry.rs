@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AuthResult, AuthShard, CODES, Codes, Connect, Count, Handshake, Histogram, ListenerShard, METHODS,
-    OTHER_CODES, ProxyHeader, Registry, Retry, RouteShard, TargetShard, TlsVersion, UpstreamShard,
+    AuthResult, AuthShard, CODES, Codes, Connect, Count, Decided, Handshake, Histogram, LimitShard,
+    ListenerShard, METHODS, OTHER_CODES, ProxyHeader, Registry, Retry, RouteShard, TargetShard, TlsVersion,
+    UpstreamShard,
 };
 use crate::observe::Why;
 
@@ -97,6 +98,14 @@ impl Cells for ListenerShard {
     }
 }
 
+impl Cells for LimitShard {
+    fn each(&self, _: bool, show: &mut dyn FnMut(&str, &Count)) {
+        for (decided, word) in Decided::ALL {
+            show(&format!("decision/{word}"), &self.decisions[decided as usize]);
+        }
+    }
+}
+
 impl Cells for TargetShard {
     fn each(&self, _: bool, show: &mut dyn FnMut(&str, &Count)) {
         self.codes.each_cell("code", show);
@@ -157,6 +166,9 @@ impl Registry {
         for (name, stats) in self.upstreams() {
             note(&["upstream", &name], sum(stats.shards.iter()));
         }
+        for (name, stats) in self.limits() {
+            note(&["limit", &name], sum(stats.shards.iter()));
+        }
         for ((upstream, addr), stats) in self.targets() {
             let mut counts = sum(stats.shards.iter());
             if stats.ejections() > 0 {
@@ -176,6 +188,7 @@ impl Registry {
         let (routes, listeners) = (BTreeMap::from_iter(self.routes()), BTreeMap::from_iter(self.listeners()));
         let (upstreams, targets) =
             (BTreeMap::from_iter(self.upstreams()), BTreeMap::from_iter(self.targets()));
+        let limits = BTreeMap::from_iter(self.limits());
         let auths = BTreeMap::from_iter(self.auths());
         for (series, counts) in &totals.0 {
             match &series.iter().map(String::as_str).collect::<Vec<_>>()[..] {
@@ -193,6 +206,11 @@ impl Registry {
                 }
                 ["upstream", name] => {
                     if let Some(stats) = upstreams.get(*name) {
+                        add(stats.shards.carried(), counts);
+                    }
+                }
+                ["limit", name] => {
+                    if let Some(stats) = limits.get(*name) {
                         add(stats.shards.carried(), counts);
                     }
                 }

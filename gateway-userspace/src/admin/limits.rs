@@ -1,0 +1,127 @@
+//! L7 limits over the admin API. `GET /v1/limits` has the kernel half's beside them.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    extract::{Path, Query, State},
+};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::problem::Problem;
+use crate::{
+    config,
+    daemon::Control,
+    limit::{Limit, Row},
+    observe::stats::Decided,
+    runtime::Snapshot,
+};
+
+type Shared = State<Arc<Control>>;
+
+pub async fn list(State(control): Shared) -> Json<Value> {
+    let snapshot = control.snapshot.load();
+    let mut config = config::to_json(&snapshot.config);
+    let services: Map<String, Value> = config["service"]
+        .as_object_mut()
+        .into_iter()
+        .flatten()
+        .filter(|(_, service)| service["limit"] != json!({}))
+        .map(|(name, service)| (name.clone(), service["limit"].take()))
+        .collect();
+    let in_use = snapshot.limit_store.keys_in_use();
+    let l7: Map<String, Value> = snapshot
+        .limits
+        .iter()
+        .map(|(name, limit)| {
+            let keys = in_use.get(&limit.group()).copied().unwrap_or(0);
+            (name.clone(), describe(&snapshot, limit, config["limit"][name].take(), keys))
+        })
+        .collect();
+    let kernel = &mut config["kernel"];
+    Json(json!({
+        "kernel": kernel["limit"].take(),
+        "classes": kernel["class"].take(),
+        "services": services,
+        "limits": l7,
+        "keys": { "in_use": in_use.values().sum::<u64>(), "capacity": snapshot.limit_store.capacity() },
+    }))
+}
+
+fn describe(snapshot: &Snapshot, limit: &Limit, settings: Value, keys: u64) -> Value {
+    let routes =
+        snapshot.config.routes.iter().filter(|(_, route)| route.limits.iter().any(|of| **of == *limit.name));
+    let decisions = |decided| limit.stats.shards.sum(|shard| shard.decisions(decided));
+    json!({
+        "settings": settings,
+        "routes": routes.map(|(name, _)| name).collect::<Vec<_>>(),
+        "rate": limit.rate(),
+        "keys": keys,
+        "decisions": Decided::ALL.iter().map(|(decided, word)| ((*word).to_owned(), json!(decisions(*decided)))).collect::<Map<_, _>>(),
+    })
+}
+
+pub async fn show(State(control): Shared, Path(name): Path<String>) -> Result<Json<Value>, Problem> {
+    let snapshot = control.snapshot.load();
+    let limit = find(&snapshot, &name)?;
+    let settings = config::to_json(&snapshot.config)["limit"][&name].take();
+    let keys = snapshot.limit_store.keys_in_use().get(&limit.group()).copied().unwrap_or(0);
+    let mut told = describe(&snapshot, limit, settings, keys);
+    told["top"] = json!(snapshot.limit_store.top(limit, 10));
+    Ok(Json(told))
+}
+
+#[derive(Deserialize)]
+pub struct Top {
+    #[serde(default = "twenty")]
+    top: usize,
+}
+
+fn twenty() -> usize {
+    20
+}
+
+pub async fn keys(
+    State(control): Shared,
+    Path(name): Path<String>,
+    Query(query): Query<Top>,
+) -> Result<Json<Vec<Row>>, Problem> {
+    let snapshot = control.snapshot.load();
+    let limit = find(&snapshot, &name)?;
+    Ok(Json(snapshot.limit_store.top(limit, query.top.min(10_000))))
+}
+
+/// The keys of all limits.
+pub async fn all_keys(State(control): Shared, Query(query): Query<Top>) -> Json<Vec<Row>> {
+    let snapshot = control.snapshot.load();
+    let top = query.top.min(10_000);
+    let mut rows: Vec<Row> =
+        snapshot.limits.values().flat_map(|limit| snapshot.limit_store.top(limit, top)).collect();
+    rows.sort_by_key(|row| std::cmp::Reverse(row.refused));
+    rows.truncate(top);
+    Json(rows)
+}
+
+/// Every key of a limit starts anew.
+pub async fn clear(State(control): Shared, Path(name): Path<String>) -> Result<Json<Value>, Problem> {
+    let snapshot = control.snapshot.load();
+    snapshot.limit_store.clear(find(&snapshot, &name)?);
+    Ok(Json(json!({ "reset": name })))
+}
+
+pub async fn reset(
+    State(control): Shared,
+    Path((name, key)): Path<(String, String)>,
+) -> Result<Json<Value>, Problem> {
+    let snapshot = control.snapshot.load();
+    match snapshot.limit_store.reset(find(&snapshot, &name)?, &key) {
+        true => Ok(Json(json!({ "reset": name, "key": key }))),
+        false => Err(Problem::bad_request(format!("{key}: a key's id is 32 hexadecimal digits"))),
+    }
+}
+
+fn find<'a>(snapshot: &'a Snapshot, name: &str) -> Result<&'a Limit, Problem> {
+    let found = snapshot.limits.get(name).map(|limit| &**limit);
+    found.ok_or_else(|| Problem::not_found("limit", name))
+}

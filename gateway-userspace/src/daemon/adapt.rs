@@ -1,0 +1,251 @@
+//! Dynamic limits, and the kernel half's load factor: measures, and turns the dials.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::Control;
+use crate::{
+    config::model::Route,
+    limit::{Controller, Health, TICK, Target},
+    observe::{
+        Why,
+        stats::{BOUNDS_US, Decided, HistogramTotal},
+    },
+    runtime::Snapshot,
+};
+
+/// What was counted up to some moment.
+#[derive(Debug, Clone, Default)]
+struct Counted {
+    latency: HistogramTotal,
+    failed: u64,
+    refused: u64,
+}
+
+/// Answers that an upstream did not give.
+const FAILURES: [Why; 10] = [
+    Why::NoHealthyTarget,
+    Why::UpstreamQueueTimeout,
+    Why::UpstreamConnectRefused,
+    Why::UpstreamConnectTimeout,
+    Why::UpstreamTls,
+    Why::UpstreamFirstByteTimeout,
+    Why::UpstreamIdleTimeout,
+    Why::UpstreamTotalTimeout,
+    Why::UpstreamReset,
+    Why::UpstreamBadResponse,
+];
+
+/// The kernel half's factor does not change for less.
+const WORTH: f64 = 0.02;
+
+pub async fn follow(control: Arc<Control>) {
+    let mut every = tokio::time::interval(TICK);
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut before: HashMap<String, Counted> = HashMap::new();
+    let mut pressure = Pressure::default();
+    let mut shedding: Option<(Target, f64, Controller)> = None;
+    loop {
+        every.tick().await;
+        let snapshot = control.snapshot.load_full();
+        let adapt = snapshot.config.kernel.adapt;
+        let dynamic = snapshot.limits.values().any(|limit| limit.dial().is_some());
+        if !dynamic && adapt.is_none() && shedding.is_none() {
+            before.clear();
+            continue;
+        }
+        let cpu = pressure.since_last();
+        turn_dials(&control, &snapshot, &mut before, cpu);
+        let wanted = adapt.map(|adapt| (Target { cpu: Some(adapt.cpu), ..Target::default() }, adapt.from));
+        match wanted {
+            Some((target, from)) => {
+                let fits = |(of, least, _): &(Target, f64, Controller)| *of == target && *least == from;
+                if !shedding.as_ref().is_some_and(fits) {
+                    shedding = Some((target, from, Controller::new(target, (from, 1.0), false)));
+                }
+                if let Some((.., controller)) = &mut shedding {
+                    let health = Health { cpu, requests: 1, refused: 1, ..Health::default() };
+                    set_load_factor(&control, controller.tick(&health));
+                }
+            }
+            None if shedding.take().is_some() => set_load_factor(&control, 1.0),
+            None => {}
+        }
+    }
+}
+
+fn set_load_factor(control: &Control, factor: f64) {
+    let now = control.kernel.load_factor();
+    if (factor - now).abs() < WORTH && factor < 1.0 || factor == now {
+        return;
+    }
+    if let Err(error) = control.kernel.set_load_factor(factor) {
+        tracing::warn!("the kernel half's limits do not follow the load: {error}");
+    }
+}
+
+fn turn_dials(control: &Control, snapshot: &Snapshot, before: &mut HashMap<String, Counted>, cpu: f64) {
+    for (name, limit) in &snapshot.limits {
+        let Some(dial) = limit.dial() else { continue };
+        let counted = count(control, snapshot, name);
+        let old = before.insert(name.clone(), counted.clone()).unwrap_or_else(|| counted.clone());
+        let value = dial.tick(&health(&old, &counted, queue(snapshot, name), cpu));
+        tracing::trace!(limit = name, value, "dynamic limit");
+    }
+    before.retain(|name, _| snapshot.limits.contains_key(name));
+}
+
+fn routes<'a>(snapshot: &'a Snapshot, limit: &'a str) -> impl Iterator<Item = &'a String> {
+    let routes = snapshot.config.routes.iter();
+    routes.filter(move |(_, route)| route.limits.iter().any(|of| of == limit)).map(|(name, _)| name)
+}
+
+/// The upstreams that a limit protects, each once.
+fn upstreams<'a>(snapshot: &'a Snapshot, limit: &'a str) -> Vec<&'a str> {
+    let routes = routes(snapshot, limit).filter_map(|name| snapshot.config.routes.get(name));
+    let versions =
+        |route: &'a Route| route.versions.iter().flat_map(|all| &all.versions).map(|one| &one.route);
+    let mut names: Vec<&str> = routes
+        .flat_map(|route| std::iter::once(route).chain(versions(route)))
+        .flat_map(|route| route.to.upstreams())
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+fn queue(snapshot: &Snapshot, limit: &str) -> u64 {
+    let upstreams = upstreams(snapshot, limit).into_iter().filter_map(|name| snapshot.upstreams.get(name));
+    upstreams.filter_map(|upstream| upstream.queue()).map(|queue| queue.len() as u64).sum()
+}
+
+fn count(control: &Control, snapshot: &Snapshot, limit: &str) -> Counted {
+    let mut counted = Counted::default();
+    for name in upstreams(snapshot, limit) {
+        let stats = control.registry.upstream(name);
+        stats.shards.iter().for_each(|shard| counted.latency.add(&shard.duration));
+        for ((upstream, _), target) in control.registry.targets() {
+            if upstream == name {
+                counted.failed += target.requests().range(500..).map(|(_, n)| n).sum::<u64>();
+            }
+        }
+    }
+    let routes: Vec<&String> = routes(snapshot, limit).collect();
+    for ((_, route, _), stats) in control.registry.routes() {
+        if routes.iter().any(|name| **name == *route) {
+            let failed = |why: &Why| stats.shards.sum(|shard| shard.errors(*why));
+            counted.failed += FAILURES.iter().map(failed).sum::<u64>();
+        }
+    }
+    let decided = control.registry.limit(limit);
+    counted.refused = decided.shards.sum(|shard| shard.decisions(Decided::Deny));
+    counted
+}
+
+fn health(before: &Counted, now: &Counted, queue: u64, cpu: f64) -> Health {
+    let buckets: Vec<u64> = now
+        .latency
+        .buckets
+        .iter()
+        .zip(&before.latency.buckets)
+        .map(|(now, before)| now.saturating_sub(*before))
+        .collect();
+    let answered: u64 = buckets.iter().sum();
+    let failed = now.failed.saturating_sub(before.failed);
+    let requests = answered.max(failed);
+    Health {
+        requests,
+        p99: percentile(&buckets, 0.99),
+        errors: if requests > 0 { failed as f64 / requests as f64 } else { 0.0 },
+        queue,
+        cpu,
+        refused: now.refused.saturating_sub(before.refused),
+    }
+}
+
+/// Within a bucket latencies are taken to be spread evenly.
+fn percentile(buckets: &[u64], share: f64) -> Option<Duration> {
+    let total: u64 = buckets.iter().sum();
+    if total == 0 {
+        return None;
+    }
+    let rank = total as f64 * share;
+    let mut below = 0.0;
+    for (at, count) in buckets.iter().enumerate() {
+        let count = *count as f64;
+        if below + count >= rank && count > 0.0 {
+            let low = at.checked_sub(1).map_or(0, |at| BOUNDS_US[at]) as f64;
+            let high = BOUNDS_US.get(at).map_or(low * 2.0, |bound| *bound as f64);
+            return Some(Duration::from_micros((low + (high - low) * (rank - below) / count) as u64));
+        }
+        below += count;
+    }
+    None
+}
+
+/// Pressure stall information (Linux Documentation/accounting/psi.rst).
+#[derive(Default)]
+struct Pressure {
+    last: Option<(Instant, u64)>,
+}
+
+impl Pressure {
+    /// The share of time since the last look in which something waited for a CPU; 0 where the kernel does not tell.
+    fn since_last(&mut self) -> f64 {
+        let text = std::fs::read_to_string("/proc/pressure/cpu").unwrap_or_default();
+        let Some(total) = stalled_us(&text) else { return 0.0 };
+        let now = Instant::now();
+        let Some((then, before)) = self.last.replace((now, total)) else { return 0.0 };
+        let passed = now.duration_since(then).as_micros().max(1) as f64;
+        (total.saturating_sub(before) as f64 / passed).min(1.0)
+    }
+}
+
+/// `some avg10=0.00 avg60=0.00 avg300=0.00 total=1234`
+fn stalled_us(text: &str) -> Option<u64> {
+    let some = text.lines().find_map(|line| line.strip_prefix("some "))?;
+    some.split(' ').find_map(|field| field.strip_prefix("total="))?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_percentile_is_within_its_bucket() {
+        let mut buckets = [0; BOUNDS_US.len() + 1];
+        assert_eq!(percentile(&buckets, 0.99), None);
+        buckets[7] = 98;
+        buckets[10] = 2;
+        let p99 = percentile(&buckets, 0.99).unwrap();
+        assert!((Duration::from_millis(100)..=Duration::from_millis(250)).contains(&p99), "{p99:?}");
+        buckets[10] = 0;
+        let p99 = percentile(&buckets, 0.99).unwrap();
+        assert!((Duration::from_millis(10)..=Duration::from_millis(25)).contains(&p99), "{p99:?}");
+    }
+
+    #[test]
+    fn health_is_what_came_since() {
+        let mut before = Counted { failed: 10, refused: 5, ..Counted::default() };
+        before.latency.buckets[3] = 100;
+        let mut now = before.clone();
+        now.latency.buckets[3] += 50;
+        now.failed += 10;
+        now.refused += 7;
+        let health = health(&before, &now, 3, 0.5);
+        assert_eq!((health.requests, health.errors, health.refused), (50, 0.2, 7));
+        assert!(health.p99.is_some_and(|p99| p99 <= Duration::from_millis(1)));
+    }
+
+    #[test]
+    fn pressure_is_read_as_the_kernel_writes_it() {
+        let text = "some avg10=97.15 avg60=98.59 avg300=95.50 total=7344560295\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=0\n";
+        assert_eq!(
+            (stalled_us(text), stalled_us(""), stalled_us("some x")),
+            (Some(7_344_560_295), None, None)
+        );
+    }
+}

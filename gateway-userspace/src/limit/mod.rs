@@ -1,0 +1,226 @@
+//! Limits of requests, bytes, tokens and connections: `[limit.NAME]`.
+//!
+//! A [`Store`] outlasts snapshots: its [`table`] holds one word a key, of all limits, for all workers. A [`Limit`] is
+//! compiled from the config with each snapshot; what it makes of a word says a [`meter`]. [`admit`] asks all limits of a
+//! route about one request. See docs/limits.md.
+
+pub mod admit;
+mod bans;
+mod clock;
+mod controller;
+mod dial;
+mod fields;
+mod hash;
+mod key;
+mod labels;
+mod meter;
+mod offence;
+mod passage;
+mod store;
+mod table;
+
+use std::sync::{Arc, PoisonError};
+
+pub use admit::{Admission, RouteLimits};
+pub use bans::HttpBan;
+pub use controller::{Controller, Health, TICK, Target};
+pub use dial::Dial;
+pub use key::Facts;
+pub use labels::Row;
+pub use offence::{Misdeed, Offence, Penalties, prefix};
+pub use passage::{Ending, Passage};
+pub use store::Store;
+
+use hash::Hasher;
+use key::Keyed;
+use meter::{Meter, Now};
+use offence::Rule;
+use table::{Kind, Owner};
+
+use crate::{
+    config::{
+        model::{self, CostOf, Headers, Measure, Overrun, Unit},
+        units::Quota,
+    },
+    observe::stats::{LimitStats, Registry},
+};
+
+/// `[limit.NAME]`, compiled.
+#[derive(Debug)]
+pub struct Limit {
+    pub name: Arc<str>,
+    pub stats: Arc<LimitStats>,
+    /// What the log says of requests that it refused, marked, or would have refused.
+    said: [Arc<str>; 3],
+    key: Keyed,
+    group: u32,
+    counts: Counts,
+    cost: CostOf,
+    dry_run: bool,
+    headers: Headers,
+    /// Of dynamic limits.
+    moves: Option<Moves>,
+    ban: Option<Rule>,
+}
+
+/// How a dynamic limit moves.
+#[derive(Debug)]
+struct Moves {
+    dial: Arc<Dial>,
+    /// Tiers, the most important first.
+    priority: Vec<String>,
+}
+
+/// What is counted.
+#[derive(Debug)]
+enum Counts {
+    /// Requests at once.
+    Active { max: u32 },
+    /// Things in time, by tier.
+    Rate { unit: Unit, base: Grade, tiers: Vec<(Box<str>, Grade)>, delay_ns: u64, soft: bool },
+}
+
+/// What holds for the consumers of one tier.
+#[derive(Debug)]
+struct Grade {
+    meter: Meter,
+    /// Soft limits: where they are hard.
+    shed: Option<Meter>,
+    /// Its part of `RateLimit-Policy`.
+    policy: String,
+}
+
+impl Limit {
+    pub fn new(name: &str, config: &model::Limit, store: &Store, registry: &Registry) -> Self {
+        let counts = Counts::new(name, config);
+        Limit {
+            name: name.into(),
+            stats: registry.limit(name),
+            said: [name.into(), format!("{name}/soft").into(), format!("{name}/dry").into()],
+            key: Keyed::new(name, config, store),
+            group: group(name),
+            counts,
+            cost: config.cost.clone(),
+            dry_run: config.dry_run,
+            headers: config.headers,
+            moves: Moves::new(name, config, store),
+            ban: config.ban.as_ref().map(|rule| Rule::of_limit(store, name, rule)),
+        }
+    }
+
+    /// Where it is, if it is dynamic.
+    pub fn dial(&self) -> Option<&Dial> {
+        self.moves.as_ref().map(|moves| &*moves.dial)
+    }
+
+    /// Units a second, or at once.
+    pub fn rate(&self) -> f64 {
+        match (&self.counts, self.dial()) {
+            (_, Some(dial)) => dial.value(),
+            (Counts::Active { max }, None) => f64::from(*max),
+            (Counts::Rate { base, .. }, None) => base.meter.per_second(),
+        }
+    }
+
+    pub fn group(&self) -> u32 {
+        self.group
+    }
+
+    fn owner(&self, key: u128) -> Owner {
+        let kind = match &self.counts {
+            Counts::Active { .. } => Kind::Count,
+            Counts::Rate { base, .. } => base.meter.kind(),
+        };
+        Owner { key, kind, group: self.group }
+    }
+
+    /// Where a soft limit is hard has a word of its own.
+    fn shed_owner(&self, key: u128) -> Owner {
+        Owner { key: key ^ 0x5eed_5eed_5eed_5eed_5eed_5eed_5eed_5eed, ..self.owner(key) }
+    }
+
+    /// Its cost can only be told from the answer's body: at which JSON pointer.
+    fn pointer(&self) -> Option<&str> {
+        match &self.cost {
+            CostOf::Json(pointer) => Some(pointer),
+            _ => None,
+        }
+    }
+}
+
+/// Limits by 24 bits of their name.
+fn group(name: &str) -> u32 {
+    let mut hasher = Hasher::new([0, 0]);
+    hasher.write(name.as_bytes());
+    hasher.finish() as u32 & 0xff_ffff
+}
+
+impl Counts {
+    fn new(name: &str, config: &model::Limit) -> Self {
+        match &config.measure {
+            Measure::Connections { max, .. } => Counts::Active { max: *max },
+            Measure::Rate { unit, algorithm, quota, burst, per, .. } => {
+                let (shed, delay, soft) = match config.mode {
+                    Overrun::Hard | Overrun::Dynamic { .. } => (None, None, false),
+                    Overrun::Soft { shed, delay } => (shed, delay, true),
+                };
+                let grade = |quota: Quota, burst: Option<u64>| {
+                    let meter = Meter::new(*algorithm, quota, burst);
+                    let at_once = burst.unwrap_or(quota.amount);
+                    let shed = shed.map(|share| {
+                        let burst = (at_once as f64 * share).round() as u64;
+                        Meter::new(*algorithm, quota.times(share), Some(burst.max(1)))
+                    });
+                    Grade { meter, shed, policy: fields::policy(name, *unit, &meter) }
+                };
+                let scaled = |tier: &Quota| {
+                    let factor = tier.per_second() / quota.per_second();
+                    burst.map(|burst| ((burst as f64 * factor).round() as u64).max(1))
+                };
+                let tiers =
+                    per.iter().map(|(tier, quota)| (tier.as_str().into(), grade(*quota, scaled(quota))));
+                Counts::Rate {
+                    unit: *unit,
+                    tiers: tiers.collect(),
+                    base: grade(*quota, *burst),
+                    delay_ns: delay.map_or(0, |delay| delay.as_nanos().min(1 << 40) as u64),
+                    soft,
+                }
+            }
+        }
+    }
+}
+
+impl Moves {
+    fn new(name: &str, config: &model::Limit, store: &Store) -> Option<Self> {
+        let Overrun::Dynamic { target, priority } = &config.mode else { return None };
+        let (from, to, counts_rate) = match &config.measure {
+            Measure::Rate { quota, from, .. } => {
+                (from.unwrap_or(*quota).per_second(), quota.per_second(), true)
+            }
+            Measure::Connections { max, from } => (f64::from(from.unwrap_or(*max)), f64::from(*max), false),
+        };
+        let controller = Controller::new(*target, (from, to), counts_rate);
+        let mut dials = store.dials.lock().unwrap_or_else(PoisonError::into_inner);
+        let dial = match dials.get(name) {
+            Some(before) => Dial::resumed(controller, to, before),
+            None => Dial::new(controller, to),
+        };
+        let dial = Arc::new(dial);
+        dials.insert(name.to_owned(), dial.clone());
+        Some(Moves { dial, priority: priority.clone() })
+    }
+
+    /// The share of it that is kept for more important tiers: of the least important ones half.
+    fn kept(&self, tier: Option<&str>) -> f64 {
+        let classes = self.priority.len();
+        let class = tier.and_then(|tier| self.priority.iter().position(|of| of == tier)).unwrap_or(classes);
+        if classes == 0 { 0.0 } else { 0.5 * class as f64 / classes as f64 }
+    }
+}
+
+impl Now {
+    fn read() -> Self {
+        Now { steady: clock::now_ns(), wall: clock::wall_ns() }
+    }
+}

@@ -1,0 +1,140 @@
+//! What limits remember: it outlasts snapshots, and (in a file) processes.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, OnceLock},
+};
+
+use tokio::sync::mpsc;
+
+use super::{
+    Dial, Limit, Offence,
+    bans::Bans,
+    clock,
+    hash::Key,
+    labels::{Labels, Row},
+    table::{Seen, Table},
+};
+use crate::config::model::{Config, LimitState};
+
+/// Made when the first limit is.
+#[derive(Debug)]
+pub struct Store {
+    file: Option<PathBuf>,
+    keys: usize,
+    /// Of things in time.
+    rates: OnceLock<Table>,
+    /// Of requests under way, which end with the process.
+    active: OnceLock<Table>,
+    pub(super) labels: Labels,
+    pub bans: Bans,
+    offences: OnceLock<mpsc::Sender<Offence>>,
+    /// Where dynamic limits are, by name: a reload goes on there.
+    pub(super) dials: Mutex<BTreeMap<String, Arc<Dial>>>,
+}
+
+impl Store {
+    pub fn new(config: &Config, workers: usize) -> Self {
+        let beside = || config.admin.socket.parent().map(|folder| folder.join("limits.state"));
+        let file = match &config.gateway.limit_state {
+            LimitState::Default => beside(),
+            LimitState::File(file) => Some(file.clone()),
+            LimitState::Off => None,
+        };
+        let keys = config.gateway.limit_keys as usize;
+        let labels = Labels::new(workers);
+        let bans = Bans::new(file.as_ref().map(|file| file.with_file_name("bans.json")));
+        Store {
+            file,
+            keys,
+            rates: OnceLock::new(),
+            active: OnceLock::new(),
+            labels,
+            bans,
+            offences: OnceLock::new(),
+            dials: Mutex::default(),
+        }
+    }
+
+    /// Who deals with offences; asked for once.
+    pub fn offences(&self) -> mpsc::Receiver<Offence> {
+        let (sender, receiver) = mpsc::channel(1024);
+        let _ = self.offences.set(sender);
+        receiver
+    }
+
+    /// When there are too many at once some are passed over: they come again.
+    pub(super) fn tell(&self, offence: Offence) {
+        if let Some(sender) = self.offences.get() {
+            let _ = sender.try_send(offence);
+        }
+    }
+
+    pub(super) fn rates(&self) -> &Table {
+        self.rates.get_or_init(|| {
+            let opened = self.file.as_ref().map(|file| (file, Table::of_file(file, self.keys)));
+            match opened {
+                Some((_, Ok(table))) => table,
+                Some((file, Err(error))) => {
+                    let file = file.display();
+                    tracing::warn!(%file, "what is used of limits does not outlast this process: {error}");
+                    self.private()
+                }
+                None => self.private(),
+            }
+        })
+    }
+
+    pub(super) fn active(&self) -> &Table {
+        self.active.get_or_init(|| self.private())
+    }
+
+    /// Only a process without address space cannot have it.
+    #[allow(clippy::expect_used)]
+    fn private(&self) -> Table {
+        Table::anonymous(self.keys).expect("no memory for limits")
+    }
+
+    pub(super) fn hash_key(&self) -> Key {
+        self.rates().key()
+    }
+
+    /// Keys that have something used, by group, in one go.
+    pub fn keys_in_use(&self) -> std::collections::HashMap<u32, u64> {
+        let mut counts = std::collections::HashMap::new();
+        let now = clock::now_ns();
+        let mut count = |seen: Seen| *counts.entry(seen.group).or_default() += 1;
+        [&self.rates, &self.active].into_iter().filter_map(OnceLock::get).for_each(|table| {
+            table.for_each(now, &mut count);
+        });
+        counts
+    }
+
+    /// Decisions that were made by words that keys share.
+    pub fn crowded(&self) -> u64 {
+        [&self.rates, &self.active].into_iter().filter_map(OnceLock::get).map(Table::crowded).sum()
+    }
+
+    pub fn capacity(&self) -> usize {
+        self.rates.get().map_or(0, Table::capacity)
+    }
+
+    /// The keys of a limit that were refused most, or are nearest to it.
+    pub fn top(&self, limit: &Limit, most: usize) -> Vec<Row> {
+        self.labels.top(self, limit, most)
+    }
+
+    /// Everything of a limit starts anew.
+    pub fn clear(&self, limit: &Limit) {
+        self.rates().clear(limit.group);
+    }
+
+    /// One key of a limit starts anew. False: it is none.
+    pub fn reset(&self, limit: &Limit, id: &str) -> bool {
+        let Ok(key) = u128::from_str_radix(id, 16) else { return false };
+        self.rates().forget(&limit.owner(key));
+        self.rates().forget(&limit.shed_owner(key));
+        true
+    }
+}

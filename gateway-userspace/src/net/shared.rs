@@ -1,0 +1,90 @@
+//! Words of memory that several threads, and processes one after the other, share: a file mapped into memory, so that
+//! they outlast the process however it ends.
+
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    ops::Deref,
+    os::{fd::AsRawFd, unix::fs::OpenOptionsExt},
+    path::Path,
+    ptr::NonNull,
+    sync::atomic::AtomicU64,
+};
+
+/// Zero until they are written. Pages that nobody touches take no memory.
+#[derive(Debug)]
+pub struct SharedWords {
+    at: NonNull<AtomicU64>,
+    words: usize,
+}
+
+// SAFETY: they are atomics, and the mapping lives as long as this.
+unsafe impl Send for SharedWords {}
+// SAFETY: as above.
+unsafe impl Sync for SharedWords {}
+
+impl SharedWords {
+    /// Of this process alone.
+    pub fn anonymous(words: usize) -> io::Result<Self> {
+        SharedWords::map(words, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1)
+    }
+
+    /// Of a file as long as that. `None`: there is none.
+    pub fn of_file(path: &Path, words: usize) -> io::Result<Option<Self>> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK);
+        let file = match options.open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let meta = file.metadata()?;
+        if !meta.is_file() {
+            return Err(io::Error::other("it is there, and not a file"));
+        }
+        let fits = meta.len() == (words * 8) as u64;
+        fits.then(|| SharedWords::map(words, libc::MAP_SHARED, file.as_raw_fd())).transpose()
+    }
+
+    /// Of a new file, in the place of one that may be there: whoever has that mapped keeps it.
+    pub fn of_new_file(path: &Path, words: usize) -> io::Result<Self> {
+        let mut name = path.as_os_str().to_owned();
+        name.push(".new");
+        let fresh = Path::new(&name);
+        let _ = std::fs::remove_file(fresh);
+        let file: File =
+            OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(fresh)?;
+        file.set_len((words * 8) as u64)?;
+        let mapped = SharedWords::map(words, libc::MAP_SHARED, file.as_raw_fd())?;
+        std::fs::rename(fresh, path)?;
+        Ok(mapped)
+    }
+
+    fn map(words: usize, flags: libc::c_int, fd: libc::c_int) -> io::Result<Self> {
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: a new mapping at an address of the kernel's choice.
+        let at = unsafe { libc::mmap(std::ptr::null_mut(), words * 8, protection, flags, fd, 0) };
+        if at == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let at = NonNull::new(at.cast()).ok_or_else(|| io::Error::other("mapped at address 0"))?;
+        Ok(SharedWords { at, words })
+    }
+}
+
+impl Deref for SharedWords {
+    type Target = [AtomicU64];
+
+    fn deref(&self) -> &[AtomicU64] {
+        // SAFETY: mapped, page-aligned, so long, and any bits are an AtomicU64. Only who may write the file (mode 0600,
+        // the gateway's own user) could shorten it, which would end the process by SIGBUS.
+        unsafe { std::slice::from_raw_parts(self.at.as_ptr(), self.words) }
+    }
+}
+
+impl Drop for SharedWords {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `map`, and nobody has a reference into it any more.
+        unsafe { libc::munmap(self.at.as_ptr().cast(), self.words * 8) };
+    }
+}

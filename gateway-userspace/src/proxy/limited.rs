@@ -1,0 +1,92 @@
+//! The limits of a route, asked about one request.
+
+use http::{HeaderMap, HeaderName, HeaderValue, Response, request};
+
+use serde_json::Value;
+
+use super::{body::ResponseBody, connection::ClientState, exchange::Exchange, metered::Metered, problem};
+use crate::{
+    limit::{Admission, Facts, Misdeed, RouteLimits},
+    observe::Why,
+    runtime::Route,
+};
+
+/// Soft limits that a request is over, told to the upstream.
+const OVER: HeaderName = HeaderName::from_static("x-limit-over");
+
+/// What the limits say of it.
+pub fn admit(limits: &RouteLimits, exchange: &Exchange, route: &Route, head: &request::Parts) -> Admission {
+    let (state, caller) = (&exchange.state, exchange.caller());
+    let claim = |name: &str| match caller.as_ref()?.claim(name)? {
+        Value::String(text) => Some(text.clone()),
+        other => Some(other.to_string()),
+    };
+    let facts = Facts {
+        head,
+        client: state.client().addr,
+        direct: state.client().is_direct(),
+        route: &route.name,
+        version: route.version.as_ref().map(|version| &*version.name),
+        consumer: caller.as_ref().map(|caller| &*caller.consumer),
+        tier: caller.as_ref().and_then(|caller| caller.tier.as_deref()),
+        claim: &claim,
+    };
+    let mut admission = limits.admit(state.worker.index, &facts);
+    if let Some(said) = admission.said.take() {
+        exchange.set_limit(said);
+    }
+    if let Some(passage) = admission.passage.take() {
+        exchange.set_passage(passage);
+    }
+    admission
+}
+
+/// Who misbehaves earns points.
+pub fn note(state: &ClientState, why: Why, presented: bool) {
+    let misdeed = match why {
+        Why::BadRequest => Misdeed::Malformed,
+        Why::HeaderTimeout => Misdeed::Slow,
+        Why::Unauthorized if presented => Misdeed::Login,
+        _ => return,
+    };
+    let snapshot = state.worker.snapshot();
+    if let Some(penalties) = &snapshot.penalties {
+        let client = state.client();
+        penalties.penalty(&snapshot.limit_store, client.addr, client.is_direct(), misdeed);
+    }
+}
+
+/// The answer to a request that a limit refused.
+pub fn refuse(exchange: Exchange, admission: Admission) -> Response<ResponseBody> {
+    let shed = admission.refused.is_some_and(|refused| refused.shed);
+    let why = if shed { Why::Shed } else { Why::Limited };
+    let mut response = problem::response(exchange, why);
+    if let Some(refused) = admission.refused {
+        response.headers_mut().insert(http::header::RETRY_AFTER, refused.retry_after.into());
+    }
+    admission.fields.apply(response.headers_mut());
+    response
+}
+
+/// Tells the upstream which soft limits a request is over; what a client says of that is taken away.
+pub fn mark(admission: &Admission, headers: &mut HeaderMap) {
+    headers.remove(&OVER);
+    for name in &admission.marks {
+        if let Ok(name) = HeaderValue::from_str(name) {
+            headers.append(OVER, name);
+        }
+    }
+}
+
+/// Reads what the request cost out of the answer.
+pub fn meter(response: Response<ResponseBody>) -> Response<ResponseBody> {
+    let Some(exchange) = response.body().exchange() else { return response };
+    exchange.answer_heads(response.headers());
+    let pointers = exchange.cost_pointers();
+    if pointers.is_empty() {
+        return response;
+    }
+    let (head, body) = response.into_parts();
+    let body = ResponseBody::Metered(Box::new(Metered::new(body, pointers, &head.headers)));
+    Response::from_parts(head, body)
+}

@@ -1,0 +1,72 @@
+use super::says;
+
+#[test]
+fn limits_that_cannot_be_meant_are_refused_with_their_place_and_cure() {
+    says(
+        r#"[listener.web]
+bind = ":80"
+[route.all]
+to = ["10.0.0.1:1"]
+limit = ["per-client", "per-clent"]
+[limit.per-client]
+rate = "100"
+key = ["ip", "user", "ip"]
+[limit.bytes]
+rate = "10MiB/s"
+[limit.none]
+unit = "connections"
+[limit.both]
+unit = "connections"
+max = 5
+rate = "5/s"
+[limit.soft]
+rate = "5/s"
+shed = "150%"
+[limit.less]
+rate = "5/s"
+mode = "soft"
+shed = "50%"
+[limit.dynamic]
+rate = "5/s"
+mode = "dynamic"
+[limit.down]
+rate = { from = "5/s", to = "1/s" }
+mode = "dynamic"
+target = { p99 = "1s" }
+[limit.window]
+rate = "5/s"
+algorithm = "fixed-window"
+burst = 5
+[limit.cost]
+rate = "5/s"
+cost = "body"
+"#,
+        r#"
+gateway.toml:5:24: limit "per-clent" is not defined
+  hint: did you mean "per-client"?
+gateway.toml:7:8: `limit.per-client.rate`: expected a rate such as "100/s", found "100"
+  hint: write what it is per: "100/s", "1000/15m" or "10MiB/s"
+gateway.toml:8:14: `limit.per-client.key`: expected a part of a key, found "user"
+  hint: it is ip, consumer, route, host, version, method, path, header:NAME, query:NAME, cookie:NAME or claim:NAME
+gateway.toml:10:8: `limit.bytes`: 10MiB/s is not a rate of requests
+  hint: a rate of bytes goes with unit = "bytes"
+gateway.toml:11:8: `limit.none.rate` is missing
+  hint: for example: rate = "100/s"
+gateway.toml:16:8: `limit.both.rate` does not go with unit = "connections"
+  hint: how many there may be at once says `max`
+gateway.toml:19:8: `limit.soft.shed` only works with mode = "soft"
+  hint: write mode = "soft", or drop it
+gateway.toml:23:8: `limit.less.shed` is 50%, less than the rate itself
+  hint: it is a share of the rate, at least "100%"
+gateway.toml:24:8: `limit.dynamic.target` says nothing that is to be kept
+  hint: for example: target = { p99 = "250ms", errors = "2%" }
+gateway.toml:25:8: `limit.dynamic` is dynamic: between what does it move?
+  hint: write rate = { from = "200/s", to = "5000/s" }
+gateway.toml:28:1: `limit.down.rate`: `from` is more than `to`
+  hint: `from` is the least, `to` the most
+gateway.toml:34:9: `limit.window.burst` only works with token buckets
+  hint: a window's rate is all that passes in it
+gateway.toml:37:8: `limit.cost.cost`: expected a field of the answer, found "body"
+  hint: it is "header:x-cost" or "json:/usage/total_tokens""#,
+    );
+}
