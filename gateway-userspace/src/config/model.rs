@@ -13,12 +13,13 @@ mod version;
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 pub use auth::{
-    Allow, Auth, AuthKind, CertMark, Consumer, ConsumerKey, Demand, JwtAuth, JwtKeys, KeyHash, Right,
-    RouteAuth, Whence,
+    Allow, Auth, AuthKind, CertMark, Consumer, ConsumerKey, ConsumerSecret, Demand, ForwardAuth, JwtAuth,
+    JwtKeys, KeyHash, Right, RouteAuth, Whence,
 };
 pub use route::{
-    Coding, Compress, Cors, Destination, FieldRewrite, HostPattern, Matcher, Mirror, Origin, PathPattern,
-    PathRewrite, Pattern, Predicates, Redirect, Respond, Rewrite, Route, Segment, Shape, Split, Sticky,
+    Coding, Compress, Cors, Destination, FieldRewrite, Guard, HostPattern, Matcher, Mirror, Origin,
+    PathPattern, PathRewrite, Pattern, Predicates, Redirect, Respond, Rewrite, Route, Segment, Shape, Split,
+    Sticky,
 };
 
 pub use seeing::{AccessLog, LogKeep, LogRotate, LogTarget, Redact, Tracing};

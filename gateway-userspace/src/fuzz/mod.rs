@@ -2,6 +2,7 @@
 //! another reader or with itself. [`run`] mutates a corpus for them on stable Rust; see docs/testing.md.
 
 mod answers;
+mod auth;
 mod config;
 mod requests;
 mod run;
@@ -11,17 +12,21 @@ mod wire;
 type Target = (&'static str, fn(&[u8]));
 
 /// What is fuzzed, by the name of its folder in the corpus. It panics where something does not hold.
-const TARGETS: [Target; 13] = [
+const TARGETS: [Target; 17] = [
     ("answer-body", answers::body),
     ("answer-head", answers::head),
     ("certificate", config::certificate),
     ("config", config::config),
+    ("credentials", auth::credentials),
     ("forwarded", requests::forwarded),
     ("host", requests::host),
+    ("jwt", auth::jwt),
     ("packet", wire::packet),
     ("path", requests::path),
     ("proxy-protocol", wire::proxy_protocol),
     ("request-head", requests::head),
+    ("sealed", auth::sealed),
+    ("signature", auth::signature),
     ("template", config::template),
     ("trace-context", requests::trace_context),
     ("version", versions::asked),

@@ -205,6 +205,16 @@ impl Codes {
     }
 }
 
+/// Counts by reason.
+#[derive(Debug)]
+struct Errors([Count; Why::COUNT]);
+
+impl Default for Errors {
+    fn default() -> Self {
+        Errors(std::array::from_fn(|_| Count::default()))
+    }
+}
+
 /// What one worker counted for one listener and route.
 #[derive(Debug, Default)]
 pub struct RouteShard {
@@ -214,7 +224,7 @@ pub struct RouteShard {
     pub overhead: Histogram,
     pub request_bytes: Count,
     pub response_bytes: Count,
-    errors: [Count; Why::COUNT],
+    errors: Errors,
 }
 
 impl RouteShard {
@@ -223,11 +233,11 @@ impl RouteShard {
     }
 
     pub fn error(&self, why: Why) {
-        self.errors[why.index()].add(1);
+        self.errors.0[why.index()].add(1);
     }
 
     pub fn errors(&self, why: Why) -> u64 {
-        self.errors[why.index()].get()
+        self.errors.0[why.index()].get()
     }
 }
 
@@ -264,7 +274,7 @@ pub struct ListenerShard {
     handshakes: [[Count; Handshake::ALL.len()]; TlsVersion::ALL.len()],
     proxy_headers: [Count; ProxyHeader::ALL.len()],
     /// Connections of L4 services, by why they were cut or refused.
-    errors: [Count; Why::COUNT],
+    errors: Errors,
 }
 
 impl ListenerShard {
@@ -277,11 +287,11 @@ impl ListenerShard {
     }
 
     pub fn error(&self, why: Why) {
-        self.errors[why.index()].add(1);
+        self.errors.0[why.index()].add(1);
     }
 
     pub fn errors(&self, why: Why) -> u64 {
-        self.errors[why.index()].get()
+        self.errors.0[why.index()].get()
     }
 
     pub fn proxy_header(&self, result: ProxyHeader) {

@@ -5,6 +5,7 @@ pub mod answer;
 pub mod caller;
 pub mod compress;
 pub mod cors;
+pub mod guard;
 pub mod mirror;
 pub mod rewrite;
 pub mod split;
@@ -20,6 +21,7 @@ use crate::{
 use answer::Answer;
 use compress::Compress;
 use cors::Cors;
+use guard::Guard;
 use mirror::Mirror;
 use rewrite::Rewrite;
 use split::Split;
@@ -27,6 +29,8 @@ use split::Split;
 /// The policies of one route.
 #[derive(Debug, Default)]
 pub struct Policies {
+    /// What is taken.
+    pub guard: Option<Guard>,
     /// Who may.
     pub gate: Option<Gate>,
     pub rewrite: Option<Rewrite>,
@@ -57,6 +61,7 @@ impl Policies {
             Destination::Redirect(redirect) => answer = Some(Answer::redirect(redirect)),
         }
         let policies = Policies {
+            guard: Guard::new(&route.guard),
             gate: auths.gate(route),
             rewrite: (route.rewrite != RewriteConfig::default()).then(|| Rewrite::new(&route.rewrite)),
             answer,
@@ -66,9 +71,10 @@ impl Policies {
             compress: route.compress.as_ref().map(Compress::new),
             grpc_web: route.grpc_web,
         };
-        let Policies { gate, rewrite, answer, split, mirror, cors, compress, grpc_web } = &policies;
+        let Policies { guard, gate, rewrite, answer, split, mirror, cors, compress, grpc_web } = &policies;
         let directs = answer.is_some() || split.is_some() || mirror.is_some();
         let any = gate.is_some()
+            || guard.is_some()
             || directs
             || rewrite.is_some()
             || cors.is_some()

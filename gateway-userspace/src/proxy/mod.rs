@@ -30,6 +30,7 @@ mod redirect;
 pub mod reuse;
 mod shadow;
 pub(crate) mod strict;
+mod subrequest;
 mod timer;
 mod transport;
 mod tunnel;

@@ -1,22 +1,25 @@
 //! A request of a route with policies: what [`super::handler`] tells, with what they add.
 
-use std::sync::Arc;
+use std::{future::poll_fn, pin::Pin, sync::Arc};
 
+use bytes::{Bytes, BytesMut};
 use http::{Response, header, request};
 use hyper::body::{Body, Incoming};
 
 use super::{
-    body::{RequestBody, ResponseBody},
+    body::{Cut, RequestBody, ResponseBody},
     compressed::Compressed,
     exchange::Exchange,
     grpc_web::Web,
     handler::{self, prepare},
     own, problem,
     shadow::{Copy, Kept},
-    strict, versioned,
+    strict,
+    subrequest::Asker,
+    versioned,
 };
 use crate::{
-    auth::{Asking, Gate, Refused},
+    auth::{Asking, BodyDigest, Refused},
     config::units::Moment,
     observe::Why,
     policy::{
@@ -24,6 +27,7 @@ use crate::{
         answer::Answered,
         compress::Accepted,
         cors::Allowed,
+        guard::Guard,
         mirror::Mirror,
         rewrite::{Changes, Rewrite},
         template::Context,
@@ -45,8 +49,8 @@ pub async fn handle(
     if let Some(web) = &web {
         exchange.set_grpc(web.kind());
     }
-    if let Some(gate) = &policies.gate
-        && let Err(refused) = admit(gate, policies, &exchange, &mut head).await
+    if (policies.guard.is_some() || policies.gate.is_some())
+        && let Err(refused) = admit(snapshot, policies, &exchange, &mut head, &body).await
     {
         return refuse(policies, refused, exchange, &head);
     }
@@ -83,26 +87,43 @@ pub async fn handle(
     }
 }
 
-/// Finds out who calls, and takes out of the request what proves it. Preflights prove nothing (Fetch standard).
+/// Finds out who calls and whether they may, and takes out of the request what proves it. Preflights prove nothing (Fetch
+/// standard).
 async fn admit(
-    gate: &Gate,
+    snapshot: &Snapshot,
     policies: &Policies,
     exchange: &Exchange,
     head: &mut request::Parts,
+    body: &Incoming,
 ) -> Result<(), Refused> {
-    if let Some(clean) = gate.clean_query(&head.uri) {
+    if let Some(gate) = &policies.gate
+        && let Some(clean) = gate.clean_query(&head.uri)
+    {
         exchange.log_query(clean.query());
     }
     if policies.cors.as_ref().is_some_and(|cors| cors.preflight(head).is_some()) {
         return Ok(());
     }
-    let worker = &exchange.state.worker;
-    let now = Moment::of(worker.wall_clock(exchange.started()));
     let client = exchange.state.kept_client();
-    let asking =
-        Asking { head, now, worker: worker.index, memory: &worker.memory, marks: client.marks.as_deref() };
-    exchange.set_caller(gate.admit(&asking).await?);
+    if let Some(guard) = &policies.guard {
+        guard
+            .check(head, client.addr, body.size_hint().lower(), body.is_end_stream())
+            .map_err(Refused::of)?;
+    }
+    let Some(gate) = &policies.gate else { return Ok(()) };
+    let worker = &exchange.state.worker;
+    let asking = Asking {
+        head,
+        now: Moment::of(worker.wall_clock(exchange.started())),
+        worker: worker.index,
+        memory: &worker.memory,
+        marks: client.marks.as_deref(),
+        has_body: !body.is_end_stream(),
+        elsewhere: &Asker { snapshot, exchange },
+    };
+    let caller = gate.admit(&asking).await?;
     gate.strip(head);
+    exchange.set_caller(caller);
     Ok(())
 }
 
@@ -112,12 +133,32 @@ fn refuse(
     exchange: Exchange,
     head: &request::Parts,
 ) -> Response<ResponseBody> {
-    let mut response = problem::response_with(exchange, refused.why, refused.fields);
+    let mut response = match refused.answer {
+        Some(answer) if exchange.grpc().is_none() => {
+            exchange.refuse_with(refused.why, answer.status);
+            own::last_answer(exchange, answer.status, answer.headers, answer.body)
+        }
+        _ => problem::response_with(exchange, refused.why, refused.fields),
+    };
     // So that the page may know why.
     if let Some(cors) = &policies.cors {
         cors.allowed(head).apply(response.headers_mut());
     }
     response
+}
+
+/// The whole body, if it is what was signed: until that is known nothing of it goes on.
+async fn signed(mut body: RequestBody, digest: &BodyDigest) -> Result<RequestBody, Why> {
+    const MOST: usize = 10 << 20;
+    let mut whole = BytesMut::new();
+    while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+        let frame = frame.map_err(|Cut(why)| why)?;
+        whole.extend_from_slice(frame.data_ref().unwrap_or(&Bytes::new()));
+        if whole.len() > MOST {
+            return Err(Why::BodyTooLarge);
+        }
+    }
+    if digest.is_of(&whole) { Ok(RequestBody::kept(whole.freeze())) } else { Err(Why::Unauthorized) }
 }
 
 fn compress(response: Response<ResponseBody>, accepted: &Accepted<'_>) -> Response<ResponseBody> {
@@ -212,6 +253,20 @@ async fn forward(
         return problem::response(exchange, Why::NoHealthyTarget);
     };
     let (mut request, mut body) = prepare(snapshot, route, upstream, &exchange, head, body);
+    if let Some(most) = policies.guard.as_ref().and_then(Guard::body) {
+        body.limit(most);
+    }
+    let caller = exchange.caller();
+    // After what `Connection` lists was taken out: a client has no say in these.
+    for (name, value) in caller.iter().flat_map(|caller| &caller.fields) {
+        request.head.headers.extend(value.clone().map(|value| (name.clone(), value)));
+    }
+    if let Some(digest) = caller.as_ref().and_then(|caller| caller.body.as_ref()) {
+        body = match Box::pin(signed(body, digest)).await {
+            Ok(body) => body,
+            Err(why) => return problem::response(exchange, why),
+        };
+    }
     let rewritten = changes.path.is_some();
     let changed = changes.apply(&mut request).and_then(|()| match route.version.as_deref().zip(picked) {
         Some((version, picked)) => versioned::to_upstream(version, picked, rewritten, &mut request),

@@ -3,6 +3,7 @@
 mod acme;
 mod auth;
 mod balancing;
+mod guard;
 mod health;
 mod kernel;
 mod listener;

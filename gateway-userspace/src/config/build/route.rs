@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    auth, distinct,
+    auth, distinct, guard,
     predicates::{predicates, ties},
     rewrite, shape, upstream, version,
 };
@@ -93,6 +93,7 @@ fn route(
         upgrade,
         early_hints: fields.or_default("early_hints"),
         grpc_web: fields.or_default("grpc_web"),
+        guard: guard::guard(fields),
         auth: auth::route_auth(fields, auths, problems),
         allow: auth::allow(fields, problems),
         versions: None,
@@ -178,7 +179,12 @@ fn mirror(fields: &Fields, declared: &BTreeMap<String, Fields>, problems: &mut P
     Some(Mirror { to, share, body: body.0 as usize, queue: fields.or_default("queue") })
 }
 
-fn defined(wanted: &str, at: &Place, declared: &BTreeMap<String, Fields>, problems: &mut Problems) {
+pub(super) fn defined(
+    wanted: &str,
+    at: &Place,
+    declared: &BTreeMap<String, Fields>,
+    problems: &mut Problems,
+) {
     if !declared.contains_key(wanted) {
         let hint = did_you_mean(wanted, declared.keys().map(String::as_str), quote);
         let message = format!("upstream {} is not defined", quote(wanted));
