@@ -2,7 +2,7 @@
 //! time, and each only once.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -46,7 +46,10 @@ pub struct SigningKey {
 
 /// Signatures that were used, until their time is over. Shared by all workers: a copy may come to any.
 #[derive(Debug)]
-pub struct Seen(Vec<Mutex<BTreeMap<(u64, [u8; 32]), ()>>>);
+pub struct Seen(Vec<Mutex<Shard>>);
+
+/// By when their time is over.
+type Shard = BTreeSet<(u64, [u8; 32])>;
 
 /// What a body must hash to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,17 +126,15 @@ impl Seen {
         let name = *blake3::hash(tag).as_bytes();
         let mut shard = self.0[usize::from(name[0]) % SHARDS].lock().unwrap_or_else(PoisonError::into_inner);
         // Those whose time is over are first.
-        while let Some((oldest, ())) = shard.first_key_value()
-            && oldest.0 <= now
-        {
+        while shard.first().is_some_and(|oldest| oldest.0 <= now) {
             shard.pop_first();
         }
         if shard.len() >= MOST_SEEN / SHARDS {
             return Err(AuthResult::Unavailable);
         }
-        match shard.insert((until, name), ()) {
-            None => Ok(()),
-            Some(()) => Err(AuthResult::Replayed),
+        match shard.insert((until, name)) {
+            true => Ok(()),
+            false => Err(AuthResult::Replayed),
         }
     }
 }
