@@ -63,6 +63,7 @@ function troubles(status) {
     if (down.length > 0) found.push(`Upstream ${name}: ${down.map((target) => `${target.addr} is ${target.state}`).join(", ")}`);
     if (upstream.panic) found.push(`Upstream ${name}: so few targets are healthy that all are used`);
   }
+  for (const [name, text] of Object.entries(status.alerts ?? {})) found.push(`Alert ${name}: ${text}`);
   for (const warning of status.kernel?.warnings ?? []) found.push(warning);
   if (found.length === 0) return null;
   return card("What is wrong", h("ul", null, found.map((text) => h("li", { class: "bad" }, text))));
@@ -180,14 +181,22 @@ async function certs({ act }) {
   ], Object.entries(all), "No listener speaks TLS.");
 }
 
-async function alerts() {
-  const all = await getIfThere("/v1/alerts");
-  const rows = Array.isArray(all) ? all : Object.entries(all ?? {}).map(([name, alert]) => ({ name, ...alert }));
+async function alerts({ act }) {
+  const all = (await getIfThere("/v1/alerts")) ?? [];
+  const path = (alert) => `/v1/alerts/${encodeURIComponent(alert.alert)}/silence`;
+  const silence = (alert) => alert.silence
+    ? button("tell again", () => act(`${alert.alert} is told of again`, () => remove(path(alert))))
+    : button("silence for 1h", () => act(`nobody is told of ${alert.alert} for an hour`, () => post(path(alert), { for: "1h", why: "dashboard" })), "");
   return table("Alerts", [
-    ["Name", (alert) => alert.name ?? alert.alert],
-    ["State", (alert) => badge(alert.state, { firing: "bad", pending: "warn", ok: "good", inactive: "good" }[alert.state])],
-    ["What", (alert) => settings(Object.fromEntries(Object.entries(alert).filter(([key]) => !["name", "alert", "state"].includes(key))))],
-  ], rows, "No [alert.NAME] is configured.");
+    ["Name", (alert) => alert.alert],
+    ["State", (alert) => [badge(alert.state, { firing: "bad", pending: "warn", quiet: "good" }[alert.state]),
+      alert.silence ? h("div", { class: "faint" }, `silenced by ${alert.silence.by} until ${new Date(alert.silence.until * 1000).toISOString().slice(0, 16)}Z`) : null]],
+    ["Severity", (alert) => alert.severity],
+    ["Since", (alert) => alert.since ?? "–"],
+    ["What", (alert) => alert.text ?? "nothing measured yet"],
+    ["Tells", (alert) => alert.notify.join(" ") || "nobody"],
+    ["", silence, "actions"],
+  ], all, "No [alert.NAME] is configured.");
 }
 
 async function config({ act }) {

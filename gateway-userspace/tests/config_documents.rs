@@ -28,7 +28,8 @@ fn the_schema_knows_keys_defaults_and_restarts() {
     assert_eq!(listener["additionalProperties"], false);
     assert_eq!(listener["properties"]["max"]["properties"]["connections"]["default"], 100_000);
     assert_eq!(listener["properties"]["real_ip"]["required"], serde_json::json!(["from"]));
-    assert_eq!(schema["properties"]["tracing"]["not"], serde_json::json!({}));
+    let route = &schema["properties"]["route"]["additionalProperties"]["properties"];
+    assert_eq!(route["ai"]["not"], serde_json::json!({}));
 }
 
 /// The part of JSON Schema that the schema uses, checked against a value. Patterns are left to the units' own tests.

@@ -16,10 +16,7 @@ const NOT_YET: &str = r#"
 123:8 `limit.per-consumer` is not supported yet
 131:8 `limit.protect-items` is not supported yet
 136:8 `limit.tokens` is not supported yet
-144:8 `cache.public-get` is not supported yet
-206:8 `alert.items-errors` is not supported yet
-213:8 `alert.cert` is not supported yet
-218:9 `notify.ops` is not supported yet"#;
+144:8 `cache.public-get` is not supported yet"#;
 
 #[test]
 fn the_example_gives_nothing_but_what_is_not_supported_yet() {

@@ -31,7 +31,7 @@ const TOOLCHAIN: [&str; 8] = [
 ];
 
 /// Programs that the tests, the demo and the benches run, and the packages they are in.
-const TOOLS: [(&str, &str); 18] = [
+const TOOLS: [(&str, &str); 20] = [
     ("ip", "iproute2"),
     ("ethtool", "ethtool"),
     ("nft", "nftables"),
@@ -48,6 +48,8 @@ const TOOLS: [(&str, &str); 18] = [
     ("tcpdump", "tcpdump"),
     ("pebble", "pebble"),
     ("node", "nodejs"),
+    ("promtool", "prometheus"),
+    ("prometheus-alertmanager", "prometheus-alertmanager"),
     ("python3", "python3"),
     ("chromium", "chromium"),
 ];

@@ -13,8 +13,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    bans, capture, certs, consumers, events, explain, problem::Problem, services, stats, status, targets,
-    versions,
+    alerts, bans, capture, certs, consumers, events, explain, problem::Problem, services, stats, status,
+    targets, versions,
 };
 use crate::{
     config,
@@ -47,6 +47,9 @@ pub fn routes() -> Router<Arc<Control>> {
         .route("/v1/certs", get(certs::list))
         .route("/v1/certs/{name}", get(certs::show))
         .route("/v1/certs/{name}/renew", post(certs::renew))
+        .route("/v1/alerts", get(alerts::list))
+        .route("/v1/alerts/{name}", get(alerts::show))
+        .route("/v1/alerts/{name}/silence", post(alerts::silence).delete(alerts::unsilence))
         .route("/v1/consumers", get(consumers::list))
         .route("/v1/consumers/{name}", get(consumers::show))
         .route("/v1/consumers/{name}/keys", post(consumers::make))

@@ -2,6 +2,7 @@
 //!
 //! Also what monitoring asks for over TCP: `/metrics`, `/livez`, `/readyz`.
 
+mod alerts;
 mod api;
 mod audit;
 mod bans;

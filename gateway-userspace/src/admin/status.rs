@@ -10,7 +10,7 @@ use super::{
     targets::OverrideStatus,
 };
 use crate::{
-    config::{self, units::Lookup},
+    config::{self, model::AlertKind, units::Lookup},
     daemon::{Control, Known},
     upstream::{Target, Upstream, clock::now_ms, operator::Taken},
 };
@@ -35,6 +35,9 @@ pub struct Status {
     pub services: BTreeMap<String, ServiceStatus>,
     /// Why the services are not served.
     pub services_off: Option<String>,
+    /// Alerts that fire and are not silenced: name and what is wrong.
+    #[serde(default)]
+    pub alerts: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -99,6 +102,7 @@ pub struct TargetStatus {
 /// Whether it does all that its config says; `gateway status` exits 1 otherwise.
 pub fn healthy(status: &Status) -> bool {
     status.last_error.is_none()
+        && status.alerts.is_empty()
         && status.services_off.is_none()
         && status.certs.values().all(CertStatus::good)
         && status
@@ -134,7 +138,19 @@ pub fn status(control: &Control) -> Status {
             .collect(),
         services: services::all(control),
         services_off: control.services_off(&snapshot.config),
+        alerts: firing(control),
     }
+}
+
+/// A dead man's switch fires for as long as all is well.
+fn firing(control: &Control) -> BTreeMap<String, String> {
+    let snapshot = control.snapshot.load();
+    let heartbeat =
+        |name: &str| snapshot.config.alerts.get(name).is_some_and(|rule| rule.kind == AlertKind::DeadMan);
+    let rows = control.alerts.rows().into_iter();
+    rows.filter(|row| row.state == "firing" && row.silence.is_none() && !heartbeat(&row.alert))
+        .map(|row| (row.alert, row.text.unwrap_or_default()))
+        .collect()
 }
 
 pub fn listeners(control: &Control) -> BTreeMap<String, ListenerStatus> {

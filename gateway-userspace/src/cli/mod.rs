@@ -1,5 +1,6 @@
 //! The command line: one file a subcommand. Each parses, asks the running gateway (or the library), and prints.
 
+mod alert;
 mod ban;
 mod capture;
 mod cert;
@@ -104,6 +105,9 @@ enum Command {
     /// Drain a target, take it down or up, or change its weight, while the gateway runs
     #[command(subcommand)]
     Target(target::Target),
+    /// Show alerts, or silence one
+    #[command(subcommand)]
+    Alert(alert::Alert),
     /// Drop everything from an address or prefix, in the kernel
     #[command(subcommand)]
     Ban(ban::Ban),
@@ -207,6 +211,7 @@ fn dispatch(global: &Global, command: Command) -> Outcome {
         Command::Service(command) => command.run(global),
         Command::Cert(command) => command.run(global),
         Command::Target(command) => command.run(global),
+        Command::Alert(command) => command.run(global),
         Command::Ban(command) => command.run(global),
         Command::Key(command) => command.run(global),
         Command::Limit(command) => command.run(global),

@@ -44,6 +44,9 @@ fn describe(global: &Global, status: &admin::Status) -> String {
     for warning in status.kernel["warnings"].as_array().into_iter().flatten() {
         out += &format!("{} {}\n", global.paint(YELLOW, "!"), warning.as_str().unwrap_or_default());
     }
+    for (alert, text) in &status.alerts {
+        out += &format!("{} alert {alert}: {text}\n", global.paint(RED, "!"));
+    }
     if let Some(why) = &status.services_off {
         out += &format!("{} services are not served: {why}\n", global.paint(RED, "!"));
     }

@@ -22,7 +22,10 @@ pub use route::{
     Sticky,
 };
 
-pub use seeing::{AccessLog, LogKeep, LogRotate, LogTarget, Redact, Tracing};
+pub use seeing::{
+    AccessLog, AlertKind, AlertRule, LogKeep, LogRotate, LogTarget, NotifyFormat, NotifyRule, Redact,
+    Tracing, Webhook,
+};
 pub use splice::{Splice, SpliceTimeout, among_listeners};
 
 pub use super::balancing::{Breaker, Eject, HashOn, Retry, RetryOn, StickyCookie};
@@ -50,6 +53,8 @@ pub struct Config {
     pub access_log: AccessLog,
     /// `None`: requests are part of no trace.
     pub tracing: Option<Tracing>,
+    pub alerts: BTreeMap<String, AlertRule>,
+    pub notify: BTreeMap<String, NotifyRule>,
     pub metrics: Metrics,
     pub admin: Admin,
     pub state: State,
@@ -67,6 +72,8 @@ pub struct Gateway {
     /// How long open connections may finish after stop. Default 30 s.
     pub drain: Duration,
     pub log: Log,
+    /// A folder for what survives a restart. Default /var/lib/gateway.
+    pub state: PathBuf,
     /// Targets of the same zone are preferred.
     pub zone: Option<String>,
     /// Empty: those of /etc/resolv.conf.

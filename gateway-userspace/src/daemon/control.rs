@@ -34,6 +34,7 @@ use crate::{
     net,
     observe::{
         access_log::{self, AccessLog},
+        alert::Alerts,
         events,
         process_log::LogControl,
         stats::Registry,
@@ -142,6 +143,7 @@ pub struct Control {
     pub acme: acme::Wishes,
     /// What upstreams' names were found to be.
     pub names: Names,
+    pub alerts: Alerts,
 }
 
 impl Control {
@@ -185,6 +187,7 @@ impl Control {
             cert_watch: Mutex::default(),
             acme: acme::Wishes::default(),
             names,
+            alerts: Alerts::default(),
         }
     }
 
@@ -300,6 +303,7 @@ impl Control {
             self.access_log.configure(&log);
         }
         self.log_control.set_level(&config.gateway.log.level);
+        self.alerts.configure(&config);
         let generation = old.generation + 1;
         let snapshot = Arc::new(Snapshot::compile(
             config,

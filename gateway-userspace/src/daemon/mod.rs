@@ -4,6 +4,7 @@
 //! worker is a thread of its own that only ever serves traffic.
 
 mod acme;
+mod alerts;
 mod attend;
 mod certs;
 mod control;

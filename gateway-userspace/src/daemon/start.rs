@@ -227,6 +227,7 @@ async fn serve(parts: Parts, before: &mut Option<Takeover>, began: Instant) -> R
     control.open_listeners()?;
     control.start_checks(&first);
     control.watch_certs(&first);
+    control.alerts.configure(&first.config);
     control.follow_issuers(&first);
     drop(first);
     let over = || {

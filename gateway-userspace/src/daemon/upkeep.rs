@@ -15,6 +15,7 @@ pub async fn every_second(control: Arc<Control>) {
             events::tell("ban_over", serde_json::json!({ "cidr": cidr }));
         }
         control.expire_overrides();
+        control.look_at_alerts();
     }
 }
 

@@ -492,6 +492,16 @@ fn own(control: &Control, families: &mut Families) {
         "When a config was last taken",
         vec![gauge(&[], since_epoch(state.last_success))],
     );
+    let alerts = control.alerts.rows();
+    let firing =
+        alerts.iter().map(|row| gauge(&[("alert", &row.alert)], f64::from(u8::from(row.state == "firing"))));
+    families.gauges("alerts_firing", "1 while an alert fires", firing.collect());
+    let told = control.alerts.told();
+    let told = told.iter().flat_map(|(name, (sent, failed))| {
+        [("sent", sent), ("failed", failed)]
+            .map(|(result, n)| counter(&[("notify", name), ("result", result)], *n))
+    });
+    families.counters("alert_messages_total", "Messages of alerts by result", told.collect());
     let lines = &control.access_log.counts;
     let by_result = [
         ("written", &lines.written),

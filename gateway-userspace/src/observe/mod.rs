@@ -4,6 +4,7 @@
 //! read or taken by other threads only when somebody asks.
 
 pub mod access_log;
+pub mod alert;
 pub mod events;
 pub mod metrics;
 pub mod pcapng;

@@ -356,3 +356,37 @@ gateway.toml:5:11: `access_log.redact`: expected "header:NAME" or "query:NAME", 
 gateway.toml:6:1: `access_log.rotate` is for a file: what else `to` can be has nothing to rotate"#,
     );
 }
+
+#[test]
+fn an_alert_that_makes_no_sense_is_explained() {
+    says(
+        r#"[listener.web]
+bind = ":80"
+[route.all]
+to = ["127.0.0.1:1"]
+[alert.a]
+when = "errors"
+route = "al"
+above = "250ms"
+[alert.b]
+when = "limited"
+notify = "op"
+[alert.c]
+when = "cert-expiry"
+above = "7d"
+clear = "1d"
+[notify.ops]
+webhook = "example.com"
+"#,
+        r#"
+gateway.toml:7:9: `alert.a.route`: route "al" is not defined
+gateway.toml:8:9: `alert.a.above`: "errors" is measured as a percentage such as "5%"
+gateway.toml:9:8: `alert.b.above` is missing
+  hint: for example: above = "100/s"
+gateway.toml:11:10: `alert.b.notify`: notify "op" is not defined
+  hint: add [notify.op] with webhook = "https://…"
+gateway.toml:14:9: `alert.c.above` is not for "cert-expiry"
+gateway.toml:15:9: `alert.c.clear` is on the bad side of `below`
+gateway.toml:17:11: `notify.ops.webhook`: expected a URL such as "http://127.0.0.1:4318", found "example.com": it does not begin with http:// or https:// and a host"#,
+    );
+}

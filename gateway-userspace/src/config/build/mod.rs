@@ -1,6 +1,7 @@
 //! From checked values to the [model](super::model), and the checks that take more than one value.
 
 mod acme;
+mod alert;
 mod auth;
 mod balancing;
 mod guard;
@@ -80,6 +81,8 @@ pub(crate) fn config(root: &Fields, mut files: Vec<PathBuf>, problems: &mut Prob
         consumers,
         access_log: seeing::access_log(&root.table("access_log"), problems),
         tracing: seeing::tracing(root, problems),
+        alerts: alert::alerts(root, problems),
+        notify: alert::notify(root, problems),
         metrics: system::metrics(&root.table("metrics")),
         admin: system::admin(root, problems),
         state: auth::state(&root.table("state"), problems),

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use super::Secret;
 use crate::observe::access_log::Shape;
 
 /// `[access_log]`
@@ -100,4 +101,109 @@ pub struct Tracing {
     pub trust_parent: bool,
     /// Default false.
     pub server_timing: bool,
+}
+
+/// `[alert.NAME]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct AlertRule {
+    pub kind: AlertKind,
+    /// A route, an upstream or a certificate; `None`: all, or the worst.
+    pub of: Option<String>,
+    /// In the unit of the kind: a share, seconds, or so many a second.
+    pub threshold: f64,
+    /// From where it is good again.
+    pub clear: f64,
+    /// Default a minute.
+    pub window: Duration,
+    /// Default 0.99.
+    pub quantile: f64,
+    /// Requests in the window. Default 10.
+    pub least: u64,
+    /// Default: none.
+    pub lasts: Duration,
+    /// Default 30 s.
+    pub resolve_after: Duration,
+    /// Default 4 h.
+    pub repeat: Duration,
+    pub severity: String,
+    pub notify: Vec<String>,
+}
+
+impl AlertRule {
+    pub fn is_bad(&self, value: f64) -> bool {
+        match self.kind {
+            AlertKind::CertExpiry => value < self.threshold,
+            _ => value > self.threshold,
+        }
+    }
+
+    pub fn is_clear(&self, value: f64) -> bool {
+        match self.kind {
+            AlertKind::CertExpiry => value >= self.clear,
+            _ => value <= self.clear,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AlertKind {
+    Errors,
+    Latency,
+    UpstreamDown,
+    Limited,
+    CertExpiry,
+    KernelDrops,
+    MapFill,
+    ConfigRefused,
+    DeadMan,
+}
+
+impl AlertKind {
+    pub const ALL: [(AlertKind, &str); 9] = [
+        (AlertKind::Errors, "errors"),
+        (AlertKind::Latency, "latency"),
+        (AlertKind::UpstreamDown, "upstream-down"),
+        (AlertKind::Limited, "limited"),
+        (AlertKind::CertExpiry, "cert-expiry"),
+        (AlertKind::KernelDrops, "kernel-drops"),
+        (AlertKind::MapFill, "map-fill"),
+        (AlertKind::ConfigRefused, "config-refused"),
+        (AlertKind::DeadMan, "dead-man"),
+    ];
+
+    /// As the config writes it.
+    pub fn word(self) -> &'static str {
+        AlertKind::ALL.iter().find(|(kind, _)| *kind == self).map_or("", |(_, word)| word)
+    }
+}
+
+/// `[notify.NAME]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct NotifyRule {
+    pub webhook: Webhook,
+    pub format: NotifyFormat,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Webhook {
+    Plain(String),
+    Secret(Secret),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotifyFormat {
+    Json,
+    Slack,
+    Alertmanager,
+}
+
+impl NotifyFormat {
+    /// As the config writes it.
+    pub fn word(self) -> &'static str {
+        match self {
+            NotifyFormat::Json => "json",
+            NotifyFormat::Slack => "slack",
+            NotifyFormat::Alertmanager => "alertmanager",
+        }
+    }
 }

@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::{share, some};
+use super::{listener::secret, share, some};
 use crate::config::{
-    model::{AccessLog, Tracing},
-    units::{ByteSize, show_duration},
+    model::{AccessLog, AlertKind, AlertRule, NotifyRule, Tracing, Webhook},
+    units::{ByteSize, Rate, show_duration},
 };
 
 pub(super) fn access_log(log: &AccessLog) -> Value {
@@ -32,4 +32,46 @@ pub(super) fn tracing(tracing: &Tracing) -> Value {
         "trust_parent": tracing.trust_parent,
         "server_timing": tracing.server_timing,
     })
+}
+
+pub(super) fn alert(rule: &AlertRule) -> Value {
+    let measured = |value: f64| match rule.kind {
+        AlertKind::Errors | AlertKind::UpstreamDown | AlertKind::MapFill => Some(share(value)),
+        AlertKind::Latency | AlertKind::CertExpiry => {
+            Some(json!(show_duration(std::time::Duration::from_secs_f64(value))))
+        }
+        AlertKind::Limited | AlertKind::KernelDrops => Some(json!(Rate { per_second: value })),
+        AlertKind::ConfigRefused | AlertKind::DeadMan => None,
+    };
+    let (above, below) = match rule.kind {
+        AlertKind::CertExpiry => (None, measured(rule.threshold)),
+        _ => (measured(rule.threshold), None),
+    };
+    let of =
+        |kinds: &[AlertKind]| rule.of.as_ref().filter(|_| kinds.contains(&rule.kind)).map(|of| json!(of));
+    some([
+        ("when", Some(json!(rule.kind.word()))),
+        ("route", of(&[AlertKind::Errors, AlertKind::Latency])),
+        ("upstream", of(&[AlertKind::UpstreamDown])),
+        ("cert", of(&[AlertKind::CertExpiry])),
+        ("above", above),
+        ("below", below),
+        ("clear", measured(rule.clear)),
+        ("over", Some(json!(show_duration(rule.window)))),
+        ("quantile", Some(json!(format!("p{:.0}", rule.quantile * 100.0)))),
+        ("least", Some(json!(rule.least))),
+        ("for", Some(json!(show_duration(rule.lasts)))),
+        ("resolve_after", Some(json!(show_duration(rule.resolve_after)))),
+        ("repeat", Some(json!(show_duration(rule.repeat)))),
+        ("severity", Some(json!(rule.severity))),
+        ("notify", Some(json!(rule.notify))),
+    ])
+}
+
+pub(super) fn notify(rule: &NotifyRule) -> Value {
+    let webhook = match &rule.webhook {
+        Webhook::Plain(url) => json!(url),
+        Webhook::Secret(place) => secret(place),
+    };
+    json!({ "webhook": webhook, "format": rule.format.word() })
 }

@@ -7,7 +7,7 @@ use super::{
     listener::{CERT, LISTENER, SECRET, TLS},
     route::ROUTE,
     seconds,
-    seeing::{ACCESS_LOG, TRACING},
+    seeing::{ACCESS_LOG, ALERT, NOTIFY, TRACING},
     service::SERVICE,
     text::{ADDRESS, BYTE_RATE, FILE, FILES, INTERFACE, NAME, NAME_SERVER, PREFIX, RATE},
     traffic::UPSTREAM,
@@ -40,8 +40,8 @@ pub(crate) static ROOT: Section = Section {
         Key::new("cache", Kind::NotYetNamed, "Caches."),
         Key::new("auth", Kind::Named(&AUTH), "Ways to tell who calls."),
         Key::new("consumer", Kind::Named(&CONSUMER), "Who may call."),
-        Key::new("alert", Kind::NotYetNamed, "Alerts."),
-        Key::new("notify", Kind::NotYetNamed, "Where alerts go."),
+        Key::new("alert", Kind::Named(&ALERT), "What somebody is to be told of."),
+        Key::new("notify", Kind::Named(&NOTIFY), "Who is told of alerts."),
     ],
 };
 
@@ -76,6 +76,8 @@ static GATEWAY: Section = Section {
             "Name servers that upstreams' names are looked up at; without any, those of /etc/resolv.conf.",
         )
         .default("[]"),
+        Key::new("state", Kind::Text(&FILE), "A folder for what survives a restart: the state of alerts.")
+            .default("\"/var/lib/gateway\""),
         Key::new(
             "zone",
             Kind::Text(&NAME),

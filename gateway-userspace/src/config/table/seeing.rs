@@ -1,13 +1,15 @@
-//! What is seen from outside: the access log, traces.
+//! What is seen from outside: the access log, traces, alerts.
 
 use super::{
     Key, Kind, Section, TIMEOUT, Text,
-    text::{LOG_FILE, PERCENT},
+    listener::SECRET,
+    seconds,
+    text::{LOG_FILE, NAME, PERCENT},
 };
 use crate::{
     config::{
         node::Value,
-        units::{UnitError, quote},
+        units::{UnitError, parse_duration, quote},
     },
     observe::{access_log, post},
 };
@@ -119,6 +121,106 @@ pub(super) static TRACING: Section = Section {
         )
         .default("false"),
     ],
+};
+
+pub(super) static ALERT: Section = Section {
+    doc: "Something that somebody is to be told of. It is looked at each second.",
+    keys: &[
+        Key::new(
+            "when",
+            Kind::Choice {
+                now: &[
+                    ("errors", "the share of answers of 500 and above"),
+                    ("latency", "a percentile of requests' times"),
+                    ("upstream-down", "the share of an upstream's targets that take no part"),
+                    ("limited", "requests and packets over a limit a second"),
+                    ("cert-expiry", "the time until a certificate expires"),
+                    ("kernel-drops", "packets that XDP drops a second"),
+                    ("map-fill", "the share of a BPF map that is in use"),
+                    ("config-refused", "the last reload was refused"),
+                    ("dead-man", "always: who hears no more of it knows that this gateway is gone"),
+                ],
+                later: &[],
+            },
+            "What is measured.",
+        )
+        .required(),
+        Key::new("route", Kind::Text(&NAME), "Only this route's requests; for \"errors\" and \"latency\"."),
+        Key::new("upstream", Kind::Text(&NAME), "Only this one; for \"upstream-down\"."),
+        Key::new("cert", Kind::Text(&NAME), "Only this one; for \"cert-expiry\"."),
+        Key::new(
+            "above",
+            Kind::Text(&THRESHOLD),
+            "From what it is bad: a percentage, a duration or a rate, as `when` measures. \"upstream-down\" has \"99%\" (all \
+             of them), \"map-fill\" \"90%\".",
+        ),
+        Key::new("below", Kind::Text(&THRESHOLD), "As `above`, for \"cert-expiry\"; default \"7d\"."),
+        Key::new("clear", Kind::Text(&THRESHOLD), "From what it is good again; default: the same."),
+        Key::new("over", WINDOW, "For rates, shares and percentiles: over how long.").default("\"1m\""),
+        Key::new(
+            "quantile",
+            Kind::Choice { now: &[("p50", ""), ("p90", ""), ("p95", ""), ("p99", "")], later: &[] },
+            "Which percentile; for \"latency\".",
+        )
+        .default("\"p99\""),
+        Key::new(
+            "least",
+            Kind::Int { min: 1, max: 1_000_000_000 },
+            "With fewer requests in `over`, \"errors\" and \"latency\" say nothing.",
+        )
+        .default("10"),
+        Key::new("for", PERIOD, "How long it must be bad.").default("\"0s\""),
+        Key::new("resolve_after", PERIOD, "How long it must be good to be over.").default("\"30s\""),
+        Key::new("repeat", PERIOD, "How soon it is told again while it fires; \"dead-man\" has \"1m\".")
+            .default("\"4h\""),
+        Key::new("severity", Kind::Text(&NAME), "Told along.").default("\"warning\""),
+        Key::new("notify", Kind::List { of: &Kind::Text(&NAME), min: 0, one: true }, "Who is told.")
+            .default("[]"),
+    ],
+};
+
+pub(super) static NOTIFY: Section = Section {
+    doc: "Who is told of alerts. What fails is tried again, and only the last word on an alert is sent.",
+    keys: &[
+        Key::new(
+            "webhook",
+            Kind::Either(&[Kind::Table(&SECRET), Kind::Text(&URL)]),
+            "A URL that JSON is posted to; one with a secret in it by reference: { env = \"OPS_WEBHOOK\" }.",
+        )
+        .required(),
+        Key::new(
+            "format",
+            Kind::Choice {
+                now: &[
+                    ("json", "our own"),
+                    ("slack", "Slack's incoming webhooks"),
+                    ("alertmanager", "the API of Prometheus's Alertmanager; `/api/v2/alerts` is added to a URL without a path"),
+                ],
+                later: &[],
+            },
+            "What is posted.",
+        )
+        .default("\"json\""),
+    ],
+};
+
+const WINDOW: Kind = Kind::Duration { min: seconds(1), max: seconds(3600) };
+const PERIOD: Kind = Kind::Duration { min: seconds(0), max: seconds(30 * 86_400) };
+
+static THRESHOLD: Text = Text {
+    what: "a percentage, a duration or a rate",
+    example: "5%",
+    pattern: Some("^[0-9]"),
+    parse: |text| {
+        let duration = || parse_duration(text).map(Value::Duration).ok();
+        let found = text.parse().map(Value::Percent).ok().or_else(|| text.parse().map(Value::Rate).ok());
+        found.or_else(duration).ok_or_else(|| {
+            UnitError::new(format!(
+                "expected a percentage, a duration or a rate, such as \"5%\", \"250ms\" or \"100/s\", found {}",
+                quote(text)
+            ))
+        })
+    },
 };
 
 static URL: Text = Text {

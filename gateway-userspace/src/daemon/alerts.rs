@@ -1,0 +1,55 @@
+//! What alerts are measured on.
+
+use super::control::Control;
+use crate::{
+    observe::alert::{self, Sample, measure::RouteSample},
+    tls,
+};
+
+impl Control {
+    /// Looks at every alert, once a second. Not while another process does it.
+    pub(super) fn look_at_alerts(&self) {
+        if self.alerts.any() && !*self.silent.borrow() {
+            self.alerts.look(self.sample(), alert::now());
+        }
+    }
+
+    fn sample(&self) -> Sample {
+        let snapshot = self.snapshot.load();
+        let mut sample = Sample {
+            at: self.started.elapsed().as_secs_f64(),
+            refused: self.state().last_error.is_some(),
+            ..Sample::default()
+        };
+        for ((_, route, _), stats) in self.registry.routes() {
+            let of: &mut RouteSample = sample.routes.entry(route).or_default();
+            for ((_, code), n) in stats.requests() {
+                of.requests += n;
+                of.errors += if code >= 500 { n } else { 0 };
+            }
+            stats.shards.iter().for_each(|shard| of.duration.add(&shard.duration));
+            for why in crate::observe::Why::ALL.iter().filter(|why| why.name() == "limited") {
+                sample.limited += stats.shards.sum(|shard| shard.errors(*why));
+            }
+        }
+        for (name, upstream) in &snapshot.upstreams {
+            let up = upstream.members.iter().filter(|member| member.target.usable()).count();
+            sample.upstreams.insert(name.clone(), (up as u32, upstream.members.len() as u32));
+        }
+        let now = tls::now() as f64;
+        for cert in snapshot.tls.certs.values() {
+            if let Some(facts) = cert.facts() {
+                sample.certs.insert(cert.name.clone(), facts.not_after as f64 - now);
+            }
+        }
+        for row in self.kernel.counters() {
+            sample.kernel_drops += if row.action == "drop" { row.packets } else { 0 };
+            sample.limited += if row.reason.starts_with("limit") { row.packets } else { 0 };
+        }
+        // Of arrays all entries are in use.
+        for row in self.kernel.maps().iter().filter(|row| !row.kind.contains("array") && row.capacity > 0) {
+            sample.maps.insert(row.name.to_owned(), row.entries as f64 / row.capacity as f64);
+        }
+        sample
+    }
+}
