@@ -13,8 +13,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    alerts, bans, capture, certs, consumers, events, explain, problem::Problem, services, stats, status,
-    targets, versions,
+    alerts, bans, caches, capture, certs, consumers, events, explain, problem::Problem, services, stats,
+    status, targets, versions,
 };
 use crate::{
     config,
@@ -44,6 +44,9 @@ pub fn routes() -> Router<Arc<Control>> {
         .route("/v1/services", get(services::list))
         .route("/v1/services/{name}", get(services::show))
         .route("/v1/services/{name}/targets/{addr}", patch(targets::patch_service))
+        .route("/v1/caches", get(caches::list))
+        .route("/v1/caches/{name}", get(caches::show))
+        .route("/v1/caches/{name}/purge", post(caches::purge))
         .route("/v1/certs", get(certs::list))
         .route("/v1/certs/{name}", get(certs::show))
         .route("/v1/certs/{name}/renew", post(certs::renew))
@@ -115,7 +118,11 @@ async fn route(State(control): Shared, Path(name): Path<String>) -> Result<Json<
     }
     let mut told = json!({ "settings": settings, "codes": codes });
     let snapshot = control.snapshot.load();
-    if let Some(all) = snapshot.config.routes.get(&name).and_then(|route| route.versions.as_deref()) {
+    let config = snapshot.config.routes.get(&name);
+    if config.and_then(|route| route.mirror.as_ref()?.compare.as_ref()).is_some() {
+        told["compared"] = versions::compared(&control, &name, "");
+    }
+    if let Some(all) = config.and_then(|route| route.versions.as_deref()) {
         told["versions"] = versions::show(&control, &name, all);
     }
     Ok(Json(told))

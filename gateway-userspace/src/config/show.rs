@@ -1,6 +1,7 @@
 //! The config in effect, every default written out: as JSON, and as TOML that loads to the same config.
 
 mod auth;
+mod cache;
 mod listener;
 mod seeing;
 mod service;
@@ -41,6 +42,7 @@ pub fn to_json(config: &Config) -> Value {
             .map(|(name, cert)| (name.clone(), listener::cert(cert))).collect::<Value>(),
         "upstream": by_name(&config.upstreams, upstream),
         "route": by_name(&config.routes, route),
+        "cache": by_name(&config.caches, cache::cache),
         "auth": by_name(&config.auths, auth::auth),
         "consumer": by_name(&config.consumers, auth::consumer),
         "service": by_name(&config.services, service::service),
@@ -322,6 +324,8 @@ fn route(route: &Route) -> Value {
         ("redirect", redirect),
         ("rewrite", rewrite(&route.rewrite)),
         ("cors", route.cors.as_ref().map(cors)),
+        ("client_cache", route.client_cache.as_ref().map(cache::client)),
+        ("cache", route.cache.as_ref().map(|name| json!(name))),
         ("compress", route.compress.as_ref().map(compress)),
         ("mirror", route.mirror.as_ref().map(mirror)),
         ("upgrade", Some(json!(route.upgrade))),
@@ -356,7 +360,18 @@ fn compress(compress: &Compress) -> Value {
 
 fn mirror(mirror: &Mirror) -> Value {
     let body = ByteSize(mirror.body as u64);
-    json!({ "to": mirror.to, "share": mirror.share, "body": body, "queue": mirror.queue })
+    let compare = mirror.compare.as_ref().map(|compare| {
+        let body = ByteSize(compare.body as u64);
+        json!({ "ignore": compare.ignore, "headers": compare.headers, "body": body })
+    });
+    some([
+        ("to", mirror.version.is_none().then(|| json!(mirror.to))),
+        ("version", mirror.version.as_ref().map(|version| json!(version.name))),
+        ("share", Some(json!(mirror.share))),
+        ("body", Some(json!(body))),
+        ("queue", Some(json!(mirror.queue))),
+        ("compare", Some(compare.unwrap_or(json!(false)))),
+    ])
 }
 
 fn rewrite(rewrite: &Rewrite) -> Option<Value> {

@@ -3,6 +3,7 @@
 
 mod answers;
 mod auth;
+mod caching;
 mod config;
 mod requests;
 mod run;
@@ -12,9 +13,10 @@ mod wire;
 type Target = (&'static str, fn(&[u8]));
 
 /// What is fuzzed, by the name of its folder in the corpus. It panics where something does not hold.
-const TARGETS: [Target; 17] = [
+const TARGETS: [Target; 18] = [
     ("answer-body", answers::body),
     ("answer-head", answers::head),
+    ("cache", caching::messages),
     ("certificate", config::certificate),
     ("config", config::config),
     ("credentials", auth::credentials),

@@ -6,12 +6,14 @@
 //!   it ends.
 
 mod body;
+mod cached;
 mod careful;
 mod client;
 mod client_body;
 mod client_io;
 mod compressed;
 pub mod connection;
+mod errand;
 mod exchange;
 pub mod explain;
 mod forward;
@@ -22,6 +24,7 @@ mod handler;
 mod headers;
 mod hops;
 mod http2;
+mod mirrored;
 mod own;
 mod policed;
 mod problem;
@@ -31,10 +34,12 @@ pub mod reuse;
 mod shadow;
 pub(crate) mod strict;
 mod subrequest;
+mod tagged;
 mod timer;
 mod transport;
 mod tunnel;
 pub mod versioned;
+mod watched;
 mod websocket;
 pub mod worker;
 

@@ -3,37 +3,41 @@
 use std::{future::poll_fn, pin::Pin, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
-use http::{Response, header, request};
+use http::{HeaderName, Response, header, request};
 use hyper::body::{Body, Incoming};
 
 use super::{
     body::{Cut, RequestBody, ResponseBody},
+    cached,
     compressed::Compressed,
     exchange::Exchange,
     grpc_web::Web,
     handler::{self, prepare},
-    own, problem,
-    shadow::{Copy, Kept},
-    strict,
+    mirrored::{self, Shadow},
+    own, problem, strict,
     subrequest::Asker,
-    versioned,
+    tagged, versioned,
+    watched::Side,
 };
 use crate::{
-    auth::{Asking, BodyDigest, Refused},
+    auth::{Asking, BodyDigest, Gate, Refused},
     config::units::Moment,
     observe::Why,
     policy::{
         Policies,
         answer::Answered,
+        client_cache,
         compress::Accepted,
         cors::Allowed,
         guard::Guard,
-        mirror::Mirror,
         rewrite::{Changes, Rewrite},
         template::Context,
     },
     runtime::{Route, Snapshot},
-    upstream::http1::{Outgoing, Switch},
+    upstream::{
+        Upstream,
+        http1::{self, Outgoing},
+    },
     version::Picked,
 };
 
@@ -49,10 +53,30 @@ pub async fn handle(
     if let Some(web) = &web {
         exchange.set_grpc(web.kind());
     }
-    if (policies.guard.is_some() || policies.gate.is_some())
-        && let Err(refused) = admit(snapshot, policies, &exchange, &mut head, &body).await
+    if let Some(guard) = &policies.guard
+        && !is_preflight(policies, &head)
     {
-        return refuse(policies, refused, exchange, &head);
+        let client = exchange.state.kept_client().addr;
+        if let Err(why) = guard.check(&head, client, body.size_hint().lower(), body.is_end_stream()) {
+            return refuse(policies, Refused::of(why), exchange, &head);
+        }
+    }
+    if let Some(gate) = &policies.gate {
+        if let Err(refused) = admit(gate, (snapshot, policies), &exchange, &head, !body.is_end_stream()).await
+        {
+            return refuse(policies, refused, exchange, &head);
+        }
+        let next = versioned::of_caller(route, picked, &exchange);
+        if let Some((next, picked, policies)) = next.as_ref().and_then(versioned::Next::parts) {
+            // Whose version asks for itself.
+            exchange.set_route(next);
+            if policies.gate.is_none() {
+                gate.strip(&mut head);
+            }
+            let handled = handle(snapshot, next, (policies, Some(picked)), exchange, head, body);
+            return Box::pin(handled).await;
+        }
+        gate.strip(&mut head);
     }
     let (id, caller) = (exchange.id(), exchange.caller());
     let state = exchange.state.clone();
@@ -72,8 +96,14 @@ pub async fn handle(
     let telling = version.map(|(version, picked)| version.tell.of(picked, &head));
     let mut response = match plan.answer {
         Some(answered) => answer(answered, exchange),
-        None => forward(snapshot, route, policies, exchange, (plan.request, web, picked), head, body).await,
+        None => {
+            forward(snapshot, route, policies, exchange, (plan.request, plan.shadow, web, picked), head, body)
+                .await
+        }
     };
+    if let Some(asked) = plan.client_cache {
+        response = Box::pin(tagged::tag(&asked, response)).await;
+    }
     if let Some(telling) = telling {
         telling.apply(response.status(), response.headers_mut());
     }
@@ -87,30 +117,21 @@ pub async fn handle(
     }
 }
 
-/// Finds out who calls and whether they may, and takes out of the request what proves it. Preflights prove nothing (Fetch
-/// standard).
+/// Finds out who calls. Preflights prove nothing (Fetch standard).
 async fn admit(
-    snapshot: &Snapshot,
-    policies: &Policies,
+    gate: &Gate,
+    (snapshot, policies): (&Snapshot, &Policies),
     exchange: &Exchange,
-    head: &mut request::Parts,
-    body: &Incoming,
+    head: &request::Parts,
+    has_body: bool,
 ) -> Result<(), Refused> {
-    if let Some(gate) = &policies.gate
-        && let Some(clean) = gate.clean_query(&head.uri)
-    {
+    if let Some(clean) = gate.clean_query(&head.uri) {
         exchange.log_query(clean.query());
     }
-    if policies.cors.as_ref().is_some_and(|cors| cors.preflight(head).is_some()) {
+    if is_preflight(policies, head) {
         return Ok(());
     }
     let client = exchange.state.kept_client();
-    if let Some(guard) = &policies.guard {
-        guard
-            .check(head, client.addr, body.size_hint().lower(), body.is_end_stream())
-            .map_err(Refused::of)?;
-    }
-    let Some(gate) = &policies.gate else { return Ok(()) };
     let worker = &exchange.state.worker;
     let asking = Asking {
         head,
@@ -118,13 +139,15 @@ async fn admit(
         worker: worker.index,
         memory: &worker.memory,
         marks: client.marks.as_deref(),
-        has_body: !body.is_end_stream(),
+        has_body,
         elsewhere: &Asker { snapshot, exchange },
     };
-    let caller = gate.admit(&asking).await?;
-    gate.strip(head);
-    exchange.set_caller(caller);
+    exchange.set_caller(gate.admit(&asking).await?);
     Ok(())
+}
+
+fn is_preflight(policies: &Policies, head: &request::Parts) -> bool {
+    policies.cors.as_ref().is_some_and(|cors| cors.preflight(head).is_some())
 }
 
 fn refuse(
@@ -175,15 +198,18 @@ fn compress(response: Response<ResponseBody>, accepted: &Accepted<'_>) -> Respon
 struct Plan<'a> {
     answer: Option<Answered>,
     request: RequestChanges<'a>,
+    /// For a shadow that is another version's.
+    shadow: Option<RequestChanges<'a>>,
     response: Changes<'a>,
     /// For any answer but that to a preflight, which says more.
     cors: Option<Allowed<'a>>,
     compress: Option<Accepted<'a>>,
+    client_cache: Option<client_cache::Asked<'a>>,
 }
 
 #[derive(Default)]
-struct RequestChanges<'a> {
-    path: Option<String>,
+pub(super) struct RequestChanges<'a> {
+    pub path: Option<String>,
     fields: Changes<'a>,
 }
 
@@ -195,10 +221,15 @@ impl<'a> Plan<'a> {
         Ok(Plan {
             cors: cors.filter(|_| preflight.is_none()).map(|cors| cors.allowed(context.head)),
             answer: preflight.or_else(|| policies.answer.as_ref().map(|answer| answer.answer(context))),
+            client_cache: policies.client_cache.as_ref().and_then(|policy| policy.asked(context.head)),
             compress: policies.compress.as_ref().map(|compress| compress.accepted(context.head)),
             request: match rewrite {
                 Some(rewrite) => RequestChanges::new(rewrite, context)?,
                 None => RequestChanges::default(),
+            },
+            shadow: match policies.mirror.as_ref().and_then(|mirror| mirror.version.as_ref()) {
+                Some(version) => RequestChanges::new(&version.rewrite, context).ok(),
+                None => None,
             },
             response: rewrite.map(|rewrite| rewrite.response.fill(context)).unwrap_or_default(),
         })
@@ -211,7 +242,7 @@ impl<'a> RequestChanges<'a> {
         Ok(RequestChanges { path, fields: rewrite.request.fill(context) })
     }
 
-    fn apply(mut self, request: &mut Outgoing) -> Result<(), Why> {
+    pub fn apply(mut self, request: &mut Outgoing) -> Result<(), Why> {
         let Outgoing { head, about, .. } = request;
         if let Some(path) = self.path {
             head.uri = strict::with_path(&head.uri, path)?;
@@ -235,81 +266,116 @@ fn answer(answered: Answered, exchange: Exchange) -> Response<ResponseBody> {
     own::last_answer(exchange, answered.status, answered.headers, answered.body)
 }
 
+/// How a request is passed on: changed, changed for a shadow, translated, as which version.
+type Passing<'a> = (RequestChanges<'a>, Option<RequestChanges<'a>>, Option<Web>, Option<Picked>);
+
 async fn forward(
     snapshot: &Snapshot,
     route: &Arc<Route>,
     policies: &Policies,
     exchange: Exchange,
-    (changes, web, picked): (RequestChanges<'_>, Option<Web>, Option<Picked>),
+    (changes, shadowed, web, picked): Passing<'_>,
     head: request::Parts,
     body: Incoming,
 ) -> Response<ResponseBody> {
-    let chosen =
-        policies.split.as_ref().and_then(|split| split.pick(&head.headers, exchange.state.client().addr));
-    if let Some(chosen) = chosen {
-        exchange.set_upstream(chosen.clone());
-    }
-    let Some(upstream) = chosen.or(route.upstream.as_ref()) else {
-        return problem::response(exchange, Why::NoHealthyTarget);
-    };
-    let (mut request, mut body) = prepare(snapshot, route, upstream, &exchange, head, body);
-    if let Some(most) = policies.guard.as_ref().and_then(Guard::body) {
-        body.limit(most);
-    }
-    let caller = exchange.caller();
-    // After what `Connection` lists was taken out: a client has no say in these.
-    for (name, value) in caller.iter().flat_map(|caller| &caller.fields) {
-        request.head.headers.extend(value.clone().map(|value| (name.clone(), value)));
-    }
-    if let Some(digest) = caller.as_ref().and_then(|caller| caller.body.as_ref()) {
-        body = match Box::pin(signed(body, digest)).await {
-            Ok(body) => body,
-            Err(why) => return problem::response(exchange, why),
-        };
-    }
-    let rewritten = changes.path.is_some();
-    let changed = changes.apply(&mut request).and_then(|()| match route.version.as_deref().zip(picked) {
-        Some((version, picked)) => versioned::to_upstream(version, picked, rewritten, &mut request),
-        None => Ok(()),
-    });
-    if let Err(why) = changed {
-        return problem::response(exchange, why);
-    }
-    if let Some(web) = &web {
-        body = web.translate(&mut request, body);
-    }
-    if let Some(mirror) = &policies.mirror {
-        copy(mirror, &exchange, &request, &mut body);
-    }
-    let response = handler::forward(snapshot, route, upstream, exchange, request, body).await;
-    match web {
-        Some(web) => web.answer(response),
-        None => response,
+    let way = Way { snapshot, route, policies, changes, web, picked, shadowed, side: None };
+    // A body that was signed is checked on the plain way only.
+    let signed = exchange.caller().is_some_and(|caller| caller.body.is_some());
+    match &policies.cache {
+        Some(cache) if way.web.is_none() && !signed => {
+            Box::pin(cached::handle(way, cache, exchange, head, body)).await
+        }
+        _ => way.forward(exchange, head, body).await,
     }
 }
 
-/// Sends a copy to the shadow: at once, or when the body has passed. Connections that change their protocol have none.
-fn copy(mirror: &Mirror, exchange: &Exchange, request: &Outgoing, body: &mut RequestBody) {
-    if matches!(request.switch, Switch::Upgrade(_)) {
-        return;
+/// How a request gets to its upstream.
+pub(super) struct Way<'a> {
+    pub snapshot: &'a Snapshot,
+    pub route: &'a Arc<Route>,
+    pub policies: &'a Policies,
+    changes: RequestChanges<'a>,
+    web: Option<Web>,
+    picked: Option<Picked>,
+    /// For a shadow.
+    shadowed: Option<RequestChanges<'a>>,
+    /// The answer is to be compared with the shadow's.
+    side: Option<Side>,
+}
+
+impl<'a> Way<'a> {
+    pub async fn forward(
+        mut self,
+        exchange: Exchange,
+        head: request::Parts,
+        body: Incoming,
+    ) -> Response<ResponseBody> {
+        let (upstream, request, mut body) = match self.prepare(&exchange, head, body) {
+            Ok(prepared) => prepared,
+            Err(why) => return problem::response(exchange, why),
+        };
+        if let Some(digest) = exchange.caller().and_then(|caller| caller.body.clone()) {
+            body = match Box::pin(signed(body, &digest)).await {
+                Ok(body) => body,
+                Err(why) => return problem::response(exchange, why),
+            };
+        }
+        let response = handler::forward(self.snapshot, self.route, upstream, exchange, request, body).await;
+        let response = self.watch(response);
+        match self.web {
+            Some(web) => web.answer(response),
+            None => response,
+        }
     }
-    let Some(place) = mirror.take() else { return };
-    let state = &exchange.state;
-    let copy = Copy {
-        worker: state.worker.clone(),
-        upstream: mirror.upstream.clone(),
-        request: Outgoing {
-            head: request.head.clone(),
-            switch: Switch::No,
-            about: request.about.clone(),
-            id: request.id.clone(),
-        },
-        client: state.client().addr,
-        header: mirror.upstream.config.proxy_protocol.map(|version| state.client().proxy_header(version)),
-        place,
-    };
-    match body.is_empty() {
-        true => copy.send(None),
-        false => body.copy(Kept::new(copy, mirror.body)),
+
+    /// Has an upstream's answer compared with a shadow's, if it is to be.
+    pub fn watch(&mut self, response: Response<ResponseBody>) -> Response<ResponseBody> {
+        match self.side.take() {
+            Some(side) => mirrored::watch(response, side),
+            None => response,
+        }
     }
+
+    /// The request as it goes to the upstream that is chosen for it.
+    pub fn prepare(
+        &mut self,
+        exchange: &Exchange,
+        head: request::Parts,
+        body: Incoming,
+    ) -> Result<(&'a Arc<Upstream>, Outgoing, RequestBody), Why> {
+        let split = self.policies.split.as_ref();
+        let chosen = split.and_then(|split| split.pick(&head.headers, exchange.state.client().addr));
+        if let Some(chosen) = chosen {
+            exchange.set_upstream(chosen.clone());
+        }
+        let upstream = chosen.or(self.route.upstream.as_ref()).ok_or(Why::NoHealthyTarget)?;
+        let (mut request, mut body) = prepare(self.snapshot, self.route, upstream, exchange, head, body);
+        if let Some(most) = self.policies.guard.as_ref().and_then(Guard::body) {
+            body.limit(most);
+        }
+        // After what `Connection` lists was taken out: a client has no say in these.
+        for (name, value) in exchange.caller().iter().flat_map(|caller| &caller.fields) {
+            request.head.headers.extend(value.clone().map(|value| (name.clone(), value)));
+        }
+        let changes = std::mem::take(&mut self.changes);
+        let rewritten = changes.path.is_some();
+        let mirror = self.policies.mirror.as_ref();
+        let shadow =
+            mirror.and_then(|mirror| Shadow::of(mirror, &request, self.shadowed.take(), self.picked));
+        changes.apply(&mut request)?;
+        if let Some((version, picked)) = self.route.version.as_deref().zip(self.picked) {
+            versioned::to_upstream(version, picked, rewritten, &mut request)?;
+        }
+        if let Some(web) = &self.web {
+            body = web.translate(&mut request, body);
+        }
+        self.side = shadow.and_then(|shadow| shadow.send(exchange, &request, &mut body));
+        Ok((upstream, request, body))
+    }
+}
+
+/// Whether the upstream sees another value of this field than the client's.
+pub(super) fn changes_field(route: &Route, name: &HeaderName) -> bool {
+    let rewrite = route.policies.as_ref().and_then(|policies| policies.rewrite.as_ref());
+    http1::ends_here(name) || *name == header::VIA || rewrite.is_some_and(|rewrite| rewrite.sets(name))
 }

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use super::{
-    auth, distinct, guard,
+    auth, cache, distinct, guard,
     predicates::{predicates, ties},
     rewrite, shape, upstream, version,
 };
 use crate::config::{
     error::{Problem, ProblemKind, Problems, did_you_mean},
-    model::{Destination, Mirror, PathPattern, Route, Split, Sticky, Upstream},
+    model::{Compare, Destination, Mirror, MirrorVersion, PathPattern, Route, Split, Sticky, Upstream},
     node::{Fields, Node, Value},
     table::{Kind, ROOT, Section},
     units::{ByteSize, Percent, Place, quote},
@@ -24,10 +24,10 @@ pub(super) fn routes(
 ) -> BTreeMap<String, Route> {
     let mut routes = BTreeMap::new();
     let mut whole = Vec::new();
-    let auths = root.named("auth");
+    let (auths, caches) = (root.named("auth"), root.named("cache"));
     for (name, fields) in root.named("route") {
         let before = problems.count();
-        let route = versioned(&name, &fields, (declared, &auths), upstreams, problems);
+        let route = versioned(&name, &fields, (declared, &auths, &caches), upstreams, problems);
         // With a predicate that is wrong or not supported, whether it ties is anyone's guess.
         if !fields.broken && problems.count() == before {
             whole.push((name.clone(), route.clone()));
@@ -38,8 +38,9 @@ pub(super) fn routes(
     routes
 }
 
-/// The upstreams and the ways of knowing a caller that a config has, right or wrong.
-type Declared<'a> = (&'a BTreeMap<String, Fields>, &'a BTreeMap<String, Fields>);
+/// The upstreams, the ways of knowing a caller and the caches that a config has, right or wrong.
+type Declared<'a> =
+    (&'a BTreeMap<String, Fields>, &'a BTreeMap<String, Fields>, &'a BTreeMap<String, Fields>);
 
 /// A route with its versions.
 fn versioned(
@@ -55,6 +56,13 @@ fn versioned(
         route(name, fields, path.clone(), declared, upstreams, problems)
     };
     let base = one(name, fields, problems);
+    if let (Some(node), None) =
+        (base.mirror.as_ref().and_then(|mirror| mirror.version.as_ref()), fields.node("version"))
+    {
+        let message =
+            format!("`mirror.version`: the route has no versions, so there is no {}", quote(&node.name));
+        problems.push(Problem::new(ProblemKind::Conflict, &fields.place("mirror"), message));
+    }
     let versions = version::versions(name, fields, (&base, segment), problems, one);
     Route { versions, ..base }
 }
@@ -64,7 +72,7 @@ fn route(
     name: &str,
     fields: &Fields,
     path: PathPattern,
-    (declared, auths): Declared<'_>,
+    (declared, auths, caches): Declared<'_>,
     upstreams: &mut BTreeMap<String, Upstream>,
     problems: &mut Problems,
 ) -> Route {
@@ -74,6 +82,7 @@ fn route(
     if let Some(to) = &to {
         needs_upstreams(fields, to, problems);
     }
+    let goes_up = to.as_ref().is_none_or(|to| !to.upstreams().is_empty()) || fields.node("version").is_some();
     let hosts = distinct(fields, "host", fields.get("host").unwrap_or_default(), problems, |host| {
         format!("host \"{host}\"")
     });
@@ -88,6 +97,8 @@ fn route(
         when: predicates(fields, problems),
         cors: shape::cors(fields, problems),
         compress: shape::compress(fields, problems),
+        client_cache: cache::client(fields),
+        cache: cache::of_route(fields, caches, goes_up, problems),
         mirror: mirror(fields, declared, problems),
         to: to.unwrap_or(Destination::Upstream(String::new())),
         upgrade,
@@ -168,15 +179,45 @@ fn needs_upstreams(fields: &Fields, to: &Destination, problems: &mut Problems) {
 
 fn mirror(fields: &Fields, declared: &BTreeMap<String, Fields>, problems: &mut Problems) -> Option<Mirror> {
     let Value::Table(fields) = &fields.node("mirror")?.value else { return None };
-    let to: String = fields.get("to")?;
-    defined(&to, &fields.place("to"), declared, problems);
+    let (to, name) = (fields.get::<String>("to"), fields.get::<String>("version"));
+    if to.is_some() && name.is_some() {
+        let message = "`mirror` goes either to an upstream or to a version's";
+        problems.push(Problem::new(ProblemKind::Conflict, &fields.place("version"), message));
+    }
+    match &to {
+        Some(to) => defined(to, &fields.place("to"), declared, problems),
+        None => drop(name.as_ref()?),
+    }
     let share: Percent = fields.or_default("share");
     if share.0 > 1.0 {
         let message = format!("`mirror.share`: there is no more than 100%, found {share}");
         problems.push(Problem::new(ProblemKind::Value, &fields.place("share"), message));
     }
     let body: ByteSize = fields.or_default("body");
-    Some(Mirror { to, share, body: body.0 as usize, queue: fields.or_default("queue") })
+    Some(Mirror {
+        to: to.unwrap_or_default(),
+        share,
+        body: body.0 as usize,
+        queue: fields.or_default("queue"),
+        // The rest of it is known when the versions are.
+        version: name.map(|name| Box::new(MirrorVersion { name, ..MirrorVersion::default() })),
+        compare: compare(fields),
+    })
+}
+
+fn compare(mirror: &Fields) -> Option<Compare> {
+    let node = mirror.node("compare")?;
+    let fields = match &node.value {
+        Value::Table(fields) => fields.clone(),
+        Value::Bool(true) => Fields::empty(shape::section(mirror, "compare")?, node.at.clone()),
+        _ => return None,
+    };
+    let body: ByteSize = fields.or_default("body");
+    Some(Compare {
+        ignore: fields.or_default("ignore"),
+        headers: fields.or_default("headers"),
+        body: body.0 as usize,
+    })
 }
 
 pub(super) fn defined(

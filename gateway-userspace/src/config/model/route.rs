@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use super::{Allow, RouteAuth, Versions};
+use super::{Allow, ClientCache, RouteAuth, Versions};
 use crate::config::units::{Date, Number, Percent, Place, Prefixes, Template, VersionForm, VersionName};
 
 /// `[route.NAME]`
@@ -19,6 +19,9 @@ pub struct Route {
     pub mirror: Option<Mirror>,
     pub cors: Option<Cors>,
     pub compress: Option<Compress>,
+    /// A key of `Config::caches`.
+    pub cache: Option<String>,
+    pub client_cache: Option<ClientCache>,
     /// `upgrade = ["websocket"]`: lower-case protocol names that may be upgraded to. Default: none.
     pub upgrade: Vec<String>,
     /// Pass 103 (Early Hints) on to the client. Default false.
@@ -96,6 +99,8 @@ pub struct Split {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Sticky {
     Ip,
+    /// Of a canary, which may wait until it is known who calls.
+    Consumer,
     Cookie(String),
     /// In lower case.
     Header(String),
@@ -105,6 +110,7 @@ impl fmt::Display for Sticky {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Sticky::Ip => f.write_str("ip"),
+            Sticky::Consumer => f.write_str("consumer"),
             Sticky::Cookie(name) => write!(f, "cookie:{name}"),
             Sticky::Header(name) => write!(f, "header:{name}"),
         }
@@ -122,6 +128,33 @@ pub struct Mirror {
     pub body: usize,
     /// Copies at once. Default 100.
     pub queue: usize,
+    /// The version whose upstream `to` is.
+    pub version: Option<Box<MirrorVersion>>,
+    pub compare: Option<Compare>,
+}
+
+/// `mirror.version`: how that version's upstream would get the request.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct MirrorVersion {
+    pub name: String,
+    pub rewrite: Rewrite,
+    /// The segment of the path that the version is sent in, if it is.
+    pub segment: Option<usize>,
+    /// What names another version: query parameters …
+    pub query: Vec<String>,
+    /// … and header fields.
+    pub headers: Vec<String>,
+}
+
+/// `mirror.compare = true`, or `{ ignore, headers, body }`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Compare {
+    /// JSON pointers; `*` stands for any name or index.
+    pub ignore: Vec<String>,
+    /// In lower case. Default `content-type`.
+    pub headers: Vec<String>,
+    /// Bytes. Default 64 KiB.
+    pub body: usize,
 }
 
 /// `cors = { origins, methods, headers, expose, credentials, max_age }`
