@@ -6,6 +6,7 @@ mod alerts;
 mod api;
 mod audit;
 mod bans;
+mod caches;
 mod capture;
 mod certs;
 mod consumers;
@@ -21,6 +22,7 @@ mod targets;
 mod versions;
 mod web;
 
+pub use caches::CacheStatus;
 pub use certs::CertStatus;
 pub use services::{ServiceStatus, TargetStatus as ServiceTargetStatus};
 pub use socket::{SocketError, bind};
