@@ -20,6 +20,7 @@ mod status;
 mod targets;
 mod versions;
 mod web;
+mod why;
 
 pub use certs::CertStatus;
 pub use services::{ServiceStatus, TargetStatus as ServiceTargetStatus};
