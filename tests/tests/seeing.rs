@@ -603,6 +603,7 @@ fn a_real_prometheus_takes_the_metrics_the_rules_and_finds_what_the_dashboard_as
     let rig = rig()?;
     rig.client()?.get("/")?;
     rig.client()?.get("/status/503")?;
+    rig.client()?.get("/close")?;
     let packaging = concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging");
     let rules = format!("{packaging}/prometheus/gateway.rules.yml");
     let checked = rig.net.gateway.output("promtool", &["check", "rules", &rules])?;
