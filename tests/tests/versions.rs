@@ -444,3 +444,178 @@ fn a_migration_from_one_version_to_the_next_under_load_fails_no_request() -> Res
         Ok(())
     })
 }
+
+/// A path, the status line's end and fields, and the body.
+type Canned = &'static [(&'static str, &'static str, &'static str)];
+
+/// An upstream that answers each path with what is told; `/next/hang` not at all.
+fn canned(node: &Node, port: u16, answers: Canned) -> Result<SocketAddr> {
+    use std::io::{Read, Write};
+    let listener = node.namespace.run(|| std::net::TcpListener::bind(("0.0.0.0", port)))??;
+    let serve = move |mut stream: std::net::TcpStream| -> std::io::Result<()> {
+        let (mut unread, mut buffer) = (Vec::new(), [0; 4096]);
+        loop {
+            let read = stream.read(&mut buffer)?;
+            if read == 0 {
+                return Ok(());
+            }
+            unread.extend_from_slice(&buffer[..read]);
+            while let Some(end) = unread.windows(4).position(|window| window == b"\r\n\r\n") {
+                let head: Vec<u8> = unread.drain(..end + 4).collect();
+                let head = String::from_utf8_lossy(&head).into_owned();
+                let target = head.split(' ').nth(1).unwrap_or_default();
+                if target == "/next/hang" {
+                    thread::sleep(Duration::from_secs(20));
+                }
+                let named = head.to_ascii_lowercase().contains("\r\nx-v:");
+                let found = answers
+                    .iter()
+                    .find(|(path, ..)| *path == target && !(named && path.starts_with("/next")));
+                let (_, start, body) = found.unwrap_or(&("", "404 No\r\n", ""));
+                let length = body.len();
+                stream.write_all(
+                    format!("HTTP/1.1 {start}content-length: {length}\r\n\r\n{body}").as_bytes(),
+                )?;
+            }
+        }
+    };
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            thread::spawn(move || serve(stream));
+        }
+    });
+    Ok(SocketAddr::from((node.v4(), port)))
+}
+
+// T4
+#[test]
+fn a_shadow_is_compared_and_neither_delays_nor_changes_what_the_client_gets() -> Result<()> {
+    lab_test!();
+    const JSON: &str = "200 OK\r\ncontent-type: application/json\r\n";
+    const OLD: Canned = &[
+        ("/same", JSON, "{\"a\":1,\"at\":1,\"items\":[{\"id\":1}]}"),
+        ("/status", JSON, "old"),
+        ("/type", JSON, "x"),
+        ("/body", JSON, "{\"price\":1,\"at\":5}"),
+        ("/hang", JSON, "here"),
+    ];
+    const NEW: Canned = &[
+        ("/next/same", JSON, "{\"items\": [{\"id\": 7}], \"a\": 1.0}"),
+        ("/next/status", "500 No\r\n", "new"),
+        ("/next/type", "200 OK\r\ncontent-type: text/html\r\n", "x"),
+        ("/next/body", JSON, "{\"price\":2,\"at\":6}"),
+    ];
+    let _turn = shared()?;
+    let net = Net::simple(2)?;
+    let (old, new) = (canned(net.backend(1), 9000, OLD)?, canned(net.backend(2), 9001, NEW)?);
+    let gateway = Gateway::start(
+        &net,
+        &format!(
+            "[listener.web]\nbind = \":80\"\n[upstream.old]\nto = \"{old}\"\n\
+             [upstream.new]\nto = \"{new}\"\ntimeout = {{ total = \"2s\" }}\n\
+             [route.api]\n[route.api.version]\nfrom = [\"path\", \"header:x-v\"]\ndefault = \"v1\"\n\
+             [route.api.version.v1]\nto = \"old\"\n\
+             mirror = {{ version = \"v2\", compare = {{ ignore = [\"/at\", \"/items/*/id\"] }} }}\n\
+             [route.api.version.v2]\nto = \"new\"\nrewrite = {{ path = \"/next/*\" }}\n"
+        ),
+    )?;
+    let mut client = Client::connect(net.client(1), gateway.at4())?;
+    for (path, _, body) in OLD {
+        let began = Instant::now();
+        client.send(format!("GET /v1{path} HTTP/1.1\r\nhost: a\r\nx-v: 1\r\n\r\n"))?;
+        let answer = client.response()?;
+        assert_eq!((answer.status, answer.header("api-version")), (200, Some("v1")), "{path}");
+        assert_eq!(answer.text(), *body, "{path}");
+        assert!(began.elapsed() < Duration::from_secs(5), "{path} waited for the shadow");
+    }
+    let compared = || -> Result<Value> {
+        let shown = gateway.cli(&["route", "show", "api", "-o", "json"])?.ok()?.json()?;
+        Ok(shown["versions"]["v1"]["compared"].clone())
+    };
+    let wanted = json!({ "same": 1, "status": 1, "header": 1, "body": 1, "skipped": 0, "lost": 1 });
+    eventually("all are compared", || Ok(compared()?["results"] == wanted))
+        .with_context(|| format!("{:?}", compared()))?;
+    let differs: BTreeMap<String, Value> = compared()?["differences"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|one| (one["path"].as_str().unwrap_or_default().to_owned(), one["differs"].clone()))
+        .collect();
+    assert_eq!(differs["/status"], json!(["status: 200, the shadow 500"]));
+    assert_eq!(differs["/type"], json!(["content-type: application/json, the shadow text/html"]));
+    assert_eq!(differs["/body"], json!(["/price: 1, the shadow 2"]), "{differs:?}");
+    let metrics = gateway.metrics()?;
+    let count = |result: &str| {
+        metrics.sum("mirror_compared_total", &[("route", "api"), ("version", "v1"), ("result", result)])
+    };
+    assert_eq!((count("same"), count("body"), count("lost")), (1.0, 1.0, 1.0));
+    let events = gateway.cli(&["observe", "difference", "-o", "json"])?.ok()?.stdout;
+    assert!(events.contains("/price: 1, the shadow 2") && events.contains("\"shadow\":\"v2\""), "{events}");
+    let text = gateway.cli(&["route", "show", "api"])?.ok()?.stdout;
+    assert!(text.contains("shadow of v1: same 1") && text.contains("/price: 1, the shadow 2"), "{text}");
+    Ok(())
+}
+
+// T3, V6
+#[test]
+fn consumers_of_a_tier_and_a_share_of_consumers_go_to_the_next_version_which_asks_for_itself() -> Result<()> {
+    lab_test!();
+    let hash = |key: &str| format!("blake3:{}", blake3::hash(key.as_bytes()).to_hex());
+    let mut consumers = String::new();
+    for (name, tier) in [("beta", "beta"), ("gold", "gold"), ("none", "gold")] {
+        let grant = if name == "none" { "" } else { "grant = [\"items\"]\n" };
+        consumers.push_str(&format!(
+            "[consumer.{name}]\ntier = \"{tier}\"\n{grant}keys = [{{ id = \"k\", hash = \"{}\" }}]\n",
+            hash(name)
+        ));
+    }
+    for n in 0..40 {
+        consumers.push_str(&format!(
+            "[consumer.c{n}]\nkeys = [{{ id = \"k\", hash = \"{}\" }}]\n",
+            hash(&format!("c{n}"))
+        ));
+    }
+    let rig = rig(&format!(
+        "[auth.key]\ntype = \"api-key\"\nfrom = [\"header:x-key\", \"query:key\"]\n{consumers}\
+         [route.api]\npath = \"/echo/*\"\nauth = \"key\"\n[route.api.version]\nfrom = [\"path\"]\ndefault = \"v1\"\n\
+         [route.api.version.v1]\nto = \"one\"\ncanary = {{ to = \"v2\", tiers = \"beta\", share = \"50%\", sticky = \"consumer\" }}\n\
+         [route.api.version.v2]\nto = \"two\"\nrewrite = {{ set = {{ x-who = \"${{consumer.id}}\" }} }}\n\
+         [route.api.version.v3]\nto = \"two\"\nallow = [\"items\"]\n"
+    ))?;
+    let of = |path: &str, key: &str| ask(&rig, path, &format!("x-key: {key}\r\n"));
+    let moved = of("/echo/1", "beta")?;
+    assert_eq!(
+        (moved.status, moved.header("api-version"), moved.backend()),
+        (200, Some("v2"), &*rig.backends[1].name)
+    );
+    let echo = moved.json()?;
+    assert_eq!((echoed(&echo, "x-who"), echoed(&echo, "x-key")), (vec!["beta".to_owned()], vec![]));
+    let line = rig.gateway.log_of(&moved)?;
+    assert_eq!((&line["version"], &line["consumer"]), (&json!("v2"), &json!("beta")));
+    assert_eq!(of("/v1/echo/1", "beta")?.header("api-version"), Some("v1"), "who names a version gets it");
+    let versions = || -> Result<Vec<String>> {
+        (0..40)
+            .map(|n| Ok(of("/echo/1", &format!("c{n}"))?.header("api-version").unwrap_or_default().into()))
+            .collect()
+    };
+    let first = versions()?;
+    let next = first.iter().filter(|version| *version == "v2").count();
+    assert!((8..=32).contains(&next), "{next} of 40");
+    assert_eq!(versions()?, first);
+    // Each version asks for what it wants.
+    assert_eq!(of("/v3/echo/1", "gold")?.status, 200);
+    of("/v3/echo/1", "none")?.refused(403, "forbidden")?;
+    ask(&rig, "/v3/echo/1", "")?.refused(401, "unauthorized")?;
+    // What is refused before anybody is asked tells no secret.
+    let unknown = ask(&rig, "/v9/echo/1?key=gold&a=b", "")?;
+    unknown.refused(404, "version_unknown")?;
+    let line = rig.gateway.log_of(&unknown)?;
+    assert!(!line.to_string().contains("gold"), "{line}");
+    let shown = rig.gateway.cli(&["route", "show", "api", "-o", "json"])?.ok()?.json()?;
+    assert_eq!(
+        shown["versions"]["v3"]["last_day"]["consumers"],
+        json!({ "anonymous": 2, "gold": 1 })
+    );
+    assert_eq!(shown["versions"]["v2"]["last_day"]["consumers"]["beta"], 1);
+    Ok(())
+}

@@ -116,7 +116,11 @@ async fn route(State(control): Shared, Path(name): Path<String>) -> Result<Json<
     }
     let mut told = json!({ "settings": settings, "codes": codes });
     let snapshot = control.snapshot.load();
-    if let Some(all) = snapshot.config.routes.get(&name).and_then(|route| route.versions.as_deref()) {
+    let config = snapshot.config.routes.get(&name);
+    if config.and_then(|route| route.mirror.as_ref()?.compare.as_ref()).is_some() {
+        told["compared"] = versions::compared(&control, &name, "");
+    }
+    if let Some(all) = config.and_then(|route| route.versions.as_deref()) {
         told["versions"] = versions::show(&control, &name, all);
     }
     Ok(Json(told))

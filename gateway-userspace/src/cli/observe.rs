@@ -13,8 +13,8 @@ const WIDTH: usize = 100;
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "A filter is an event's name (request, drop, ban, unban, ban_over, target, reload, alert, lost) or a \
-                        field, an operator (= != < <= > >=) and a value, which may be a prefix of addresses. `not` turns \
+    after_help = "A filter is an event's name (request, drop, ban, unban, ban_over, target, reload, alert, difference, lost) or \
+                        a field, an operator (= != < <= > >=) and a value, which may be a prefix of addresses. `not` turns \
                         the next one round:\n  gateway observe -f drop reason=limit_packets\n  \
                         gateway observe -f drop source=192.0.2.0/24 --not reason=blocked\n  \
                         gateway observe -f route=items 'status>=500' not client=10.0.0.0/8\n\nRequests are shown when the \

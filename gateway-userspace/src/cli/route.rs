@@ -100,7 +100,21 @@ fn show(name: &str, route: &Value) -> String {
         lines.push((format!("status {code}"), text(count)));
     }
     let shown: String = lines.into_iter().map(|(what, value)| format!("{what:<12} {value}\n")).collect();
-    shown + &versions(route)
+    shown + &versions(route) + &compared("", &route["compared"])
+}
+
+/// How a shadow's answers differ.
+fn compared(of: &str, told: &Value) -> String {
+    let Some(results) = told["results"].as_object() else { return String::new() };
+    let counts: Vec<String> = results.iter().map(|(word, n)| format!("{word} {n}")).collect();
+    let mut out = format!("\nshadow{of}: {}\n", counts.join(", "));
+    for difference in told["differences"].as_array().into_iter().flatten() {
+        out += &format!("  {} {}\n", text(&difference["method"]), text(&difference["path"]));
+        for differs in difference["differs"].as_array().into_iter().flatten() {
+            out += &format!("    {}\n", text(differs));
+        }
+    }
+    out
 }
 
 /// One line a version, and then who calls it.
@@ -137,6 +151,9 @@ fn versions(route: &Value) -> String {
             "\n{}",
             table(&["VERSION", "CONSUMER", "LAST DAY", "LAST CALL", "AGENT"], callers.into_iter())
         );
+    }
+    for (name, version) in all {
+        out += &compared(&format!(" of {name}"), &version["compared"]);
     }
     out
 }

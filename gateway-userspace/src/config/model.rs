@@ -17,8 +17,9 @@ pub use auth::{
     RouteAuth, Whence,
 };
 pub use route::{
-    Coding, Compress, Cors, Destination, FieldRewrite, HostPattern, Matcher, Mirror, Origin, PathPattern,
-    PathRewrite, Pattern, Predicates, Redirect, Respond, Rewrite, Route, Segment, Shape, Split, Sticky,
+    Coding, Compare, Compress, Cors, Destination, FieldRewrite, HostPattern, Matcher, Mirror, MirrorVersion,
+    Origin, PathPattern, PathRewrite, Pattern, Predicates, Redirect, Respond, Rewrite, Route, Segment, Shape,
+    Split, Sticky,
 };
 
 pub use seeing::{

@@ -349,7 +349,18 @@ fn compress(compress: &Compress) -> Value {
 
 fn mirror(mirror: &Mirror) -> Value {
     let body = ByteSize(mirror.body as u64);
-    json!({ "to": mirror.to, "share": mirror.share, "body": body, "queue": mirror.queue })
+    let compare = mirror.compare.as_ref().map(|compare| {
+        let body = ByteSize(compare.body as u64);
+        json!({ "ignore": compare.ignore, "headers": compare.headers, "body": body })
+    });
+    some([
+        ("to", mirror.version.is_none().then(|| json!(mirror.to))),
+        ("version", mirror.version.as_ref().map(|version| json!(version.name))),
+        ("share", Some(json!(mirror.share))),
+        ("body", Some(json!(body))),
+        ("queue", Some(json!(mirror.queue))),
+        ("compare", Some(compare.unwrap_or(json!(false)))),
+    ])
 }
 
 fn rewrite(rewrite: &Rewrite) -> Option<Value> {

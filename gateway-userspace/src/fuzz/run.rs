@@ -175,4 +175,5 @@ fuzzed! {
     request_head_holds: "request-head",
     template_holds: "template",
     trace_context_holds: "trace-context",
+    version_holds: "version",
 }

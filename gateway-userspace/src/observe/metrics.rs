@@ -17,6 +17,7 @@ use super::{
 use crate::{
     daemon::Control,
     kernel::{ServiceRow, TargetState},
+    policy::compare::Found,
     upstream::{breaker::State, clock::now_ms},
 };
 
@@ -163,6 +164,18 @@ fn http(control: &Control, families: &mut Families) {
         });
         labelled.collect()
     };
+    let compared = control.registry.all_compared();
+    let compared = compared.iter().flat_map(|((route, version), compared)| {
+        Found::ALL.map(|(found, word)| {
+            let labels = [("route", &**route), ("result", word), ("version", version)];
+            counter(but_for_none(&labels), compared.of(found))
+        })
+    });
+    families.counters(
+        "mirror_compared_total",
+        "Answers of a shadow that were compared with what the client got, by what came of it",
+        compared.collect(),
+    );
     families.counters("http_requests_total", "Requests by listener, route, method and status code", requests);
     families.histograms(
         "http_request_duration_seconds",

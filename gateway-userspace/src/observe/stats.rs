@@ -22,6 +22,7 @@ use rustls::{HandshakeKind, ProtocolVersion, ServerConnection};
 
 use super::Why;
 use crate::{
+    policy::compare::Compared,
     proxy_protocol::{Header, Malformed, Refused, Says},
     version::usage::Usage,
 };
@@ -606,6 +607,7 @@ pub const NO_ROUTE: &str = "-";
 pub struct Registry {
     workers: usize,
     routes: Mutex<BTreeMap<(String, String, String), Arc<RouteStats>>>,
+    compared: Mutex<BTreeMap<(String, String), Arc<Compared>>>,
     usages: Mutex<BTreeMap<(String, String), Arc<Usage>>>,
     listeners: Mutex<BTreeMap<String, Arc<ListenerStats>>>,
     upstreams: Mutex<BTreeMap<String, Arc<UpstreamStats>>>,
@@ -630,6 +632,7 @@ impl Registry {
         Registry {
             workers,
             routes: Mutex::default(),
+            compared: Mutex::default(),
             usages: Mutex::default(),
             listeners: Mutex::default(),
             upstreams: Mutex::default(),
@@ -646,6 +649,15 @@ impl Registry {
     pub fn version(&self, listener: &str, route: &str, version: &str) -> Arc<RouteStats> {
         let key = (listener.to_owned(), route.to_owned(), version.to_owned());
         series(&self.routes, key, || RouteStats { shards: Sharded::new(self.workers) })
+    }
+
+    /// Answers of a shadow's; `version` is "" for those of a route without versions.
+    pub fn compared(&self, route: &str, version: &str) -> Arc<Compared> {
+        series(&self.compared, (route.to_owned(), version.to_owned()), Compared::default)
+    }
+
+    pub fn all_compared(&self) -> Vec<((String, String), Arc<Compared>)> {
+        all(&self.compared)
     }
 
     pub fn usage(&self, route: &str, version: &str) -> Arc<Usage> {

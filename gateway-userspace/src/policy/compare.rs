@@ -119,7 +119,11 @@ static THREAD: LazyLock<SyncSender<Box<Pair>>> = LazyLock::new(|| {
 });
 
 impl Compare {
-    pub fn new(config: &model::Compare, (route, version, shadow): (&str, &str, &str), counts: Arc<Compared>) -> Arc<Self> {
+    pub fn new(
+        config: &model::Compare,
+        (route, version, shadow): (&str, &str, &str),
+        counts: Arc<Compared>,
+    ) -> Arc<Self> {
         let name = |name: &String| HeaderName::from_bytes(name.as_bytes()).ok();
         Arc::new(Compare {
             ignore: config.ignore.iter().map(|pointer| pieces(pointer)).collect(),
@@ -134,9 +138,11 @@ impl Compare {
 
     /// The part of a head that is compared.
     pub fn see(&self, status: StatusCode, headers: &HeaderMap) -> Seen {
-        let wanted = self.headers.iter().chain(&[header::CONTENT_ENCODING, header::CONTENT_TYPE]);
         let mut seen = HeaderMap::new();
-        for name in wanted.filter(|name| !seen.contains_key(*name)).collect::<Vec<_>>() {
+        for name in self.headers.iter().chain(&[header::CONTENT_ENCODING]) {
+            if seen.contains_key(name) {
+                continue;
+            }
             seen.extend(headers.get_all(name).iter().map(|value| (name.clone(), value.clone())));
         }
         Seen { status, headers: seen, body: Vec::new(), cut: false }
@@ -156,11 +162,16 @@ impl Compare {
 
     fn compare(&self, answer: &Seen, shadow: &Seen) -> (Found, Vec<String>) {
         if answer.status != shadow.status {
-            let differs = format!("status: {}, the shadow {}", answer.status.as_u16(), shadow.status.as_u16());
+            let differs =
+                format!("status: {}, the shadow {}", answer.status.as_u16(), shadow.status.as_u16());
             return (Found::Status, vec![differs]);
         }
         let values = |seen: &Seen, name: &HeaderName| -> Vec<String> {
-            seen.headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).collect()
+            seen.headers
+                .get_all(name)
+                .iter()
+                .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+                .collect()
         };
         for name in &self.headers {
             let (ours, theirs) = (values(answer, name), values(shadow, name));
@@ -233,8 +244,11 @@ fn run(pairs: &Receiver<Box<Pair>>) {
         let About { id, method, path } = about;
         let difference = Difference { id, method, path, differs };
         if told <= EVENTS {
-            let mut event = json!({ "route": &*compare.route, "version": &*compare.version, "shadow": &*compare.shadow });
-            if let (Some(event), Ok(Value::Object(facts))) = (event.as_object_mut(), serde_json::to_value(&difference)) {
+            let mut event =
+                json!({ "route": &*compare.route, "version": &*compare.version, "shadow": &*compare.shadow });
+            if let (Some(event), Ok(Value::Object(facts))) =
+                (event.as_object_mut(), serde_json::to_value(&difference))
+            {
                 event.retain(|_, value| value != "");
                 event.extend(facts);
             }
@@ -246,7 +260,8 @@ fn run(pairs: &Receiver<Box<Pair>>) {
 
 /// `None`: of a coding that is not known, or not what it says.
 fn decoded(seen: &Seen) -> Option<Vec<u8>> {
-    let coding = seen.headers.get(header::CONTENT_ENCODING).map_or("", |coding| coding.to_str().unwrap_or("?"));
+    let coding =
+        seen.headers.get(header::CONTENT_ENCODING).map_or("", |coding| coding.to_str().unwrap_or("?"));
     let most = seen.body.len() as u64 * INFLATED + 1;
     let body = &*seen.body;
     let mut out = Vec::new();
@@ -254,7 +269,8 @@ fn decoded(seen: &Seen) -> Option<Vec<u8>> {
         "" | "identity" => return Some(body.to_vec()),
         "gzip" | "x-gzip" => flate2::read::GzDecoder::new(body).take(most).read_to_end(&mut out),
         "br" => brotli::Decompressor::new(body, 4096).take(most).read_to_end(&mut out),
-        "zstd" => zstd::stream::read::Decoder::new(body).and_then(|decoder| decoder.take(most).read_to_end(&mut out)),
+        "zstd" => zstd::stream::read::Decoder::new(body)
+            .and_then(|decoder| decoder.take(most).read_to_end(&mut out)),
         _ => return None,
     };
     read.ok().filter(|read| (*read as u64) < most).map(|_| out)
@@ -304,11 +320,16 @@ fn differences(at: &mut String, ours: &Value, theirs: &Value, ignored: &[&[Strin
                 inside(&index.to_string(), ours.get(index), theirs.get(index), out);
             }
         }
-        (Value::Number(ours), Value::Number(theirs)) if ours == theirs || ours.as_f64() == theirs.as_f64() => {}
+        (Value::Number(ours), Value::Number(theirs))
+            if ours == theirs || ours.as_f64() == theirs.as_f64() => {}
         (ours, theirs) if ours == theirs => {}
         (ours, theirs) => {
             let place = if at.is_empty() { "body".into() } else { short(at) };
-            out.push(format!("{place}: {}, the shadow {}", short(&ours.to_string()), short(&theirs.to_string())));
+            out.push(format!(
+                "{place}: {}, the shadow {}",
+                short(&ours.to_string()),
+                short(&theirs.to_string())
+            ));
         }
     }
     out.truncate(TOLD);
@@ -335,7 +356,10 @@ mod tests {
     }
 
     fn seen(status: u16, fields: &[(&'static str, &str)], body: &[u8]) -> Seen {
-        let headers = fields.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap())).collect();
+        let headers = fields
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap()))
+            .collect();
         Seen { status: StatusCode::from_u16(status).unwrap(), headers, body: body.to_vec(), cut: false }
     }
 
@@ -358,7 +382,8 @@ mod tests {
 
     #[test]
     fn what_is_ignored_may_differ_or_be_missing() {
-        let (ours, theirs) = (r#"{"t":1,"items":[{"id":1,"n":1},{"id":2,"n":2}]}"#, r#"{"items":[{"id":8,"n":1},{"n":3}]}"#);
+        let (ours, theirs) =
+            (r#"{"t":1,"items":[{"id":1,"n":1},{"id":2,"n":2}]}"#, r#"{"items":[{"id":8,"n":1},{"n":3}]}"#);
         assert_eq!(json(&["/t", "/items/*/id"], ours, theirs), ["/items/1/n: 2, the shadow 3"]);
         assert_eq!(json(&["/t", "/items"], ours, theirs), [""; 0]);
         assert_eq!(json(&[""], ours, theirs), [""; 0]);
@@ -390,6 +415,9 @@ mod tests {
         assert_eq!(differs(&coded(br#"{"a":1,"t":1}"#), &seen(200, &[], br#"{"t":2,"a":1}"#)), [""; 0]);
         let bomb = coded(&[b' '; 1 << 20]);
         assert_eq!(differs(&bomb, &seen(200, &[], b"x")), ["body: one of them cannot be decoded"]);
-        assert_eq!(differs(&seen(200, &[("content-encoding", "br")], b"junk"), &seen(200, &[], b"x")).len(), 1);
+        assert_eq!(
+            differs(&seen(200, &[("content-encoding", "br")], b"junk"), &seen(200, &[], b"x")).len(),
+            1
+        );
     }
 }

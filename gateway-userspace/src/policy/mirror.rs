@@ -5,11 +5,17 @@ use std::sync::{
     atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
 };
 
+use http::HeaderName;
+
+use super::{compare::Compare, rewrite::Rewrite};
 use crate::{config::model, upstream::Upstream};
 
 #[derive(Debug)]
 pub struct Mirror {
     pub upstream: Arc<Upstream>,
+    /// The copy is as this version's upstream would get it.
+    pub version: Option<AsVersion>,
+    pub compare: Option<Arc<Compare>>,
     /// Bytes of a body that are kept for a copy; a request with more has none.
     pub body: usize,
     queue: usize,
@@ -20,6 +26,30 @@ pub struct Mirror {
     open: Arc<AtomicUsize>,
 }
 
+/// How a version's upstream gets a request that named another.
+#[derive(Debug)]
+pub struct AsVersion {
+    pub name: Box<str>,
+    pub rewrite: Rewrite,
+    /// Where in the path the version stands, if it does.
+    pub segment: Option<usize>,
+    pub query: Vec<String>,
+    pub headers: Vec<HeaderName>,
+}
+
+impl AsVersion {
+    fn new(config: &model::MirrorVersion) -> Self {
+        let name = |name: &String| HeaderName::from_bytes(name.as_bytes()).ok();
+        AsVersion {
+            name: config.name.as_str().into(),
+            rewrite: Rewrite::new(&config.rewrite),
+            segment: config.segment,
+            query: config.query.clone(),
+            headers: config.headers.iter().filter_map(name).collect(),
+        }
+    }
+}
+
 /// A copy's place in the queue.
 #[derive(Debug)]
 pub struct Place(Arc<AtomicUsize>);
@@ -28,6 +58,8 @@ impl Mirror {
     pub fn new(config: &model::Mirror, upstream: Arc<Upstream>) -> Self {
         Mirror {
             upstream,
+            version: config.version.as_deref().map(AsVersion::new),
+            compare: None,
             body: config.body,
             queue: config.queue,
             // A share is from 0 to 1.
@@ -78,7 +110,14 @@ mod tests {
             None,
             &Registry::new(1),
         );
-        let config = model::Mirror { to: "a".into(), share: Percent(share), body: 1, queue };
+        let config = model::Mirror {
+            to: "a".into(),
+            share: Percent(share),
+            body: 1,
+            queue,
+            version: None,
+            compare: None,
+        };
         Mirror::new(&config, Arc::new(upstream))
     }
 

@@ -3,6 +3,7 @@
 
 pub mod answer;
 pub mod caller;
+pub mod compare;
 pub mod compress;
 pub mod cors;
 pub mod mirror;

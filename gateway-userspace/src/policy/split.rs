@@ -77,6 +77,8 @@ impl Split {
 /// What keeps a client with the same one; `None`: the request has none.
 pub fn key(sticky: &Sticky, headers: &HeaderMap, client: IpAddr) -> Option<u64> {
     match sticky {
+        // Not known here.
+        Sticky::Consumer => None,
         Sticky::Ip => Some(hash::of_address(SEED, Address::from(client))),
         Sticky::Header(name) => headers.get(name).map(|value| hash::of_bytes(SEED, value.as_bytes())),
         Sticky::Cookie(name) => cookie(headers, name.as_bytes()).map(|value| hash::of_bytes(SEED, value)),

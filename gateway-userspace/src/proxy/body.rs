@@ -23,6 +23,7 @@ use super::{
     grpc_web::{Decoded, Encoded},
     shadow::Kept,
     timer::{Expired, Wait},
+    watched::Watched,
 };
 use crate::{
     observe::Why,
@@ -150,6 +151,7 @@ pub enum ResponseBody {
     Upstream(UpstreamBody),
     Compressed(Box<Compressed>),
     Encoded(Box<Encoded>),
+    Watched(Box<Watched>),
 }
 
 /// An answer's body as it comes from the upstream.
@@ -186,6 +188,7 @@ impl ResponseBody {
             ResponseBody::Upstream(body) => Some(&body.exchange),
             ResponseBody::Compressed(body) => body.exchange(),
             ResponseBody::Encoded(body) => body.exchange(),
+            ResponseBody::Watched(body) => body.exchange(),
         }
     }
 }
@@ -286,6 +289,7 @@ impl Body for ResponseBody {
             ResponseBody::Upstream(body) => body.poll(cx),
             ResponseBody::Compressed(body) => body.poll(cx),
             ResponseBody::Encoded(body) => body.poll(cx),
+            ResponseBody::Watched(body) => body.poll(cx),
         }
     }
 
@@ -296,6 +300,7 @@ impl Body for ResponseBody {
             ResponseBody::Upstream(body) => body.ended(),
             ResponseBody::Compressed(body) => body.ended(),
             ResponseBody::Encoded(body) => body.ended(),
+            ResponseBody::Watched(body) => body.ended(),
         }
     }
 
@@ -306,6 +311,7 @@ impl Body for ResponseBody {
                 SizeHint::with_exact(body.as_ref().map_or(0, |body| body.len() as u64))
             }
             ResponseBody::Compressed(_) | ResponseBody::Encoded(_) => SizeHint::default(),
+            ResponseBody::Watched(body) => body.size(),
             ResponseBody::Upstream(body) => match &body.connection {
                 Some(connection) => connection.body_size(),
                 None => SizeHint::with_exact(0),

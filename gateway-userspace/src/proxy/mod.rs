@@ -22,6 +22,7 @@ mod handler;
 mod headers;
 mod hops;
 mod http2;
+mod mirrored;
 mod own;
 mod policed;
 mod problem;
@@ -34,6 +35,7 @@ mod timer;
 mod transport;
 mod tunnel;
 pub mod versioned;
+mod watched;
 mod websocket;
 pub mod worker;
 

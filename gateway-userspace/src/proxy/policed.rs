@@ -6,14 +6,13 @@ use http::{Response, header, request};
 use hyper::body::{Body, Incoming};
 
 use super::{
-    body::{RequestBody, ResponseBody},
+    body::ResponseBody,
     compressed::Compressed,
     exchange::Exchange,
     grpc_web::Web,
     handler::{self, prepare},
-    own, problem,
-    shadow::{Copy, Kept},
-    strict, versioned,
+    mirrored::{self, Shadow},
+    own, problem, strict, versioned,
 };
 use crate::{
     auth::{Asking, Gate, Refused},
@@ -24,12 +23,11 @@ use crate::{
         answer::Answered,
         compress::Accepted,
         cors::Allowed,
-        mirror::Mirror,
         rewrite::{Changes, Rewrite},
         template::Context,
     },
     runtime::{Route, Snapshot},
-    upstream::http1::{Outgoing, Switch},
+    upstream::http1::Outgoing,
     version::Picked,
 };
 
@@ -45,10 +43,21 @@ pub async fn handle(
     if let Some(web) = &web {
         exchange.set_grpc(web.kind());
     }
-    if let Some(gate) = &policies.gate
-        && let Err(refused) = admit(gate, policies, &exchange, &mut head).await
-    {
-        return refuse(policies, refused, exchange, &head);
+    if let Some(gate) = &policies.gate {
+        if let Err(refused) = admit(gate, policies, &exchange, &head).await {
+            return refuse(policies, refused, exchange, &head);
+        }
+        let next = versioned::of_caller(route, picked, &exchange);
+        if let Some((next, picked, policies)) = next.as_ref().and_then(versioned::Next::parts) {
+            // Whose version asks for itself.
+            exchange.set_route(next);
+            if policies.gate.is_none() {
+                gate.strip(&mut head);
+            }
+            let handled = handle(snapshot, next, (policies, Some(picked)), exchange, head, body);
+            return Box::pin(handled).await;
+        }
+        gate.strip(&mut head);
     }
     let (id, caller) = (exchange.id(), exchange.caller());
     let state = exchange.state.clone();
@@ -68,7 +77,10 @@ pub async fn handle(
     let telling = version.map(|(version, picked)| version.tell.of(picked, &head));
     let mut response = match plan.answer {
         Some(answered) => answer(answered, exchange),
-        None => forward(snapshot, route, policies, exchange, (plan.request, web, picked), head, body).await,
+        None => {
+            forward(snapshot, route, policies, exchange, (plan.request, plan.shadow, web, picked), head, body)
+                .await
+        }
     };
     if let Some(telling) = telling {
         telling.apply(response.status(), response.headers_mut());
@@ -83,12 +95,12 @@ pub async fn handle(
     }
 }
 
-/// Finds out who calls, and takes out of the request what proves it. Preflights prove nothing (Fetch standard).
+/// Finds out who calls. Preflights prove nothing (Fetch standard).
 async fn admit(
     gate: &Gate,
     policies: &Policies,
     exchange: &Exchange,
-    head: &mut request::Parts,
+    head: &request::Parts,
 ) -> Result<(), Refused> {
     if let Some(clean) = gate.clean_query(&head.uri) {
         exchange.log_query(clean.query());
@@ -102,7 +114,6 @@ async fn admit(
     let asking =
         Asking { head, now, worker: worker.index, memory: &worker.memory, marks: client.marks.as_deref() };
     exchange.set_caller(gate.admit(&asking).await?);
-    gate.strip(head);
     Ok(())
 }
 
@@ -134,6 +145,8 @@ fn compress(response: Response<ResponseBody>, accepted: &Accepted<'_>) -> Respon
 struct Plan<'a> {
     answer: Option<Answered>,
     request: RequestChanges<'a>,
+    /// For a shadow that is another version's.
+    shadow: Option<RequestChanges<'a>>,
     response: Changes<'a>,
     /// For any answer but that to a preflight, which says more.
     cors: Option<Allowed<'a>>,
@@ -141,8 +154,8 @@ struct Plan<'a> {
 }
 
 #[derive(Default)]
-struct RequestChanges<'a> {
-    path: Option<String>,
+pub(super) struct RequestChanges<'a> {
+    pub path: Option<String>,
     fields: Changes<'a>,
 }
 
@@ -159,6 +172,10 @@ impl<'a> Plan<'a> {
                 Some(rewrite) => RequestChanges::new(rewrite, context)?,
                 None => RequestChanges::default(),
             },
+            shadow: match policies.mirror.as_ref().and_then(|mirror| mirror.version.as_ref()) {
+                Some(version) => RequestChanges::new(&version.rewrite, context).ok(),
+                None => None,
+            },
             response: rewrite.map(|rewrite| rewrite.response.fill(context)).unwrap_or_default(),
         })
     }
@@ -170,7 +187,7 @@ impl<'a> RequestChanges<'a> {
         Ok(RequestChanges { path, fields: rewrite.request.fill(context) })
     }
 
-    fn apply(mut self, request: &mut Outgoing) -> Result<(), Why> {
+    pub fn apply(mut self, request: &mut Outgoing) -> Result<(), Why> {
         let Outgoing { head, about, .. } = request;
         if let Some(path) = self.path {
             head.uri = strict::with_path(&head.uri, path)?;
@@ -194,12 +211,15 @@ fn answer(answered: Answered, exchange: Exchange) -> Response<ResponseBody> {
     own::last_answer(exchange, answered.status, answered.headers, answered.body)
 }
 
+/// How a request is passed on: changed, changed for a shadow, translated, as which version.
+type Passing<'a> = (RequestChanges<'a>, Option<RequestChanges<'a>>, Option<Web>, Option<Picked>);
+
 async fn forward(
     snapshot: &Snapshot,
     route: &Arc<Route>,
     policies: &Policies,
     exchange: Exchange,
-    (changes, web, picked): (RequestChanges<'_>, Option<Web>, Option<Picked>),
+    (changes, shadowed, web, picked): Passing<'_>,
     head: request::Parts,
     body: Incoming,
 ) -> Response<ResponseBody> {
@@ -213,6 +233,7 @@ async fn forward(
     };
     let (mut request, mut body) = prepare(snapshot, route, upstream, &exchange, head, body);
     let rewritten = changes.path.is_some();
+    let shadow = policies.mirror.as_ref().and_then(|mirror| Shadow::of(mirror, &request, shadowed, picked));
     let changed = changes.apply(&mut request).and_then(|()| match route.version.as_deref().zip(picked) {
         Some((version, picked)) => versioned::to_upstream(version, picked, rewritten, &mut request),
         None => Ok(()),
@@ -223,38 +244,14 @@ async fn forward(
     if let Some(web) = &web {
         body = web.translate(&mut request, body);
     }
-    if let Some(mirror) = &policies.mirror {
-        copy(mirror, &exchange, &request, &mut body);
-    }
+    let side = shadow.and_then(|shadow| shadow.send(&exchange, &request, &mut body));
     let response = handler::forward(snapshot, route, upstream, exchange, request, body).await;
+    let response = match side {
+        Some(side) => mirrored::watch(response, side),
+        None => response,
+    };
     match web {
         Some(web) => web.answer(response),
         None => response,
-    }
-}
-
-/// Sends a copy to the shadow: at once, or when the body has passed. Connections that change their protocol have none.
-fn copy(mirror: &Mirror, exchange: &Exchange, request: &Outgoing, body: &mut RequestBody) {
-    if matches!(request.switch, Switch::Upgrade(_)) {
-        return;
-    }
-    let Some(place) = mirror.take() else { return };
-    let state = &exchange.state;
-    let copy = Copy {
-        worker: state.worker.clone(),
-        upstream: mirror.upstream.clone(),
-        request: Outgoing {
-            head: request.head.clone(),
-            switch: Switch::No,
-            about: request.about.clone(),
-            id: request.id.clone(),
-        },
-        client: state.client().addr,
-        header: mirror.upstream.config.proxy_protocol.map(|version| state.client().proxy_header(version)),
-        place,
-    };
-    match body.is_empty() {
-        true => copy.send(None),
-        false => body.copy(Kept::new(copy, mirror.body)),
     }
 }

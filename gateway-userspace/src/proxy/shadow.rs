@@ -7,7 +7,7 @@ use std::{future::poll_fn, rc::Rc, time::Instant};
 
 use bytes::Bytes;
 
-use super::{RequestBody, worker::Worker};
+use super::{RequestBody, watched::Side, worker::Worker};
 use crate::{
     policy::mirror::Place,
     upstream::{Active, Upstream, http1::Outgoing, link::Link},
@@ -25,28 +25,31 @@ pub struct Copy {
     /// The PROXY header that its connection begins with.
     pub header: Option<Vec<u8>>,
     pub place: Place,
+    /// Its answer is compared.
+    pub side: Option<Side>,
 }
 
 impl Copy {
     /// `body`: `None` if there is none.
-    pub fn send(self, body: Option<Bytes>) {
+    pub fn send(mut self, body: Option<Bytes>) {
         tokio::task::spawn_local(async move {
             let timeout = &self.upstream.config.timeout;
             let limit = timeout.total.unwrap_or(timeout.connect + timeout.first_byte + timeout.idle);
             // Its end, by whatever cause, frees the place.
-            let _ = tokio::time::timeout(limit, self.exchange(body)).await;
+            let mut side = self.side.take();
+            let _ = tokio::time::timeout(limit, self.exchange(body, &mut side)).await;
         });
     }
 
     /// `None` when it came to nothing.
-    async fn exchange(&self, body: Option<Bytes>) -> Option<()> {
+    async fn exchange(&self, body: Option<Bytes>, side: &mut Option<Side>) -> Option<()> {
         let active = self.upstream.pick_now(self.client)?;
         let kept = match self.header {
             None => self.worker.pool.take(active.target()),
             Some(_) => None,
         };
         if let Some(mut connection) = kept
-            && self.on(&mut connection, &active, body.clone()).await.is_some()
+            && self.on(&mut connection, &active, body.clone(), side).await.is_some()
         {
             self.keep(connection);
             return Some(());
@@ -61,21 +64,38 @@ impl Copy {
             self.worker.index,
         ));
         let mut connection = Box::new(fresh.await.ok()?);
-        self.on(&mut connection, &active, body).await?;
+        self.on(&mut connection, &active, body, side).await?;
         self.keep(connection);
         Some(())
     }
 
-    async fn on(&self, connection: &mut Link, active: &Active, body: Option<Bytes>) -> Option<()> {
+    async fn on(
+        &self,
+        connection: &mut Link,
+        active: &Active,
+        body: Option<Bytes>,
+        side: &mut Option<Side>,
+    ) -> Option<()> {
         let body = body.map_or(RequestBody::Empty, RequestBody::kept);
         let head = connection.request(&self.request, body, || None::<()>, |_| {}).await.ok()?.ok()?;
         active.target().stats.shards.of(self.worker.index).count(head.status);
+        if let Some(side) = side {
+            side.seen = Some(side.compare().see(head.status, &head.headers));
+        }
         let mut read = 0;
         while let Some(frame) = poll_fn(|cx| connection.poll_body(cx)).await {
-            read += frame.ok()?.data_ref().map_or(0, Bytes::len);
+            let frame = frame.ok()?;
+            let data = frame.data_ref().map_or(&[][..], |data| data);
+            read += data.len();
+            if let Some(side) = side {
+                side.add(data);
+            }
             if read > MOST {
                 break;
             }
+        }
+        if let Some(side) = side {
+            side.whole = true;
         }
         Some(())
     }

@@ -9,6 +9,7 @@ use super::{body::ResponseBody, exchange::Exchange, handler::asked, own, problem
 use crate::{
     config::units::Moment,
     observe::Why,
+    policy::Policies,
     runtime::Route,
     upstream::http1::Outgoing,
     version::{Picked, Refused, Standing, Version, Versions, path_with, path_without, query_without},
@@ -92,6 +93,27 @@ pub fn canary(
     let route = versions.routes.get(usize::from(picked.version));
     let canary = route.and_then(|route| route.version.as_ref()?.canary.as_ref());
     canary.and_then(of).unwrap_or(picked)
+}
+
+/// A version that a request goes to because of who calls.
+pub struct Next {
+    route: Arc<Route>,
+    picked: Picked,
+}
+
+impl Next {
+    pub fn parts(&self) -> Option<(&Arc<Route>, Picked, &Policies)> {
+        Some((&self.route, self.picked, self.route.policies.as_deref()?))
+    }
+}
+
+/// The version that the caller's canary leads to, if it serves.
+pub fn of_caller(route: &Route, picked: Option<Picked>, exchange: &Exchange) -> Option<Next> {
+    let canary = route.version.as_ref()?.canary.as_ref()?;
+    let (route, picked) = canary.of_caller(picked?, &*exchange.caller()?)?;
+    let now = Moment::of(exchange.state.worker.wall_clock(exchange.started()));
+    let serves = route.version.as_ref().is_none_or(|version| version.life.at(now) == Standing::Serves);
+    serves.then_some(Next { route, picked })
 }
 
 /// Why it is refused, and with which status: where the version is a part of the URL, there is no such resource.

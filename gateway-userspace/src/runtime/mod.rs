@@ -18,7 +18,7 @@ use crate::{
         stats::{ListenerStats, NO_ROUTE, Registry, RouteStats},
         trace::Tracer,
     },
-    policy::Policies,
+    policy::{Policies, compare::Compare},
     route::{Router, Takes},
     service::Services,
     tls::{Acceptor, Tls, acme::Challenges},
@@ -248,6 +248,14 @@ impl Route {
             Box::new(Versions::new(versions, route, |version| registry.usage(name, version)))
         });
         let mut policies = Policies::new(config, auths, |name| upstreams.get(name).cloned());
+        if let Some(mirror) = policies.as_mut().and_then(|policies| policies.mirror.as_mut()) {
+            let config = config.mirror.as_ref();
+            let compare = config.and_then(|mirror| mirror.compare.as_ref());
+            let shadow = mirror.version.as_ref().map_or(&*mirror.upstream.name, |version| &version.name);
+            mirror.compare = compare.map(|compare| {
+                Compare::new(compare, (name, of_version, shadow), registry.compared(name, of_version))
+            });
+        }
         if version.is_some() {
             // Its answers say so.
             policies.get_or_insert_default();

@@ -75,7 +75,12 @@ impl Versions {
             };
             route(version, compiled)
         });
-        let routes = routes.collect();
+        let routes: Box<[Arc<Route>]> = routes.collect();
+        let canaries = routes.iter().filter_map(|route| route.version.as_ref()?.canary.as_ref());
+        for canary in canaries {
+            // Set once: the routes are new.
+            let _ = routes.get(canary.target()).map(|next| canary.next.set(Arc::downgrade(next)));
+        }
         Versions { chooser, routes }
     }
 }

@@ -107,7 +107,7 @@ fn vary(config: &model::Versions, chooser: &Chooser, by: Option<u8>) -> Option<H
             match &canary.sticky {
                 Sticky::Cookie(_) => names.push("cookie"),
                 Sticky::Header(name) => names.push(name),
-                Sticky::Ip => {}
+                Sticky::Ip | Sticky::Consumer => {}
             }
         }
     }

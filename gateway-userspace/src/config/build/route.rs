@@ -9,7 +9,7 @@ use super::{
 };
 use crate::config::{
     error::{Problem, ProblemKind, Problems, did_you_mean},
-    model::{Destination, Mirror, PathPattern, Route, Split, Sticky, Upstream},
+    model::{Compare, Destination, Mirror, MirrorVersion, PathPattern, Route, Split, Sticky, Upstream},
     node::{Fields, Node, Value},
     table::{Kind, ROOT, Section},
     units::{ByteSize, Percent, Place, quote},
@@ -55,6 +55,13 @@ fn versioned(
         route(name, fields, path.clone(), declared, upstreams, problems)
     };
     let base = one(name, fields, problems);
+    if let (Some(node), None) =
+        (base.mirror.as_ref().and_then(|mirror| mirror.version.as_ref()), fields.node("version"))
+    {
+        let message =
+            format!("`mirror.version`: the route has no versions, so there is no {}", quote(&node.name));
+        problems.push(Problem::new(ProblemKind::Conflict, &fields.place("mirror"), message));
+    }
     let versions = version::versions(name, fields, (&base, segment), problems, one);
     Route { versions, ..base }
 }
@@ -167,15 +174,45 @@ fn needs_upstreams(fields: &Fields, to: &Destination, problems: &mut Problems) {
 
 fn mirror(fields: &Fields, declared: &BTreeMap<String, Fields>, problems: &mut Problems) -> Option<Mirror> {
     let Value::Table(fields) = &fields.node("mirror")?.value else { return None };
-    let to: String = fields.get("to")?;
-    defined(&to, &fields.place("to"), declared, problems);
+    let (to, name) = (fields.get::<String>("to"), fields.get::<String>("version"));
+    if to.is_some() && name.is_some() {
+        let message = "`mirror` goes either to an upstream or to a version's";
+        problems.push(Problem::new(ProblemKind::Conflict, &fields.place("version"), message));
+    }
+    match &to {
+        Some(to) => defined(to, &fields.place("to"), declared, problems),
+        None => drop(name.as_ref()?),
+    }
     let share: Percent = fields.or_default("share");
     if share.0 > 1.0 {
         let message = format!("`mirror.share`: there is no more than 100%, found {share}");
         problems.push(Problem::new(ProblemKind::Value, &fields.place("share"), message));
     }
     let body: ByteSize = fields.or_default("body");
-    Some(Mirror { to, share, body: body.0 as usize, queue: fields.or_default("queue") })
+    Some(Mirror {
+        to: to.unwrap_or_default(),
+        share,
+        body: body.0 as usize,
+        queue: fields.or_default("queue"),
+        // The rest of it is known when the versions are.
+        version: name.map(|name| Box::new(MirrorVersion { name, ..MirrorVersion::default() })),
+        compare: compare(fields),
+    })
+}
+
+fn compare(mirror: &Fields) -> Option<Compare> {
+    let node = mirror.node("compare")?;
+    let fields = match &node.value {
+        Value::Table(fields) => fields.clone(),
+        Value::Bool(true) => Fields::empty(shape::section(mirror, "compare")?, node.at.clone()),
+        _ => return None,
+    };
+    let body: ByteSize = fields.or_default("body");
+    Some(Compare {
+        ignore: fields.or_default("ignore"),
+        headers: fields.or_default("headers"),
+        body: body.0 as usize,
+    })
 }
 
 fn defined(wanted: &str, at: &Place, declared: &BTreeMap<String, Fields>, problems: &mut Problems) {

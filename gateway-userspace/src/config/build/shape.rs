@@ -33,7 +33,7 @@ pub(super) fn compress(route: &Fields, problems: &mut Problems) -> Option<Compre
     let node = route.node("compress")?;
     let fields = match &node.value {
         Value::Table(fields) => fields.clone(),
-        Value::Bool(true) => Fields::empty(section(route)?, node.at.clone()),
+        Value::Bool(true) => Fields::empty(section(route, "compress")?, node.at.clone()),
         _ => return None,
     };
     let coding = |word: &'static str| match word {
@@ -52,9 +52,10 @@ pub(super) fn compress(route: &Fields, problems: &mut Problems) -> Option<Compre
     })
 }
 
-fn section(route: &Fields) -> Option<&'static Section> {
+/// Of a key that may be a table or just true.
+pub(super) fn section(fields: &Fields, key: &str) -> Option<&'static Section> {
     use crate::config::table::Kind;
-    match &route.section.key("compress")?.kind {
+    match &fields.section.key(key)?.kind {
         Kind::Either(kinds) => kinds.iter().find_map(|kind| match kind {
             Kind::Table(section) => Some(*section),
             _ => None,

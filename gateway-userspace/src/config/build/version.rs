@@ -6,8 +6,8 @@ use super::distinct;
 use crate::config::{
     error::{Problem, ProblemKind, Problems, did_you_mean},
     model::{
-        Afterwards, ApiVersion, Brownout, Canary, Deprecated, Destination, HostPattern, PathPattern, Route,
-        Segment, Shape, Sticky, Strip, Sunset, VersionSource, Versions,
+        Afterwards, ApiVersion, Brownout, Canary, Deprecated, Destination, HostPattern, MirrorVersion,
+        PathPattern, Route, Segment, Shape, Sticky, Strip, Sunset, VersionSource, Versions,
     },
     node::{Fields, Value},
     units::{Moment, Percent, VersionForm, VersionName, quote},
@@ -92,6 +92,7 @@ pub(super) fn versions(
         versions.push(builder.version(name_of.clone(), own, built, &names));
     }
     builder.successors(&mut versions, sources.contains(&VersionSource::Path));
+    builder.mirrors(&mut versions, &sources, segment);
     let words: BTreeSet<&str> =
         names.iter().map(VersionName::as_str).chain(aliases.keys().map(String::as_str)).collect();
     let strip: Vec<&'static str> = fields.or_default("strip");
@@ -273,7 +274,7 @@ impl Builder<'_> {
             deprecated: deprecated(own),
             sunset: sunset(own),
             brownouts: self.brownouts(own),
-            canary: self.canary(&name, own, names),
+            canary: self.canary(&name, own, names, route.auth.is_some()),
             name,
             route,
             successor,
@@ -297,7 +298,13 @@ impl Builder<'_> {
         brownouts
     }
 
-    fn canary(&mut self, name: &VersionName, own: &Fields, names: &[VersionName]) -> Option<Canary> {
+    fn canary(
+        &mut self,
+        name: &VersionName,
+        own: &Fields,
+        names: &[VersionName],
+        authenticated: bool,
+    ) -> Option<Canary> {
         let Value::Table(fields) = &own.node("canary")?.value else { return None };
         let to: String = fields.get("to")?;
         if !self.defined(fields, "to", &to, names) {
@@ -316,17 +323,81 @@ impl Builder<'_> {
             Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
             None => (text, None),
         });
-        if share.0 == 0.0 && header.is_none() && !fields.broken {
-            let message = "`canary` sends nothing anywhere: it has neither a share nor a header".to_owned();
+        let tiers: Vec<String> = fields.get("tiers").unwrap_or_default();
+        if share.0 == 0.0 && header.is_none() && tiers.is_empty() && !fields.broken {
+            let message =
+                "`canary` sends nothing anywhere: it has no share, no header and no tiers".to_owned();
             self.tell(ProblemKind::Missing, fields, "", message, "for example: share = \"5%\"");
         }
         let sticky = fields.or_default::<String>("sticky");
         let sticky = match sticky.split_once(':') {
             Some(("cookie", name)) => Sticky::Cookie(name.into()),
             Some((_, name)) => Sticky::Header(name.into()),
+            None if sticky == "consumer" => Sticky::Consumer,
             None => Sticky::Ip,
         };
-        Some(Canary { to, share, header, sticky, named: fields.or_default("named") })
+        if (!tiers.is_empty() || sticky == Sticky::Consumer) && !authenticated {
+            let key = if tiers.is_empty() { "sticky" } else { "tiers" };
+            let message = format!("`canary.{key}` needs `auth`: without it nobody is known");
+            self.tell(
+                ProblemKind::Conflict,
+                fields,
+                key,
+                message,
+                "add auth = [\"…\"], the name of an [auth.NAME]",
+            );
+        }
+        Some(Canary { to, share, header, tiers, sticky, named: fields.or_default("named") })
+    }
+
+    /// Where copies for another version go, and in which form.
+    fn mirrors(&mut self, versions: &mut [ApiVersion], sources: &[VersionSource], segment: usize) {
+        let keeps_path = !self.fields.or_default::<Vec<&'static str>>("strip").contains(&"path");
+        let in_path = sources.contains(&VersionSource::Path);
+        let query = sources.iter().filter_map(|source| match source {
+            VersionSource::Query(name) => Some(name.clone()),
+            _ => None,
+        });
+        let headers = sources.iter().filter_map(|source| match source {
+            VersionSource::Header(name) => Some(name.clone()),
+            _ => None,
+        });
+        let (query, headers): (Vec<String>, Vec<String>) = (query.collect(), headers.collect());
+        let tables = self.fields.named_here();
+        let names: Vec<VersionName> = versions.iter().map(|version| version.name.clone()).collect();
+        for at in 0..versions.len() {
+            let wanted = versions[at].route.mirror.as_ref().and_then(|mirror| mirror.version.as_ref());
+            let Some(wanted) = wanted.map(|version| version.name.clone()) else { continue };
+            // What the route says for all versions is not for that one.
+            if wanted == versions[at].name.as_str() {
+                versions[at].route.mirror = None;
+                continue;
+            }
+            let own = &tables[versions[at].name.as_str()];
+            if !self.defined(own, "mirror", &wanted, &names) {
+                continue;
+            }
+            let shadow =
+                versions.iter().find(|version| version.name.as_str() == wanted).map(|version| &version.route);
+            let Some((Destination::Upstream(to), rewrite)) =
+                shadow.map(|route| (route.to.clone(), route.rewrite.clone()))
+            else {
+                let message = format!("`mirror.version`: the version {wanted} has no single upstream");
+                self.tell(ProblemKind::Conflict, own, "mirror", message, "name an upstream with `to`");
+                continue;
+            };
+            let version = MirrorVersion {
+                name: wanted,
+                rewrite,
+                segment: (in_path && keeps_path).then_some(segment),
+                query: query.clone(),
+                headers: headers.clone(),
+            };
+            if let Some(mirror) = &mut versions[at].route.mirror {
+                mirror.to = to;
+                mirror.version = Some(Box::new(version));
+            }
+        }
     }
 
     /// Where none is told, the next newer version that is not deprecated.

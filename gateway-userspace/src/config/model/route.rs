@@ -79,6 +79,8 @@ pub struct Split {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Sticky {
     Ip,
+    /// Of a canary, which may wait until it is known who calls.
+    Consumer,
     Cookie(String),
     /// In lower case.
     Header(String),
@@ -88,6 +90,7 @@ impl fmt::Display for Sticky {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Sticky::Ip => f.write_str("ip"),
+            Sticky::Consumer => f.write_str("consumer"),
             Sticky::Cookie(name) => write!(f, "cookie:{name}"),
             Sticky::Header(name) => write!(f, "header:{name}"),
         }
@@ -105,6 +108,33 @@ pub struct Mirror {
     pub body: usize,
     /// Copies at once. Default 100.
     pub queue: usize,
+    /// The version whose upstream `to` is.
+    pub version: Option<Box<MirrorVersion>>,
+    pub compare: Option<Compare>,
+}
+
+/// `mirror.version`: how that version's upstream would get the request.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct MirrorVersion {
+    pub name: String,
+    pub rewrite: Rewrite,
+    /// The segment of the path that the version is sent in, if it is.
+    pub segment: Option<usize>,
+    /// What names another version: query parameters …
+    pub query: Vec<String>,
+    /// … and header fields.
+    pub headers: Vec<String>,
+}
+
+/// `mirror.compare = true`, or `{ ignore, headers, body }`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Compare {
+    /// JSON pointers; `*` stands for any name or index.
+    pub ignore: Vec<String>,
+    /// In lower case. Default `content-type`.
+    pub headers: Vec<String>,
+    /// Bytes. Default 64 KiB.
+    pub body: usize,
 }
 
 /// `cors = { origins, methods, headers, expose, credentials, max_age }`

@@ -132,6 +132,8 @@ pub struct Canary {
     pub share: Percent,
     /// Requests with this field go there; with `value`, only those where it has it.
     pub header: Option<(String, Option<String>)>,
+    /// Consumers of these tiers go there.
+    pub tiers: Vec<String>,
     /// What keeps a client with the same version.
     pub sticky: Sticky,
     /// Also requests that name the version themselves. Default false.

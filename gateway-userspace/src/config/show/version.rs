@@ -80,6 +80,7 @@ fn canary(canary: &Canary) -> Value {
         ("to", Some(json!(canary.to))),
         ("share", Some(share(canary.share.0))),
         ("header", header),
+        ("tiers", (!canary.tiers.is_empty()).then(|| json!(canary.tiers))),
         ("sticky", Some(json!(canary.sticky.to_string()))),
         ("named", Some(json!(canary.named))),
     ])

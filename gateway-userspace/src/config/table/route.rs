@@ -1,14 +1,18 @@
 //! Routes.
 
 use super::{
-    Key, Kind, Section,
+    Key, Kind, Section, Text,
     auth::{ALLOW, ROUTE_AUTH},
     match_text::{FIELD_NAME, MATCHED_VALUE, METHOD, QUERY_NAME, REGEX, STICKY},
     rewrite::{LOCATION, REDIRECT, RESPOND, REWRITE},
     shape::{COMPRESS, CORS},
     text::{HOST, PATH, PERCENT, PROTOCOL, UPSTREAM_NAME},
     traffic::TARGET_OR_TABLE,
-    version::{VERSION, VERSIONS},
+    version::{VERSION, VERSION_NAME, VERSIONS},
+};
+use crate::config::{
+    node::Value,
+    units::{UnitError, quote},
 };
 
 pub(super) static ROUTE: Section = Section {
@@ -127,7 +131,13 @@ static LIKE: Section = Section {
 static MIRROR: Section = Section {
     doc: "Copies of requests for another upstream. Its answers are ignored, and no client waits for it.",
     keys: &[
-        Key::new("to", Kind::Text(&UPSTREAM_NAME), "The upstream that gets them.").required(),
+        Key::new("to", Kind::Text(&UPSTREAM_NAME), "The upstream that gets them.")
+            .required_unless(&["version"]),
+        Key::new(
+            "version",
+            Kind::Text(&VERSION_NAME),
+            "In place of `to`, on a route with versions: the version whose upstream gets them, as it would get them.",
+        ),
         Key::new("share", Kind::Text(&PERCENT), "The part of requests that is copied.").default("\"100%\""),
         Key::new("body", Kind::Size { min: 0, max: 16 << 20 }, "Requests with a longer body are not copied.")
             .default("\"64KiB\""),
@@ -137,5 +147,52 @@ static MIRROR: Section = Section {
             "Copies under way at once, over all workers; what would be more is left out.",
         )
         .default("100"),
+        Key::new(
+            "compare",
+            Kind::Either(&[Kind::Bool, Kind::Table(&COMPARE)]),
+            "Compare the answers, and count and tell where they differ.",
+        )
+        .default("false"),
     ],
+};
+
+static COMPARE: Section = Section {
+    doc: "What of a shadow's answers is compared with what the client gets: the status, some fields, the body. JSON by what it \
+          says, anything else by its bytes, coded bodies (gzip, br, zstd) decoded.",
+    keys: &[
+        Key::new(
+            "ignore",
+            Kind::List { of: &Kind::Text(&POINTER), min: 0, one: true },
+            "What of JSON bodies may differ: JSON pointers (RFC 6901), in which `*` stands for any name or index.",
+        )
+        .default("[]"),
+        Key::new(
+            "headers",
+            Kind::List { of: &Kind::Text(&FIELD_NAME), min: 0, one: true },
+            "The header fields that are compared.",
+        )
+        .default("[\"content-type\"]"),
+        Key::new(
+            "body",
+            Kind::Size { min: 0, max: 1 << 20 },
+            "Answers with a longer body are not compared.",
+        )
+        .default("\"64KiB\""),
+    ],
+};
+
+static POINTER: Text = Text {
+    what: "a JSON pointer",
+    example: "/items/*/updated_at",
+    pattern: Some("^(/([^~/]|~[01])*)+$"),
+    parse: |text| {
+        let escaped = text.split('~').skip(1).all(|after| after.starts_with(['0', '1']));
+        match text.starts_with('/') && escaped && text.len() <= 1000 {
+            true => Ok(Value::Text(text.into())),
+            false => Err(UnitError::new(format!(
+                "expected a JSON pointer such as \"/items/*/updated_at\", found {}",
+                quote(text)
+            ))),
+        }
+    },
 };

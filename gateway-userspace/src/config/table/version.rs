@@ -5,7 +5,7 @@ use super::{
     match_text::{FIELD_NAME, STICKY, is_token},
     route::ROUTE,
     seconds,
-    text::PERCENT,
+    text::{NAME, PERCENT},
 };
 use crate::config::{
     node::Value,
@@ -191,7 +191,8 @@ static BROWNOUT: Section = Section {
 };
 
 static CANARY: Section = Section {
-    doc: "Some requests for a version are answered by another: a share of them, those with a header field, or both.",
+    doc: "Some requests for a version are answered by another: a share of them, those with a header field, those of consumers of \
+          a tier.",
     keys: &[
         Key::new("to", Kind::Text(&VERSION_NAME), "The other version.").required(),
         Key::new("share", Kind::Text(&PERCENT), "The part of clients, or of requests without a key, that goes there.")
@@ -202,14 +203,29 @@ static CANARY: Section = Section {
             "Requests with this field go there, whatever the share: `x-canary`, or `x-canary: yes` for that value alone.",
         ),
         Key::new(
+            "tiers",
+            Kind::List { of: &Kind::Text(&NAME), min: 1, one: true },
+            "Consumers of these tiers go there, whatever the share. Needs `auth`, which both versions ask.",
+        ),
+        Key::new(
             "sticky",
-            Kind::Text(&STICKY),
-            "\"cookie:NAME\", \"header:NAME\" or \"ip\": who has the same is answered by the same version, also when the share grows.",
+            Kind::Text(&CANARY_KEY),
+            "\"consumer\", \"cookie:NAME\", \"header:NAME\" or \"ip\": who has the same is answered by the same version, also when the share grows.",
         )
         .default("\"ip\""),
         Key::new("named", Kind::Bool, "Also requests that name the version themselves, not only those by default.")
             .default("false"),
     ],
+};
+
+static CANARY_KEY: Text = Text {
+    example: "consumer",
+    pattern: Some("^(ip|consumer|(cookie|header):[A-Za-z0-9!#$%&'*+.^_`|~-]+)$"),
+    parse: |text| match text {
+        "consumer" => Ok(Value::Text(text.into())),
+        other => (STICKY.parse)(other),
+    },
+    what: "a key",
 };
 
 static SOURCE: Text = Text {
@@ -235,7 +251,7 @@ static SOURCE: Text = Text {
     },
 };
 
-static VERSION_NAME: Text = Text {
+pub(super) static VERSION_NAME: Text = Text {
     what: "a version's name",
     example: "v2",
     pattern: Some("^[0-9A-Za-z_][0-9A-Za-z_.-]{0,62}$"),

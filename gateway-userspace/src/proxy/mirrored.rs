@@ -1,0 +1,120 @@
+//! The copy of a request for a shadow, and what becomes of the shadow's answer: nothing, or a comparison.
+
+use http::Response;
+
+use super::{
+    RequestBody,
+    body::ResponseBody,
+    exchange::Exchange,
+    policed::RequestChanges,
+    shadow::{Copy, Kept},
+    strict,
+    watched::{Side, Watched},
+};
+use crate::{
+    policy::{
+        compare::About,
+        mirror::{AsVersion, Mirror, Place},
+    },
+    upstream::http1::{Outgoing, Switch},
+    version::{Picked, path_with, query_without},
+};
+
+/// A request of which the shadow gets a copy.
+pub struct Shadow<'a> {
+    mirror: &'a Mirror,
+    place: Place,
+    /// As another version gets it; else as the upstream does.
+    own: Option<Outgoing>,
+}
+
+impl<'a> Shadow<'a> {
+    /// `request`: as the client sent it. `None`: there is no copy of it. Connections that change their protocol have none.
+    pub fn of(
+        mirror: &'a Mirror,
+        request: &Outgoing,
+        changes: Option<RequestChanges<'_>>,
+        picked: Option<Picked>,
+    ) -> Option<Self> {
+        if matches!(request.switch, Switch::Upgrade(_)) {
+            return None;
+        }
+        let place = mirror.take()?;
+        let own = match &mirror.version {
+            Some(version) => Some(as_version(version, request, changes?, picked)?),
+            None => None,
+        };
+        Some(Shadow { mirror, place, own })
+    }
+
+    /// Sends it: at once, or when the body has passed. `request`: as it goes to the upstream.
+    pub fn send(self, exchange: &Exchange, request: &Outgoing, body: &mut RequestBody) -> Option<Side> {
+        let Shadow { mirror, place, own } = self;
+        let state = &exchange.state;
+        let (answer, side) = match &mirror.compare {
+            Some(compare) => {
+                let (answer, shadow) = Side::both(compare, about(request));
+                (Some(answer), Some(shadow))
+            }
+            None => (None, None),
+        };
+        let copy = Copy {
+            worker: state.worker.clone(),
+            upstream: mirror.upstream.clone(),
+            request: own.unwrap_or_else(|| copied(request)),
+            client: state.client().addr,
+            header: mirror.upstream.config.proxy_protocol.map(|version| state.client().proxy_header(version)),
+            place,
+            side,
+        };
+        match body.is_empty() {
+            true => copy.send(None),
+            false => body.copy(Kept::new(copy, mirror.body)),
+        }
+        answer
+    }
+}
+
+fn copied(request: &Outgoing) -> Outgoing {
+    Outgoing {
+        head: request.head.clone(),
+        switch: Switch::No,
+        about: request.about.clone(),
+        id: request.id.clone(),
+    }
+}
+
+fn about(request: &Outgoing) -> About {
+    About {
+        id: request.id.to_str().unwrap_or("-").to_owned(),
+        method: request.head.method.to_string(),
+        path: request.head.uri.path().chars().take(200).collect(),
+    }
+}
+
+/// Without what names the version that the client gets. `None`: what comes out is no request.
+fn as_version(
+    version: &AsVersion,
+    request: &Outgoing,
+    changes: RequestChanges<'_>,
+    picked: Option<Picked>,
+) -> Option<Outgoing> {
+    let mut copy = copied(request);
+    let rewritten = changes.path.is_some();
+    changes.apply(&mut copy).ok()?;
+    let head = &mut copy.head;
+    if let Some(at) = version.segment.filter(|_| !rewritten && picked.is_some_and(|picked| picked.in_path)) {
+        head.uri = strict::with_path(&head.uri, path_with(head.uri.path(), at, &version.name)).ok()?;
+    }
+    if let Some(uri) = query_without(&head.uri, &version.query) {
+        head.uri = uri;
+    }
+    version.headers.iter().for_each(|name| drop(head.headers.remove(name)));
+    Some(copy)
+}
+
+/// Has the client's answer compared with the shadow's.
+pub fn watch(response: Response<ResponseBody>, mut side: Side) -> Response<ResponseBody> {
+    side.seen = Some(side.compare().see(response.status(), response.headers()));
+    response.map(|body| ResponseBody::Watched(Box::new(Watched::new(body, side))))
+}
