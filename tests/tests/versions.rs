@@ -612,10 +612,7 @@ fn consumers_of_a_tier_and_a_share_of_consumers_go_to_the_next_version_which_ask
     let line = rig.gateway.log_of(&unknown)?;
     assert!(!line.to_string().contains("gold"), "{line}");
     let shown = rig.gateway.cli(&["route", "show", "api", "-o", "json"])?.ok()?.json()?;
-    assert_eq!(
-        shown["versions"]["v3"]["last_day"]["consumers"],
-        json!({ "anonymous": 2, "gold": 1 })
-    );
+    assert_eq!(shown["versions"]["v3"]["last_day"]["consumers"], json!({ "anonymous": 2, "gold": 1 }));
     assert_eq!(shown["versions"]["v2"]["last_day"]["consumers"]["beta"], 1);
     Ok(())
 }
