@@ -3,6 +3,7 @@
 //! Everything runs in the lab's namespaces. A figure is the median of several rounds, and the rounds of the programs
 //! that are compared are interleaved, so that what else the machine does hits all of them alike.
 
+pub mod cache;
 pub mod demo;
 pub mod flood;
 pub mod l4;

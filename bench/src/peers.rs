@@ -17,7 +17,7 @@ pub use envoy::envoy;
 pub use lab::peers::Peer;
 
 /// Sizes of the bodies that a backend has besides 128 bytes.
-pub const FILES: [usize; 2] = [10 << 10, 1 << 20];
+pub const FILES: [usize; 4] = [1 << 10, 10 << 10, 100 << 10, 1 << 20];
 
 /// A certificate for 127.0.0.1 with a P-256 key, in files.
 #[derive(Debug)]
@@ -145,6 +145,11 @@ pub fn nginx_proxy(
         ),
     );
     nginx(namespace, &config, listen, cpu)
+}
+
+/// An nginx with these directives inside `http { … }`.
+pub fn nginx_with(namespace: &Namespace, listen: SocketAddr, cpu: usize, http: &str) -> Result<Peer> {
+    nginx(namespace, &nginx_config("", http), listen, cpu)
 }
 
 fn nginx_config(top: &str, http: &str) -> String {

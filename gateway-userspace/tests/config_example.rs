@@ -10,13 +10,12 @@ const NOT_YET: &str = r#"
 76:12 `upstream.llm.to`: the host name "llm-a.internal" as a target is not supported yet
 76:38 `upstream.llm.to`: the host name "llm-b.internal" as a target is not supported yet
 86:1 `route.items.limit` is not supported yet
-87:1 `route.items.cache` is not supported yet
 115:1 `route.chat.limit` is not supported yet
 116:1 `route.chat.ai` is not supported yet
 123:8 `limit.per-consumer` is not supported yet
 131:8 `limit.protect-items` is not supported yet
 136:8 `limit.tokens` is not supported yet
-144:8 `cache.public-get` is not supported yet"#;
+146:1 `cache.public-get.disk` is not supported yet"#;
 
 #[test]
 fn the_example_gives_nothing_but_what_is_not_supported_yet() {

@@ -108,6 +108,24 @@ upgrade = "WebSocket"
 early_hints = true
 grpc_web = true
 compress = false
+cache = "big"
+client_cache = { control = "public, max-age=60", override = true, etag = true, max = "2MiB" }
+
+[cache.big]
+memory = "1GiB"
+ttl = "30s"
+override = true
+negative = "500ms"
+heuristic = true
+stale = { while_revalidate = "1m", if_error = "1h" }
+key = ["path", "query:b", "query:a", "header:Accept-Language", "cookie:s", "consumer"]
+bypass = "cookie:session"
+coalesce = false
+max_body = "8MiB"
+variants = 4
+store_set_cookie = true
+
+[cache.small]
 
 [route.versioned]
 host = "v.example.com"
@@ -432,6 +450,7 @@ fn placeless(mut config: Config) -> Config {
     }
     config.auths.values_mut().for_each(|auth| auth.at = at.clone());
     config.consumers.values_mut().for_each(|consumer| consumer.at = at.clone());
+    config.caches.values_mut().for_each(|cache| cache.at = at.clone());
     config
 }
 

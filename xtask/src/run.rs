@@ -24,8 +24,10 @@ pub fn bench(json: Option<&Path>, quick: bool, names: &[String]) -> Result<()> {
     if wanted("forward") {
         build::run(build::cargo().args(["bench", "--package", "gateway-userspace", "--bench", "forward"]))?;
     }
-    let others: Vec<&str> =
-        ["proxy", "scale", "flood", "l4", "memory"].into_iter().filter(|name| wanted(name)).collect();
+    let others: Vec<&str> = ["proxy", "cache", "scale", "flood", "l4", "memory"]
+        .into_iter()
+        .filter(|name| wanted(name))
+        .collect();
     if others.is_empty() {
         return Ok(());
     }

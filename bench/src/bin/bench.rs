@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
-use bench::{Effort, flood, l4, memory, proxy, scale};
+use bench::{Effort, cache, flood, l4, memory, proxy, scale};
 use clap::Parser;
 use serde_json::{Map, Value, json};
 
@@ -17,7 +17,7 @@ struct Arguments {
     #[arg(long)]
     quick: bool,
     /// Which to run; default all
-    #[arg(value_parser = ["proxy", "scale", "flood", "l4", "memory"])]
+    #[arg(value_parser = ["proxy", "cache", "scale", "flood", "l4", "memory"])]
     names: Vec<String>,
 }
 
@@ -37,6 +37,9 @@ fn main() -> Result<()> {
     figures.insert("machine".into(), machine());
     if wanted("proxy") {
         figures.insert("proxy".into(), proxy::run(effort).context("proxy")?);
+    }
+    if wanted("cache") {
+        figures.insert("cache".into(), cache::run(effort).context("cache")?);
     }
     if wanted("scale") {
         figures.insert("scale".into(), scale::run(effort).context("scale")?);

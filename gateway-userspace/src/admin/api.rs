@@ -13,8 +13,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    alerts, bans, capture, certs, consumers, events, explain, problem::Problem, services, stats, status,
-    targets, versions, why,
+    alerts, bans, caches, capture, certs, consumers, events, explain, problem::Problem, services, stats,
+    status, targets, versions, why,
 };
 use crate::{
     config,
@@ -44,6 +44,9 @@ pub fn routes() -> Router<Arc<Control>> {
         .route("/v1/services", get(services::list))
         .route("/v1/services/{name}", get(services::show))
         .route("/v1/services/{name}/targets/{addr}", patch(targets::patch_service))
+        .route("/v1/caches", get(caches::list))
+        .route("/v1/caches/{name}", get(caches::show))
+        .route("/v1/caches/{name}/purge", post(caches::purge))
         .route("/v1/certs", get(certs::list))
         .route("/v1/certs/{name}", get(certs::show))
         .route("/v1/certs/{name}/renew", post(certs::renew))

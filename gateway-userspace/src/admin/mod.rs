@@ -6,6 +6,7 @@ mod alerts;
 mod api;
 mod audit;
 mod bans;
+mod caches;
 mod capture;
 mod certs;
 mod consumers;
@@ -22,6 +23,7 @@ mod versions;
 mod web;
 mod why;
 
+pub use caches::CacheStatus;
 pub use certs::CertStatus;
 pub use services::{ServiceStatus, TargetStatus as ServiceTargetStatus};
 pub use socket::{SocketError, bind};

@@ -2,6 +2,7 @@
 
 mod alert;
 mod ban;
+mod cache;
 mod capture;
 mod cert;
 mod client;
@@ -100,6 +101,9 @@ enum Command {
     /// Show L4 services and their targets
     #[command(subcommand)]
     Service(service::Service),
+    /// Show caches, take out what they keep
+    #[command(subcommand)]
+    Cache(cache::Cache),
     /// Show certificates
     #[command(subcommand)]
     Cert(cert::Cert),
@@ -212,6 +216,7 @@ fn dispatch(global: &Global, command: Command) -> Outcome {
         Command::Route(command) => command.run(global),
         Command::Upstream(command) => command.run(global),
         Command::Service(command) => command.run(global),
+        Command::Cache(command) => command.run(global),
         Command::Cert(command) => command.run(global),
         Command::Target(command) => command.run(global),
         Command::Alert(command) => command.run(global),

@@ -4,6 +4,7 @@
 //! names resolve, numbers are in range, no two routes tie.
 
 mod auth;
+mod cache;
 mod route;
 mod seeing;
 mod splice;
@@ -16,6 +17,7 @@ pub use auth::{
     Allow, Auth, AuthKind, CertMark, Consumer, ConsumerKey, Demand, JwtAuth, JwtKeys, KeyHash, Right,
     RouteAuth, Whence,
 };
+pub use cache::{Cache, ClientCache, KeyPart};
 pub use route::{
     Coding, Compare, Compress, Cors, Destination, FieldRewrite, HostPattern, Matcher, Mirror, MirrorVersion,
     Origin, PathPattern, PathRewrite, Pattern, Predicates, Redirect, Respond, Rewrite, Route, Segment, Shape,
@@ -48,6 +50,7 @@ pub struct Config {
     pub upstreams: BTreeMap<String, Upstream>,
     pub routes: BTreeMap<String, Route>,
     pub services: BTreeMap<String, Service>,
+    pub caches: BTreeMap<String, Cache>,
     pub auths: BTreeMap<String, Auth>,
     pub consumers: BTreeMap<String, Consumer>,
     pub access_log: AccessLog,

@@ -1,6 +1,7 @@
 //! The config in effect, every default written out: as JSON, and as TOML that loads to the same config.
 
 mod auth;
+mod cache;
 mod listener;
 mod seeing;
 mod service;
@@ -41,6 +42,7 @@ pub fn to_json(config: &Config) -> Value {
             .map(|(name, cert)| (name.clone(), listener::cert(cert))).collect::<Value>(),
         "upstream": by_name(&config.upstreams, upstream),
         "route": by_name(&config.routes, route),
+        "cache": by_name(&config.caches, cache::cache),
         "auth": by_name(&config.auths, auth::auth),
         "consumer": by_name(&config.consumers, auth::consumer),
         "service": by_name(&config.services, service::service),
@@ -320,6 +322,8 @@ fn route(route: &Route) -> Value {
         ("redirect", redirect),
         ("rewrite", rewrite(&route.rewrite)),
         ("cors", route.cors.as_ref().map(cors)),
+        ("client_cache", route.client_cache.as_ref().map(cache::client)),
+        ("cache", route.cache.as_ref().map(|name| json!(name))),
         ("compress", route.compress.as_ref().map(compress)),
         ("mirror", route.mirror.as_ref().map(mirror)),
         ("upgrade", Some(json!(route.upgrade))),

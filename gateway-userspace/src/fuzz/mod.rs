@@ -2,6 +2,7 @@
 //! another reader or with itself. [`run`] mutates a corpus for them on stable Rust; see docs/testing.md.
 
 mod answers;
+mod caching;
 mod config;
 mod requests;
 mod run;
@@ -11,9 +12,10 @@ mod wire;
 type Target = (&'static str, fn(&[u8]));
 
 /// What is fuzzed, by the name of its folder in the corpus. It panics where something does not hold.
-const TARGETS: [Target; 13] = [
+const TARGETS: [Target; 14] = [
     ("answer-body", answers::body),
     ("answer-head", answers::head),
+    ("cache", caching::messages),
     ("certificate", config::certificate),
     ("config", config::config),
     ("forwarded", requests::forwarded),

@@ -165,6 +165,7 @@ macro_rules! fuzzed {
 fuzzed! {
     answer_body_holds: "answer-body",
     answer_head_holds: "answer-head",
+    cache_holds: "cache",
     certificate_holds: "certificate",
     config_holds: "config",
     forwarded_holds: "forwarded",

@@ -21,7 +21,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use super::Why;
+use super::{Why, stats::CacheResult};
 
 /// The part of a line that is the same for all requests of a connection.
 #[derive(Debug, Default)]
@@ -154,6 +154,8 @@ pub struct Line<'a> {
     pub target: Option<&'a str>,
     pub tries: u32,
     pub why: Option<Why>,
+    /// What a cache did for it.
+    pub cache: Option<CacheResult>,
     pub bytes_in: u64,
     pub bytes_out: u64,
     pub us: u64,
@@ -189,6 +191,7 @@ impl Line<'_> {
             number(out, b",\"tries\":", u64::from(self.tries));
         }
         name(out, b",\"why\":\"", self.why.map(Why::name));
+        name(out, b",\"cache\":\"", self.cache.map(CacheResult::word));
         number(out, b",\"bytes_in\":", self.bytes_in);
         number(out, b",\"bytes_out\":", self.bytes_out);
         number(out, b",\"us\":", self.us);
@@ -322,6 +325,7 @@ mod tests {
             target: None,
             tries: 0,
             why: None,
+            cache: Some(CacheResult::Hit),
             bytes_in: 0,
             bytes_out: 128,
             us: 250,
@@ -340,7 +344,7 @@ mod tests {
             written(PLAIN),
             "{\"ts\":\"2023-11-14T22:13:20.007Z\",\"id\":\"id\",\"listener\":\"web\",\"client\":\"192.0.2.1\",\
              \"peer\":\"192.0.2.1:4000\",\"proto\":\"h1\",\"host\":\"a.example\",\"method\":\"GET\",\"path\":\"/\",\
-             \"status\":200,\"bytes_in\":0,\"bytes_out\":128,\"us\":250,\"us_self\":50,\"us_first_byte\":200}\n"
+             \"status\":200,\"cache\":\"hit\",\"bytes_in\":0,\"bytes_out\":128,\"us\":250,\"us_self\":50,\"us_first_byte\":200}\n"
         );
     }
 

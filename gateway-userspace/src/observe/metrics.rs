@@ -10,8 +10,8 @@ use prometheus::{
 use super::{
     Why,
     stats::{
-        AuthResult, BOUNDS_US, Connect, Handshake, HistogramTotal, ListenerShard, ProxyHeader, Retry,
-        Sharded, TlsVersion,
+        AuthResult, BOUNDS_US, CacheResult, Connect, Handshake, HistogramTotal, ListenerShard, ProxyHeader,
+        Retry, Sharded, TlsVersion,
     },
 };
 use crate::{
@@ -30,6 +30,7 @@ pub fn render(control: &Control) -> Vec<u8> {
     connections(control, &mut families);
     auths(control, &mut families);
     upstreams(control, &mut families);
+    caches(control, &mut families);
     kernel(control, &mut families);
     services(control, &mut families);
     spliced(control, &mut families);
@@ -398,6 +399,32 @@ fn upstreams(control: &Control, families: &mut Families) {
     families.gauges("dns_addresses", "Addresses that a name was last found to have", found.collect());
     families.gauges("upstream_queue", "Requests that wait for a target with room", waiting.collect());
     families.gauges("upstream_breaker", "1 for the state that a circuit breaker is in", breakers.collect());
+}
+
+fn caches(control: &Control, families: &mut Families) {
+    let (mut requests, mut bytes, mut entries, mut evicted) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for (name, stats) in control.registry.caches() {
+        requests.extend(
+            CacheResult::ALL.map(|result| {
+                counter(&[("cache", &*name), ("result", result.word())], stats.results(result))
+            }),
+        );
+    }
+    for (name, cache) in &control.snapshot.load().caches {
+        let (labels, store) = ([("cache", &**name), ("tier", "memory")], cache.store());
+        bytes.push(gauge(&labels, store.bytes() as f64));
+        entries.push(gauge(&labels, store.entries() as f64));
+        evicted.push(counter(&labels, store.evicted()));
+    }
+    families.counters(
+        "cache_requests_total",
+        "Requests of routes with a cache, by what it did for them",
+        requests,
+    );
+    families.gauges("cache_bytes", "Bytes that a cache takes, with all that entries cost", bytes);
+    families.gauges("cache_entries", "Responses that a cache keeps", entries);
+    families.counters("cache_evictions_total", "Responses that had to go for others", evicted);
 }
 
 fn kernel(control: &Control, families: &mut Families) {

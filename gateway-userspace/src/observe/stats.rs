@@ -44,6 +44,24 @@ impl Count {
     }
 }
 
+/// One for each of a list; arrays of more than 32 have no default.
+#[derive(Debug)]
+struct Counts<const N: usize>([Count; N]);
+
+impl<const N: usize> Default for Counts<N> {
+    fn default() -> Self {
+        Counts(std::array::from_fn(|_| Count::default()))
+    }
+}
+
+impl<const N: usize> std::ops::Deref for Counts<N> {
+    type Target = [Count; N];
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
 /// A value that goes up and down, with one writer.
 #[derive(Debug, Default)]
 pub struct Level(AtomicI64);
@@ -215,7 +233,7 @@ pub struct RouteShard {
     pub overhead: Histogram,
     pub request_bytes: Count,
     pub response_bytes: Count,
-    errors: [Count; Why::COUNT],
+    errors: Counts<{ Why::COUNT }>,
 }
 
 impl RouteShard {
@@ -265,7 +283,7 @@ pub struct ListenerShard {
     handshakes: [[Count; Handshake::ALL.len()]; TlsVersion::ALL.len()],
     proxy_headers: [Count; ProxyHeader::ALL.len()],
     /// Connections of L4 services, by why they were cut or refused.
-    errors: [Count; Why::COUNT],
+    errors: Counts<{ Why::COUNT }>,
 }
 
 impl ListenerShard {
@@ -537,6 +555,66 @@ pub struct UpstreamStats {
     pub shards: Sharded<UpstreamShard>,
 }
 
+/// What a cache did for a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheResult {
+    Hit,
+    Miss,
+    /// Answered with what was no longer fresh.
+    Stale,
+    /// The upstream said that what was stored still holds.
+    Revalidated,
+    /// Another request's fetch was waited for.
+    Coalesced,
+    /// The cache had no part in it.
+    Bypass,
+}
+
+impl CacheResult {
+    pub const ALL: [CacheResult; 6] = [
+        CacheResult::Hit,
+        CacheResult::Miss,
+        CacheResult::Stale,
+        CacheResult::Revalidated,
+        CacheResult::Coalesced,
+        CacheResult::Bypass,
+    ];
+
+    pub fn word(self) -> &'static str {
+        match self {
+            CacheResult::Hit => "hit",
+            CacheResult::Miss => "miss",
+            CacheResult::Stale => "stale",
+            CacheResult::Revalidated => "revalidated",
+            CacheResult::Coalesced => "coalesced",
+            CacheResult::Bypass => "bypass",
+        }
+    }
+}
+
+/// What one worker counted for one cache.
+#[derive(Debug, Default)]
+pub struct CacheShard {
+    results: [Count; CacheResult::ALL.len()],
+}
+
+/// The series of one cache.
+#[derive(Debug)]
+pub struct CacheStats {
+    shards: Sharded<CacheShard>,
+}
+
+impl CacheStats {
+    #[inline]
+    pub fn count(&self, worker: usize, result: CacheResult) {
+        self.shards.of(worker).results[result as usize].add(1);
+    }
+
+    pub fn results(&self, result: CacheResult) -> u64 {
+        self.shards.sum(|shard| shard.results[result as usize].get())
+    }
+}
+
 /// What became of an attempt to tell who calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AuthResult {
@@ -612,6 +690,7 @@ pub struct Registry {
     listeners: Mutex<BTreeMap<String, Arc<ListenerStats>>>,
     upstreams: Mutex<BTreeMap<String, Arc<UpstreamStats>>>,
     targets: Mutex<BTreeMap<(String, SocketAddr), Arc<TargetStats>>>,
+    caches: Mutex<BTreeMap<String, Arc<CacheStats>>>,
     auths: Mutex<BTreeMap<String, Arc<AuthStats>>>,
 }
 
@@ -637,6 +716,7 @@ impl Registry {
             listeners: Mutex::default(),
             upstreams: Mutex::default(),
             targets: Mutex::default(),
+            caches: Mutex::default(),
             auths: Mutex::default(),
         }
     }
@@ -680,6 +760,14 @@ impl Registry {
             shards: Sharded::new(self.workers),
             ejections: AtomicU64::new(0),
         })
+    }
+
+    pub fn cache(&self, name: &str) -> Arc<CacheStats> {
+        series(&self.caches, name.to_owned(), || CacheStats { shards: Sharded::new(self.workers) })
+    }
+
+    pub fn caches(&self) -> Vec<(String, Arc<CacheStats>)> {
+        all(&self.caches)
     }
 
     pub fn auth(&self, name: &str) -> Arc<AuthStats> {

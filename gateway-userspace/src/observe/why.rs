@@ -62,6 +62,7 @@ whys! {
     ProxyHeader "proxy_header" 400 "The PROXY header is missing or malformed";
     TlsFailed "tls_failed" 400 "The TLS handshake failed";
     IdleTimeout "idle_timeout" 408 "Nothing was sent for too long";
+    NotCached "not_cached" 504 "The client wants what is cached only, and nothing is that may be used";
     ClientGone "client_gone" 499 "The client went away";
     Stopped "stopped" 503 "The gateway stopped before the exchange was over";
 }

@@ -3,6 +3,7 @@
 
 pub mod answer;
 pub mod caller;
+pub mod client_cache;
 pub mod compare;
 pub mod compress;
 pub mod cors;
@@ -15,10 +16,12 @@ use std::sync::Arc;
 
 use crate::{
     auth::{Auths, Gate},
+    cache::Cache,
     config::model::{self, Destination, Rewrite as RewriteConfig},
     upstream::Upstream,
 };
 use answer::Answer;
+use client_cache::ClientCache;
 use compress::Compress;
 use cors::Cors;
 use mirror::Mirror;
@@ -38,16 +41,20 @@ pub struct Policies {
     pub mirror: Option<Mirror>,
     pub cors: Option<Cors>,
     pub compress: Option<Compress>,
+    pub cache: Option<Arc<Cache>>,
+    pub client_cache: Option<ClientCache>,
     /// gRPC-Web is translated.
     pub grpc_web: bool,
 }
 
 impl Policies {
-    /// `None`: the route only forwards. `upstream`: the one of that name, which the config's reader knows to exist.
+    /// `None`: the route only forwards. `upstream`, `cache`: the one of that name, which the config's reader knows to
+    /// exist.
     pub fn new(
         route: &model::Route,
         auths: &Auths,
         upstream: impl Fn(&str) -> Option<Arc<Upstream>>,
+        cache: impl Fn(&str) -> Option<Arc<Cache>>,
     ) -> Option<Box<Self>> {
         let mirror = route.mirror.as_ref();
         let (mut answer, mut split) = (None, None);
@@ -65,15 +72,20 @@ impl Policies {
             mirror: mirror.and_then(|mirror| Some(Mirror::new(mirror, upstream(&mirror.to)?))),
             cors: route.cors.as_ref().map(Cors::new),
             compress: route.compress.as_ref().map(Compress::new),
+            cache: route.cache.as_deref().and_then(cache),
+            client_cache: route.client_cache.as_ref().map(ClientCache::new),
             grpc_web: route.grpc_web,
         };
-        let Policies { gate, rewrite, answer, split, mirror, cors, compress, grpc_web } = &policies;
+        let Policies { gate, rewrite, answer, split, mirror, cors, compress, cache, client_cache, grpc_web } =
+            &policies;
         let directs = answer.is_some() || split.is_some() || mirror.is_some();
         let any = gate.is_some()
             || directs
             || rewrite.is_some()
             || cors.is_some()
             || compress.is_some()
+            || cache.is_some()
+            || client_cache.is_some()
             || *grpc_web;
         any.then(|| Box::new(policies))
     }

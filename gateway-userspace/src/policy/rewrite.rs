@@ -24,6 +24,12 @@ impl Rewrite {
         }
     }
 
+    /// Whether requests get another value of this field.
+    pub fn sets(&self, name: &HeaderName) -> bool {
+        let Fields { remove, set, add } = &self.request;
+        remove.contains(name) || set.iter().chain(add).any(|(changed, _)| changed == name)
+    }
+
     /// The path that the upstream is to see. `None`: the client's own. An error: what came out is no path, or one that
     /// would be read differently (dot segments).
     pub fn path(&self, context: &Context<'_>) -> Result<Option<String>, NoPath> {

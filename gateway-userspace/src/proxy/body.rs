@@ -15,6 +15,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::{
+    cached::StoredBody,
     client_body::{ClientBody, Copied},
     compressed::Compressed,
     connection::ClientState,
@@ -22,6 +23,7 @@ use super::{
     grpc,
     grpc_web::{Decoded, Encoded},
     shadow::Kept,
+    tagged::Ahead,
     timer::{Expired, Wait},
     watched::Watched,
 };
@@ -149,6 +151,8 @@ pub enum ResponseBody {
         exchange: Exchange,
     },
     Upstream(UpstreamBody),
+    Stored(Box<StoredBody>),
+    Ahead(Box<Ahead>),
     Compressed(Box<Compressed>),
     Encoded(Box<Encoded>),
     Watched(Box<Watched>),
@@ -186,9 +190,28 @@ impl ResponseBody {
             ResponseBody::Nothing => None,
             ResponseBody::Own { exchange, .. } => Some(exchange),
             ResponseBody::Upstream(body) => Some(&body.exchange),
+            ResponseBody::Stored(body) => Some(body.exchange()),
+            ResponseBody::Ahead(body) => body.exchange(),
             ResponseBody::Compressed(body) => body.exchange(),
             ResponseBody::Encoded(body) => body.exchange(),
             ResponseBody::Watched(body) => body.exchange(),
+        }
+    }
+}
+
+impl ResponseBody {
+    /// Its bytes are the content as the upstream sends it.
+    pub fn is_content(&self) -> bool {
+        matches!(self, ResponseBody::Own { .. } | ResponseBody::Upstream(_) | ResponseBody::Stored(_))
+    }
+
+    /// The exchange that would end with it. `None`: it has none, or is no content.
+    pub fn into_exchange(self) -> Option<Exchange> {
+        match self {
+            ResponseBody::Own { exchange, .. } => Some(exchange),
+            ResponseBody::Upstream(body) => Some(body.exchange),
+            ResponseBody::Stored(body) => Some(body.into_exchange()),
+            _ => None,
         }
     }
 }
@@ -287,6 +310,8 @@ impl Body for ResponseBody {
                 Poll::Ready(body.map(|body| Ok(Frame::data(body))))
             }
             ResponseBody::Upstream(body) => body.poll(cx),
+            ResponseBody::Stored(body) => body.poll(cx),
+            ResponseBody::Ahead(body) => body.poll(cx),
             ResponseBody::Compressed(body) => body.poll(cx),
             ResponseBody::Encoded(body) => body.poll(cx),
             ResponseBody::Watched(body) => body.poll(cx),
@@ -298,6 +323,8 @@ impl Body for ResponseBody {
             ResponseBody::Nothing => true,
             ResponseBody::Own { body, .. } => body.as_ref().is_none_or(Bytes::is_empty),
             ResponseBody::Upstream(body) => body.ended(),
+            ResponseBody::Stored(body) => body.ended(),
+            ResponseBody::Ahead(body) => body.ended(),
             ResponseBody::Compressed(body) => body.ended(),
             ResponseBody::Encoded(body) => body.ended(),
             ResponseBody::Watched(body) => body.ended(),
@@ -311,6 +338,8 @@ impl Body for ResponseBody {
                 SizeHint::with_exact(body.as_ref().map_or(0, |body| body.len() as u64))
             }
             ResponseBody::Compressed(_) | ResponseBody::Encoded(_) => SizeHint::default(),
+            ResponseBody::Stored(body) => body.size_hint(),
+            ResponseBody::Ahead(body) => body.size_hint(),
             ResponseBody::Watched(body) => body.size(),
             ResponseBody::Upstream(body) => match &body.connection {
                 Some(connection) => connection.body_size(),

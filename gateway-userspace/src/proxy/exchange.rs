@@ -15,7 +15,8 @@ use super::{connection::ClientState, grpc, timer::Wait};
 use crate::{
     config::units::Moment,
     observe::{
-        Why, access_log, stats,
+        Why, access_log,
+        stats::{self, CacheResult},
         trace::{self, Traced},
     },
     policy::caller::Caller,
@@ -45,6 +46,7 @@ pub struct Record {
     /// What the client was, or will be, told. `None`: it went away before.
     status: Option<StatusCode>,
     why: Option<Why>,
+    cache: Option<CacheResult>,
     /// Its part in a trace, if there are any.
     trace: Option<Box<Traced>>,
     queued: Option<Duration>,
@@ -232,6 +234,11 @@ impl Exchange {
         record.why = Some(why);
     }
 
+    /// What a cache did for it.
+    pub fn set_cache(&self, result: CacheResult) {
+        self.state.record.borrow_mut().cache = Some(result);
+    }
+
     /// The answer was cut after its head had been sent.
     pub fn cut(&self, why: Why) {
         self.state.record.borrow_mut().why = Some(why);
@@ -375,6 +382,7 @@ impl Record {
             target: self.active.as_ref().map(|active| &*active.target().name),
             tries: self.tries,
             why: self.why,
+            cache: self.cache,
             bytes_in: state.bytes_in.get(),
             bytes_out: self.bytes_out,
             us,

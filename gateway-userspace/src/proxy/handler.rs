@@ -184,7 +184,7 @@ pub fn prepare(
 }
 
 /// Streams the upstream's answer to the client.
-fn deliver(snapshot: &Snapshot, answer: Answer, exchange: Exchange) -> Response<ResponseBody> {
+pub(super) fn deliver(snapshot: &Snapshot, answer: Answer, exchange: Exchange) -> Response<ResponseBody> {
     let Answer { head, connection } = answer;
     exchange.answered(head.status);
     let head = response(snapshot, head, None, &exchange);

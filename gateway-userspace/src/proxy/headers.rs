@@ -218,6 +218,11 @@ fn written(chain: &str, scheme: &str, host: Option<&str>, forwarded: &str, via: 
     lines
 }
 
+/// Takes out what is for one connection only.
+pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    Found::of(headers).remove(headers);
+}
+
 /// Makes an upstream's head fit to be sent to the client. `upgrade`: the protocol that is switched to; `via`: of the
 /// one that it came by.
 pub fn to_client(

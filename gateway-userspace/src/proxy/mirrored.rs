@@ -5,6 +5,7 @@ use http::Response;
 use super::{
     RequestBody,
     body::ResponseBody,
+    errand::{Errand, copied},
     exchange::Exchange,
     policed::RequestChanges,
     shadow::{Copy, Kept},
@@ -50,7 +51,6 @@ impl<'a> Shadow<'a> {
     /// Sends it: at once, or when the body has passed. `request`: as it goes to the upstream.
     pub fn send(self, exchange: &Exchange, request: &Outgoing, body: &mut RequestBody) -> Option<Side> {
         let Shadow { mirror, place, own } = self;
-        let state = &exchange.state;
         let (answer, side) = match &mirror.compare {
             Some(compare) => {
                 let (answer, shadow) = Side::both(compare, about(request));
@@ -59,11 +59,7 @@ impl<'a> Shadow<'a> {
             None => (None, None),
         };
         let copy = Copy {
-            worker: state.worker.clone(),
-            upstream: mirror.upstream.clone(),
-            request: own.unwrap_or_else(|| copied(request)),
-            client: state.client().addr,
-            header: mirror.upstream.config.proxy_protocol.map(|version| state.client().proxy_header(version)),
+            errand: Errand::new(exchange, &mirror.upstream, own.unwrap_or_else(|| copied(request))),
             place,
             side,
         };
@@ -72,15 +68,6 @@ impl<'a> Shadow<'a> {
             false => body.copy(Kept::new(copy, mirror.body)),
         }
         answer
-    }
-}
-
-fn copied(request: &Outgoing) -> Outgoing {
-    Outgoing {
-        head: request.head.clone(),
-        switch: Switch::No,
-        about: request.about.clone(),
-        id: request.id.clone(),
     }
 }
 

@@ -6,12 +6,14 @@
 //!   it ends.
 
 mod body;
+mod cached;
 mod careful;
 mod client;
 mod client_body;
 mod client_io;
 mod compressed;
 pub mod connection;
+mod errand;
 mod exchange;
 pub mod explain;
 mod forward;
@@ -31,6 +33,7 @@ mod redirect;
 pub mod reuse;
 mod shadow;
 pub(crate) mod strict;
+mod tagged;
 mod timer;
 mod transport;
 mod tunnel;

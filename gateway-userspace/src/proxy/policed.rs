@@ -2,17 +2,19 @@
 
 use std::sync::Arc;
 
-use http::{Response, header, request};
+use http::{HeaderName, Response, header, request};
 use hyper::body::{Body, Incoming};
 
 use super::{
-    body::ResponseBody,
+    body::{RequestBody, ResponseBody},
+    cached,
     compressed::Compressed,
     exchange::Exchange,
     grpc_web::Web,
     handler::{self, prepare},
     mirrored::{self, Shadow},
-    own, problem, strict, versioned,
+    own, problem, strict, tagged, versioned,
+    watched::Side,
 };
 use crate::{
     auth::{Asking, Gate, Refused},
@@ -21,13 +23,17 @@ use crate::{
     policy::{
         Policies,
         answer::Answered,
+        client_cache,
         compress::Accepted,
         cors::Allowed,
         rewrite::{Changes, Rewrite},
         template::Context,
     },
     runtime::{Route, Snapshot},
-    upstream::http1::Outgoing,
+    upstream::{
+        Upstream,
+        http1::{self, Outgoing},
+    },
     version::Picked,
 };
 
@@ -82,6 +88,9 @@ pub async fn handle(
                 .await
         }
     };
+    if let Some(asked) = plan.client_cache {
+        response = Box::pin(tagged::tag(&asked, response)).await;
+    }
     if let Some(telling) = telling {
         telling.apply(response.status(), response.headers_mut());
     }
@@ -151,6 +160,7 @@ struct Plan<'a> {
     /// For any answer but that to a preflight, which says more.
     cors: Option<Allowed<'a>>,
     compress: Option<Accepted<'a>>,
+    client_cache: Option<client_cache::Asked<'a>>,
 }
 
 #[derive(Default)]
@@ -167,6 +177,7 @@ impl<'a> Plan<'a> {
         Ok(Plan {
             cors: cors.filter(|_| preflight.is_none()).map(|cors| cors.allowed(context.head)),
             answer: preflight.or_else(|| policies.answer.as_ref().map(|answer| answer.answer(context))),
+            client_cache: policies.client_cache.as_ref().and_then(|policy| policy.asked(context.head)),
             compress: policies.compress.as_ref().map(|compress| compress.accepted(context.head)),
             request: match rewrite {
                 Some(rewrite) => RequestChanges::new(rewrite, context)?,
@@ -223,35 +234,87 @@ async fn forward(
     head: request::Parts,
     body: Incoming,
 ) -> Response<ResponseBody> {
-    let chosen =
-        policies.split.as_ref().and_then(|split| split.pick(&head.headers, exchange.state.client().addr));
-    if let Some(chosen) = chosen {
-        exchange.set_upstream(chosen.clone());
+    let way = Way { snapshot, route, policies, changes, web, picked, shadowed, side: None };
+    match &policies.cache {
+        Some(cache) if way.web.is_none() => Box::pin(cached::handle(way, cache, exchange, head, body)).await,
+        _ => way.forward(exchange, head, body).await,
     }
-    let Some(upstream) = chosen.or(route.upstream.as_ref()) else {
-        return problem::response(exchange, Why::NoHealthyTarget);
-    };
-    let (mut request, mut body) = prepare(snapshot, route, upstream, &exchange, head, body);
-    let rewritten = changes.path.is_some();
-    let shadow = policies.mirror.as_ref().and_then(|mirror| Shadow::of(mirror, &request, shadowed, picked));
-    let changed = changes.apply(&mut request).and_then(|()| match route.version.as_deref().zip(picked) {
-        Some((version, picked)) => versioned::to_upstream(version, picked, rewritten, &mut request),
-        None => Ok(()),
-    });
-    if let Err(why) = changed {
-        return problem::response(exchange, why);
+}
+
+/// How a request gets to its upstream.
+pub(super) struct Way<'a> {
+    pub snapshot: &'a Snapshot,
+    pub route: &'a Arc<Route>,
+    pub policies: &'a Policies,
+    changes: RequestChanges<'a>,
+    web: Option<Web>,
+    picked: Option<Picked>,
+    /// For a shadow.
+    shadowed: Option<RequestChanges<'a>>,
+    /// The answer is to be compared with the shadow's.
+    side: Option<Side>,
+}
+
+impl<'a> Way<'a> {
+    pub async fn forward(
+        mut self,
+        exchange: Exchange,
+        head: request::Parts,
+        body: Incoming,
+    ) -> Response<ResponseBody> {
+        let (upstream, request, body) = match self.prepare(&exchange, head, body) {
+            Ok(prepared) => prepared,
+            Err(why) => return problem::response(exchange, why),
+        };
+        let response = handler::forward(self.snapshot, self.route, upstream, exchange, request, body).await;
+        let response = self.watch(response);
+        match self.web {
+            Some(web) => web.answer(response),
+            None => response,
+        }
     }
-    if let Some(web) = &web {
-        body = web.translate(&mut request, body);
+
+    /// Has an upstream's answer compared with a shadow's, if it is to be.
+    pub fn watch(&mut self, response: Response<ResponseBody>) -> Response<ResponseBody> {
+        match self.side.take() {
+            Some(side) => mirrored::watch(response, side),
+            None => response,
+        }
     }
-    let side = shadow.and_then(|shadow| shadow.send(&exchange, &request, &mut body));
-    let response = handler::forward(snapshot, route, upstream, exchange, request, body).await;
-    let response = match side {
-        Some(side) => mirrored::watch(response, side),
-        None => response,
-    };
-    match web {
-        Some(web) => web.answer(response),
-        None => response,
+
+    /// The request as it goes to the upstream that is chosen for it.
+    pub fn prepare(
+        &mut self,
+        exchange: &Exchange,
+        head: request::Parts,
+        body: Incoming,
+    ) -> Result<(&'a Arc<Upstream>, Outgoing, RequestBody), Why> {
+        let split = self.policies.split.as_ref();
+        let chosen = split.and_then(|split| split.pick(&head.headers, exchange.state.client().addr));
+        if let Some(chosen) = chosen {
+            exchange.set_upstream(chosen.clone());
+        }
+        let upstream = chosen.or(self.route.upstream.as_ref()).ok_or(Why::NoHealthyTarget)?;
+        let (mut request, mut body) = prepare(self.snapshot, self.route, upstream, exchange, head, body);
+        let changes = std::mem::take(&mut self.changes);
+        let rewritten = changes.path.is_some();
+        let mirror = self.policies.mirror.as_ref();
+        let shadow =
+            mirror.and_then(|mirror| Shadow::of(mirror, &request, self.shadowed.take(), self.picked));
+        changes.apply(&mut request)?;
+        if let Some((version, picked)) = self.route.version.as_deref().zip(self.picked) {
+            versioned::to_upstream(version, picked, rewritten, &mut request)?;
+        }
+        if let Some(web) = &self.web {
+            body = web.translate(&mut request, body);
+        }
+        self.side = shadow.and_then(|shadow| shadow.send(exchange, &request, &mut body));
+        Ok((upstream, request, body))
     }
+}
+
+/// Whether the upstream sees another value of this field than the client's.
+pub(super) fn changes_field(route: &Route, name: &HeaderName) -> bool {
+    let rewrite = route.policies.as_ref().and_then(|policies| policies.rewrite.as_ref());
+    http1::ends_here(name) || *name == header::VIA || rewrite.is_some_and(|rewrite| rewrite.sets(name))
 }

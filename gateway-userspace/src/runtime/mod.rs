@@ -13,6 +13,7 @@ use http::HeaderValue;
 
 use crate::{
     auth::Auths,
+    cache::Cache,
     config::model::{self, AcmeChallenge, Config, Destination},
     observe::{
         stats::{ListenerStats, NO_ROUTE, Registry, RouteStats},
@@ -36,6 +37,7 @@ pub struct Snapshot {
     pub listeners: BTreeMap<String, Arc<Listener>>,
     pub upstreams: BTreeMap<String, Arc<Upstream>>,
     pub services: Services,
+    pub caches: BTreeMap<String, Arc<Cache>>,
     pub auths: Arc<Auths>,
     pub tls: Tls,
     /// `None`: requests are part of no trace.
@@ -69,6 +71,8 @@ pub struct Listener {
 #[derive(Debug)]
 pub struct Route {
     pub name: Arc<str>,
+    /// Its part of keys in a cache.
+    pub cache_name: Box<str>,
     /// `None`: the policies say where requests go, or answer them.
     pub upstream: Option<Arc<Upstream>>,
     /// `None`: the route only forwards.
@@ -134,7 +138,9 @@ impl Snapshot {
                 (name.clone(), Arc::new(fresh))
             })
             .collect();
-        let parts = Parts { auths: &auths, upstreams: &upstreams, listeners: &listeners, registry };
+        let caches = caches(&config, old, registry);
+        let parts =
+            Parts { auths: &auths, upstreams: &upstreams, caches: &caches, listeners: &listeners, registry };
         let routes: Vec<(&model::Route, Arc<Route>)> = config
             .routes
             .iter()
@@ -156,6 +162,7 @@ impl Snapshot {
             listeners,
             upstreams,
             services,
+            caches,
             auths,
             tls,
             via,
@@ -186,6 +193,33 @@ impl Snapshot {
     pub fn drain(&self) -> Duration {
         self.config.gateway.drain
     }
+}
+
+/// A route's part of the keys in a cache.
+fn cache_names<'a>(
+    name: &'a str,
+    route: &'a model::Route,
+) -> impl Iterator<Item = (String, &'a model::Route)> {
+    let versions = route.versions.iter().flat_map(|versions| &versions.versions);
+    let of_version = move |version: &'a model::ApiVersion| {
+        (cache_name(name, Some(&version.name.to_string())), &version.route)
+    };
+    std::iter::once((cache_name(name, None), route)).chain(versions.map(of_version))
+}
+
+fn cache_name(route: &str, version: Option<&str>) -> String {
+    version.map_or_else(|| route.to_owned(), |version| format!("{route}/{version}"))
+}
+
+fn caches(config: &Config, old: Option<&Snapshot>, registry: &Registry) -> BTreeMap<String, Arc<Cache>> {
+    let one = |(name, cache): (&String, &model::Cache)| {
+        let all = config.routes.iter().flat_map(|(name, route)| cache_names(name, route));
+        let uses = all.filter(|(_, route)| route.cache.as_ref() == Some(name));
+        let routes = uses.map(|(part, _)| part).collect();
+        let old = old.and_then(|old| old.caches.get(name)).map(|old| &**old);
+        (name.clone(), Arc::new(Cache::new(name, cache, routes, old, registry)))
+    };
+    config.caches.iter().map(one).collect()
 }
 
 /// What a route takes, which is one route however many ways there are to it.
@@ -230,13 +264,14 @@ impl Listener {
 struct Parts<'a> {
     auths: &'a Auths,
     upstreams: &'a BTreeMap<String, Arc<Upstream>>,
+    caches: &'a BTreeMap<String, Arc<Cache>>,
     listeners: &'a BTreeMap<String, Arc<Listener>>,
     registry: &'a Registry,
 }
 
 impl Route {
     fn new(name: &str, config: &model::Route, version: Option<Version>, parts: Parts<'_>) -> Self {
-        let Parts { auths, upstreams, listeners, registry } = parts;
+        let Parts { auths, upstreams, caches, listeners, registry } = parts;
         let of_version = version.as_ref().map_or("", |version| &*version.name);
         let stats: HashMap<Arc<str>, Arc<RouteStats>> = listeners
             .iter()
@@ -247,7 +282,12 @@ impl Route {
                 |of: &model::ApiVersion, version| Arc::new(Route::new(name, &of.route, Some(version), parts));
             Box::new(Versions::new(versions, route, |version| registry.usage(name, version)))
         });
-        let mut policies = Policies::new(config, auths, |name| upstreams.get(name).cloned());
+        let mut policies = Policies::new(
+            config,
+            auths,
+            |name| upstreams.get(name).cloned(),
+            |name| caches.get(name).cloned(),
+        );
         if let Some(mirror) = policies.as_mut().and_then(|policies| policies.mirror.as_mut()) {
             let config = config.mirror.as_ref();
             let compare = config.and_then(|mirror| mirror.compare.as_ref());
@@ -262,6 +302,7 @@ impl Route {
         }
         Route {
             name: name.into(),
+            cache_name: cache_name(name, version.as_ref().map(|version| &*version.name)).into(),
             // `config::load` made sure that it exists.
             upstream: match &config.to {
                 Destination::Upstream(name) => upstreams.get(name).cloned(),

@@ -197,6 +197,7 @@ impl Passage {
             target: self.active.as_ref().map(|active| &*active.target().name),
             tries: self.tries,
             why,
+            cache: None,
             bytes_in: self.traffic.up.get(),
             bytes_out: self.traffic.down.get(),
             us: us(self.started.elapsed()),

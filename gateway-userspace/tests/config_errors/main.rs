@@ -2,6 +2,7 @@
 
 mod auth;
 mod balancing;
+mod cache;
 mod files;
 mod routes;
 mod services;

@@ -80,6 +80,7 @@ pub fn answer(
             let fields = "content-type: text/plain; charset=utf-8\r\netag: \"v1\"\r\naccess-control-allow-origin: *\r\n";
             out.full(200, &format!("{fields}{marked}"), &body)?
         }
+        made if made.starts_with("/made") => self::made(state, &mut out, request)?,
         "/no-length" => {
             out.head(200, "connection: close\r\n")?;
             out.bytes(&BODY)?;
@@ -103,6 +104,52 @@ pub fn answer(
         },
     }
     Ok(true)
+}
+
+/// Answers as the request says: `x-answer` has fields, apart by `|`, `x-status` a status, `x-size` a body's length,
+/// `x-ms` how long before the head, `x-pieces` how many chunks with as long between them; `x-cut` breaks off in the
+/// middle. Each answer has a body of its own. A matching `If-None-Match` gets a 304.
+fn made(state: &State, out: &mut Answer<'_>, request: &Request) -> io::Result<()> {
+    let number = |name: &str| request.header(name).and_then(|text| text.parse::<u64>().ok());
+    let pause = Duration::from_millis(number("x-ms").unwrap_or(0));
+    let serial = state.made.fetch_add(1, Relaxed) + 1;
+    let fields: String = request
+        .header("x-answer")
+        .unwrap_or_default()
+        .split('|')
+        .map(str::trim)
+        .filter(|field| !field.is_empty())
+        .map(|field| format!("{field}\r\n"))
+        .collect();
+    let fields = format!("{fields}x-serial: {serial}\r\n");
+    let tag = fields.lines().find_map(|line| line.strip_prefix("etag: "));
+    if tag.is_some() && request.header("if-none-match") == tag {
+        return out.full(304, &fields, b"");
+    }
+    let mut body = format!("{} {serial}\n", request.path()).into_bytes();
+    if let Some(size) = number("x-size") {
+        body.resize(size as usize, b'.');
+    }
+    let status = number("x-status").and_then(|status| u16::try_from(status).ok()).unwrap_or(200);
+    match number("x-pieces") {
+        None => {
+            thread::sleep(pause);
+            if number("x-cut").is_some() {
+                out.head(status, &format!("{fields}content-length: {}\r\n", body.len()))?;
+                out.bytes(&body[..body.len() / 2])?;
+                return Err(io::ErrorKind::ConnectionAborted.into());
+            }
+            out.full(status, &fields, &body)
+        }
+        Some(pieces) => {
+            out.head(status, &format!("{fields}transfer-encoding: chunked\r\n"))?;
+            for piece in body.chunks(body.len().div_ceil(pieces.max(1) as usize)) {
+                out.chunk(piece)?;
+                thread::sleep(pause);
+            }
+            out.bytes(b"0\r\n\r\n")
+        }
+    }
 }
 
 fn is_broken(path: &str) -> bool {

@@ -40,6 +40,8 @@ pub struct State {
     open: AtomicU64,
     requests: AtomicU64,
     checks: AtomicU64,
+    /// Answers of `/made`.
+    made: AtomicU64,
     /// Answers that the other side did not wait for.
     aborted: AtomicU64,
     /// Requests by path, without `/healthz`.
@@ -65,6 +67,7 @@ pub fn run(name: &str, binds: &[SocketAddr]) -> Result<()> {
         open: AtomicU64::new(0),
         requests: AtomicU64::new(0),
         checks: AtomicU64::new(0),
+        made: AtomicU64::new(0),
         aborted: AtomicU64::new(0),
         paths: Mutex::default(),
         peers: Mutex::default(),

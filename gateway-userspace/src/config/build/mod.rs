@@ -4,6 +4,7 @@ mod acme;
 mod alert;
 mod auth;
 mod balancing;
+mod cache;
 mod health;
 mod kernel;
 mod listener;
@@ -45,6 +46,7 @@ pub(crate) fn config(root: &Fields, mut files: Vec<PathBuf>, problems: &mut Prob
     tls::upstreams(&declared, root, problems);
     let (auths, consumers) = (auth::auths(root, problems), auth::consumers(root, problems));
     let routes = route::routes(root, &declared, &mut upstreams, problems);
+    let caches = cache::caches(root, problems);
     let acme = acme::acme(root);
     acme::issue(acme.as_ref(), root, &routes, &mut listeners, &mut certs, problems);
     let kernel = kernel::kernel(&root.table("kernel"), problems);
@@ -76,6 +78,7 @@ pub(crate) fn config(root: &Fields, mut files: Vec<PathBuf>, problems: &mut Prob
         upstreams,
         routes,
         services,
+        caches,
         auths,
         consumers,
         access_log: seeing::access_log(&root.table("access_log"), problems),

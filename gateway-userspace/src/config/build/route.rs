@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    auth, distinct,
+    auth, cache, distinct,
     predicates::{predicates, ties},
     rewrite, shape, upstream, version,
 };
@@ -24,10 +24,10 @@ pub(super) fn routes(
 ) -> BTreeMap<String, Route> {
     let mut routes = BTreeMap::new();
     let mut whole = Vec::new();
-    let auths = root.named("auth");
+    let (auths, caches) = (root.named("auth"), root.named("cache"));
     for (name, fields) in root.named("route") {
         let before = problems.count();
-        let route = versioned(&name, &fields, (declared, &auths), upstreams, problems);
+        let route = versioned(&name, &fields, (declared, &auths, &caches), upstreams, problems);
         // With a predicate that is wrong or not supported, whether it ties is anyone's guess.
         if !fields.broken && problems.count() == before {
             whole.push((name.clone(), route.clone()));
@@ -38,8 +38,9 @@ pub(super) fn routes(
     routes
 }
 
-/// The upstreams and the ways of knowing a caller that a config has, right or wrong.
-type Declared<'a> = (&'a BTreeMap<String, Fields>, &'a BTreeMap<String, Fields>);
+/// The upstreams, the ways of knowing a caller and the caches that a config has, right or wrong.
+type Declared<'a> =
+    (&'a BTreeMap<String, Fields>, &'a BTreeMap<String, Fields>, &'a BTreeMap<String, Fields>);
 
 /// A route with its versions.
 fn versioned(
@@ -71,7 +72,7 @@ fn route(
     name: &str,
     fields: &Fields,
     path: PathPattern,
-    (declared, auths): Declared<'_>,
+    (declared, auths, caches): Declared<'_>,
     upstreams: &mut BTreeMap<String, Upstream>,
     problems: &mut Problems,
 ) -> Route {
@@ -81,6 +82,7 @@ fn route(
     if let Some(to) = &to {
         needs_upstreams(fields, to, problems);
     }
+    let goes_up = to.as_ref().is_none_or(|to| !to.upstreams().is_empty()) || fields.node("version").is_some();
     let hosts = distinct(fields, "host", fields.get("host").unwrap_or_default(), problems, |host| {
         format!("host \"{host}\"")
     });
@@ -95,6 +97,8 @@ fn route(
         when: predicates(fields, problems),
         cors: shape::cors(fields, problems),
         compress: shape::compress(fields, problems),
+        client_cache: cache::client(fields),
+        cache: cache::of_route(fields, caches, goes_up, problems),
         mirror: mirror(fields, declared, problems),
         to: to.unwrap_or(Destination::Upstream(String::new())),
         upgrade,

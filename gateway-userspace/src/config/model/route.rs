@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use super::{Allow, RouteAuth, Versions};
+use super::{Allow, ClientCache, RouteAuth, Versions};
 use crate::config::units::{Date, Number, Percent, Place, Template, VersionForm, VersionName};
 
 /// `[route.NAME]`
@@ -19,6 +19,9 @@ pub struct Route {
     pub mirror: Option<Mirror>,
     pub cors: Option<Cors>,
     pub compress: Option<Compress>,
+    /// A key of `Config::caches`.
+    pub cache: Option<String>,
+    pub client_cache: Option<ClientCache>,
     /// `upgrade = ["websocket"]`: lower-case protocol names that may be upgraded to. Default: none.
     pub upgrade: Vec<String>,
     /// Pass 103 (Early Hints) on to the client. Default false.

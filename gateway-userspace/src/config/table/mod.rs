@@ -7,6 +7,7 @@
 mod acme;
 mod auth;
 mod balancing;
+mod cache;
 mod core;
 mod listener;
 mod match_text;

@@ -3,10 +3,11 @@
 use super::{
     Key, Kind, Section, Text,
     auth::{ALLOW, ROUTE_AUTH},
+    cache::CLIENT_CACHE,
     match_text::{FIELD_NAME, MATCHED_VALUE, METHOD, QUERY_NAME, REGEX, STICKY},
     rewrite::{LOCATION, REDIRECT, RESPOND, REWRITE},
     shape::{COMPRESS, CORS},
-    text::{HOST, PATH, PERCENT, PROTOCOL, UPSTREAM_NAME},
+    text::{HOST, NAME, PATH, PERCENT, PROTOCOL, UPSTREAM_NAME},
     traffic::TARGET_OR_TABLE,
     version::{VERSION, VERSION_NAME, VERSIONS},
 };
@@ -108,7 +109,8 @@ pub(super) static ROUTE: Section = Section {
              Left out: whoever is known may.",
         ),
         Key::not_yet("limit", "L7 limits."),
-        Key::not_yet("cache", "Keep responses."),
+        Key::new("client_cache", Kind::Table(&CLIENT_CACHE), "What clients may keep."),
+        Key::new("cache", Kind::Text(&NAME), "The `[cache.NAME]` that keeps responses."),
         Key::new("version", Kind::TableAndNamed(&VERSIONS, &VERSION), "Versions of an API behind this route."),
         Key::not_yet("timeout", "Time limits of this route's own."),
         Key::not_yet("retry", "Retries of this route's own."),

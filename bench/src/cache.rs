@@ -1,0 +1,175 @@
+//! What a hit costs: CPU time a request that is answered from memory, beside nginx's proxy_cache (in tmpfs) and Varnish,
+//! one worker each, and what a second worker adds.
+
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use lab::{
+    gateway::{Gateway, Options},
+    net::{Namespace, Net, Node},
+    process::cpu_time,
+    wrk::{Load, Wrk},
+};
+use serde_json::{Value, json};
+
+use crate::{
+    Effort, MEASURED_CPU, OTHER_CPU,
+    peers::{self, Peer},
+    show,
+    stats::Rounds,
+};
+
+/// Of the best peer, at most.
+const GOAL: f64 = 0.8;
+const SIZES: [(&str, &str); 2] = [("1KiB", "/1024"), ("100KiB", "/102400")];
+
+#[derive(Default)]
+struct Figures {
+    cpu_us: Rounds,
+    rate: Rounds,
+}
+
+pub fn run(effort: Effort) -> Result<Value> {
+    let net = Net::of(1, 0, 0)?;
+    let backend = at(8080);
+    let _backend = peers::nginx_backend(&net.gateway, backend, OTHER_CPU)?;
+    let config = format!(
+        "[gateway]\nworkers = 1\n[listener.web]\nbind = \"{}\"\n[access_log]\nto = \"off\"\n\
+         [cache.all]\nmemory = \"256MiB\"\nttl = \"1h\"\n[route.all]\nto = [\"{backend}\"]\ncache = \"all\"\n\
+         [kernel]\nmode = \"off\"\nsteer = \"off\"\n",
+        at(8003)
+    );
+    let options = Options { cpu: Some(MEASURED_CPU), quiet: true, ..Options::default() };
+    let gateway = Gateway::start_with(&net, &config, options)?;
+    let nginx = nginx(&net.gateway, at(8001), backend)?;
+    let mut programs = vec![("gateway", gateway.pid(), 8003), ("nginx", nginx.process.id(), 8001)];
+    let varnish = varnish(&net.gateway, at(8002), backend);
+    match &varnish {
+        Ok(varnish) => programs.push(("varnish", varnish.process.id(), 8002)),
+        Err(error) => println!("{}", show::dim(&format!("without Varnish: {error:#}"))),
+    }
+    let client = Node::of_namespace(net.gateway.clone());
+    let mut report = serde_json::Map::new();
+    for (name, path) in SIZES {
+        let all = measure(&client, &programs, path, effort)?;
+        show_table(name, &all, effort);
+        let figures = all.iter().map(|(program, figures)| {
+            let figures =
+                json!({ "cpu_us_per_hit": figures.cpu_us.json(), "hits_per_second": figures.rate.json() });
+            ((*program).to_owned(), figures)
+        });
+        report.insert(
+            name.into(),
+            json!({ "goal_times_best_peer": GOAL, "programs": figures.collect::<Value>() }),
+        );
+    }
+    Ok(report.into())
+}
+
+fn measure(
+    client: &Node,
+    programs: &[(&'static str, u32, u16)],
+    path: &str,
+    effort: Effort,
+) -> Result<BTreeMap<&'static str, Figures>> {
+    let mut all: BTreeMap<&str, Figures> = BTreeMap::new();
+    for round in 0..=effort.rounds {
+        for &(name, pid, port) in programs {
+            // Round 0 warms up, and fills the caches.
+            let duration = if round == 0 { Duration::from_secs(1) } else { effort.round };
+            let load = Load {
+                connections: 64,
+                duration,
+                path: path.to_owned(),
+                cpu: Some(OTHER_CPU),
+                fresh: false,
+                tls: false,
+                host: None,
+            };
+            let before = cpu_time(pid)?;
+            let outcome = Wrk::run(client, at(port), &load)?;
+            let cpu = cpu_time(pid)?.saturating_sub(before);
+            ensure!(outcome.errors == 0 && outcome.requests > 0, "{name}: {outcome:?}");
+            if round > 0 {
+                let figures = all.entry(name).or_default();
+                figures.cpu_us.push(cpu.as_secs_f64() * 1e6 / outcome.requests as f64);
+                figures.rate.push(outcome.rate());
+            }
+        }
+    }
+    Ok(all)
+}
+
+fn show_table(size: &str, all: &BTreeMap<&str, Figures>, effort: Effort) {
+    let (rounds, seconds) = (effort.rounds, effort.round.as_secs());
+    let what = format!(
+        "{size} from memory, 64 connections, 1 worker, no log; median of {rounds} x {seconds} s; at most {GOAL} of the best"
+    );
+    println!("\n{}  {}", show::bold("A hit's cost"), show::dim(&what));
+    let ours = all.get("gateway").map_or(0.0, |figures| figures.cpu_us.median());
+    let rows: Vec<Vec<String>> = ["gateway", "nginx", "varnish"]
+        .iter()
+        .filter_map(|name| {
+            let figures = all.get(name)?;
+            let cpu = figures.cpu_us.median();
+            Some(vec![
+                (*name).to_owned(),
+                format!("{cpu:.2}"),
+                format!("{:.2}–{:.2}", figures.cpu_us.min(), figures.cpu_us.max()),
+                format!("{:.2}", ours / cpu),
+                show::grouped(figures.rate.median()),
+            ])
+        })
+        .collect();
+    println!("{}", show::table(&["", "CPU µs/hit", "range", "gateway ÷ it", "hits/s"], &rows));
+}
+
+fn nginx(namespace: &Namespace, listen: SocketAddr, backend: SocketAddr) -> Result<Peer> {
+    // In memory, as the others' caches are.
+    let files = tempfile::Builder::new().prefix("gateway-bench-").tempdir_in("/dev/shm")?.keep();
+    lab::cleanup::note_directory(&files);
+    let http = format!(
+        "access_log off; sendfile on;
+         proxy_cache_path {} keys_zone=all:16m max_size=256m inactive=1h;
+         server {{
+             listen {listen};
+             location / {{
+                 proxy_pass http://{backend};
+                 proxy_cache all;
+                 proxy_cache_valid 200 1h;
+                 proxy_cache_lock on;
+                 add_header X-Cache-Status $upstream_cache_status;
+             }}
+         }}",
+        files.display()
+    );
+    peers::nginx_with(namespace, listen, MEASURED_CPU, &http)
+}
+
+fn varnish(namespace: &Namespace, listen: SocketAddr, backend: SocketAddr) -> Result<Peer> {
+    let dir = lab::peers::folder()?;
+    let work = dir.path().join("work").display().to_string();
+    let (listen_text, backend) = (listen.to_string(), backend.to_string());
+    let arguments = [
+        "-F",
+        "-n",
+        &work,
+        "-a",
+        &listen_text,
+        "-b",
+        &backend,
+        "-s",
+        "malloc,256m",
+        "-t",
+        "3600",
+        "-p",
+        "thread_pools=1",
+        "-j",
+        "none",
+    ];
+    lab::peers::run(namespace, "varnishd", &arguments, dir, listen, Some(MEASURED_CPU)).context("varnishd")
+}
+
+fn at(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}

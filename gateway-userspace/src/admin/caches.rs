@@ -1,0 +1,104 @@
+//! Caches: what they hold and did, and taking things out.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use axum::{
+    Json,
+    extract::{Path, State, rejection::JsonRejection},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::problem::Problem;
+use crate::{
+    cache::{Cache, key::Place, purge::Purge},
+    daemon::Control,
+    observe::stats::CacheResult,
+};
+
+type Shared = State<Arc<Control>>;
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CacheStatus {
+    /// Bytes that it takes, and may take.
+    pub bytes: u64,
+    pub memory: u64,
+    pub entries: u64,
+    /// What had to go for others since the start.
+    pub evicted: u64,
+    /// Requests by what the cache did for them.
+    pub requests: BTreeMap<String, u64>,
+    pub routes: Vec<String>,
+}
+
+fn describe(cache: &Cache) -> CacheStatus {
+    let store = cache.store();
+    CacheStatus {
+        bytes: store.bytes(),
+        memory: store.budget(),
+        entries: store.entries(),
+        evicted: store.evicted(),
+        requests: CacheResult::ALL
+            .map(|result| (result.word().to_owned(), cache.stats.results(result)))
+            .into(),
+        routes: cache.routes().to_vec(),
+    }
+}
+
+pub async fn list(State(control): Shared) -> Json<BTreeMap<String, CacheStatus>> {
+    let snapshot = control.snapshot.load();
+    Json(snapshot.caches.iter().map(|(name, cache)| (name.clone(), describe(cache))).collect())
+}
+
+pub async fn show(State(control): Shared, Path(name): Path<String>) -> Result<Json<CacheStatus>, Problem> {
+    Ok(Json(describe(&*find(&control, &name)?)))
+}
+
+fn find(control: &Control, name: &str) -> Result<Arc<Cache>, Problem> {
+    let snapshot = control.snapshot.load();
+    snapshot.caches.get(name).cloned().ok_or_else(|| Problem::not_found("cache", name))
+}
+
+/// `{"key": URL}`, `{"prefix": URL}`, `{"tag": T}` or `{"all": true}`, and `"soft": true`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Wanted {
+    key: Option<String>,
+    prefix: Option<String>,
+    tag: Option<String>,
+    #[serde(default)]
+    all: bool,
+    #[serde(default)]
+    soft: bool,
+}
+
+impl Wanted {
+    fn purge(&self) -> Result<Purge, Problem> {
+        let place = |text: &String, whole| {
+            let wrong =
+                || Problem::bad_request(format!("{text:?} is no URL (http://host/path) and no path (/path)"));
+            Place::parse(text, whole).map(Purge::At).ok_or_else(wrong)
+        };
+        match (&self.key, &self.prefix, &self.tag, self.all) {
+            (Some(key), None, None, false) => place(key, true),
+            (None, Some(prefix), None, false) => place(prefix, false),
+            (None, None, Some(tag), false) if !tag.is_empty() => Ok(Purge::Tag(tag.as_bytes().into())),
+            (None, None, None, true) => Ok(Purge::All),
+            _ => Err(Problem::bad_request("say one of `key`, `prefix`, `tag` and `all`")),
+        }
+    }
+}
+
+pub async fn purge(
+    State(control): Shared,
+    Path(name): Path<String>,
+    wanted: Result<Json<Wanted>, JsonRejection>,
+) -> Result<Json<Value>, Problem> {
+    let wanted = wanted.map_err(|rejection| Problem::bad_request(rejection.body_text()))?.0;
+    let (cache, purge) = (find(&control, &name)?, wanted.purge()?);
+    // A large one is looked through for a while.
+    let purged = tokio::task::spawn_blocking(move || cache.purge(purge, wanted.soft)).await;
+    let purged = purged.map_err(|error| Problem::bad_request(error.to_string()))?;
+    tracing::info!(cache = name, purged, soft = wanted.soft, "purged");
+    Ok(Json(json!({ "purged": purged, "soft": wanted.soft })))
+}
