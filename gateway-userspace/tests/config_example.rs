@@ -7,8 +7,6 @@ use gateway::config::{self, ProblemKind};
 
 const NOT_YET: &str = r#"
 33:26 `listener.https.protocols = "h3"` is not supported yet
-76:12 `upstream.llm.to`: the host name "llm-a.internal" as a target is not supported yet
-76:38 `upstream.llm.to`: the host name "llm-b.internal" as a target is not supported yet
 86:1 `route.items.limit` is not supported yet
 115:1 `route.chat.limit` is not supported yet
 116:1 `route.chat.ai` is not supported yet

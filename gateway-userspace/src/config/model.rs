@@ -75,8 +75,6 @@ pub struct Gateway {
     /// How long open connections may finish after stop. Default 30 s.
     pub drain: Duration,
     pub log: Log,
-    /// A folder for what survives a restart. Default /var/lib/gateway.
-    pub state: PathBuf,
     /// Targets of the same zone are preferred.
     pub zone: Option<String>,
     /// Empty: those of /etc/resolv.conf.

@@ -62,7 +62,6 @@ pub fn to_json(config: &Config) -> Value {
     }
     all["alert"] = by_name(&config.alerts, seeing::alert);
     all["notify"] = by_name(&config.notify, seeing::notify);
-    all["gateway"]["state"] = json!(config.gateway.state.to_string_lossy());
     all["gateway"]["resolver"] = json!(config.gateway.resolver);
     if let Some(zone) = &config.gateway.zone {
         all["gateway"]["zone"] = json!(zone);

@@ -16,7 +16,6 @@ pub(super) fn gateway(fields: &Fields) -> Gateway {
         name: fields.get("name").unwrap_or_else(host_name),
         workers: fields.or_default("workers"),
         drain: fields.or_default("drain"),
-        state: file(fields, "state"),
         zone: fields.get("zone"),
         resolver: fields.or_default("resolver"),
         log: Log {
