@@ -7,8 +7,6 @@ use gateway::config::{self, ProblemKind};
 
 const NOT_YET: &str = r#"
 33:26 `listener.https.protocols = "h3"` is not supported yet
-76:12 `upstream.llm.to`: the host name "llm-a.internal" as a target is not supported yet
-76:38 `upstream.llm.to`: the host name "llm-b.internal" as a target is not supported yet
 116:1 `route.chat.ai` is not supported yet
 146:1 `cache.public-get.disk` is not supported yet"#;
 

@@ -164,6 +164,11 @@ host = "[::1]"
 path = "/carts/"
 to = "carts"
 auth = ["all", "key", "page"]
+allow_from = ["10.0.0.0/8", "2001:db8::/32"]
+deny_from = "10.9.0.0/16"
+max = { header = "4KiB", body = "1MiB" }
+content_types = ["application/json", "text/*"]
+encoded_slash = "refuse"
 allow = { GET = [], PUT = ["all", "carts:write", "tier:gold"], POST = "claim:org=acme" }
 
 [auth.key]
@@ -202,9 +207,22 @@ type = "basic"
 keep = true
 [auth.cert]
 type = "mtls"
+[auth.signed]
+type = "hmac"
+window = "1m"
+[auth.asked]
+type = "forward"
+to = "carts"
+path = "/verify?x"
+send = "Cookie"
+copy = ["X-User", "x-role"]
+consumer = "header:X-User"
+timeout = "250ms"
+on_error = "pass"
 
 [consumer.acme]
 tier = "gold"
+secrets = [{ id = "s1", secret = { credential = "acme" }, until = 2030-01-01 }]
 password = "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHRzYWx0$3lwBtIO3SLSZQ3zqNFmpDIZKlXY7H3MPoGiqmXtkMSg"
 certs = ["uri:spiffe://acme/app", "dns:App.acme.test", "subject:CN=app, O=Acme", "email:a@acme.test", "sha256:AF1349B9F5F9A1A6A0404DEA36DCC9499BCB25C9ADC112B7CC9A93CAE41F3262"]
 grant = ["carts:write", "carts:read"]

@@ -452,7 +452,7 @@ fn alerting(rig: &Rig, rest: &str) -> Result<()> {
     let state = rig.gateway.file("state").display().to_string();
     let config = simple_config(&rig.backends);
     let own =
-        format!("[gateway]\nstate = \"{state}\"\n{config}\n[access_log]\nto = \"{log}\"\nevents = true\n");
+        format!("[state]\ndirectory = \"{state}\"\n{config}\n[access_log]\nto = \"{log}\"\nevents = true\n");
     rig.gateway.write(&format!("{own}{rest}"))?;
     rig.gateway.cli(&["reload"])?.ok()?;
     Ok(())
@@ -497,7 +497,7 @@ fn an_alert_fires_is_told_with_retries_and_resolves_and_can_be_silenced() -> Res
         Ok(open.then_some(()))
     })?;
     let state = gateway.file("state").display().to_string();
-    gateway.write(&format!("[gateway]\nstate = \"{state}\"\n{}{ERRORS}", simple_config(backends)))?;
+    gateway.write(&format!("[state]\ndirectory = \"{state}\"\n{}{ERRORS}", simple_config(backends)))?;
     gateway.cli(&["reload"])?.ok()?;
     let mut client = Client::connect(net.client(1), gateway.at4())?;
     let mut ask = |path: &str| -> Result<()> {
@@ -581,5 +581,176 @@ fn a_real_alertmanager_takes_alerts_and_their_end() -> Result<()> {
     rig.gateway.log_line("it is in the log", |line| line["event"] == "alert" && line["state"] == "firing")?;
     rig.gateway.cli(&["target", "up", &target])?.ok()?;
     within(Duration::from_secs(15), "it is over", || Ok(active()?.is_empty().then_some(())))?;
+    Ok(())
+}
+
+/// Names of metrics in an expression.
+fn names(expression: &str) -> BTreeSet<String> {
+    let words = expression.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    let ours = words.filter_map(|word| word.strip_prefix("gateway_"));
+    let base = |name: &str| name.strip_suffix("_bucket").unwrap_or(name).to_owned();
+    ours.filter(|word| !word.is_empty()).map(base).collect()
+}
+
+// M1, M2
+#[test]
+fn a_real_prometheus_takes_the_metrics_the_rules_and_finds_what_the_dashboard_asks_for() -> Result<()> {
+    lab_test!();
+    if lab::tools::missing("promtool") || lab::tools::missing("prometheus") {
+        lab::skip("a_real_prometheus_takes_the_metrics", "prometheus is not installed");
+        return Ok(());
+    }
+    let rig = rig()?;
+    rig.client()?.get("/")?;
+    rig.client()?.get("/status/503")?;
+    rig.client()?.get("/close")?;
+    let packaging = concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging");
+    let rules = format!("{packaging}/prometheus/gateway.rules.yml");
+    let checked = rig.net.gateway.output("promtool", &["check", "rules", &rules])?;
+    assert!(checked.contains("SUCCESS: 12 rules found"), "{checked}");
+    let page = rig.gateway.ops("/metrics")?.text();
+    std::fs::write(rig.gateway.file("metrics"), &page)?;
+    let check = format!("promtool check metrics < {} 2>&1", rig.gateway.file("metrics").display());
+    let complaints = rig.net.gateway.output("sh", &["-c", &check])?;
+    assert_eq!(complaints.trim(), "", "promtool complains");
+
+    std::fs::write(
+        rig.gateway.file("prometheus.yml"),
+        format!(
+            "global: {{ scrape_interval: 1s, evaluation_interval: 1s }}\nrule_files: [{rules}]\nscrape_configs:\n\
+             - job_name: gateway\n  static_configs: [{{ targets: ['127.0.0.1:9180'] }}]\n"
+        ),
+    )?;
+    let mut command = rig.net.gateway.command("prometheus")?;
+    command.arg(format!("--config.file={}", rig.gateway.file("prometheus.yml").display()));
+    command.arg(format!("--storage.tsdb.path={}", rig.gateway.file("tsdb").display()));
+    command.arg("--web.listen-address=127.0.0.1:9090");
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let _prometheus = Process::start(command)?;
+    listens(&rig, 9090)?;
+    let query = |text: &str| -> Result<Value> {
+        let url = "http://127.0.0.1:9090/api/v1/query";
+        let query = format!("query={text}");
+        let answer = rig.net.gateway.output("curl", &["-sS", "-G", url, "--data-urlencode", &query])?;
+        Ok(serde_json::from_str::<Value>(&answer)?["data"]["result"].clone())
+    };
+    within(Duration::from_secs(20), "it is scraped", || {
+        Ok((query("up{job=\"gateway\"}")?[0]["value"][1] == "1").then_some(()))
+    })?;
+    let requests = query("sum(gateway_http_requests_total{code=\"503\"})")?;
+    assert_eq!(requests[0]["value"][1], "1", "{requests}");
+    // What rules and the Grafana dashboard name is there, or comes with a feature that this config does not use.
+    let dashboard = std::fs::read_to_string(format!("{packaging}/grafana/gateway.json"))?;
+    let dashboard: Value = serde_json::from_str(&dashboard)?;
+    let panels = dashboard["panels"].as_array().context("no panels")?;
+    let targets = panels.iter().flat_map(|panel| panel["targets"].as_array().into_iter().flatten());
+    let mut wanted = names(&std::fs::read_to_string(&rules)?);
+    targets.for_each(|target| wanted.extend(names(target["expr"].as_str().unwrap_or_default())));
+    assert!(wanted.len() > 15, "{wanted:?}");
+    let elsewhere = ["cert_expiry_timestamp_seconds"];
+    for name in wanted.iter().filter(|name| !elsewhere.contains(&name.as_str())) {
+        assert!(page.contains(&format!("# TYPE gateway_{name} ")), "there is no gateway_{name}");
+    }
+    Ok(())
+}
+
+// M10
+#[test]
+fn why_tells_of_a_request_by_its_id_and_of_an_address_from_both_halves() -> Result<()> {
+    lab_test!();
+    let rig = rig()?;
+    let cut = rig.ask("GET /close", "a", "")?;
+    let id = cut.header("x-request-id").context("no id")?.to_owned();
+    let told = rig.gateway.cli(&["why", &id])?.ok()?;
+    for text in
+        ["upstream_reset: The upstream closed", "the last target that was tried is", "route all", "/close"]
+    {
+        assert!(told.stdout.contains(text), "{text} in {told:?}");
+    }
+    let failed = rig.ask("GET /status/503", "a", "")?;
+    let id = failed.header("x-request-id").context("no id")?.to_owned();
+    let told = rig.gateway.cli(&["why", &id, "-o", "json"])?.ok()?.json()?;
+    assert!(
+        told["reasons"][0].as_str().is_some_and(|text| text.ends_with("of upstream all answered 503")),
+        "{told}"
+    );
+    // What went well is not remembered.
+    let fine = rig.ask("GET /", "a", "")?;
+    let id = fine.header("x-request-id").context("no id")?.to_owned();
+    assert_eq!(rig.gateway.cli(&["why", &id])?.code, 5);
+    assert_eq!(rig.gateway.cli(&["why", "nonsense"])?.code, 5);
+    let client = rig.net.client(1).v4().to_string();
+    let told = rig.gateway.cli(&["why", &client])?.ok()?;
+    assert!(told.stdout.contains("2 of its last requests were refused, failed or were slow"), "{told:?}");
+    rig.gateway.cli(&["ban", "add", "192.0.2.0/24", "--why", "flood"])?.ok()?;
+    let told = rig.gateway.cli(&["why", "192.0.2.7"])?.ok()?;
+    assert!(told.stdout.contains("banned in the kernel as 192.0.2.0/24: flood"), "{told:?}");
+    let told = rig.gateway.cli(&["why", "2001:db8::7"])?.ok()?;
+    assert!(told.stdout.contains("nothing is held against it"), "{told:?}");
+    Ok(())
+}
+
+// M1, M4, M6, M8
+#[test]
+fn log_metrics_traces_and_the_live_view_agree_with_the_client_to_the_last_request() -> Result<()> {
+    lab_test!();
+    let rig = rig()?;
+    let _collector = collector(&rig, 0)?;
+    tracing(&rig, "share = \"100%\"")?;
+    let counts = std::thread::scope(|threads| -> Result<BTreeMap<u16, u64>> {
+        let run = |seed: usize| {
+            let rig = &rig;
+            move || -> Result<BTreeMap<u16, u64>> {
+                let mut counts = BTreeMap::new();
+                let mut client = rig.client()?;
+                for n in 0..300 {
+                    let path = match (n + seed) % 100 {
+                        0 => "/status/503",
+                        1 => "/status/404",
+                        _ => "/",
+                    };
+                    *counts.entry(client.get(path)?.status).or_default() += 1;
+                }
+                Ok(counts)
+            }
+        };
+        let all: Vec<_> = (0..4).map(|seed| threads.spawn(run(seed * 7))).collect();
+        let mut sums = BTreeMap::new();
+        for one in all {
+            let Ok(counts) = one.join() else { bail!("a client panicked") };
+            for (code, n) in counts? {
+                *sums.entry(code).or_default() += n;
+            }
+        }
+        Ok(sums)
+    })?;
+    assert_eq!(counts.values().sum::<u64>(), 1200);
+    assert_eq!(counts[&503], 12);
+    eventually("every line is written", || Ok(rig.gateway.log()?.len() == 1200))?;
+    let mut logged = BTreeMap::new();
+    for line in rig.gateway.log()? {
+        *logged.entry(line["status"].as_u64().unwrap_or(0) as u16).or_default() += 1;
+    }
+    assert_eq!(logged, counts, "the log");
+    let metrics = rig.gateway.metrics()?;
+    let counted: BTreeMap<u16, u64> = metrics
+        .by("http_requests_total", "code", &[("route", "all")])
+        .iter()
+        .filter_map(|(code, n)| Some((code.parse().ok()?, *n as u64)))
+        .collect();
+    assert_eq!(counted, counts, "the metrics");
+    let top = rig.gateway.cli(&["top", "--interval", "100ms", "-o", "json"])?.ok()?.json()?;
+    let route = |row: &&Value| row["route"] == "all";
+    let row = top["stats"]["routes"].as_array().and_then(|rows| rows.iter().find(route)).context("no row")?;
+    let shown: BTreeMap<u16, u64> = serde_json::from_value(row["codes"].clone())?;
+    assert_eq!(shown, counts, "the live view");
+    within(Duration::from_secs(20), "every trace is told", || {
+        let mut told = BTreeMap::new();
+        for span in spans(&rig).iter().filter(|span| span["kind"] == 2) {
+            let code = attribute(span, "http.response.status_code").and_then(|code| code.parse().ok());
+            *told.entry(code.unwrap_or(0u16)).or_default() += 1u64;
+        }
+        Ok((told == counts).then_some(()))
+    })?;
     Ok(())
 }

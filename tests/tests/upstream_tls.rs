@@ -339,3 +339,43 @@ fn a_reload_from_clear_to_tls_uses_no_kept_connection_in_clear() -> Result<()> {
     }
     Ok(())
 }
+
+// S9, O9
+#[test]
+fn names_with_https_are_looked_up_and_certificates_must_be_for_them() -> Result<()> {
+    lab_test!();
+    let _turn = shared()?;
+    let net = Net::simple(1)?;
+    let _backends = start_all(&net)?;
+    let authority = Authority::new()?;
+    let dns = lab::dns::Dns::start(&net.gateway, "127.0.0.1:5353".parse()?)?;
+    let at = IpAddr::from(net.node("b1").v4());
+    dns.addresses("app.internal.", 1, &[at]);
+    dns.addresses("other.internal.", 1, &[at]);
+    let upstream = |name: &str, host: &str, tls: &str| {
+        format!(
+            "[upstream.{name}]\nto = [\"https://{host}:{TLS_PORT}/\"]\ntls = {{ ca = \"ca.pem\"{tls} }}\n\
+             [route.{name}]\nhost = \"{name}.test\"\nto = \"{name}\"\n"
+        )
+    };
+    let config = format!(
+        "[gateway]\nresolver = [\"127.0.0.1:5353\"]\n[listener.web]\nbind = \":80\"\n{}{}{}",
+        upstream("app", "app.internal", ""),
+        upstream("other", "other.internal", ""),
+        upstream("told", "other.internal", ", sni = \"app.internal\""),
+    );
+    let mut gateway = Gateway::prepare(&net, &config, Default::default())?;
+    std::fs::write(gateway.file("ca.pem"), &authority.pem)?;
+    let _nginx = start_nginx(&net, &authority, authority.issue(&[NAME])?, "")?;
+    gateway.run()?;
+    let ask = |host: &str| {
+        let request = format!("GET /facts HTTP/1.1\r\nhost: {host}.test\r\nconnection: close\r\n\r\n");
+        http::exchange(net.client(1), gateway.at4(), request)
+    };
+    for host in ["app", "told"] {
+        let answer = ask(host)?;
+        assert_eq!(answer.status, 200, "{host}: {}", answer.text());
+        assert!(answer.text().contains(NAME), "{host}: {}", answer.text());
+    }
+    ask("other")?.refused(502, "upstream_tls")
+}

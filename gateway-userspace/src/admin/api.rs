@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::{
     alerts, bans, caches, capture, certs, consumers, events, explain, limits, problem::Problem, services,
-    stats, status, targets, versions,
+    stats, status, targets, versions, why,
 };
 use crate::{
     config,
@@ -50,6 +50,7 @@ pub fn routes() -> Router<Arc<Control>> {
         .route("/v1/certs", get(certs::list))
         .route("/v1/certs/{name}", get(certs::show))
         .route("/v1/certs/{name}/renew", post(certs::renew))
+        .route("/v1/why/{of}", get(why::why))
         .route("/v1/alerts", get(alerts::list))
         .route("/v1/alerts/{name}", get(alerts::show))
         .route("/v1/alerts/{name}/silence", post(alerts::silence).delete(alerts::unsilence))

@@ -22,6 +22,7 @@ mod status;
 mod targets;
 mod versions;
 mod web;
+mod why;
 
 pub use caches::CacheStatus;
 pub use certs::CertStatus;

@@ -61,6 +61,7 @@ mod tests {
             claims: serde_json::from_str(r#"{"org":"acme","roles":["a","b"],"n":7,"o":{}}"#)
                 .ok()
                 .map(Arc::new),
+            ..Caller::default()
         };
         let demand = |all, rights: &[Right]| Demand { rights: rights.to_vec(), all };
         let grant = |text: &str| Right::Grant(text.into());

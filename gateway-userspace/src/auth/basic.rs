@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
 use super::{
-    Caller, Check,
+    Caller, Check, Outcome,
     consumers::Consumers,
     gate::Asking,
     memory::{Owner, Remembered},
@@ -75,8 +75,8 @@ impl Basic {
     pub fn check<'a>(&'a self, asking: &'a Asking<'a>) -> Check<'a> {
         let sent = match self.places[0].find(asking.head) {
             Ok(Some(sent)) if sent.len() <= LONGEST => sent,
-            Ok(None) => return Check::Done(Err(AuthResult::Missing)),
-            _ => return Check::Done(Err(AuthResult::Malformed)),
+            Ok(None) => return Check::Done(Err(AuthResult::Missing.into())),
+            _ => return Check::Done(Err(AuthResult::Malformed.into())),
         };
         let name = asking.memory.name(self.owner, &sent);
         if let Some(caller) = asking.memory.recall(&name, asking.now.seconds, 0) {
@@ -84,7 +84,7 @@ impl Basic {
         }
         match parse(&sent) {
             Some((user, password)) => Check::Later(self.verify(user, password, name, asking)),
-            None => Check::Done(Err(AuthResult::Malformed)),
+            None => Check::Done(Err(AuthResult::Malformed.into())),
         }
     }
 
@@ -94,7 +94,7 @@ impl Basic {
         password: Zeroizing<Vec<u8>>,
         name: KeyHash,
         asking: &'a Asking<'a>,
-    ) -> Pin<Box<dyn Future<Output = Result<Arc<Caller>, AuthResult>> + 'a>> {
+    ) -> Pin<Box<dyn Future<Output = Outcome> + 'a>> {
         Box::pin(async move {
             let user = self.users.get(&user);
             let hashes = user.map_or_else(|| Arc::from([NOBODY.to_owned()]), |user| user.hashes.clone());

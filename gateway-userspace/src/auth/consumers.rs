@@ -128,6 +128,7 @@ mod tests {
             keys,
             passwords: vec![],
             certs: vec![],
+            secrets: vec![],
         };
         let store = KeyStore::open(&model::State::default()).unwrap();
         let consumers = Consumers::new(&BTreeMap::from([("acme".to_owned(), acme)]), Arc::new(store));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, Uri, header, request};
 
-use super::{Caller, Check, Memory, Way, allow::Allow, place::Place};
+use super::{Answered, Caller, Check, Elsewhere, Memory, Way, allow::Allow, place::Place};
 use crate::{
     config::{
         model::{self, CertMark},
@@ -32,10 +32,12 @@ pub struct Refused {
     pub fields: HeaderMap,
     /// It showed credentials, and they are none.
     pub presented: bool,
+    /// Somebody else's answer, in place of our own.
+    pub answer: Option<Box<Answered>>,
 }
 
 /// Who is asked of, and when.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Asking<'a> {
     pub head: &'a request::Parts,
     pub now: Moment,
@@ -43,6 +45,16 @@ pub struct Asking<'a> {
     pub memory: &'a Memory,
     /// Of the client's certificate. `None`: it has shown none.
     pub marks: Option<&'a [CertMark]>,
+    /// Something follows the head.
+    pub has_body: bool,
+    pub elsewhere: &'a dyn Elsewhere,
+}
+
+impl Refused {
+    /// For this alone.
+    pub fn of(why: Why) -> Self {
+        Refused { why, fields: HeaderMap::new(), answer: None }
+    }
 }
 
 impl Gate {
@@ -56,39 +68,47 @@ impl Gate {
         let caller = self.caller(asking).await?;
         match self.allow.as_ref().is_none_or(|allow| allow.allows(&caller, &asking.head.method)) {
             true => Ok(caller),
-            false => Err(Refused { why: Why::Forbidden, fields: HeaderMap::new(), presented: false }),
+            false => {
+                Err(Refused { why: Why::Forbidden, fields: HeaderMap::new(), presented: false, answer: None })
+            }
         }
     }
 
     async fn caller(&self, asking: &Asking<'_>) -> Result<Arc<Caller>, Refused> {
-        let mut first = None;
+        let mut first: Option<Arc<Caller>> = None;
         let mut found = Vec::new();
+        let mut answer = None;
         for way in &self.ways {
-            let result = match way.check(asking) {
-                Check::Done(result) => result,
-                Check::Later(result) => result.await,
+            let outcome = match way.check(asking) {
+                Check::Done(outcome) => outcome,
+                Check::Later(outcome) => outcome.await,
             };
-            match result {
+            match outcome {
                 Ok(caller) => {
                     way.stats.count(asking.worker, AuthResult::Ok);
-                    if !self.all {
-                        return Ok(caller);
-                    }
-                    first.get_or_insert(caller);
                     found.push(AuthResult::Ok);
+                    first = Some(match first {
+                        None => caller,
+                        Some(first) => first.joined(&caller),
+                    });
+                    if !self.all {
+                        break;
+                    }
                 }
-                Err(result) => {
-                    found.push(result);
+                Err(no) => {
+                    found.push(no.result);
+                    answer = answer.or(no.answer);
                     if self.all {
                         break;
                     }
                 }
             }
         }
-        if let (Some(caller), true) = (first, found.iter().all(|result| *result == AuthResult::Ok)) {
-            return Ok(caller);
+        let enough = !self.all || found.iter().all(|result| *result == AuthResult::Ok);
+        match first {
+            Some(caller) if enough => Ok(caller),
+            _ => Err(Refused { answer, ..self.unauthorized(&found, asking.worker) }),
         }
-        Err(self.unauthorized(&found, asking.worker))
     }
 
     /// Failures are counted here: with several ways, one that is not used is no failure.
@@ -104,8 +124,13 @@ impl Gate {
             }
         }
         match found.contains(&AuthResult::Unavailable) {
-            true => Refused { why: Why::AuthUnavailable, fields: HeaderMap::new(), presented: false },
-            false => Refused { why: Why::Unauthorized, fields, presented: !nothing },
+            true => Refused {
+                why: Why::AuthUnavailable,
+                fields: HeaderMap::new(),
+                presented: false,
+                answer: None,
+            },
+            false => Refused { why: Why::Unauthorized, fields, presented: !nothing, answer: None },
         }
     }
 
@@ -113,6 +138,10 @@ impl Gate {
     pub fn strip(&self, head: &mut request::Parts) {
         for way in self.ways.iter().filter(|way| !way.keep) {
             way.places().iter().for_each(|place| place.strip(head));
+        }
+        // What only an answer may say.
+        for name in self.ways.iter().flat_map(|way| way.answers()) {
+            head.headers.remove(name);
         }
     }
 

@@ -6,7 +6,7 @@ use http::request;
 use serde_json::{Map, Value};
 
 use super::{
-    Caller, Check,
+    Caller, Check, No, Outcome,
     consumers::Consumers,
     gate::Asking,
     jwks::Jwks,
@@ -55,7 +55,7 @@ impl Jwt {
     pub fn check<'a>(&'a self, asking: &'a Asking<'a>) -> Check<'a> {
         let text = match token_of(&self.places, asking.head) {
             Ok(text) => text,
-            Err(result) => return Check::Done(Err(result)),
+            Err(result) => return Check::Done(Err(result.into())),
         };
         let name = asking.memory.name(self.owner, &text);
         if let Some(caller) = asking.memory.recall(&name, asking.now.seconds, self.epoch()) {
@@ -65,7 +65,7 @@ impl Jwt {
             Err(AuthResult::Unknown | AuthResult::Unavailable) if self.may_have_more() => {
                 Check::Later(self.verify_later(text, name, asking))
             }
-            result => Check::Done(result),
+            result => Check::Done(result.map_err(No::from)),
         }
     }
 
@@ -85,12 +85,12 @@ impl Jwt {
         text: Cow<'a, [u8]>,
         name: KeyHash,
         asking: &'a Asking<'a>,
-    ) -> Pin<Box<dyn Future<Output = Result<Arc<Caller>, AuthResult>> + 'a>> {
+    ) -> Pin<Box<dyn Future<Output = Outcome> + 'a>> {
         Box::pin(async move {
             if let Keys::Published(jwks) = &self.keys {
                 jwks.more().await;
             }
-            self.verify(&text, &name, asking)
+            Ok(self.verify(&text, &name, asking)?)
         })
     }
 
@@ -129,6 +129,7 @@ impl Jwt {
             tier: known.and_then(|known| known.tier.clone()),
             grants: known.map(|known| known.grants.clone()).unwrap_or_default(),
             claims: Some(Arc::new(claims)),
+            ..Caller::default()
         }))
     }
 }
@@ -254,12 +255,33 @@ mod tests {
         }
     }
 
+    struct Nobody;
+
+    impl crate::auth::Elsewhere for Nobody {
+        fn ask<'a>(
+            &'a self,
+            _: &'a str,
+            _: request::Parts,
+            _: Duration,
+        ) -> Pin<Box<dyn Future<Output = Option<crate::auth::Answered>> + 'a>> {
+            Box::pin(std::future::ready(None))
+        }
+    }
+
     fn check(jwt: &Jwt, memory: &Memory, token: &str, now: u64) -> Result<Arc<Caller>, AuthResult> {
         let head = http::Request::get("/").header("authorization", format!("Bearer {token}"));
         let head = head.body(()).unwrap().into_parts().0;
-        let asking = Asking { head: &head, now: Moment { seconds: now }, worker: 0, memory, marks: None };
+        let asking = Asking {
+            head: &head,
+            now: Moment { seconds: now },
+            worker: 0,
+            memory,
+            marks: None,
+            has_body: false,
+            elsewhere: &Nobody,
+        };
         match jwt.check(&asking) {
-            Check::Done(result) => result,
+            Check::Done(result) => result.map_err(|no| no.result),
             Check::Later(_) => panic!("the keys are there"),
         }
     }

@@ -8,32 +8,42 @@ mod api_key;
 mod basic;
 mod caller;
 mod consumers;
+mod forward;
 mod gate;
 mod jwks;
 mod jwt;
-mod keys;
+pub(crate) mod keys;
 mod memory;
 mod mtls;
-mod place;
+pub(crate) mod place;
+pub(crate) mod signature;
 mod store;
-mod token;
+pub(crate) mod token;
 
-use std::{collections::BTreeMap, pin::Pin, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    pin::Pin,
+    sync::Arc,
+};
+
+use http::HeaderName;
 
 pub use basic::check_password_hash;
 pub use caller::Caller;
 pub use consumers::Consumers;
+pub use forward::{Answered, Elsewhere};
 pub use gate::{Asking, Gate, Refused};
 pub use jwks::Jwks;
 pub use memory::Memory;
 pub use mtls::marks;
+pub use signature::BodyDigest;
 pub use store::{KeyStore, Listed, StoreError};
 pub use token::Algorithm;
 
 use crate::{
     config::{
         ConfigErrors, Problems,
-        model::{self, AuthKind, Config, JwtAuth, JwtKeys},
+        model::{self, AuthKind, Config, ForwardAuth, JwtAuth, JwtKeys},
         units,
     },
     observe::stats::{AuthResult, AuthStats, Registry},
@@ -41,10 +51,12 @@ use crate::{
 };
 use api_key::ApiKey;
 use basic::Basic;
+use forward::Forward;
 use jwt::{Jwt, Keys, Rules};
 use keys::KeySet;
 use memory::Owner;
 use place::Place;
+use signature::{Seen, Signed, SigningKey};
 
 /// All of `[auth.NAME]` and `[consumer.NAME]`, compiled.
 #[derive(Debug)]
@@ -52,6 +64,8 @@ pub struct Auths {
     ways: BTreeMap<String, Arc<Way>>,
     pub consumers: Arc<Consumers>,
     pub store: Arc<KeyStore>,
+    /// Signatures that were used.
+    seen: Arc<Seen>,
 }
 
 /// `[auth.NAME]`, compiled.
@@ -71,13 +85,31 @@ enum Kind {
     Jwt(Box<Jwt>),
     Basic(Basic),
     Mtls(Arc<Consumers>),
+    Hmac(Signed),
+    Forward(Box<Forward>),
 }
 
 /// Who calls, or what became of finding out.
 enum Check<'a> {
-    Done(Result<Arc<Caller>, AuthResult>),
+    Done(Outcome),
     /// It takes time.
-    Later(Pin<Box<dyn Future<Output = Result<Arc<Caller>, AuthResult>> + 'a>>),
+    Later(Pin<Box<dyn Future<Output = Outcome> + 'a>>),
+}
+
+type Outcome = Result<Arc<Caller>, No>;
+
+/// Nobody who may.
+#[derive(Debug)]
+struct No {
+    result: AuthResult,
+    /// What the client is told, if somebody else says it.
+    answer: Option<Box<Answered>>,
+}
+
+impl From<AuthResult> for No {
+    fn from(result: AuthResult) -> Self {
+        No { result, answer: None }
+    }
 }
 
 impl Auths {
@@ -96,6 +128,7 @@ impl Auths {
             }
         };
         let consumers = Arc::new(Consumers::new(&config.consumers, store.clone()));
+        let seen = old.map(|old| old.seen.clone()).unwrap_or_default();
         let mut ways = BTreeMap::new();
         for (name, auth) in &config.auths {
             let kind = match &auth.kind {
@@ -105,6 +138,9 @@ impl Auths {
                 }
                 AuthKind::Basic => Ok(Kind::Basic(Basic::new(&config.consumers, &consumers))),
                 AuthKind::Mtls => Ok(Kind::Mtls(consumers.clone())),
+                AuthKind::Hmac { window } => signing_keys(config, &consumers)
+                    .map(|keys| Kind::Hmac(Signed { keys, window: *window, seen: seen.clone() })),
+                AuthKind::Forward(way) => forward(way, &consumers).map(|way| Kind::Forward(Box::new(way))),
             };
             match kind {
                 Ok(kind) => {
@@ -114,7 +150,7 @@ impl Auths {
                 Err(error) => problems.file(&auth.at, format!("auth.{name}: {error}")),
             }
         }
-        problems.into_result(Some(Auths { ways, consumers, store }))
+        problems.into_result(Some(Auths { ways, consumers, store, seen }))
     }
 
     /// What a route asks for. `None`: nothing.
@@ -172,6 +208,41 @@ fn keys(jwt: &JwtAuth, old: Option<&Auths>) -> Result<Keys, String> {
     }
 }
 
+fn signing_keys(config: &Config, consumers: &Consumers) -> Result<HashMap<String, SigningKey>, String> {
+    let mut keys = HashMap::new();
+    for (name, consumer) in &config.consumers {
+        for one in &consumer.secrets {
+            let named = |error: String| format!("consumer.{name}.secrets, {}: {error}", one.id);
+            let secret = seal::read(&one.secret).map_err(|error| named(error.to_string()))?;
+            if secret.len() < 32 {
+                return Err(named("the secret is shorter than 32 bytes, and could be guessed".into()));
+            }
+            if let Some(caller) = consumers.named(name) {
+                let key = SigningKey::new(caller.clone(), &secret, one.until);
+                keys.insert(format!("{name}/{}", one.id), key);
+            }
+        }
+    }
+    Ok(keys)
+}
+
+fn forward(config: &ForwardAuth, consumers: &Arc<Consumers>) -> Result<Forward, String> {
+    let names = |names: &[String]| {
+        names.iter().filter_map(|name| HeaderName::from_bytes(name.as_bytes()).ok()).collect()
+    };
+    Ok(Forward {
+        upstream: config.to.clone(),
+        path: config.path.parse().map_err(|error| format!("path: {error}"))?,
+        send: names(&config.send),
+        copy: names(&config.copy),
+        consumer: HeaderName::from_bytes(config.consumer.as_bytes())
+            .map_err(|error| format!("consumer: {error}"))?,
+        timeout: config.timeout,
+        open: config.open,
+        consumers: consumers.clone(),
+    })
+}
+
 fn jwt(config: &JwtAuth, keys: Keys, consumers: &Arc<Consumers>) -> Jwt {
     let rules = Rules {
         issuer: config.issuer.clone(),
@@ -189,10 +260,12 @@ fn jwt(config: &JwtAuth, keys: Keys, consumers: &Arc<Consumers>) -> Jwt {
 impl Way {
     fn check<'a>(&'a self, asking: &'a Asking<'a>) -> Check<'a> {
         match &self.kind {
-            Kind::ApiKey(way) => Check::Done(way.check(asking.head, asking.now)),
+            Kind::ApiKey(way) => Check::Done(way.check(asking.head, asking.now).map_err(No::from)),
             Kind::Jwt(way) => way.check(asking),
             Kind::Basic(way) => way.check(asking),
-            Kind::Mtls(consumers) => Check::Done(mtls::check(consumers, asking)),
+            Kind::Hmac(way) => Check::Done(way.check(asking).map_err(No::from)),
+            Kind::Forward(way) => way.check(asking),
+            Kind::Mtls(consumers) => Check::Done(mtls::check(consumers, asking).map_err(No::from)),
         }
     }
 
@@ -201,7 +274,16 @@ impl Way {
             Kind::ApiKey(way) => way.places(),
             Kind::Jwt(way) => &way.places,
             Kind::Basic(way) => &way.places,
-            Kind::Mtls(_) => &[],
+            Kind::Hmac(_) => &SIGNATURE,
+            Kind::Mtls(_) | Kind::Forward(_) => &[],
+        }
+    }
+
+    /// Fields that are taken from who is asked.
+    fn answers(&self) -> &[HeaderName] {
+        match &self.kind {
+            Kind::Forward(way) => &way.copy,
+            _ => &[],
         }
     }
 
@@ -213,7 +295,13 @@ impl Way {
             Kind::Jwt(_) => jwt::bearer(realm, found),
             Kind::Basic(_) => format!("Basic realm=\"{realm}\", charset=\"UTF-8\""),
             // None is registered; RFC 9110 section 15.5.2 wants one.
+            Kind::Hmac(_) => format!("Signature realm=\"{realm}\""),
+            Kind::Forward(_) => format!("Forward realm=\"{realm}\""),
             Kind::Mtls(_) => format!("Certificate realm=\"{realm}\""),
         }
     }
 }
+
+/// Where signatures are.
+static SIGNATURE: [Place; 2] =
+    [Place::Header(signature::SIGNATURE_INPUT), Place::Header(signature::SIGNATURE)];

@@ -25,6 +25,7 @@ mod status;
 mod target;
 mod top;
 mod upstream;
+mod why;
 
 use std::path::PathBuf;
 
@@ -125,6 +126,8 @@ enum Command {
     Observe(observe::Observe),
     /// Write packets with their verdicts as pcapng
     Capture(capture::Capture),
+    /// Tell why a request was refused, failed or was slow, by its id; or what is held against an address
+    Why(why::Why),
     /// Tell what would become of a request or a packet, and why, without sending one
     Explain(explain::Explain),
     /// Show, verify or detach the kernel half
@@ -222,6 +225,7 @@ fn dispatch(global: &Global, command: Command) -> Outcome {
         Command::Limit(command) => command.run(global),
         Command::Observe(command) => command.run(global),
         Command::Capture(command) => command.run(global),
+        Command::Why(command) => command.run(global),
         Command::Explain(command) => command.run(global),
         Command::Kernel(command) => command.run(global),
         Command::Decap(command) => command.run(global),

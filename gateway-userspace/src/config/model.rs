@@ -15,17 +15,17 @@ mod version;
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 pub use auth::{
-    Allow, Auth, AuthKind, CertMark, Consumer, ConsumerKey, Demand, JwtAuth, JwtKeys, KeyHash, Right,
-    RouteAuth, Whence,
+    Allow, Auth, AuthKind, CertMark, Consumer, ConsumerKey, ConsumerSecret, Demand, ForwardAuth, JwtAuth,
+    JwtKeys, KeyHash, Right, RouteAuth, Whence,
 };
 pub use cache::{Cache, ClientCache, KeyPart};
 pub use limit::{
     Algorithm, BanRule, CostOf, Headers, KeyPart as LimitKeyPart, Limit, Measure, Overrun, Penalty, Unit,
 };
 pub use route::{
-    Coding, Compare, Compress, Cors, Destination, FieldRewrite, HostPattern, Matcher, Mirror, MirrorVersion,
-    Origin, PathPattern, PathRewrite, Pattern, Predicates, Redirect, Respond, Rewrite, Route, Segment, Shape,
-    Split, Sticky,
+    Coding, Compare, Compress, Cors, Destination, FieldRewrite, Guard, HostPattern, Matcher, Mirror,
+    MirrorVersion, Origin, PathPattern, PathRewrite, Pattern, Predicates, Redirect, Respond, Rewrite, Route,
+    Segment, Shape, Split, Sticky,
 };
 
 pub use seeing::{
@@ -81,8 +81,6 @@ pub struct Gateway {
     /// How long open connections may finish after stop. Default 30 s.
     pub drain: Duration,
     pub log: Log,
-    /// A folder for what survives a restart. Default /var/lib/gateway.
-    pub state: PathBuf,
     /// Targets of the same zone are preferred.
     pub zone: Option<String>,
     /// Empty: those of /etc/resolv.conf.

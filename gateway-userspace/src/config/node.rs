@@ -33,6 +33,8 @@ pub(crate) enum Value {
     Lookup(Lookup),
     /// One written with https://.
     SecureTarget(SocketAddr),
+    /// The name of one, written with https://.
+    SecureLookup(Lookup),
     Host(HostPattern),
     Path(PathPattern),
     Text(String),
@@ -172,7 +174,7 @@ from_value! {
     Prefix: Value::Prefix(value) => Some(*value),
     Bind: Value::Bind(value) => Some(*value),
     SocketAddr: Value::Target(value) | Value::SecureTarget(value) => Some(*value),
-    Lookup: Value::Lookup(value) => Some(value.clone()),
+    Lookup: Value::Lookup(value) | Value::SecureLookup(value) => Some(value.clone()),
     HostPattern: Value::Host(value) => Some(value.clone()),
     PathPattern: Value::Path(value) => Some(value.clone()),
     Pattern: Value::Pattern(value) => Some(value.clone()),

@@ -64,7 +64,6 @@ pub fn to_json(config: &Config) -> Value {
     }
     all["alert"] = by_name(&config.alerts, seeing::alert);
     all["notify"] = by_name(&config.notify, seeing::notify);
-    all["gateway"]["state"] = json!(config.gateway.state.to_string_lossy());
     all["gateway"]["resolver"] = json!(config.gateway.resolver);
     if let Some(penalty) = &config.penalty {
         all["penalty"] = limit::penalty(penalty);
@@ -323,6 +322,7 @@ fn route(route: &Route) -> Value {
     // With the segment for the version, where it does not come first.
     let with_version = route.versions.as_ref().filter(|versions| versions.segment > 0);
     let path = with_version.and_then(|versions| versions.paths.first()).unwrap_or(&route.path);
+    let [allow_from, deny_from, max, content_types, encoded_slash] = auth::guard(&route.guard);
     some([
         ("host", (!hosts.is_empty()).then(|| json!(hosts))),
         ("path", Some(json!(path.to_string()))),
@@ -345,6 +345,11 @@ fn route(route: &Route) -> Value {
         ("grpc_web", Some(json!(route.grpc_web))),
         ("auth", route.auth.as_ref().map(auth::route_auth)),
         ("allow", route.allow.as_ref().map(auth::allow)),
+        allow_from,
+        deny_from,
+        max,
+        content_types,
+        encoded_slash,
         ("version", route.versions.as_deref().map(version::versions)),
     ])
 }

@@ -3,6 +3,7 @@
 use std::{io, path::PathBuf, sync::Arc, time::Instant};
 
 use arc_swap::ArcSwap;
+use rustix::process::DumpableBehavior;
 use tokio::sync::mpsc;
 
 use super::{
@@ -73,6 +74,10 @@ impl Options {
 /// Runs until told to stop.
 pub fn run(options: Options) -> Exit {
     let began = Instant::now();
+    // Secrets are in memory: no core dumps, and no other process of this user may look (prctl(2)).
+    if let Err(error) = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        eprintln!("core dumps cannot be turned off: {error}");
+    }
     // First of all: the descriptors that came with the start must not be taken for anything else.
     let mut before = match Takeover::begin() {
         Ok(before) => before,

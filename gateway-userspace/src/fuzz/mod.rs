@@ -2,6 +2,7 @@
 //! another reader or with itself. [`run`] mutates a corpus for them on stable Rust; see docs/testing.md.
 
 mod answers;
+mod auth;
 mod caching;
 mod config;
 mod requests;
@@ -12,18 +13,22 @@ mod wire;
 type Target = (&'static str, fn(&[u8]));
 
 /// What is fuzzed, by the name of its folder in the corpus. It panics where something does not hold.
-const TARGETS: [Target; 14] = [
+const TARGETS: [Target; 18] = [
     ("answer-body", answers::body),
     ("answer-head", answers::head),
     ("cache", caching::messages),
     ("certificate", config::certificate),
     ("config", config::config),
+    ("credentials", auth::credentials),
     ("forwarded", requests::forwarded),
     ("host", requests::host),
+    ("jwt", auth::jwt),
     ("packet", wire::packet),
     ("path", requests::path),
     ("proxy-protocol", wire::proxy_protocol),
     ("request-head", requests::head),
+    ("sealed", auth::sealed),
+    ("signature", auth::signature),
     ("template", config::template),
     ("trace-context", requests::trace_context),
     ("version", versions::asked),

@@ -242,11 +242,11 @@ impl RouteShard {
     }
 
     pub fn error(&self, why: Why) {
-        self.errors[why.index()].add(1);
+        self.errors.0[why.index()].add(1);
     }
 
     pub fn errors(&self, why: Why) -> u64 {
-        self.errors[why.index()].get()
+        self.errors.0[why.index()].get()
     }
 }
 
@@ -341,11 +341,11 @@ impl ListenerShard {
     }
 
     pub fn error(&self, why: Why) {
-        self.errors[why.index()].add(1);
+        self.errors.0[why.index()].add(1);
     }
 
     pub fn errors(&self, why: Why) -> u64 {
-        self.errors[why.index()].get()
+        self.errors.0[why.index()].get()
     }
 
     pub fn proxy_header(&self, result: ProxyHeader) {

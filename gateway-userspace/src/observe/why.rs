@@ -42,6 +42,8 @@ whys! {
     BadRequest "bad_request" 400 "The request is malformed";
     Unauthorized "unauthorized" 401 "This needs credentials, and those of the request are missing or no good";
     AuthUnavailable "auth_unavailable" 503 "Who calls cannot be found out: what is asked for that does not answer";
+    NetworkDenied "network_denied" 403 "This is not allowed from this network";
+    ContentType "content_type" 415 "The body is of a type that is not taken here";
     Forbidden "forbidden" 403 "This is not allowed";
     HeaderTooLarge "header_too_large" 431 "The request's head is larger than this listener takes";
     BodyTooLarge "body_too_large" 413 "The request's body is larger than this listener takes";

@@ -7,6 +7,7 @@ pub mod client_cache;
 pub mod compare;
 pub mod compress;
 pub mod cors;
+pub mod guard;
 pub mod mirror;
 pub mod rewrite;
 pub mod split;
@@ -25,6 +26,7 @@ use answer::Answer;
 use client_cache::ClientCache;
 use compress::Compress;
 use cors::Cors;
+use guard::Guard;
 use mirror::Mirror;
 use rewrite::Rewrite;
 use split::Split;
@@ -32,6 +34,8 @@ use split::Split;
 /// The policies of one route.
 #[derive(Debug, Default)]
 pub struct Policies {
+    /// What is taken.
+    pub guard: Option<Guard>,
     /// Who may.
     pub gate: Option<Gate>,
     pub rewrite: Option<Rewrite>,
@@ -68,6 +72,7 @@ impl Policies {
             Destination::Redirect(redirect) => answer = Some(Answer::redirect(redirect)),
         }
         let policies = Policies {
+            guard: Guard::new(&route.guard),
             gate: auths.gate(route),
             rewrite: (route.rewrite != RewriteConfig::default()).then(|| Rewrite::new(&route.rewrite)),
             answer,
@@ -81,6 +86,7 @@ impl Policies {
             limits,
         };
         let Policies {
+            guard,
             gate,
             rewrite,
             answer,
@@ -95,6 +101,7 @@ impl Policies {
         } = &policies;
         let directs = answer.is_some() || split.is_some() || mirror.is_some();
         let any = gate.is_some()
+            || guard.is_some()
             || directs
             || rewrite.is_some()
             || cors.is_some()

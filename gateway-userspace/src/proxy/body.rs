@@ -74,6 +74,13 @@ impl RequestBody {
         }
     }
 
+    /// More than this is too much.
+    pub fn limit(&mut self, most: u64) {
+        if let RequestBody::Client(body) = self {
+            body.limit(most);
+        }
+    }
+
     pub fn is_empty(&self) -> bool {
         match self {
             RequestBody::Empty => true,

@@ -77,6 +77,11 @@ pub struct ClientBody {
 }
 
 impl ClientBody {
+    /// Beside that of the listener.
+    pub fn limit(&mut self, most: u64) {
+        self.limit = self.limit.min(most);
+    }
+
     pub fn new(incoming: Incoming, state: &Rc<ClientState>, first_byte: Duration) -> Self {
         state.body_unread.set(true);
         ClientBody {

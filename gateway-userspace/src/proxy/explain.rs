@@ -268,6 +268,13 @@ impl Explained {
                 format!("redirected by the route to {} with {}", there.to, there.status)
             }
         };
+        if let Some(auth) = &config.auth {
+            let how = if auth.all { "all of" } else { "any of" };
+            self.outcome += &format!(", for callers known by {how} {}", auth.names.join(", "));
+            if config.allow.is_some() {
+                self.outcome += " who may by `allow`";
+            }
+        }
         let weight = |name: &str| match &config.to {
             Destination::Split(split) => {
                 split.shares.iter().find(|(to, _)| to == name).map(|(_, weight)| *weight)

@@ -35,6 +35,7 @@ mod redirect;
 pub mod reuse;
 mod shadow;
 pub(crate) mod strict;
+mod subrequest;
 mod tagged;
 mod timer;
 mod transport;

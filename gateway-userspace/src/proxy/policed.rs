@@ -1,12 +1,13 @@
 //! A request of a route with policies: what [`super::handler`] tells, with what they add.
 
-use std::sync::Arc;
+use std::{future::poll_fn, pin::Pin, sync::Arc};
 
+use bytes::{Bytes, BytesMut};
 use http::{HeaderName, Response, header, request};
 use hyper::body::{Body, Incoming};
 
 use super::{
-    body::{RequestBody, ResponseBody},
+    body::{Cut, RequestBody, ResponseBody},
     cached,
     compressed::Compressed,
     exchange::Exchange,
@@ -14,11 +15,13 @@ use super::{
     handler::{self, prepare},
     limited,
     mirrored::{self, Shadow},
-    own, problem, strict, tagged, versioned,
+    own, problem, strict,
+    subrequest::Asker,
+    tagged, versioned,
     watched::Side,
 };
 use crate::{
-    auth::{Asking, Gate, Refused},
+    auth::{Asking, BodyDigest, Gate, Refused},
     config::units::Moment,
     limit::RouteLimits,
     observe::Why,
@@ -28,6 +31,7 @@ use crate::{
         client_cache,
         compress::Accepted,
         cors::Allowed,
+        guard::Guard,
         rewrite::{Changes, Rewrite},
         template::Context,
     },
@@ -51,8 +55,17 @@ pub async fn handle(
     if let Some(web) = &web {
         exchange.set_grpc(web.kind());
     }
+    if let Some(guard) = &policies.guard
+        && !is_preflight(policies, &head)
+    {
+        let client = exchange.state.kept_client().addr;
+        if let Err(why) = guard.check(&head, client, body.size_hint().lower(), body.is_end_stream()) {
+            return refuse(policies, Refused::of(why), exchange, &head);
+        }
+    }
     if let Some(gate) = &policies.gate {
-        if let Err(refused) = admit(gate, policies, &exchange, &head).await {
+        if let Err(refused) = admit(gate, (snapshot, policies), &exchange, &head, !body.is_end_stream()).await
+        {
             return refuse(policies, refused, exchange, &head);
         }
         let next = versioned::of_caller(route, picked, &exchange);
@@ -133,23 +146,34 @@ pub async fn handle(
 /// Finds out who calls. Preflights prove nothing (Fetch standard).
 async fn admit(
     gate: &Gate,
-    policies: &Policies,
+    (snapshot, policies): (&Snapshot, &Policies),
     exchange: &Exchange,
     head: &request::Parts,
+    has_body: bool,
 ) -> Result<(), Refused> {
     if let Some(clean) = gate.clean_query(&head.uri) {
         exchange.log_query(clean.query());
     }
-    if policies.cors.as_ref().is_some_and(|cors| cors.preflight(head).is_some()) {
+    if is_preflight(policies, head) {
         return Ok(());
     }
-    let worker = &exchange.state.worker;
-    let now = Moment::of(worker.wall_clock(exchange.started()));
     let client = exchange.state.kept_client();
-    let asking =
-        Asking { head, now, worker: worker.index, memory: &worker.memory, marks: client.marks.as_deref() };
+    let worker = &exchange.state.worker;
+    let asking = Asking {
+        head,
+        now: Moment::of(worker.wall_clock(exchange.started())),
+        worker: worker.index,
+        memory: &worker.memory,
+        marks: client.marks.as_deref(),
+        has_body,
+        elsewhere: &Asker { snapshot, exchange },
+    };
     exchange.set_caller(gate.admit(&asking).await?);
     Ok(())
+}
+
+fn is_preflight(policies: &Policies, head: &request::Parts) -> bool {
+    policies.cors.as_ref().is_some_and(|cors| cors.preflight(head).is_some())
 }
 
 fn refuse(
@@ -161,12 +185,32 @@ fn refuse(
     if refused.presented {
         exchange.set_presented();
     }
-    let mut response = problem::response_with(exchange, refused.why, refused.fields);
+    let mut response = match refused.answer {
+        Some(answer) if exchange.grpc().is_none() => {
+            exchange.refuse_with(refused.why, answer.status);
+            own::last_answer(exchange, answer.status, answer.headers, answer.body)
+        }
+        _ => problem::response_with(exchange, refused.why, refused.fields),
+    };
     // So that the page may know why.
     if let Some(cors) = &policies.cors {
         cors.allowed(head).apply(response.headers_mut());
     }
     response
+}
+
+/// The whole body, if it is what was signed: until that is known nothing of it goes on.
+async fn signed(mut body: RequestBody, digest: &BodyDigest) -> Result<RequestBody, Why> {
+    const MOST: usize = 10 << 20;
+    let mut whole = BytesMut::new();
+    while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+        let frame = frame.map_err(|Cut(why)| why)?;
+        whole.extend_from_slice(frame.data_ref().unwrap_or(&Bytes::new()));
+        if whole.len() > MOST {
+            return Err(Why::BodyTooLarge);
+        }
+    }
+    if digest.is_of(&whole) { Ok(RequestBody::kept(whole.freeze())) } else { Err(Why::Unauthorized) }
 }
 
 fn compress(response: Response<ResponseBody>, accepted: &Accepted<'_>) -> Response<ResponseBody> {
@@ -267,8 +311,12 @@ async fn forward(
     body: Incoming,
 ) -> Response<ResponseBody> {
     let way = Way { snapshot, route, policies, changes, web, picked, shadowed, side: None };
+    // A body that was signed is checked on the plain way only.
+    let signed = exchange.caller().is_some_and(|caller| caller.body.is_some());
     match &policies.cache {
-        Some(cache) if way.web.is_none() => Box::pin(cached::handle(way, cache, exchange, head, body)).await,
+        Some(cache) if way.web.is_none() && !signed => {
+            Box::pin(cached::handle(way, cache, exchange, head, body)).await
+        }
         _ => way.forward(exchange, head, body).await,
     }
 }
@@ -294,10 +342,16 @@ impl<'a> Way<'a> {
         head: request::Parts,
         body: Incoming,
     ) -> Response<ResponseBody> {
-        let (upstream, request, body) = match self.prepare(&exchange, head, body) {
+        let (upstream, request, mut body) = match self.prepare(&exchange, head, body) {
             Ok(prepared) => prepared,
             Err(why) => return problem::response(exchange, why),
         };
+        if let Some(digest) = exchange.caller().and_then(|caller| caller.body.clone()) {
+            body = match Box::pin(signed(body, &digest)).await {
+                Ok(body) => body,
+                Err(why) => return problem::response(exchange, why),
+            };
+        }
         let response = handler::forward(self.snapshot, self.route, upstream, exchange, request, body).await;
         let response = self.watch(response);
         match self.web {
@@ -330,6 +384,13 @@ impl<'a> Way<'a> {
         let (mut request, mut body) = prepare(self.snapshot, self.route, upstream, exchange, head, body);
         if reads_bodies(self.policies) {
             request.head.headers.remove(header::ACCEPT_ENCODING);
+        }
+        if let Some(most) = self.policies.guard.as_ref().and_then(Guard::body) {
+            body.limit(most);
+        }
+        // After what `Connection` lists was taken out: a client has no say in these.
+        for (name, value) in exchange.caller().iter().flat_map(|caller| &caller.fields) {
+            request.head.headers.extend(value.clone().map(|value| (name.clone(), value)));
         }
         let changes = std::mem::take(&mut self.changes);
         let rewritten = changes.path.is_some();

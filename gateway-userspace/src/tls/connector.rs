@@ -56,6 +56,8 @@ struct Trust {
     ca: Option<Vec<u8>>,
     /// Of which each target has a copy of its own, as it has sessions of its own.
     base: ClientConfig,
+    /// Of targets that were found by their names.
+    names: HashMap<SocketAddr, ServerName<'static>>,
     targets: HashMap<(SocketAddr, Offer), Arc<ClientConfig>>,
 }
 
@@ -87,7 +89,7 @@ impl Connector {
             None => None,
         };
         let base = client_config(settings, ca.as_deref(), cert.clone())?;
-        let trust = Mutex::new(Trust { ca, base, targets: HashMap::new() });
+        let trust = Mutex::new(Trust { ca, base, names: HashMap::new(), targets: HashMap::new() });
         Ok(Arc::new(Connector { settings: settings.clone(), cert, name, trust, told: AtomicU64::new(0) }))
     }
 
@@ -107,7 +109,8 @@ impl Connector {
             return Ok(false);
         }
         let base = client_config(&self.settings, ca.as_deref(), self.cert.clone())?;
-        *trust = Trust { ca, base, targets: HashMap::new() };
+        let names = std::mem::take(&mut trust.names);
+        *trust = Trust { ca, base, names, targets: HashMap::new() };
         Ok(true)
     }
 
@@ -123,8 +126,9 @@ impl Connector {
 
     /// Shakes hands with the target at `addr`, offering `alpn`. The caller bounds the time.
     pub async fn connect(&self, stream: TcpStream, addr: SocketAddr, alpn: Offer) -> io::Result<TlsStream> {
-        let name = self.name.clone().unwrap_or_else(|| ServerName::from(addr.ip()));
-        let connector = TlsConnector::from(self.config_for(addr, alpn));
+        let (config, found) = self.config_for(addr, alpn);
+        let name = self.name.clone().or(found).unwrap_or_else(|| ServerName::from(addr.ip()));
+        let connector = TlsConnector::from(config);
         match connector.connect(name, stream).await {
             Ok(stream) => Ok(Box::new(stream)),
             Err(error) => {
@@ -134,9 +138,20 @@ impl Connector {
         }
     }
 
-    fn config_for(&self, addr: SocketAddr, alpn: Offer) -> Arc<ClientConfig> {
+    /// By which names targets were found: their certificates are for these, unless `sni` says another.
+    pub fn name_targets(&self, found: impl Iterator<Item = (SocketAddr, String)>) {
+        let names = found.filter_map(|(addr, name)| Some((addr, ServerName::try_from(name).ok()?)));
+        let names: HashMap<_, _> = names.collect();
         let mut trust = self.lock();
-        let Trust { base, targets, .. } = &mut *trust;
+        let Trust { names: known, targets, .. } = &mut *trust;
+        // Sessions are of a name.
+        targets.retain(|(addr, _), _| known.get(addr) == names.get(addr));
+        *known = names;
+    }
+
+    fn config_for(&self, addr: SocketAddr, alpn: Offer) -> (Arc<ClientConfig>, Option<ServerName<'static>>) {
+        let mut trust = self.lock();
+        let Trust { base, targets, names, .. } = &mut *trust;
         if targets.len() >= MOST_TARGETS {
             targets.clear();
         }
@@ -146,7 +161,7 @@ impl Connector {
             config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
             Arc::new(config)
         };
-        targets.entry((addr, alpn)).or_insert_with(fresh).clone()
+        (targets.entry((addr, alpn)).or_insert_with(fresh).clone(), names.get(&addr).cloned())
     }
 
     fn tell(&self, target: SocketAddr, error: &io::Error) {

@@ -73,6 +73,19 @@ pub fn targets(config: &Upstream, answers: &Answers) -> Vec<Target> {
     targets
 }
 
+/// The names that addresses were found by; of an address with two, the first.
+pub fn names(config: &Upstream, answers: &Answers) -> BTreeMap<SocketAddr, String> {
+    let mut names = BTreeMap::new();
+    for named in config.lookups() {
+        let Lookup::Host { name, .. } = &named.lookup else { continue };
+        for found in answers.get(&named.lookup).into_iter().flatten() {
+            names.entry(found.addr).or_insert_with(|| name.trim_end_matches('.').to_owned());
+        }
+    }
+    config.targets.iter().for_each(|target| drop(names.remove(&target.addr)));
+    names
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

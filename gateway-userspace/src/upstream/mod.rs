@@ -289,6 +289,9 @@ impl Upstream {
             slow_start_ms: config.slow_start.map_or(0, millis),
             in_use: Arc::new(AtomicBool::new(true)),
         };
+        if let Some(tls) = &tls {
+            tls.name_targets(discovered::names(config, answers).into_iter());
+        }
         let members: Vec<Member> = discovered::targets(config, answers).iter().map(member).collect();
         if config.health.is_none() {
             members.iter().for_each(|member| member.target.set_healthy(true));

@@ -144,3 +144,43 @@ gateway.toml:31:18: `consumer.a.certs`: expected something of a certificate such
 gateway.toml:33:9: "dns:a.test" is of consumer "a" already: it would not say who calls"#,
     );
 }
+
+#[test]
+fn who_is_asked_is_an_upstream_and_secrets_are_somewhere_else() {
+    says(
+        &route(
+            r#"deny_from = "10.0.0.1/8"
+max = { header = "1B" }
+content_types = "json"
+[auth.a]
+type = "forward"
+[auth.b]
+type = "forward"
+to = "nowhere"
+consumer = "claim:sub"
+keep = true
+[auth.c]
+type = "hmac"
+window = "0s"
+[consumer.a]
+secrets = [{ id = "s", secret = { file = "a", env = "B" } }, { id = "t", secret = "inline" }]
+"#,
+        ),
+        r#"
+gateway.toml:5:13: `route.a.deny_from`: 10.0.0.1/8 has host bits set
+  hint: write "10.0.0.0/8", or "10.0.0.1" for the one address
+gateway.toml:6:18: `route.a.max.header`: must be from 256B to 1MiB, found "1B"
+gateway.toml:7:17: `route.a.content_types`: expected a media type such as "text/html", found "json"
+  hint: "text/*" is every text, "*+json" every type with that suffix
+gateway.toml:8:7: `auth.a.to` is missing: who is asked
+  hint: for example: to = "login", an upstream
+gateway.toml:12:6: upstream "nowhere" is not defined
+  hint: add [upstream.nowhere], or write the targets here: to = ["127.0.0.1:3000"]
+gateway.toml:13:12: `auth.b.consumer`: expected "header:NAME", found "claim:sub"
+gateway.toml:14:8: `auth.b.keep` is not for type = "forward", but for api-key, jwt, basic, hmac
+gateway.toml:17:10: `auth.c.window`: must be from 1s to 1h, found "0s"
+gateway.toml:19:24: `consumer.a.secrets[0].secret` must have exactly one of `file`, `env` and `credential`
+  hint: for example: { file = "path/to/key.pem" }
+gateway.toml:19:83: `consumer.a.secrets[1].secret`: expected a table { file, env, credential }, found "inline""#,
+    );
+}

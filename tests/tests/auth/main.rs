@@ -2,9 +2,12 @@
 
 mod api_key;
 mod basic;
+mod forward;
+mod guard;
 mod jwt;
 mod keys;
 mod mtls;
+mod signed;
 
 use lab::prelude::*;
 

@@ -7,17 +7,17 @@ use crate::auth::Algorithm;
 use crate::config::{
     error::{Problem, ProblemKind, Problems, did_you_mean},
     model::{
-        Allow, Auth, AuthKind, CertMark, Consumer, ConsumerKey, Demand, JwtAuth, JwtKeys, KeyHash, Right,
-        RouteAuth, State, Whence,
+        Allow, Auth, AuthKind, CertMark, Consumer, ConsumerKey, ConsumerSecret, Demand, ForwardAuth, JwtAuth,
+        JwtKeys, KeyHash, Right, RouteAuth, State, Whence,
     },
     node::{Fields, Node, Value},
     units::{Place, quote},
 };
 
 pub(super) fn auths(root: &Fields, problems: &mut Problems) -> BTreeMap<String, Auth> {
-    let mut auths = BTreeMap::new();
+    let (mut auths, upstreams) = (BTreeMap::new(), root.named("upstream"));
     for (name, fields) in root.named("auth") {
-        if let Some(kind) = kind(&name, &fields, problems) {
+        if let Some(kind) = kind(&name, &fields, &upstreams, problems) {
             let (keep, realm) = (fields.or_default("keep"), fields.or_default("realm"));
             auths.insert(name, Auth { at: fields.at.clone(), kind, keep, realm });
         }
@@ -35,14 +35,26 @@ const OF_TYPES: &[(&str, &[&str])] = &[
     ("refresh", &["jwt"]),
     ("secret", &["jwt"]),
     ("algorithms", &["jwt"]),
-    ("consumer", &["jwt"]),
+    ("consumer", &["jwt", "forward"]),
+    ("window", &["hmac"]),
+    ("to", &["forward"]),
+    ("path", &["forward"]),
+    ("send", &["forward"]),
+    ("copy", &["forward"]),
+    ("timeout", &["forward"]),
+    ("on_error", &["forward"]),
     ("known", &["jwt"]),
     ("skew", &["jwt"]),
     ("typ", &["jwt"]),
-    ("keep", &["api-key", "jwt", "basic"]),
+    ("keep", &["api-key", "jwt", "basic", "hmac"]),
 ];
 
-fn kind(name: &str, fields: &Fields, problems: &mut Problems) -> Option<AuthKind> {
+fn kind(
+    name: &str,
+    fields: &Fields,
+    upstreams: &BTreeMap<String, Fields>,
+    problems: &mut Problems,
+) -> Option<AuthKind> {
     let kind: &str = fields.get("type")?;
     for (key, types) in
         OF_TYPES.iter().filter(|(key, types)| fields.node(key).is_some() && !types.contains(&kind))
@@ -58,6 +70,8 @@ fn kind(name: &str, fields: &Fields, problems: &mut Problems) -> Option<AuthKind
         "jwt" => jwt(name, fields, problems).map(|jwt| AuthKind::Jwt(Box::new(jwt))),
         "basic" => Some(AuthKind::Basic),
         "mtls" => Some(AuthKind::Mtls),
+        "hmac" => Some(AuthKind::Hmac { window: fields.or_default("window") }),
+        "forward" => forward(name, fields, upstreams, problems).map(|way| AuthKind::Forward(Box::new(way))),
         _ => None,
     }
 }
@@ -100,10 +114,49 @@ fn jwt(name: &str, fields: &Fields, problems: &mut Problems) -> Option<JwtAuth> 
         }),
         keys,
         algorithms,
-        consumer: fields.or_default("consumer"),
+        consumer: consumer(name, fields, ("claim", "sub"), problems),
         known: fields.or_default("known"),
         skew: fields.or_default("skew"),
         kind: fields.get::<String>("typ").map(|kind| kind.to_ascii_lowercase()),
+    })
+}
+
+/// What names the consumer. It is of one kind, which the type of the way says.
+fn consumer(name: &str, fields: &Fields, (kind, default): (&str, &str), problems: &mut Problems) -> String {
+    let Some(text) = fields.get::<String>("consumer") else { return default.to_owned() };
+    match text.split_once(':') {
+        Some((found, name)) if found == kind => name.to_owned(),
+        _ => {
+            let message = format!("`auth.{name}.consumer`: expected \"{kind}:NAME\", found {}", quote(&text));
+            problems.push(Problem::new(ProblemKind::Conflict, &fields.place("consumer"), message));
+            default.to_owned()
+        }
+    }
+}
+
+fn forward(
+    name: &str,
+    fields: &Fields,
+    upstreams: &BTreeMap<String, Fields>,
+    problems: &mut Problems,
+) -> Option<ForwardAuth> {
+    let Some(to) = fields.get::<String>("to") else {
+        if !fields.broken {
+            let message = format!("`auth.{name}.to` is missing: who is asked");
+            let problem = Problem::new(ProblemKind::Missing, &fields.at, message);
+            problems.push(problem.hint("for example: to = \"login\", an upstream".to_owned()));
+        }
+        return None;
+    };
+    super::route::defined(&to, &fields.place("to"), upstreams, problems);
+    Some(ForwardAuth {
+        to,
+        path: fields.or_default("path"),
+        send: fields.or_default("send"),
+        copy: fields.or_default("copy"),
+        consumer: consumer(name, fields, ("header", "x-auth-user"), problems),
+        timeout: fields.or_default("timeout"),
+        open: fields.or_default::<&str>("on_error") == "pass",
     })
 }
 
@@ -158,10 +211,31 @@ pub(super) fn consumers(root: &Fields, problems: &mut Problems) -> BTreeMap<Stri
                 problems.push(Problem::new(ProblemKind::Duplicate, &fields.place("certs"), message));
             }
         }
+        let secrets = secrets(&name, &fields, problems);
         let (tier, passwords) = (fields.get("tier"), fields.get("password").unwrap_or_default());
-        consumers.insert(name, Consumer { at: fields.at.clone(), tier, grants, keys, passwords, certs });
+        consumers
+            .insert(name, Consumer { at: fields.at.clone(), tier, grants, keys, passwords, certs, secrets });
     }
     consumers
+}
+
+fn secrets(name: &str, consumer: &Fields, problems: &mut Problems) -> Vec<ConsumerSecret> {
+    let Some(Value::List(nodes)) = consumer.node("secrets").map(|node| &node.value) else {
+        return Vec::new();
+    };
+    let mut secrets: Vec<ConsumerSecret> = Vec::new();
+    for (index, node) in nodes.iter().enumerate() {
+        let Value::Table(fields) = &node.value else { continue };
+        let path = format!("consumer.{name}.secrets[{index}].secret");
+        let found = fields.node("secret").and_then(|_| secret(&path, &fields.table("secret"), problems));
+        let (Some(id), Some(secret)) = (fields.get::<String>("id"), found) else { continue };
+        if secrets.iter().any(|secret| secret.id == id) {
+            let message = format!("this consumer has a secret {} already", quote(&id));
+            problems.push(Problem::new(ProblemKind::Duplicate, &fields.place("id"), message));
+        }
+        secrets.push(ConsumerSecret { id, secret, until: fields.get("until") });
+    }
+    secrets
 }
 
 /// A key says who calls: no two have the same.

@@ -5,6 +5,7 @@ mod alert;
 mod auth;
 mod balancing;
 mod cache;
+mod guard;
 mod health;
 mod kernel;
 mod limit;

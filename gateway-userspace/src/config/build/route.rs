@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    auth, cache, distinct, limit,
+    auth, cache, distinct, guard, limit,
     predicates::{predicates, ties},
     rewrite, shape, upstream, version,
 };
@@ -106,6 +106,7 @@ fn route(
         upgrade,
         early_hints: fields.or_default("early_hints"),
         grpc_web: fields.or_default("grpc_web"),
+        guard: guard::guard(fields),
         auth: auth::route_auth(fields, auths, problems),
         allow: auth::allow(fields, problems),
         versions: None,
@@ -221,7 +222,12 @@ fn compare(mirror: &Fields) -> Option<Compare> {
     })
 }
 
-fn defined(wanted: &str, at: &Place, declared: &BTreeMap<String, Fields>, problems: &mut Problems) {
+pub(super) fn defined(
+    wanted: &str,
+    at: &Place,
+    declared: &BTreeMap<String, Fields>,
+    problems: &mut Problems,
+) {
     if !declared.contains_key(wanted) {
         let hint = did_you_mean(wanted, declared.keys().map(String::as_str), quote);
         let message = format!("upstream {} is not defined", quote(wanted));

@@ -16,7 +16,6 @@ pub(super) fn gateway(fields: &Fields) -> Gateway {
         name: fields.get("name").unwrap_or_else(host_name),
         workers: fields.or_default("workers"),
         drain: fields.or_default("drain"),
-        state: file(fields, "state"),
         zone: fields.get("zone"),
         limit_keys: fields.or_default::<u32>("limit_keys").next_power_of_two(),
         limit_state: limit_state(fields),

@@ -148,7 +148,7 @@ fn secure(name: &str, fields: &Fields, problems: &mut Problems) -> bool {
         _ => Some(node.clone()),
     };
     let written: Vec<Node> = nodes.iter().filter_map(address).collect();
-    let is_https = |node: &Node| matches!(node.value, Value::SecureTarget(_));
+    let is_https = |node: &Node| matches!(node.value, Value::SecureTarget(_) | Value::SecureLookup(_));
     let https = written.iter().any(is_https);
     if https
         && !tls
@@ -196,7 +196,7 @@ impl At {
     fn of(value: &Value) -> Option<At> {
         match value {
             Value::Target(addr) | Value::SecureTarget(addr) => Some(At::Addr(*addr)),
-            Value::Lookup(lookup) => Some(At::Name(lookup.clone())),
+            Value::Lookup(lookup) | Value::SecureLookup(lookup) => Some(At::Name(lookup.clone())),
             _ => None,
         }
     }

@@ -32,6 +32,30 @@ pub enum AuthKind {
     Basic,
     /// The client's certificate.
     Mtls,
+    /// RFC 9421, hmac-sha256.
+    Hmac {
+        /// How old a signature may be.
+        window: Duration,
+    },
+    Forward(Box<ForwardAuth>),
+}
+
+/// `type = "forward"`
+#[derive(Debug, Clone, PartialEq)]
+pub struct ForwardAuth {
+    /// A key of `Config::upstreams`.
+    pub to: String,
+    /// Path and query.
+    pub path: String,
+    /// In lower case.
+    pub send: Vec<String>,
+    /// In lower case.
+    pub copy: Vec<String>,
+    /// The field of the answer that names the consumer. In lower case.
+    pub consumer: String,
+    pub timeout: Duration,
+    /// Without an answer the request goes on.
+    pub open: bool,
 }
 
 /// `type = "jwt"`
@@ -76,6 +100,8 @@ impl AuthKind {
             AuthKind::Jwt(_) => "jwt",
             AuthKind::Basic => "basic",
             AuthKind::Mtls => "mtls",
+            AuthKind::Hmac { .. } => "hmac",
+            AuthKind::Forward(_) => "forward",
         }
     }
 }
@@ -127,6 +153,16 @@ pub struct Consumer {
     pub passwords: Vec<String>,
     /// What its certificates have, as [`CertMark`] writes it.
     pub certs: Vec<CertMark>,
+    pub secrets: Vec<ConsumerSecret>,
+}
+
+/// `{ id, secret, until }`
+#[derive(Debug, Clone, PartialEq)]
+pub struct ConsumerSecret {
+    /// `keyid` is the consumer's name, a slash, and this.
+    pub id: String,
+    pub secret: Secret,
+    pub until: Option<Moment>,
 }
 
 /// Something of a client's certificate.

@@ -3,7 +3,7 @@
 use std::{fmt, time::Duration};
 
 use super::{Allow, ClientCache, RouteAuth, Versions};
-use crate::config::units::{Date, Number, Percent, Place, Template, VersionForm, VersionName};
+use crate::config::units::{Date, Number, Percent, Place, Prefixes, Template, VersionForm, VersionName};
 
 /// `[route.NAME]`
 #[derive(Debug, Clone, PartialEq)]
@@ -30,6 +30,7 @@ pub struct Route {
     pub limits: Vec<String>,
     /// gRPC-Web is translated to gRPC. Default false.
     pub grpc_web: bool,
+    pub guard: Guard,
     /// Who may call. `None`: anyone.
     pub auth: Option<RouteAuth>,
     /// What callers must have. Only with `auth`; `None`: every caller that is known may.
@@ -47,6 +48,22 @@ impl Route {
     pub fn all_paths(&self) -> impl Iterator<Item = &PathPattern> {
         std::iter::once(&self.path).chain(self.versions.iter().flat_map(|versions| &versions.paths))
     }
+}
+
+/// What a route takes, whoever sends it.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Guard {
+    /// `None`: from anywhere.
+    pub allow_from: Option<Prefixes>,
+    pub deny_from: Option<Prefixes>,
+    /// Bytes of a head.
+    pub header: Option<usize>,
+    /// Bytes of a body.
+    pub body: Option<u64>,
+    /// In lower case: `text/html`, `text/*`. `None`: any.
+    pub content_types: Option<Vec<String>>,
+    /// `%2F` and `%5C` in a path.
+    pub encoded_slash: bool,
 }
 
 /// Where a route leads.

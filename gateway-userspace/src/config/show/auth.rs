@@ -4,8 +4,11 @@ use serde_json::{Value, json};
 
 use super::{listener::secret, some};
 use crate::config::{
-    model::{Allow, Auth, AuthKind, Consumer, Demand, JwtAuth, JwtKeys, RouteAuth, State, Whence},
-    units::show_duration,
+    model::{
+        Allow, Auth, AuthKind, Consumer, Demand, ForwardAuth, Guard, JwtAuth, JwtKeys, RouteAuth, State,
+        Whence,
+    },
+    units::{ByteSize, Prefixes, show_duration},
 };
 
 pub(super) fn auth(auth: &Auth) -> Value {
@@ -13,10 +16,12 @@ pub(super) fn auth(auth: &Auth) -> Value {
         AuthKind::ApiKey { from } => some([("from", Some(places(from)))]),
         AuthKind::Jwt(jwt) => self::jwt(jwt),
         AuthKind::Basic | AuthKind::Mtls => json!({}),
+        AuthKind::Hmac { window } => json!({ "window": show_duration(*window) }),
+        AuthKind::Forward(way) => forward(way),
     };
     let mut shown = some([("type", Some(json!(auth.kind.word())))]);
     let common = some([
-        ("keep", (!matches!(auth.kind, AuthKind::Mtls)).then(|| json!(auth.keep))),
+        ("keep", (!matches!(auth.kind, AuthKind::Mtls | AuthKind::Forward(_))).then(|| json!(auth.keep))),
         ("realm", Some(json!(auth.realm))),
     ]);
     if let (Value::Object(shown), Value::Object(own), Value::Object(common)) = (&mut shown, own, common) {
@@ -24,6 +29,18 @@ pub(super) fn auth(auth: &Auth) -> Value {
         shown.extend(common);
     }
     shown
+}
+
+fn forward(way: &ForwardAuth) -> Value {
+    json!({
+        "to": way.to,
+        "path": way.path,
+        "send": way.send,
+        "copy": way.copy,
+        "consumer": format!("header:{}", way.consumer),
+        "timeout": show_duration(way.timeout),
+        "on_error": if way.open { "pass" } else { "refuse" },
+    })
 }
 
 fn places(from: &[Whence]) -> Value {
@@ -65,10 +82,18 @@ pub(super) fn consumer(consumer: &Consumer) -> Value {
             ("until", key.until.map(|until| json!(until))),
         ])
     });
+    let secrets = consumer.secrets.iter().map(|one| {
+        some([
+            ("id", Some(json!(one.id))),
+            ("secret", Some(secret(&one.secret))),
+            ("until", one.until.map(|until| json!(until))),
+        ])
+    });
     some([
         ("tier", consumer.tier.as_ref().map(|tier| json!(tier))),
         ("grant", Some(json!(consumer.grants))),
         ("keys", Some(keys.collect())),
+        ("secrets", (!consumer.secrets.is_empty()).then(|| secrets.collect())),
         ("password", (!consumer.passwords.is_empty()).then(|| json!(consumer.passwords))),
         (
             "certs",
@@ -102,4 +127,20 @@ pub(super) fn state(state: &State) -> Value {
         ("key", state.key.as_ref().map(secret)),
         ("old_keys", (!old.is_empty()).then(|| json!(old))),
     ])
+}
+
+/// Of a route, each under its own key.
+pub(super) fn guard(guard: &Guard) -> [(&'static str, Option<Value>); 5] {
+    let prefixes = |prefixes: &Option<Prefixes>| prefixes.as_ref().map(|prefixes| json!(prefixes.listed()));
+    let max = some([
+        ("header", guard.header.map(|size| json!(ByteSize(size as u64)))),
+        ("body", guard.body.map(|size| json!(ByteSize(size)))),
+    ]);
+    [
+        ("allow_from", prefixes(&guard.allow_from)),
+        ("deny_from", prefixes(&guard.deny_from)),
+        ("max", (guard.header.is_some() || guard.body.is_some()).then_some(max)),
+        ("content_types", guard.content_types.as_ref().map(|types| json!(types))),
+        ("encoded_slash", guard.encoded_slash.then(|| json!("refuse"))),
+    ]
 }

@@ -1,11 +1,13 @@
 //! Who may call.
 
+use std::time::Duration;
+
 use super::{
     Key, Kind, Section, Text,
     listener::SECRET,
-    match_text::METHOD,
+    match_text::{FIELD_NAME, METHOD},
     seconds,
-    text::{FILE, NAME},
+    text::{FILE, NAME, PROBE_PATH, UPSTREAM_NAME},
 };
 use crate::config::{
     model::{CertMark, KeyHash, Right, Whence},
@@ -24,8 +26,10 @@ pub(super) static AUTH: Section = Section {
                     ("jwt", "a token that an issuer has signed"),
                     ("basic", "a consumer's name and password (RFC 7617)"),
                     ("mtls", "the certificate of the client's connection"),
+                    ("hmac", "a signature of the request (RFC 9421, hmac-sha256)"),
+                    ("forward", "an upstream that is asked"),
                 ],
-                later: &["hmac", "forward"],
+                later: &[],
             },
             "How callers prove who they are.",
         )
@@ -90,7 +94,36 @@ pub(super) static AUTH: Section = Section {
             },
             "jwt: how tokens may be signed. Default: ES256, RS256 and EdDSA; with `secret` HS256.",
         ),
-        Key::new("consumer", Kind::Text(&CLAIM), "jwt: what of a token names the consumer.").default("\"claim:sub\""),
+        Key::new(
+            "consumer",
+            Kind::Text(&CLAIM),
+            "jwt, forward: what names the consumer: \"claim:NAME\" of a token (default \"claim:sub\"), \"header:NAME\" of the \
+             answer (default \"header:x-auth-user\").",
+        ),
+        Key::new(
+            "window",
+            Kind::Duration { min: seconds(1), max: seconds(3600) },
+            "hmac: how old a signature may be; as long it is remembered, and refused if it comes again.",
+        )
+        .default("\"5m\""),
+        Key::new("to", Kind::Text(&UPSTREAM_NAME), "forward: the upstream that is asked. Required."),
+        Key::new("path", Kind::Text(&PROBE_PATH), "forward: what is asked for there, by GET.").default("\"/\""),
+        Key::new("send", FIELD_NAMES, "forward: fields of the client's request that are sent along.")
+            .default("[\"authorization\", \"cookie\"]"),
+        Key::new(
+            "copy",
+            FIELD_NAMES,
+            "forward: fields of the answer that are passed on to the route's upstream, in place of what the client has sent in them.",
+        )
+        .default("[]"),
+        Key::new("timeout", Kind::Duration { min: Duration::from_millis(1), max: seconds(60) }, "forward: how long it may take.")
+            .default("\"2s\""),
+        Key::new(
+            "on_error",
+            Kind::Choice { now: &[("refuse", "503"), ("pass", "the request goes on, as nobody's")], later: &[] },
+            "forward: what to do without an answer, or with a 5xx.",
+        )
+        .default("\"refuse\""),
         Key::new(
             "known",
             Kind::Bool,
@@ -134,8 +167,26 @@ pub(super) static CONSUMER: Section = Section {
             "Its certificates: \"dns:NAME\", \"uri:URI\" (also SPIFFE ids) or \"email:ADDRESS\" for an alternative name, \
              \"subject:CN=…\" for the whole subject, \"sha256:HEX\" for one certificate.",
         ),
+        Key::new(
+            "secrets",
+            Kind::List { of: &Kind::Table(&CONSUMER_SECRET), min: 0, one: false },
+            "What it signs requests with (hmac).",
+        )
+        .default("[]"),
     ],
 };
+
+static CONSUMER_SECRET: Section = Section {
+    doc: "A secret that a consumer signs requests with.",
+    keys: &[
+        Key::new("id", Kind::Text(&NAME), "Which it is: `keyid` in signatures is \"CONSUMER/ID\".")
+            .required(),
+        Key::new("secret", Kind::Table(&SECRET), "Where it is; at least 32 bytes.").required(),
+        Key::new("until", Kind::Date, "From then on it is no good. Left out: for ever."),
+    ],
+};
+
+const FIELD_NAMES: Kind = Kind::List { of: &Kind::Text(&FIELD_NAME), min: 0, one: true };
 
 static CONSUMER_KEY: Section = Section {
     doc: "An API key, of which the config knows no more than a hash.",
@@ -172,9 +223,10 @@ static EXACT: Text = Text {
 static CLAIM: Text = Text {
     what: "a claim",
     example: "claim:sub",
-    pattern: Some("^claim:.+$"),
-    parse: |text| match text.strip_prefix("claim:") {
-        Some(name) if !name.is_empty() => Ok(Value::Text(name.into())),
+    pattern: Some("^(claim|header):.+$"),
+    parse: |text| match text.split_once(':') {
+        Some(("claim", name)) if !name.is_empty() => Ok(Value::Text(text.into())),
+        Some(("header", name)) => (FIELD_NAME.parse)(name).map(|_| Value::Text(text.to_ascii_lowercase())),
         _ => Err(UnitError::new(format!("expected a claim such as \"claim:sub\", found {}", quote(text)))),
     },
 };

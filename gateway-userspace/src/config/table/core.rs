@@ -79,8 +79,6 @@ static GATEWAY: Section = Section {
             "Name servers that upstreams' names are looked up at; without any, those of /etc/resolv.conf.",
         )
         .default("[]"),
-        Key::new("state", Kind::Text(&FILE), "A folder for what survives a restart: the state of alerts.")
-            .default("\"/var/lib/gateway\""),
         Key::new(
             "zone",
             Kind::Text(&NAME),

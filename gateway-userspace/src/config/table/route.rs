@@ -6,8 +6,8 @@ use super::{
     cache::CLIENT_CACHE,
     match_text::{FIELD_NAME, MATCHED_VALUE, METHOD, QUERY_NAME, REGEX, STICKY},
     rewrite::{LOCATION, REDIRECT, RESPOND, REWRITE},
-    shape::{COMPRESS, CORS},
-    text::{HOST, NAME, PATH, PERCENT, PROTOCOL, UPSTREAM_NAME},
+    shape::{COMPRESS, CORS, MEDIA_TYPE},
+    text::{HOST, NAME, PATH, PERCENT, PREFIX, PROTOCOL, UPSTREAM_NAME},
     traffic::TARGET_OR_TABLE,
     version::{VERSION, VERSION_NAME, VERSIONS},
 };
@@ -94,6 +94,20 @@ pub(super) static ROUTE: Section = Section {
         )
         .default("false"),
         Key::new("cors", Kind::Table(&CORS), "Which pages of other origins may read answers."),
+        Key::new("allow_from", PREFIXES, "Only clients of these prefixes, by the address that `real_ip` and PROXY headers make of it; others are answered 403 (`network_denied`). Left out: all."),
+        Key::new("deny_from", PREFIXES, "Clients of these prefixes are answered 403 (`network_denied`), also if they are in `allow_from`."),
+        Key::new("max", Kind::Table(&ROUTE_MAX), "Narrower limits than those of the listener."),
+        Key::new(
+            "content_types",
+            Kind::List { of: &Kind::Text(&MEDIA_TYPE), min: 1, one: true },
+            "Only bodies of these types, such as \"application/json\", \"text/*\" or \"*+json\"; others are answered 415 (`content_type`). Left out: any.",
+        ),
+        Key::new(
+            "encoded_slash",
+            Kind::Choice { now: &[("keep", "passed on as it is"), ("refuse", "400")], later: &[] },
+            "What becomes of a path with `%2F` or `%5C` in it, which some take for the character itself.",
+        )
+        .default("\"keep\""),
         Key::new(
             "limit",
             Kind::List { of: &Kind::Text(&NAME), min: 0, one: true },
@@ -120,6 +134,24 @@ pub(super) static ROUTE: Section = Section {
         Key::not_yet("timeout", "Time limits of this route's own."),
         Key::not_yet("retry", "Retries of this route's own."),
         Key::not_yet("ai", "Language models."),
+    ],
+};
+
+const PREFIXES: Kind = Kind::List { of: &Kind::Text(&PREFIX), min: 1, one: true };
+
+static ROUTE_MAX: Section = Section {
+    doc: "Narrower limits than those of the listener.",
+    keys: &[
+        Key::new(
+            "header",
+            Kind::Size { min: 256, max: 1 << 20 },
+            "Bytes of a request's head: more is answered 431.",
+        ),
+        Key::new(
+            "body",
+            Kind::Size { min: 0, max: 1 << 40 },
+            "Bytes of a request's body: more is answered 413.",
+        ),
     ],
 };
 

@@ -80,7 +80,7 @@ pub(super) static CORS: Section = Section {
     ],
 };
 
-static MEDIA_TYPE: Text = Text {
+pub(super) static MEDIA_TYPE: Text = Text {
     what: "a media type",
     example: "text/html",
     pattern: Some("^([a-z0-9.+-]+/([a-z0-9.+-]+|\\*)|\\*\\+[a-z0-9]+)$"),

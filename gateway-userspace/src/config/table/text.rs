@@ -48,6 +48,7 @@ pub(super) static TARGET: Text = Text {
     example: "10.0.0.1:8080",
     pattern: Some("^(https?://)?(\\[[0-9A-Fa-f:.%]+\\]|[0-9A-Za-z._-]+)(:[0-9]{1,5})?/?$"),
     parse: |text| match Lookup::of_target(text) {
+        Some(name) if is_https(text) => Ok(Value::SecureLookup(name)),
         Some(name) => Ok(Value::Lookup(name)),
         None if Lookup::lacks_port(text) => {
             Err(UnitError::new(format!("expected a target such as \"10.0.0.1:8080\", found {}", quote(text)))

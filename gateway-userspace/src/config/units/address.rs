@@ -113,14 +113,8 @@ pub fn parse_target(text: &str) -> Result<SocketAddr, UnitError> {
         return Err(wrong().hint("put the IPv6 address in brackets: \"[::1]:8080\""));
     }
     if looks_like_name(authority) {
-        let hint = if is_https(text) {
-            "write dns = \"NAME:PORT\" and tls = {} in place of `to`"
-        } else {
-            "give an IP address, such as \"10.0.0.1:8080\""
-        };
-        return Err(
-            UnitError::not_supported(format!("the host name {} as a target", quote(authority))).hint(hint)
-        );
+        let error = UnitError::not_supported(format!("the host name {} as a target", quote(authority)));
+        return Err(error.hint("give an IP address, such as \"10.0.0.1:8080\""));
     }
     Err(wrong())
 }

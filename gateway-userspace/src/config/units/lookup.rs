@@ -18,10 +18,14 @@ pub enum Lookup {
 impl Lookup {
     /// A target that is a host's name with a port. `None`: it is something else.
     pub(crate) fn of_target(text: &str) -> Option<Lookup> {
-        let plain = text.strip_prefix("http://").map(|rest| rest.strip_suffix('/').unwrap_or(rest));
+        let scheme =
+            [("http://", 80), ("https://", 443)].into_iter().find(|(scheme, _)| text.starts_with(scheme));
+        let plain = scheme
+            .map(|(scheme, _)| &text[scheme.len()..])
+            .map(|rest| rest.strip_suffix('/').unwrap_or(rest));
         let (name, port) = match plain.unwrap_or(text).rsplit_once(':') {
             Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => (name, port.parse().ok()?),
-            _ => (plain?, 80),
+            _ => (plain?, scheme?.1),
         };
         let named = is_name(name) && name != "localhost" && port != 0;
         named.then(|| Lookup::Host { name: name.to_ascii_lowercase(), port })
@@ -109,7 +113,9 @@ mod tests {
         let host = |name: &str, port| Some(Lookup::Host { name: name.into(), port });
         assert_eq!(Lookup::of_target("http://App.internal/"), host("app.internal", 80));
         assert_eq!(Lookup::of_target("http://app:8080"), host("app", 8080));
-        for text in ["10.0.0.1:80", "localhost:80", "https://app:443", "http://app/x", "app"] {
+        assert_eq!(Lookup::of_target("https://app.internal"), host("app.internal", 443));
+        assert_eq!(Lookup::of_target("https://App:8443/"), host("app", 8443));
+        for text in ["10.0.0.1:80", "localhost:80", "https://10.0.0.1", "http://app/x", "app"] {
             assert_eq!(Lookup::of_target(text), None, "{text}");
         }
     }

@@ -82,7 +82,7 @@ impl Alerts {
         let mut inner = self.lock();
         let inner = &mut *inner;
         let instance = &config.gateway.name;
-        inner.file = config.gateway.state.join("alerts.json");
+        inner.file = config.state.directory.join("alerts.json");
         if !inner.loaded && !config.alerts.is_empty() {
             inner.loaded = true;
             inner.kept = load(&inner.file);

@@ -72,7 +72,7 @@ impl Cells for RouteShard {
         show("request_bytes", &self.request_bytes);
         show("response_bytes", &self.response_bytes);
         for why in Why::ALL {
-            show(&format!("error/{}", why.name()), &self.errors[why.index()]);
+            show(&format!("error/{}", why.name()), &self.errors.0[why.index()]);
         }
     }
 }

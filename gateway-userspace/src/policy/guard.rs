@@ -1,0 +1,70 @@
+//! What a route takes, whoever sends it.
+
+use std::net::IpAddr;
+
+use http::{header, request};
+
+use crate::{config::model, observe::Why};
+
+#[derive(Debug)]
+pub struct Guard(model::Guard);
+
+impl Guard {
+    /// `None`: everything.
+    pub fn new(config: &model::Guard) -> Option<Self> {
+        (*config != model::Guard::default()).then(|| Guard(config.clone()))
+    }
+
+    /// Bytes that a body may have.
+    pub fn body(&self) -> Option<u64> {
+        self.0.body
+    }
+
+    /// `length`: of the body, as far as that is known.
+    pub fn check(&self, head: &request::Parts, client: IpAddr, length: u64, empty: bool) -> Result<(), Why> {
+        let Guard(config) = self;
+        if config.deny_from.as_ref().is_some_and(|denied| denied.contain(client))
+            || config.allow_from.as_ref().is_some_and(|allowed| !allowed.contain(client))
+        {
+            return Err(Why::NetworkDenied);
+        }
+        if config.header.is_some_and(|most| size(head) > most) {
+            return Err(Why::HeaderTooLarge);
+        }
+        if config.body.is_some_and(|most| length > most) {
+            return Err(Why::BodyTooLarge);
+        }
+        if config.encoded_slash && has_encoded_slash(head.uri.path()) {
+            return Err(Why::BadRequest);
+        }
+        match &config.content_types {
+            Some(types) if !empty && !types.iter().any(|wanted| is_of(head, wanted)) => Err(Why::ContentType),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// As HTTP/1.1 would write it.
+fn size(head: &request::Parts) -> usize {
+    let target = head.uri.path_and_query().map_or(1, |target| target.as_str().len());
+    let fields = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4);
+    head.method.as_str().len() + target + 12 + fields.sum::<usize>()
+}
+
+/// Normalised paths have their escapes in upper case.
+fn has_encoded_slash(path: &str) -> bool {
+    path.contains("%2F") || path.contains("%5C")
+}
+
+fn is_of(head: &request::Parts, wanted: &str) -> bool {
+    let mut fields = head.headers.get_all(header::CONTENT_TYPE).iter();
+    // One that is there twice could be read as either.
+    let (Some(field), None) = (fields.next(), fields.next()) else { return false };
+    let essence =
+        field.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    match (wanted.strip_suffix("/*"), wanted.strip_prefix("*+")) {
+        (Some(kind), _) => essence.split_once('/').is_some_and(|(found, _)| found == kind),
+        (_, Some(suffix)) => essence.rsplit_once('+').is_some_and(|(_, found)| found == suffix),
+        _ => essence == wanted,
+    }
+}
