@@ -53,7 +53,7 @@ pub struct Asking<'a> {
 impl Refused {
     /// For this alone.
     pub fn of(why: Why) -> Self {
-        Refused { why, fields: HeaderMap::new(), answer: None }
+        Refused { why, fields: HeaderMap::new(), presented: false, answer: None }
     }
 }
 

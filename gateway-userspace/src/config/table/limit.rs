@@ -9,7 +9,7 @@ use super::{
     text::{NAME, PERCENT, PREFIX},
 };
 use crate::config::{
-    model::{CostOf, KeyPart},
+    model::{CostOf, LimitKeyPart},
     node::Value,
 };
 
@@ -262,7 +262,7 @@ static KEY_PART: Text = Text {
     what: "a part of a key",
     example: "ip",
     pattern: Some("^(ip|consumer|route|host|version|method|path|(header|query|cookie|claim):.+)$"),
-    parse: |text| KeyPart::parse(text).map(|part| Value::Text(part.to_string())),
+    parse: |text| LimitKeyPart::parse(text).map(|part| Value::Text(part.to_string())),
 };
 
 static COST: Text = Text {
