@@ -91,14 +91,6 @@ impl Reader<'_> {
     fn value(&mut self, kind: &'static Kind, path: &str, at: &Place, spot: Spot<'_, '_>) -> Option<Value> {
         match (kind, spot.get_ref()) {
             (Kind::NotYet, _) => self.not_yet(path, at),
-            (Kind::NotYetNamed, DeValue::Table(table)) if !table.is_empty() => {
-                for name in table.keys() {
-                    let at = self.source.place(name.span().start);
-                    self.not_yet(&join(path, name.get_ref()), &at);
-                }
-                None
-            }
-            (Kind::NotYetNamed, _) => self.not_yet(path, at),
             (Kind::OnlyFalse, DeValue::Boolean(false)) => Some(Value::Bool(false)),
             (Kind::OnlyFalse, DeValue::Boolean(true)) => self.not_yet(&format!("{path} = true"), at),
             (Kind::OnlyFalse, _) => self.not_yet(path, at),

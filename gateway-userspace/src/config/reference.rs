@@ -144,6 +144,6 @@ fn describe(kind: &Kind) -> String {
             let supported = kinds.iter().filter(|kind| kind.is_supported());
             supported.map(describe).collect::<Vec<_>>().join(", or ")
         }
-        Kind::NotYet | Kind::NotYetNamed => "not supported yet".into(),
+        Kind::NotYet => "not supported yet".into(),
     }
 }

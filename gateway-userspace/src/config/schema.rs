@@ -130,7 +130,7 @@ fn kind(kind: &Kind) -> Value {
             let supported = kinds.iter().filter(|kind| kind.is_supported());
             json!({ "anyOf": supported.map(self::kind).collect::<Vec<_>>() })
         }
-        Kind::NotYet | Kind::NotYetNamed => json!({ "not": {} }),
+        Kind::NotYet => json!({ "not": {} }),
     }
 }
 

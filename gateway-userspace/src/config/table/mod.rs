@@ -108,8 +108,6 @@ pub(crate) enum Kind {
     /// Alternatives that the TOML type tells apart; words are tried before other texts.
     Either(&'static [Kind]),
     NotYet,
-    /// As `NotYet`, each name in the table by itself.
-    NotYetNamed,
 }
 
 /// A text with a form of its own.
@@ -160,14 +158,14 @@ impl Key {
 
     /// Whether it does nothing in this version but to be known.
     pub fn is_later(&self) -> bool {
-        matches!(self.kind, Kind::NotYet | Kind::NotYetNamed)
+        matches!(self.kind, Kind::NotYet)
     }
 }
 
 impl Kind {
     /// Whether any value of it works in this version.
     pub fn is_supported(&self) -> bool {
-        !matches!(self, Kind::NotYet | Kind::NotYetNamed | Kind::Choice { now: [], .. })
+        !matches!(self, Kind::NotYet | Kind::Choice { now: [], .. })
     }
 
     /// Whether a table can be its value.
@@ -230,7 +228,7 @@ impl Kind {
                 let now = kinds.iter().filter(|kind| kind.is_supported());
                 now.map(Kind::expected).collect::<Vec<_>>().join(" or ")
             }
-            Kind::NotYet | Kind::NotYetNamed => "nothing in this version".into(),
+            Kind::NotYet => "nothing in this version".into(),
         }
     }
 }
