@@ -616,3 +616,109 @@ fn consumers_of_a_tier_and_a_share_of_consumers_go_to_the_next_version_which_ask
     assert_eq!(shown["versions"]["v2"]["last_day"]["consumers"]["beta"], 1);
     Ok(())
 }
+
+// V4, with the cache on
+#[test]
+fn a_cache_never_gives_one_version_the_answer_of_another() -> Result<()> {
+    lab_test!();
+    let rig = rig(r#"
+[cache.c]
+memory = "16MiB"
+[route.api]
+path = "/made/*"
+to = "one"
+cache = "c"
+[route.api.version]
+from = ["path", "header:x-api-version"]
+default = "v1"
+[route.api.version.v1]
+[route.api.version.v2]
+to = "two"
+"#)?;
+    let fresh = "x-answer: cache-control: max-age=60\r\n";
+    // The first of each is fetched, whatever the others have left; what names the same version shares it.
+    for (path, field, backend, hit) in [
+        ("/made/a", "", 0, false),
+        ("/made/a", "x-api-version: v2\r\n", 1, false),
+        ("/made/a", "", 0, true),
+        ("/made/a", "x-api-version: v2\r\n", 1, true),
+        ("/v2/made/a", "", 1, true),
+        ("/v1/made/a", "", 0, true),
+    ] {
+        let answer = ask(&rig, path, &format!("{fresh}{field}"))?;
+        let status = answer.header("cache-status").unwrap_or_default().to_owned();
+        let about = format!("{path} {field:?}: {} {status}", answer.status);
+        assert_eq!((answer.status, answer.backend()), (200, &*rig.backends[backend].name), "{about}");
+        assert_eq!(status.starts_with("gateway; hit"), hit, "{about}");
+        let version = ["v1", "v2"][backend];
+        assert_eq!(answer.header("api-version"), Some(version), "{about}");
+    }
+    Ok(())
+}
+
+// V6
+#[test]
+fn a_limit_of_one_version_does_not_touch_the_other() -> Result<()> {
+    lab_test!();
+    let rig = rig(r#"
+[limit.old]
+key = ["ip"]
+rate = "3/h"
+burst = 3
+[route.api]
+path = "/echo/*"
+to = "one"
+[route.api.version]
+from = ["header:x-api-version"]
+default = "v2"
+[route.api.version.v1]
+limit = ["old"]
+[route.api.version.v2]
+to = "two"
+"#)?;
+    let old = "x-api-version: v1\r\n";
+    for _ in 0..3 {
+        assert_eq!(ask(&rig, "/echo/1", old)?.status, 200);
+    }
+    let refused = ask(&rig, "/echo/1", old)?;
+    refused.refused(429, "limited")?;
+    let line = rig.gateway.log_of(&refused)?;
+    assert_eq!((&line["version"], &line["limit"]), (&json!("v1"), &json!("old")), "{line}");
+    for _ in 0..5 {
+        assert_eq!(ask(&rig, "/echo/1", "")?.status, 200);
+    }
+    Ok(())
+}
+
+// Of routes, and so of versions
+#[test]
+fn a_version_has_time_limits_of_its_own() -> Result<()> {
+    lab_test!();
+    let rig = rig(r#"
+[route.api]
+path = "/*"
+to = "one"
+timeout = { first_byte = "5s" }
+[route.api.version]
+from = ["header:x-api-version"]
+default = "v1"
+[route.api.version.v1]
+[route.api.version.v2]
+timeout = { first_byte = "200ms" }
+[route.api.version.v3]
+timeout = { idle = "200ms" }
+[route.api.version.v4]
+timeout = { total = "200ms" }
+"#)?;
+    let slow = |version: &str| ask(&rig, "/slow-header?ms=800", &format!("x-api-version: {version}\r\n"));
+    assert_eq!(slow("v1")?.status, 200);
+    slow("v2")?.refused(504, "upstream_first_byte_timeout")?;
+    assert_eq!(slow("v3")?.status, 200);
+    slow("v4")?.refused(504, "upstream_total_timeout")?;
+    let mut client = rig.client()?;
+    client.send("GET /hang-body HTTP/1.1\r\nhost: a\r\nx-api-version: v3\r\n\r\n")?;
+    client.head()?;
+    client.until_closed()?;
+    assert_eq!(rig.gateway.log_of_path("/hang-body")?["why"], "upstream_idle_timeout");
+    Ok(())
+}

@@ -25,7 +25,7 @@ pub use limit::{
 pub use route::{
     Coding, Compare, Compress, Cors, Destination, FieldRewrite, Guard, HostPattern, Matcher, Mirror,
     MirrorVersion, Origin, PathPattern, PathRewrite, Pattern, Predicates, Redirect, Respond, Rewrite, Route,
-    Segment, Shape, Split, Sticky,
+    RouteTimeout, Segment, Shape, Split, Sticky,
 };
 
 pub use seeing::{

@@ -15,7 +15,7 @@ use super::{
     model::{
         Balance, Breaker, Bucket, Compress, Config, Cors, Destination, Eject, Health, HealthCheck, Kernel,
         KernelClass, KernelMode, LimitMode, LimitState, LogFormat, Matcher, Mirror, PathRewrite, Rewrite,
-        Route, Steer, StickyCookie, Target, Upstream,
+        Route, RouteTimeout, Steer, StickyCookie, Target, Upstream,
     },
     table::{Kind, ROOT, Section},
     units::{ByteSize, Template, show_byte_rate, show_duration},
@@ -343,6 +343,7 @@ fn route(route: &Route) -> Value {
         ("upgrade", Some(json!(route.upgrade))),
         ("early_hints", Some(json!(route.early_hints))),
         ("grpc_web", Some(json!(route.grpc_web))),
+        ("timeout", route_timeout(&route.timeout)),
         ("auth", route.auth.as_ref().map(auth::route_auth)),
         ("allow", route.allow.as_ref().map(auth::allow)),
         allow_from,
@@ -478,4 +479,13 @@ pub(super) fn toml_value(value: &Value) -> String {
 fn toml_key(name: &str) -> String {
     let bare = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
     if bare { name.to_owned() } else { toml_string(name) }
+}
+
+fn route_timeout(timeout: &RouteTimeout) -> Option<Value> {
+    let shown = some([
+        ("first_byte", timeout.first_byte.map(|limit| json!(show_duration(limit)))),
+        ("idle", timeout.idle.map(|limit| json!(show_duration(limit)))),
+        ("total", timeout.total.map(|limit| limit.map_or(json!("off"), |limit| json!(show_duration(limit))))),
+    ]);
+    (*timeout != RouteTimeout::default()).then_some(shown)
 }

@@ -298,7 +298,7 @@ impl UpstreamBody {
             Some(Expired::Wait(_)) => return self.cut(Why::UpstreamIdleTimeout),
             None => {}
         }
-        if let Some(idle) = self.exchange.with_upstream(|upstream| upstream.config.timeout.idle) {
+        if let Some(idle) = self.exchange.idle_limit() {
             timer.ensure(Wait::ResponseBody, idle);
         }
         self.pending_since.get_or_insert_with(Instant::now);

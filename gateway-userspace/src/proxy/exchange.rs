@@ -182,6 +182,18 @@ impl Exchange {
         self.state.record.borrow().upstream().map(f)
     }
 
+    /// How long an upstream may take to begin its answer.
+    pub fn first_byte_limit(&self, upstream: &Upstream) -> Duration {
+        let record = self.state.record.borrow();
+        record.route.as_ref().map_or(upstream.first_byte, |route| route.first_byte(upstream))
+    }
+
+    /// How long nothing may come of an answer's body, if it is an upstream's.
+    pub fn idle_limit(&self) -> Option<Duration> {
+        let record = self.state.record.borrow();
+        record.upstream().map(|upstream| record.idle(upstream))
+    }
+
     /// Another target is tried.
     pub fn try_target(&self, active: Active) {
         let mut record = self.state.record.borrow_mut();
@@ -324,9 +336,13 @@ impl Record {
     /// may wait for the other.
     pub fn patience(&self, usual: Duration) -> Duration {
         match (&self.grpc, self.upstream()) {
-            (Some(_), Some(upstream)) => usual.max(upstream.config.timeout.idle),
+            (Some(_), Some(upstream)) => usual.max(self.idle(upstream)),
             _ => usual,
         }
+    }
+
+    fn idle(&self, upstream: &Upstream) -> Duration {
+        self.route.as_ref().map_or(upstream.config.timeout.idle, |route| route.idle(upstream))
     }
 
     fn upstream(&self) -> Option<&Upstream> {

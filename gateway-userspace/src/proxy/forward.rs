@@ -128,7 +128,7 @@ impl Sent<'_> {
         let now = Instant::now();
         self.exchange.sent(now);
         state.awaiting_head.set(true);
-        state.timer.start(Wait::FirstByte, now + self.upstream.first_byte);
+        state.timer.start(Wait::FirstByte, now + self.exchange.first_byte_limit(self.upstream));
         let body = std::mem::replace(self.body, RequestBody::Empty);
         let repeatable = used && body.is_empty() && is_idempotent(&self.request.head.method);
         let hints = self.hints;

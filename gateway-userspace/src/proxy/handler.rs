@@ -173,9 +173,8 @@ pub fn prepare(
     body: Incoming,
 ) -> (Outgoing, RequestBody) {
     let state = &exchange.state;
-    let timeout = &upstream.config.timeout;
     let deadline = exchange.grpc().and_then(|_| grpc::deadline(&head.headers));
-    if let Some(total) = timeout.total.into_iter().chain(deadline).min() {
+    if let Some(total) = route.total(upstream).into_iter().chain(deadline).min() {
         state.timer.set_total(Some(exchange.started() + total));
     }
     let switch = headers::switch(&head, &route.upgrade);
@@ -184,7 +183,7 @@ pub fn prepare(
     if head.version < Version::HTTP_11 {
         strict::name_host(&mut head.headers, &upstream.name);
     }
-    let body = RequestBody::new(body, state, upstream.first_byte);
+    let body = RequestBody::new(body, state, route.first_byte(upstream));
     (Outgoing { head, switch, about, id: exchange.id() }, body)
 }
 

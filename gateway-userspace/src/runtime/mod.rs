@@ -85,6 +85,8 @@ pub struct Route {
     /// Lower-case protocol names.
     pub upgrade: Vec<String>,
     pub early_hints: bool,
+    /// In place of the upstream's.
+    pub timeout: model::RouteTimeout,
     /// Which of them takes a request; the route itself takes none then.
     pub versions: Option<Box<Versions>>,
     /// It is a version of the route of that name.
@@ -95,6 +97,24 @@ pub struct Route {
 }
 
 impl Route {
+    /// How long an upstream may take to begin its answer.
+    pub fn first_byte(&self, upstream: &Upstream) -> Duration {
+        let per_try = upstream.config.retry.per_try;
+        self.timeout
+            .first_byte
+            .map_or(upstream.first_byte, |own| per_try.map_or(own, |per_try| per_try.min(own)))
+    }
+
+    /// How long nothing may come of an answer's body.
+    pub fn idle(&self, upstream: &Upstream) -> Duration {
+        self.timeout.idle.unwrap_or(upstream.config.timeout.idle)
+    }
+
+    /// How long all of it may take.
+    pub fn total(&self, upstream: &Upstream) -> Option<Duration> {
+        self.timeout.total.unwrap_or(upstream.config.timeout.total)
+    }
+
     /// Whether the request is a preflight that the route answers.
     pub fn preflights(&self, head: &http::request::Parts) -> bool {
         let cors = self.policies.as_ref().and_then(|policies| policies.cors.as_ref());
@@ -339,6 +359,7 @@ impl Route {
             policies,
             upgrade: config.upgrade.clone(),
             early_hints: config.early_hints,
+            timeout: config.timeout.clone(),
             versions,
             version: version.map(Box::new),
             only: if stats.len() == 1 { stats.values().next().cloned() } else { None },

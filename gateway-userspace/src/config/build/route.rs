@@ -9,7 +9,10 @@ use super::{
 };
 use crate::config::{
     error::{Problem, ProblemKind, Problems, did_you_mean},
-    model::{Compare, Destination, Mirror, MirrorVersion, PathPattern, Route, Split, Sticky, Upstream},
+    model::{
+        Compare, Destination, Mirror, MirrorVersion, PathPattern, Route, RouteTimeout, Split, Sticky,
+        Upstream,
+    },
     node::{Fields, Node, Value},
     table::{Kind, ROOT, Section},
     units::{ByteSize, Percent, Place, quote},
@@ -106,6 +109,7 @@ fn route(
         upgrade,
         early_hints: fields.or_default("early_hints"),
         grpc_web: fields.or_default("grpc_web"),
+        timeout: timeout(fields),
         guard: guard::guard(fields),
         auth: auth::route_auth(fields, auths, problems),
         allow: auth::allow(fields, problems),
@@ -157,6 +161,15 @@ fn sticky(text: String) -> Sticky {
         Some(("cookie", name)) => Sticky::Cookie(name.into()),
         Some((_, name)) => Sticky::Header(name.into()),
         None => Sticky::Ip,
+    }
+}
+
+fn timeout(fields: &Fields) -> RouteTimeout {
+    let timeout = fields.table("timeout");
+    RouteTimeout {
+        first_byte: timeout.get("first_byte"),
+        idle: timeout.get("idle"),
+        total: timeout.get("total"),
     }
 }
 

@@ -30,6 +30,7 @@ pub struct Route {
     pub limits: Vec<String>,
     /// gRPC-Web is translated to gRPC. Default false.
     pub grpc_web: bool,
+    pub timeout: RouteTimeout,
     pub guard: Guard,
     /// Who may call. `None`: anyone.
     pub auth: Option<RouteAuth>,
@@ -64,6 +65,15 @@ pub struct Guard {
     pub content_types: Option<Vec<String>>,
     /// `%2F` and `%5C` in a path.
     pub encoded_slash: bool,
+}
+
+/// `timeout = { first_byte, idle, total }`: what is there counts in place of the upstream's.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct RouteTimeout {
+    pub first_byte: Option<Duration>,
+    pub idle: Option<Duration>,
+    /// `Some(None)`: none.
+    pub total: Option<Option<Duration>>,
 }
 
 /// Where a route leads.

@@ -1,7 +1,7 @@
 //! Routes.
 
 use super::{
-    Key, Kind, Section, Text,
+    Key, Kind, OFF, Section, TIMEOUT, Text,
     auth::{ALLOW, ROUTE_AUTH},
     cache::CLIENT_CACHE,
     match_text::{FIELD_NAME, MATCHED_VALUE, METHOD, QUERY_NAME, REGEX, STICKY},
@@ -131,7 +131,7 @@ pub(super) static ROUTE: Section = Section {
         Key::new("client_cache", Kind::Table(&CLIENT_CACHE), "What clients may keep."),
         Key::new("cache", Kind::Text(&NAME), "The `[cache.NAME]` that keeps responses."),
         Key::new("version", Kind::TableAndNamed(&VERSIONS, &VERSION), "Versions of an API behind this route."),
-        Key::not_yet("timeout", "Time limits of this route's own."),
+        Key::new("timeout", Kind::Table(&ROUTE_TIMEOUT), "In place of the upstream's time limits."),
         Key::not_yet("retry", "Retries of this route's own."),
         Key::not_yet("ai", "Language models."),
     ],
@@ -234,4 +234,17 @@ static POINTER: Text = Text {
             ))),
         }
     },
+};
+
+static ROUTE_TIMEOUT: Section = Section {
+    doc: "Time limits of this route's own, in place of those of its upstream; what is left out is the upstream's.",
+    keys: &[
+        Key::new(
+            "first_byte",
+            TIMEOUT,
+            "From the request's end to the response's head; the upstream's `retry.per_try` still holds if it is less.",
+        ),
+        Key::new("idle", TIMEOUT, "Between two reads of a response's body."),
+        Key::new("total", Kind::Either(&[OFF, TIMEOUT]), "The whole exchange; \"off\": no limit."),
+    ],
 };
