@@ -139,8 +139,16 @@ async function limits({ act }) {
       ["Drops a second", (row) => number(row.drops_per_second), "number"],
       ["", (row) => button("ban", () => act(`${row.source} is banned for an hour`, () => post("/v1/bans", { cidr: row.source, for: "1h", why: "dashboard" })), "danger"), "actions"],
     ], sources, "No source has used its bucket."),
-    table("Limits", [["Name", ([name]) => name], ["Settings", ([, value]) => settings(value)]],
-      Object.entries(all).filter(([, value]) => value !== null && Object.keys(value).length > 0)),
+    table("Limits of requests", [
+      ["Name", ([name]) => name],
+      ["Mode", ([, limit]) => limit.settings.mode],
+      ["Rate", ([, limit]) => settings(limit.settings.rate ?? limit.settings.max)],
+      ["Keys", ([, limit]) => number(limit.keys), "number"],
+      ...["allow", "soft", "deny", "ban"].map((decided) => [decided, ([, limit]) => number(limit.decisions[decided]), "number"]),
+      ["Routes", ([, limit]) => limit.routes.join(", ")],
+    ], Object.entries(all.limits), "No [limit.NAME] is configured."),
+    table("Limits in the kernel", [["For", ([name]) => name], ["Settings", ([, value]) => settings(value)]],
+      [["every source", all.kernel], ...Object.entries(all.classes), ...Object.entries(all.services)].filter(([, value]) => value !== null)),
   ];
 }
 
@@ -157,7 +165,13 @@ async function caches({ act }) {
       act(`${name}: purged`, () => post(`/v1/caches/${encodeURIComponent(name)}/purge`, body));
     };
     return [
-      table(`Cache ${name}`, [["", ([key]) => key], ["", ([, value]) => settings(value)]], Object.entries(cache)),
+      table(`Cache ${name}`, [
+        ["Bytes", () => `${bytes(cache.bytes)} of ${bytes(cache.memory)}`],
+        ["Entries", () => number(cache.entries), "number"],
+        ["Evicted", () => number(cache.evicted), "number"],
+        ...Object.entries(cache.requests).map(([result, count]) => [result, () => number(count), "number"]),
+        ["Routes", () => cache.routes.join(", ")],
+      ], [cache]),
       card(`Purge ${name}`, h("form", { class: "row", onsubmit: purge },
         h("label", null, "By", h("select", { name: "kind" }, ["key", "prefix", "tag", "all"].map((kind) => h("option", null, kind)))),
         h("label", null, "What", h("input", { name: "what", placeholder: "http://shop.test/items/1" })),

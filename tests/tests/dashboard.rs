@@ -28,7 +28,8 @@ fn web(http: &str) -> Result<Web> {
     let backends = start_all(&net)?;
     let config = format!(
         "[admin.http]\ntoken = {{ file = \"token\" }}\n{http}\n[gateway]\nname = \"edge-1\"\n\
-         [listener.web]\nbind = \":80\"\n[route.items]\npath = \"/items/*\"\nto = \"items\"\n\
+         [listener.web]\nbind = \":80\"\n[route.items]\npath = \"/items/*\"\nto = \"items\"\ncache = \"public\"\nlimit = [\"fair\"]\n\
+         [cache.public]\nmemory = \"16MiB\"\n[limit.fair]\nkey = [\"ip\"]\nrate = \"100/s\"\n\
          [route.home]\nrespond = {{ status = 200, body = \"home\" }}\n[upstream.items]\nto = {}\n",
         targets(&backends)
     );

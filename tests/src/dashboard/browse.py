@@ -21,6 +21,7 @@ UNNAMED = """() => [...document.querySelectorAll('main input, main select, main 
   return !(element.getAttribute('aria-label') || element.textContent.trim() || label?.trim());
 }).map((element) => element.outerHTML)"""
 OVERFLOW = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
+DRAWN = """() => document.querySelector('main h1')?.textContent === document.querySelector('nav a[aria-current=page]')?.textContent"""
 PAGES = ["overview", "routes", "upstreams", "limits", "cache", "certs", "alerts", "config", "explain", "events"]
 
 
@@ -31,7 +32,7 @@ def picture(page, name):
 
 def visit(page, name):
     page.goto(f"{url}#{name}")
-    page.wait_for_selector("main h1")
+    page.wait_for_function(DRAWN)
     page.wait_for_selector("main .card")
     check(page.locator("nav a[aria-current=page]").get_attribute("href") == f"#{name}", f"{name}: the navigation says where we are")
     check(page.evaluate(UNNAMED) == [], f"{name}: {page.evaluate(UNNAMED)} have no name")
@@ -98,6 +99,14 @@ def explain(page):
     picture(page, "explained")
 
 
+def purge(page):
+    visit(page, "cache")
+    page.locator("select[name=kind]").select_option("prefix")
+    page.get_by_label("What").fill("/items/")
+    page.get_by_role("button", name="Purge").click()
+    page.wait_for_selector("#message.good")
+
+
 def by_keyboard(page):
     visit(page, "overview")
     page.evaluate("() => document.activeElement.blur()")
@@ -122,6 +131,7 @@ with sync_playwright() as playwright:
         drain(page)
         ban(page)
         explain(page)
+        purge(page)
         by_keyboard(page)
         page.set_viewport_size({"width": 390, "height": 844})
         page.emulate_media(color_scheme="dark")
