@@ -229,6 +229,11 @@ impl Terms {
         (millis(now) - self.born).clamp(0, MOST_MS)
     }
 
+    /// As `Age` tells it: the nearest number of seconds.
+    pub fn age_told(&self, now: SystemTime) -> u64 {
+        (self.age(now) as u64 + 500) / 1000
+    }
+
     /// How long it is still fresh; negative: it is stale.
     pub fn left(&self, now: SystemTime) -> i64 {
         self.lifetime - self.age(now)

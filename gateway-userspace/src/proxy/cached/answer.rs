@@ -41,10 +41,10 @@ impl Done {
 pub fn stored(entry: &Entry, request: &HeaderMap, done: &Done, exchange: Exchange) -> Response<ResponseBody> {
     let now = exchange.state.worker.wall_clock(exchange.started());
     let mut headers = entry.headers.clone();
-    let age = entry.terms.age(now) / 1000;
+    let age = entry.terms.age_told(now);
     // One that came just now is no older than it says itself.
     if age > 0 || matches!(done.status, Status::Hit { .. }) {
-        headers.insert(header::AGE, HeaderValue::from(age as u64));
+        headers.insert(header::AGE, HeaderValue::from(age));
     }
     if entry.status == StatusCode::OK {
         if condition(request, &entry.headers) == Condition::NotModified {
@@ -131,9 +131,9 @@ pub fn growing(
     exchange: Exchange,
 ) -> Response<ResponseBody> {
     let mut headers = draft.headers.clone();
-    let age = draft.terms.age(SystemTime::now()) / 1000;
+    let age = draft.terms.age_told(SystemTime::now());
     if age > 0 {
-        headers.insert(header::AGE, HeaderValue::from(age as u64));
+        headers.insert(header::AGE, HeaderValue::from(age));
     }
     if draft.status == StatusCode::OK && condition(request, &headers) == Condition::NotModified {
         return not_modified(headers, done, exchange);
