@@ -37,11 +37,6 @@ impl Life {
         self.sunset.is_none() && self.brownouts.is_empty()
     }
 
-    /// Nobody should call it any more, or somebody soon should not.
-    pub fn is_ending(&self) -> bool {
-        self.deprecated.is_some() || self.sunset.is_some()
-    }
-
     pub fn at(&self, now: Moment) -> Standing {
         match self.sunset {
             Some((at, Afterwards::Gone)) if now >= at => return Standing::Gone,
