@@ -17,6 +17,7 @@ pub mod observe;
 pub mod policy;
 pub mod proxy;
 pub mod proxy_protocol;
+pub mod request;
 pub mod route;
 pub mod runtime;
 pub mod seal;

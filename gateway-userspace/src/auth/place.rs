@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Uri, header, request, uri::PathAndQuery};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, header, request};
 
-use crate::config::model::Whence;
+use crate::{config::model::Whence, request::without_parameters};
 
 /// Where a credential is.
 #[derive(Debug)]
@@ -120,19 +120,9 @@ fn value(pair: &str) -> Cow<'_, [u8]> {
 
 /// `/a?x=1&key=2` becomes `/a?x=1`.
 fn strip_query(name: &str, uri: &mut Uri) {
-    if !pairs(uri).any(|pair| key(pair) == name) {
-        return;
-    }
-    let kept: Vec<&str> =
-        uri.query().unwrap_or_default().split('&').filter(|pair| key(pair) != name).collect();
-    let text = match &*kept {
-        [] => uri.path().to_owned(),
-        kept => format!("{}?{}", uri.path(), kept.join("&")),
-    };
-    // A part of what was one is one.
-    if let Ok(path) = PathAndQuery::try_from(text) {
+    if let Some(target) = without_parameters(uri, &[name]) {
         let mut parts = std::mem::take(uri).into_parts();
-        parts.path_and_query = Some(path);
+        parts.path_and_query = Some(target);
         *uri = Uri::from_parts(parts).unwrap_or_default();
     }
 }

@@ -5,7 +5,7 @@
 
 use http::{HeaderMap, HeaderValue, header};
 
-use crate::config::model::KeyPart;
+use crate::{config::model::KeyPart, request::cookies};
 
 const END: u8 = 0;
 /// Of a part that the key does not have.
@@ -152,17 +152,6 @@ fn values<'a>(out: &mut Vec<u8>, values: impl Iterator<Item = &'a [u8]>) {
         out.push(NEXT);
     }
     out.push(END);
-}
-
-fn cookies<'a>(headers: &'a HeaderMap, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
-    let lines = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes);
-    lines
-        .flat_map(|line| line.split(|byte| *byte == b';'))
-        .filter_map(move |pair| pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"="))
-}
-
-pub fn has_cookie(headers: &HeaderMap, name: &str) -> bool {
-    cookies(headers, name).next().is_some()
 }
 
 /// Without the port that the scheme has anyway.

@@ -27,6 +27,7 @@ use http::HeaderMap;
 use crate::{
     config::model::{self, KeyPart},
     observe::stats::{CacheStats, Registry},
+    request,
 };
 use entry::Entry;
 use fill::Fills;
@@ -206,7 +207,7 @@ impl Cache {
     pub fn bypasses(&self, headers: &HeaderMap, query: Option<&str>) -> bool {
         self.config.bypass.iter().any(|part| match part {
             KeyPart::Header(name) => headers.contains_key(name),
-            KeyPart::Cookie(name) => key::has_cookie(headers, name),
+            KeyPart::Cookie(name) => request::cookie(headers, name).is_some(),
             KeyPart::Parameter(name) => {
                 form_urlencoded::parse(query.unwrap_or_default().as_bytes()).any(|(found, _)| found == *name)
             }

@@ -3,10 +3,13 @@
 use std::net::IpAddr;
 
 use gateway_common::source::Address;
-use http::{HeaderMap, HeaderValue, header, request};
+use http::{HeaderValue, header, request};
 
 use super::{Store, hash::Hasher};
-use crate::config::model::{self, LimitKeyPart};
+use crate::{
+    config::model::{self, LimitKeyPart},
+    request::{cookie, parameter},
+};
 
 /// What is known of a request.
 pub struct Facts<'a> {
@@ -142,21 +145,8 @@ fn bytes<'a>(part: &LimitKeyPart, facts: &Facts<'a>) -> Option<&'a [u8]> {
         LimitKeyPart::Method => Some(head.method.as_str().as_bytes()),
         LimitKeyPart::Path => Some(head.uri.path().as_bytes()),
         LimitKeyPart::Header(name) => head.headers.get(name.as_str()).map(HeaderValue::as_bytes),
-        LimitKeyPart::Query(name) => query(head.uri.query()?, name).map(str::as_bytes),
+        LimitKeyPart::Query(name) => parameter(head.uri.query()?, name).map(str::as_bytes),
         LimitKeyPart::Cookie(name) => cookie(&head.headers, name),
         LimitKeyPart::Ip | LimitKeyPart::Claim(_) => None,
     }
-}
-
-/// RFC 6265 section 4.2.1. The first of that name.
-fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
-    let pairs = headers.get_all(header::COOKIE).iter().flat_map(|all| all.as_bytes().split(|b| *b == b';'));
-    pairs.into_iter().find_map(|pair| {
-        let value = pair.trim_ascii_start().strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
-        Some(value.trim_ascii_end())
-    })
-}
-
-fn query<'a>(query: &'a str, name: &str) -> Option<&'a str> {
-    query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
 }

@@ -4,7 +4,11 @@ use std::net::IpAddr;
 
 use http::{header, request};
 
-use crate::{config::model, observe::Why};
+use crate::{
+    config::model,
+    observe::Why,
+    request::{is_of_type, media_type},
+};
 
 #[derive(Debug)]
 pub struct Guard(model::Guard);
@@ -38,7 +42,7 @@ impl Guard {
             return Err(Why::BadRequest);
         }
         match &config.content_types {
-            Some(types) if !empty && !types.iter().any(|wanted| is_of(head, wanted)) => Err(Why::ContentType),
+            Some(types) if !empty && !is_of(head, types) => Err(Why::ContentType),
             _ => Ok(()),
         }
     }
@@ -56,15 +60,10 @@ fn has_encoded_slash(path: &str) -> bool {
     path.contains("%2F") || path.contains("%5C")
 }
 
-fn is_of(head: &request::Parts, wanted: &str) -> bool {
+fn is_of(head: &request::Parts, types: &[String]) -> bool {
     let mut fields = head.headers.get_all(header::CONTENT_TYPE).iter();
     // One that is there twice could be read as either.
     let (Some(field), None) = (fields.next(), fields.next()) else { return false };
-    let essence =
-        field.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    match (wanted.strip_suffix("/*"), wanted.strip_prefix("*+")) {
-        (Some(kind), _) => essence.split_once('/').is_some_and(|(found, _)| found == kind),
-        (_, Some(suffix)) => essence.rsplit_once('+').is_some_and(|(_, found)| found == suffix),
-        _ => essence == wanted,
-    }
+    let found = media_type(field.to_str().unwrap_or_default());
+    types.iter().any(|wanted| is_of_type(&found, wanted))
 }

@@ -10,11 +10,12 @@ use std::{
 };
 
 use gateway_common::{hash, source::Address};
-use http::{HeaderMap, header};
+use http::HeaderMap;
 
 use crate::{
     balance::{SEED, smooth_sequence},
     config::model::{self, Sticky},
+    request::cookie,
     upstream::Upstream,
 };
 
@@ -81,26 +82,15 @@ pub fn key(sticky: &Sticky, headers: &HeaderMap, client: IpAddr) -> Option<u64> 
         Sticky::Consumer => None,
         Sticky::Ip => Some(hash::of_address(SEED, Address::from(client))),
         Sticky::Header(name) => headers.get(name).map(|value| hash::of_bytes(SEED, value.as_bytes())),
-        Sticky::Cookie(name) => cookie(headers, name.as_bytes()).map(|value| hash::of_bytes(SEED, value)),
+        Sticky::Cookie(name) => cookie(headers, name).map(|value| hash::of_bytes(SEED, value)),
     }
-}
-
-/// RFC 6265 section 4.2.1.
-fn cookie<'a>(headers: &'a HeaderMap, name: &[u8]) -> Option<&'a [u8]> {
-    let lines = headers.get_all(header::COOKIE).iter();
-    let mut pairs = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
-    pairs.find_map(|pair| {
-        let pair = pair.trim_ascii();
-        let equals = pair.iter().position(|byte| *byte == b'=')?;
-        (&pair[..equals] == name).then(|| &pair[equals + 1..])
-    })
 }
 
 #[cfg(test)]
 mod tests {
     use std::{collections::BTreeMap, path::Path};
 
-    use http::HeaderValue;
+    use http::{HeaderValue, header};
 
     use super::*;
     use crate::{config, observe::stats::Registry};

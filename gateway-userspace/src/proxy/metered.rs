@@ -15,6 +15,7 @@ use super::{
     body::{Cut, ResponseBody},
     exchange::Exchange,
 };
+use crate::request::media_type;
 
 /// A longer answer's, or event's, cost is not known: it is 0.
 const MOST: usize = 1 << 20;
@@ -94,7 +95,7 @@ impl Reader {
     /// `None`: it is nothing that can be read.
     pub fn new(pointers: Vec<String>, headers: &HeaderMap) -> Option<Self> {
         let kind = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
-        let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        let kind = media_type(kind);
         let events = kind == "text/event-stream";
         let json = kind == "application/json" || kind.ends_with("+json");
         let plain = headers.get(header::CONTENT_ENCODING).is_none_or(|coding| coding == "identity");

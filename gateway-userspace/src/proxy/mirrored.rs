@@ -17,8 +17,9 @@ use crate::{
         compare::About,
         mirror::{AsVersion, Mirror, Place},
     },
+    request::without_parameters,
     upstream::http1::{Outgoing, Switch},
-    version::{Picked, path_with, query_without},
+    version::{Picked, path_with},
 };
 
 /// A request of which the shadow gets a copy.
@@ -93,8 +94,8 @@ fn as_version(
     if let Some(at) = version.segment.filter(|_| !rewritten && picked.is_some_and(|picked| picked.in_path)) {
         head.uri = strict::with_path(&head.uri, path_with(head.uri.path(), at, &version.name)).ok()?;
     }
-    if let Some(uri) = query_without(&head.uri, &version.query) {
-        head.uri = uri;
+    if let Some(target) = without_parameters(&head.uri, &version.query) {
+        head.uri = target.into();
     }
     version.headers.iter().for_each(|name| drop(head.headers.remove(name)));
     Some(copy)

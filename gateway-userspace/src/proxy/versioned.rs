@@ -10,9 +10,10 @@ use crate::{
     config::units::Moment,
     observe::Why,
     policy::Policies,
+    request::without_parameters,
     runtime::Route,
     upstream::http1::Outgoing,
-    version::{Picked, Refused, Standing, Version, Versions, path_with, path_without, query_without},
+    version::{Picked, Refused, Standing, Version, Versions, path_with, path_without},
 };
 
 /// Who takes a request.
@@ -206,8 +207,8 @@ pub fn to_upstream(
     if let Some(at) = version.strip.kept_segment.filter(|_| picked.in_path && !rewritten) {
         head.uri = strict::with_path(&head.uri, path_with(head.uri.path(), at, &version.name))?;
     }
-    if let Some(uri) = query_without(&head.uri, &version.strip.query) {
-        head.uri = uri;
+    if let Some(target) = without_parameters(&head.uri, &version.strip.query) {
+        head.uri = target.into();
     }
     for name in &version.strip.headers {
         head.headers.remove(name);

@@ -3,11 +3,12 @@
 use std::net::IpAddr;
 
 use gateway_common::{hash, source::Address};
-use http::{HeaderMap, HeaderValue, header, request};
+use http::{HeaderMap, HeaderValue, request};
 
 use crate::{
     balance::SEED,
     config::model::{HashOn, StickyCookie},
+    request::{cookie, parameter},
 };
 
 /// The hash of the first of `on` that the request has; else of the client's address.
@@ -20,27 +21,13 @@ fn one(on: &HashOn, head: &request::Parts, of_client: &dyn Fn() -> u64) -> Optio
     let bytes = match on {
         HashOn::Header(name) => head.headers.get(name.as_str())?.as_bytes(),
         HashOn::Cookie(name) => cookie(&head.headers, name)?,
-        HashOn::Query(name) => query(head.uri.query()?, name)?.as_bytes(),
+        HashOn::Query(name) => parameter(head.uri.query()?, name)?.as_bytes(),
         HashOn::Path => head.uri.path().as_bytes(),
         HashOn::Ip => return Some(of_client()),
         HashOn::Random => return Some(fastrand::u64(..)),
     };
     // An empty value tells nobody apart.
     (!bytes.is_empty()).then(|| hash::of_bytes(SEED, bytes))
-}
-
-/// RFC 6265 section 4.2.1. The first of that name.
-fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
-    headers.get_all(header::COOKIE).iter().flat_map(|all| all.as_bytes().split(|b| *b == b';')).find_map(
-        |pair| {
-            let value = pair.trim_ascii_start().strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
-            Some(value.trim_ascii_end())
-        },
-    )
-}
-
-fn query<'a>(query: &'a str, name: &str) -> Option<&'a str> {
-    query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
 }
 
 /// The target that the client's cookie names, as its identity.

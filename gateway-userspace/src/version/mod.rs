@@ -24,7 +24,7 @@ use crate::{
 pub use canary::Canary;
 pub use choose::{Chooser, Picked, Refused};
 pub use life::{Life, Standing};
-pub use says::{path_with, path_without, query_without};
+pub use says::{path_with, path_without};
 pub use tell::{Tell, Telling};
 use usage::Usage;
 

@@ -1,7 +1,7 @@
 //! What a request says of the version that it wants, each place for itself. Everything here is a client's: it is looked
 //! at in one pass, and nothing of it is kept.
 
-use http::{HeaderValue, Uri, uri::PathAndQuery};
+use http::HeaderValue;
 
 use crate::config::{
     model::{PathPattern, Segment},
@@ -156,25 +156,6 @@ pub fn path_with(path: &str, at: usize, name: &str) -> String {
     format!("{}/{name}{rest}", &path[..start])
 }
 
-/// The same target without these query parameters. `None`: it has none of them.
-pub fn query_without(uri: &Uri, names: &[String]) -> Option<Uri> {
-    let query = uri.query().filter(|_| !names.is_empty())?;
-    let is_one = |pair: &&str| {
-        let (key, _) = pair.split_once('=').unwrap_or((pair, ""));
-        let decoded = form_urlencoded::parse(key.as_bytes()).next();
-        names.iter().any(|name| decoded.as_ref().is_some_and(|(key, _)| key == name))
-    };
-    let left: Vec<&str> = query.split('&').filter(|pair| !is_one(pair)).collect();
-    if left.len() == query.split('&').count() {
-        return None;
-    }
-    let target = match left.is_empty() {
-        true => uri.path().to_owned(),
-        false => format!("{}?{}", uri.path(), left.join("&")),
-    };
-    PathAndQuery::try_from(target).ok().map(Uri::from)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -233,16 +214,5 @@ mod tests {
             assert_eq!(path_with(short, at, name), long);
         }
         assert_eq!(path_without("/v2/", 0), "/");
-    }
-
-    #[test]
-    fn a_query_parameter_is_taken_out() {
-        let without = |target: &str| {
-            query_without(&target.parse().unwrap(), &["v".to_owned()]).map(|uri| uri.to_string())
-        };
-        assert_eq!(without("/a?v=2").as_deref(), Some("/a"));
-        assert_eq!(without("/a?x=1&v=2&y=%20&%76=3").as_deref(), Some("/a?x=1&y=%20"));
-        assert_eq!(without("/a?x=1"), None);
-        assert_eq!(without("/a"), None);
     }
 }

@@ -10,7 +10,10 @@ use axum::{
 };
 
 use super::gate::{Gate, Refused, same_text};
-use crate::admin::{peer::Peer, problem::Problem};
+use crate::{
+    admin::{peer::Peer, problem::Problem},
+    request,
+};
 
 pub const CSRF: &str = "x-csrf-token";
 /// Browsers take the second from secure origins only, for that host and the whole of it.
@@ -57,10 +60,7 @@ pub fn address(peer: Peer) -> std::net::IpAddr {
 
 /// The session's cookie.
 pub fn session<'a>(gate: &Gate, headers: &'a HeaderMap) -> Option<&'a str> {
-    let name = cookie(gate);
-    let cookies = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
-    let mut pairs = cookies.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.find_map(|(key, value)| (key == name).then_some(value))
+    std::str::from_utf8(request::cookie(headers, cookie(gate))?).ok()
 }
 
 pub fn cookie(gate: &Gate) -> &'static str {

@@ -6,7 +6,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, reque
 
 pub use encoder::Encoder;
 
-use crate::config::model::{self, Coding};
+use crate::{
+    config::model::{self, Coding},
+    request::{is_of_type, media_type},
+};
 
 #[derive(Debug)]
 pub struct Compress {
@@ -51,14 +54,8 @@ impl Compress {
         let Some(value) = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()) else {
             return false;
         };
-        let essence = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-        self.config.types.iter().any(|wanted| match wanted.strip_suffix("/*") {
-            Some(group) => essence.strip_prefix(group).is_some_and(|rest| rest.starts_with('/')),
-            None => match wanted.strip_prefix("*+") {
-                Some(suffix) => essence.rsplit_once('+').is_some_and(|(_, has)| has == suffix),
-                None => essence == *wanted,
-            },
-        })
+        let found = media_type(value);
+        self.config.types.iter().any(|wanted| is_of_type(&found, wanted))
     }
 
     /// Whether an answer would be compressed for a client that takes it.

@@ -1,0 +1,89 @@
+//! Parts of requests that more than one module looks at: cookies, query parameters, media types.
+
+use http::{HeaderMap, HeaderValue, Uri, header, uri::PathAndQuery};
+
+/// The values of a cookie (RFC 6265 section 4.2.1), in their order.
+pub fn cookies<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = &'a [u8]> {
+    let lines = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes);
+    let pairs = lines.flat_map(|line| line.split(|byte| *byte == b';'));
+    pairs.filter_map(move |pair| pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"="))
+}
+
+/// The first of that name.
+pub fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
+    cookies(headers, name).next()
+}
+
+/// The first query parameter of that name, both as they are written.
+pub fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
+    query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
+}
+
+/// The target without the query parameters of these names, as an application decodes them. `None`: it has none of them.
+pub fn without_parameters<T: AsRef<str>>(uri: &Uri, names: &[T]) -> Option<PathAndQuery> {
+    let query = uri.query().filter(|_| !names.is_empty())?;
+    let is_one = |pair: &&str| {
+        let decoded = form_urlencoded::parse(pair.as_bytes()).next();
+        decoded.is_some_and(|(key, _)| names.iter().any(|name| name.as_ref() == key))
+    };
+    if !query.split('&').any(|pair| is_one(&pair)) {
+        return None;
+    }
+    let left: Vec<&str> = query.split('&').filter(|pair| !is_one(pair)).collect();
+    let target = match left.is_empty() {
+        true => uri.path().to_owned(),
+        false => format!("{}?{}", uri.path(), left.join("&")),
+    };
+    // A part of what was one is one.
+    PathAndQuery::try_from(target).ok()
+}
+
+/// The media type of a `Content-Type`, without its parameters and in lower case.
+pub fn media_type(content_type: &str) -> String {
+    content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+/// `wanted`: "text/html", "text/*" or "*+json", in lower case.
+pub fn is_of_type(media_type: &str, wanted: &str) -> bool {
+    match (wanted.strip_suffix("/*"), wanted.strip_prefix("*+")) {
+        (Some(kind), _) => media_type.split_once('/').is_some_and(|(found, _)| found == kind),
+        (_, Some(suffix)) => media_type.rsplit_once('+').is_some_and(|(_, found)| found == suffix),
+        _ => media_type == wanted,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cookies_are_found_by_their_whole_name_in_any_line() {
+        let mut headers = HeaderMap::new();
+        headers.append(header::COOKIE, HeaderValue::from_static("aa=0; a=1 ;b"));
+        headers.append(header::COOKIE, HeaderValue::from_static(" a=; a=x=y"));
+        let found: Vec<&[u8]> = cookies(&headers, "a").collect();
+        assert_eq!(found, [&b"1"[..], b"", b"x=y"]);
+        assert_eq!((cookie(&headers, "a"), cookie(&headers, "b")), (Some(&b"1"[..]), None));
+    }
+
+    #[test]
+    fn parameters_go_by_the_name_that_an_application_sees() {
+        let without = |uri: &str| without_parameters(&uri.parse().unwrap(), &["v", "key"]);
+        let text = |uri: &str| without(uri).map(|target| target.to_string());
+        assert_eq!(text("/a?x=1&%6Bey=2&y&v"), Some("/a?x=1&y".into()));
+        assert_eq!(text("/a?v=2"), Some("/a".into()));
+        assert_eq!(text("/a?x=1&v=2&y=%20&%76=3"), Some("/a?x=1&y=%20".into()));
+        assert_eq!((text("/a?x=1&&vv=2"), text("/a?x=1"), text("/a")), (None, None, None));
+        assert_eq!((parameter("vv=1&v=2", "v"), parameter("%76=1", "v")), (Some("2"), None));
+    }
+
+    #[test]
+    fn media_types_are_compared_whole_by_kind_or_by_suffix() {
+        assert_eq!(media_type(" Text/HTML ; charset=utf-8"), "text/html");
+        for (wanted, is) in
+            [("application/*", true), ("*+json", true), ("application/json", false), ("app/*", false)]
+        {
+            assert_eq!(is_of_type("application/problem+json", wanted), is, "{wanted}");
+        }
+    }
+}
