@@ -7,6 +7,7 @@ pub mod cache;
 pub mod cli;
 pub mod config;
 pub mod daemon;
+mod fetch;
 #[cfg(test)]
 mod fuzz;
 pub mod kernel;

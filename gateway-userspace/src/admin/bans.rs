@@ -19,7 +19,7 @@ use crate::{
     daemon::Control,
     kernel,
     limit::HttpBan,
-    observe::{access_log::rfc3339_seconds, events},
+    observe::{events, rfc3339},
 };
 
 type Shared = State<Arc<Control>>;
@@ -67,8 +67,7 @@ pub struct Ban {
 impl Ban {
     fn new(cidr: Prefix, place: Place, left_seconds: Option<u64>, why: String, by: Value) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let until =
-            left_seconds.map(|left| format!("{}Z", rfc3339_seconds(now.saturating_add(left).min(1 << 40))));
+        let until = left_seconds.map(|left| rfc3339(now.saturating_add(left).min(1 << 40)));
         Ban { cidr, place, left_seconds, until, why, by }
     }
 }

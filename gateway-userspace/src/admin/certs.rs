@@ -12,7 +12,7 @@ use super::problem::Problem;
 use crate::{
     config::model::Secret,
     daemon::Control,
-    observe::rfc3339_seconds,
+    observe::rfc3339,
     tls::{self, Cert, Facts},
 };
 
@@ -65,11 +65,7 @@ fn describe(cert: &Cert, listeners: Vec<String>) -> CertStatus {
     };
     CertStatus {
         state: state.into(),
-        expires: if pending {
-            String::new()
-        } else {
-            format!("{}Z", rfc3339_seconds(facts.not_after.try_into().unwrap_or(0)))
-        },
+        expires: if pending { String::new() } else { rfc3339(facts.not_after.try_into().unwrap_or(0)) },
         chain: cert.config.chain.display().to_string(),
         key: match &cert.config.key {
             Secret::File(path) => path.display().to_string(),

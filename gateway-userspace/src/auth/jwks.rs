@@ -2,8 +2,6 @@
 //! but not as often as tokens are forged. What was fetched last stays good while the issuer is away.
 
 use std::{
-    io,
-    net::SocketAddr,
     path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError, Weak,
@@ -14,20 +12,11 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
-use http::{Request, Uri, header};
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper_util::rt::TokioIo;
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
-    sync::{Notify, watch},
-};
+use http::{Request, StatusCode, Uri, header};
+use tokio::sync::{Notify, watch};
 
 use super::{keys::KeySet, token::Algorithm};
-use crate::{
-    config::model::{TlsVersion, UpstreamTls},
-    tls::Connector,
-};
+use crate::fetch::{Answer, fetch};
 
 /// A whole fetch.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -148,11 +137,9 @@ impl Jwks {
     }
 
     async fn refresh(&self) -> Result<(), String> {
-        let fetched = tokio::time::timeout(PATIENCE, fetch(&self.source)).await;
+        let fetched = tokio::time::timeout(PATIENCE, get(&self.source)).await;
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-        let text = fetched
-            .map_err(|_| format!("no answer within {} s", PATIENCE.as_secs()))?
-            .map_err(|error| error.to_string())?;
+        let text = fetched.map_err(|_| format!("no answer within {} s", PATIENCE.as_secs()))??;
         let keys = KeySet::published(&text, &self.source.allowed)?;
         let mut before = self.text.lock().unwrap_or_else(PoisonError::into_inner);
         if *before != text {
@@ -164,65 +151,12 @@ impl Jwks {
     }
 }
 
-async fn fetch(source: &Source) -> io::Result<Bytes> {
-    let uri: Uri = source.url.parse().map_err(io::Error::other)?;
-    let secure = uri.scheme_str() == Some("https");
-    let host = uri.host().unwrap_or_default();
-    let name = host.trim_start_matches('[').trim_end_matches(']');
-    let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
-    let (stream, addr) = connect(name, port).await?;
-    if !secure {
-        return get(stream, &uri).await;
-    }
-    let tls = UpstreamTls {
-        sni: Some(name.to_owned()),
-        ca: source.ca.clone(),
-        cert: None,
-        verify: true,
-        min: TlsVersion::V12,
-    };
-    let connector = Connector::new(&tls, None, None).map_err(io::Error::other)?;
-    get(connector.connect(stream, addr, &[b"http/1.1"]).await?, &uri).await
-}
-
-async fn connect(name: &str, port: u16) -> io::Result<(TcpStream, SocketAddr)> {
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    for addr in tokio::net::lookup_host((name, port)).await? {
-        match TcpStream::connect(addr).await {
-            Ok(stream) => return Ok((stream, addr)),
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
-}
-
-/// Redirects are not followed: where keys come from is for the config to say.
-async fn get(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, uri: &Uri) -> io::Result<Bytes> {
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
-    let authority = uri.authority().map_or("", |authority| authority.as_str());
-    let request = Request::get(uri.path_and_query().map_or("/", |path| path.as_str()))
-        .header(header::HOST, authority)
-        .header(header::ACCEPT, "application/jwk-set+json, application/json")
-        .header(header::USER_AGENT, concat!("gateway/", env!("CARGO_PKG_VERSION")))
-        .body(Empty::<Bytes>::new())
-        .map_err(io::Error::other)?;
-    let answer = async {
-        let answer = sender.send_request(request).await.map_err(io::Error::other)?;
-        if answer.status() != http::StatusCode::OK {
-            return Err(io::Error::other(format!("the answer is {}", answer.status())));
-        }
-        let body = Limited::new(answer.into_body(), MOST_BYTES).collect().await.map_err(io::Error::other)?;
-        Ok(body.to_bytes())
-    };
-    let mut connection = std::pin::pin!(connection);
-    let mut answer = std::pin::pin!(answer);
-    tokio::select! {
-        answer = &mut answer => answer,
-        // It may end before the answer was taken from it.
-        ended = &mut connection => match ended {
-            Ok(()) => answer.await,
-            Err(error) => Err(io::Error::other(error)),
-        },
+async fn get(source: &Source) -> Result<Bytes, String> {
+    let uri: Uri = source.url.parse().map_err(|error| format!("{error}"))?;
+    let request = Request::get("/").header(header::ACCEPT, "application/jwk-set+json, application/json");
+    let fetched = fetch(&uri, source.ca.as_deref(), request, Bytes::new(), MOST_BYTES).await;
+    match fetched.map_err(|error| error.to_string())? {
+        Answer { status: StatusCode::OK, body } => body.map_err(|error| error.to_string()),
+        Answer { status, .. } => Err(format!("the answer is {status}")),
     }
 }

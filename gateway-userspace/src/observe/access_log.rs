@@ -274,6 +274,11 @@ impl Stamp {
     }
 }
 
+/// `2026-11-23T20:15:00Z`
+pub fn rfc3339(second: u64) -> String {
+    format!("{}Z", rfc3339_seconds(second))
+}
+
 /// `2026-11-23T20:15:00`, from seconds since 1970 (proleptic Gregorian; days to date by 400-year eras of 146 097 days).
 pub fn rfc3339_seconds(second: u64) -> String {
     let days = second / 86_400 + 719_468;

@@ -15,5 +15,5 @@ pub mod stats;
 pub mod trace;
 mod why;
 
-pub use access_log::rfc3339_seconds;
+pub use access_log::rfc3339;
 pub use why::Why;

@@ -1,19 +1,10 @@
 //! A POST to a collector or a webhook: one connection each, within a time, and no more of the answer than is needed.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use bytes::Bytes;
-use http::{Request, Uri};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper_util::rt::TokioIo;
-use rustls::{ClientConfig, crypto::aws_lc_rs, pki_types::ServerName};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
-};
-use tokio_rustls::TlsConnector;
+use http::{Request, Uri, header};
 
-use crate::tls;
+use crate::fetch::{FetchError, fetch};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Bytes of an answer that are looked at.
@@ -59,55 +50,20 @@ pub async fn post(url: &str, kind: &str, body: Vec<u8>) -> Result<(), PostError>
 }
 
 async fn exchange(uri: &Uri, kind: &str, body: Vec<u8>) -> Result<(), PostError> {
-    let host = uri.host().unwrap_or_default();
-    let secure = uri.scheme_str() == Some("https");
-    let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
-    // A secret may be in the path: only the host is ever told.
-    let failed = |error: &dyn std::fmt::Display| PostError::Connect(host.to_owned(), error.to_string());
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    let stream = TcpStream::connect((bare, port)).await.map_err(|error| failed(&error))?;
-    if !secure {
-        return send(stream, uri, kind, body).await;
-    }
-    let roots = tls::of_the_system().map_err(|error| failed(&error))?;
-    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| failed(&error))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let name = ServerName::try_from(bare.to_owned()).map_err(|error| failed(&error))?;
-    let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
-    send(stream.map_err(|error| failed(&error))?, uri, kind, body).await
-}
-
-async fn send(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    uri: &Uri,
-    kind: &str,
-    body: Vec<u8>,
-) -> Result<(), PostError> {
-    let broken = |error: &dyn std::fmt::Display| PostError::Broken(error.to_string());
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(&error))?;
-    let connection = tokio::spawn(connection);
-    let path = uri.path_and_query().map_or("/", |path| path.as_str());
-    let request = Request::post(path)
-        .header("host", uri.authority().map_or("", |authority| authority.as_str()))
-        .header("content-type", kind)
-        .header("user-agent", concat!("gateway/", env!("CARGO_PKG_VERSION")))
-        .header("connection", "close")
-        .body(Full::new(Bytes::from(body)))
-        .map_err(|error| broken(&error))?;
-    let response = sender.send_request(request).await.map_err(|error| broken(&error))?;
-    let status = response.status();
-    let text = Limited::new(response.into_body(), ANSWER).collect().await;
-    connection.abort();
-    if status.is_success() {
+    let request = Request::post("/").header(header::CONTENT_TYPE, kind);
+    let answer = fetch(uri, None, request, body.into(), ANSWER).await.map_err(|error| match error {
+        // A secret may be in the path: only the host is ever told.
+        FetchError::Connect(error) => {
+            PostError::Connect(uri.host().unwrap_or_default().to_owned(), error.to_string())
+        }
+        FetchError::Broken(error) => PostError::Broken(error.to_string()),
+    })?;
+    if answer.status.is_success() {
         return Ok(());
     }
-    let text = text.map(|body| body.to_bytes()).unwrap_or_default();
+    let text = answer.body.unwrap_or_default();
     let text: String = String::from_utf8_lossy(&text).chars().filter(|c| !c.is_control()).take(200).collect();
-    Err(PostError::Status(status.as_u16(), text))
+    Err(PostError::Status(answer.status.as_u16(), text))
 }
 
 #[cfg(test)]

@@ -20,7 +20,6 @@ pub use acceptor::Acceptor;
 pub use cert::{Cert, now};
 pub use connector::{Connector, Offer, TlsStream};
 pub use pair::{Facts, PairError as SecretError, secret};
-pub use trust::of_the_system;
 pub use watch::{Changes, Watch};
 
 use crate::config::{

@@ -2,10 +2,12 @@
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
-    io::{self, Write},
+    io,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
+
+use crate::seal;
 
 const ACCOUNT: &str = "account.json";
 
@@ -48,7 +50,7 @@ impl Store {
     /// # Errors
     /// It cannot be written.
     pub fn keep_account(&self, bytes: &[u8]) -> io::Result<()> {
-        self.write(&self.directory.join(ACCOUNT), bytes)
+        seal::write(&self.directory.join(ACCOUNT), bytes)
     }
 
     /// Certificate and key at once: nobody ever sees one of them without the other.
@@ -56,18 +58,7 @@ impl Store {
     /// # Errors
     /// They cannot be written.
     pub fn keep_pair(&self, path: &Path, chain: &str, key: &str) -> io::Result<()> {
-        self.write(path, format!("{chain}\n{key}").as_bytes())
-    }
-
-    fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        let new = path.with_extension("new");
-        let mut options = OpenOptions::new();
-        let mut file = options.create(true).truncate(true).write(true).mode(0o600).open(&new)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&new, path)?;
-        // So that the new name is there after a power cut too.
-        File::open(&self.directory)?.sync_all()
+        seal::write(path, format!("{chain}\n{key}").as_bytes())
     }
 }
 

@@ -1,13 +1,13 @@
 //! What is sent: by our own JSON, by Slack's, or by the API of Prometheus's Alertmanager (version 2).
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::state::Time;
 use crate::{
     config::model::{AlertKind, AlertRule, NotifyFormat},
-    observe::rfc3339_seconds,
+    observe,
 };
 
 /// One alert, as those who are told see it.
@@ -75,9 +75,7 @@ fn word(notice: &Notice) -> &'static str {
 }
 
 pub fn rfc3339(time: Time) -> String {
-    let since = Duration::try_from_secs_f64(time).unwrap_or_default();
-    let at = (UNIX_EPOCH + since).duration_since(UNIX_EPOCH).unwrap_or_default();
-    format!("{}Z", rfc3339_seconds(at.as_secs()))
+    observe::rfc3339(Duration::try_from_secs_f64(time).unwrap_or_default().as_secs())
 }
 
 /// What was measured, as a sentence.

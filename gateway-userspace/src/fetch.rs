@@ -1,0 +1,105 @@
+//! One request to a server that is no upstream: a collector of traces, a webhook, an issuer of keys. A connection each; the
+//! caller sets the time.
+
+use std::{io, net::SocketAddr, path::Path};
+
+use bytes::Bytes;
+use http::{Request, StatusCode, Uri, header, request};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
+
+use crate::{
+    config::model::{TlsVersion, UpstreamTls},
+    tls::Connector,
+};
+
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    #[error("{0}")]
+    Connect(io::Error),
+    #[error("{0}")]
+    Broken(io::Error),
+}
+
+pub struct Answer {
+    pub status: StatusCode,
+    /// An error: it broke off, or is longer than what was wanted.
+    pub body: io::Result<Bytes>,
+}
+
+/// `uri`: http or https. `ca`: whom to trust in place of those whom the system trusts. `most`: bytes of the answer.
+/// Redirects are not followed: where to is for the config to say.
+pub async fn fetch(
+    uri: &Uri,
+    ca: Option<&Path>,
+    request: request::Builder,
+    body: Bytes,
+    most: usize,
+) -> Result<Answer, FetchError> {
+    let target = uri.path_and_query().map_or("/", |path| path.as_str());
+    let request = request
+        .uri(target)
+        .header(header::HOST, uri.authority().map_or("", |authority| authority.as_str()))
+        .header(header::USER_AGENT, concat!("gateway/", env!("CARGO_PKG_VERSION")))
+        .header(header::CONNECTION, "close")
+        .body(Full::new(body))
+        .map_err(|error| FetchError::Broken(io::Error::other(error)))?;
+    let secure = uri.scheme_str() == Some("https");
+    let name = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
+    let (stream, addr) = connect(name, port).await.map_err(FetchError::Connect)?;
+    if !secure {
+        return exchange(stream, request, most).await.map_err(FetchError::Broken);
+    }
+    let tls = UpstreamTls {
+        sni: Some(name.to_owned()),
+        ca: ca.map(Path::to_owned),
+        cert: None,
+        verify: true,
+        min: TlsVersion::V12,
+    };
+    let connector =
+        Connector::new(&tls, None, None).map_err(|error| FetchError::Connect(io::Error::other(error)))?;
+    let stream = connector.connect(stream, addr, &[b"http/1.1"]).await.map_err(FetchError::Connect)?;
+    exchange(stream, request, most).await.map_err(FetchError::Broken)
+}
+
+async fn connect(name: &str, port: u16) -> io::Result<(TcpStream, SocketAddr)> {
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for addr in tokio::net::lookup_host((name, port)).await? {
+        match TcpStream::connect(addr).await {
+            Ok(stream) => return Ok((stream, addr)),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    request: Request<Full<Bytes>>,
+    most: usize,
+) -> io::Result<Answer> {
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+    let answer = async {
+        let answer = sender.send_request(request).await.map_err(io::Error::other)?;
+        let status = answer.status();
+        let body = Limited::new(answer.into_body(), most).collect().await;
+        Ok(Answer { status, body: body.map(|body| body.to_bytes()).map_err(io::Error::other) })
+    };
+    let mut connection = std::pin::pin!(connection);
+    let mut answer = std::pin::pin!(answer);
+    tokio::select! {
+        answer = &mut answer => answer,
+        // It may end before the answer was taken from it.
+        ended = &mut connection => match ended {
+            Ok(()) => answer.await,
+            Err(error) => Err(io::Error::other(error)),
+        },
+    }
+}
