@@ -55,8 +55,10 @@ pub async fn handle(
     if let Some(web) = &web {
         exchange.set_grpc(web.kind());
     }
+    // Such a request proves nothing, and does nothing (Fetch standard).
+    let preflight = policies.cors.as_ref().is_some_and(|cors| cors.preflight(&head).is_some());
     if let Some(guard) = &policies.guard
-        && !is_preflight(policies, &head)
+        && !preflight
     {
         let client = exchange.state.kept_client().addr;
         if let Err(why) = guard.check(&head, client, body.size_hint().lower(), body.is_end_stream()) {
@@ -64,7 +66,11 @@ pub async fn handle(
         }
     }
     if let Some(gate) = &policies.gate {
-        if let Err(refused) = admit(gate, (snapshot, policies), &exchange, &head, !body.is_end_stream()).await
+        if let Some(clean) = gate.clean_query(&head.uri) {
+            exchange.log_query(clean.query());
+        }
+        if !preflight
+            && let Err(refused) = admit(gate, snapshot, &exchange, &head, !body.is_end_stream()).await
         {
             return refuse(policies, refused, exchange, &head);
         }
@@ -97,8 +103,7 @@ pub async fn handle(
     let version = route.version.as_deref().zip(picked);
     let telling = version.map(|(version, picked)| version.tell.of(picked, &head));
     let mut told = None;
-    // A preflight asks, and does nothing.
-    let limits = policies.limits.as_ref().filter(|_| !plan.preflight);
+    let limits = policies.limits.as_ref().filter(|_| !preflight);
     if let Some(limits) = limits {
         let admission = limited::admit(limits, &exchange, route, &head);
         if admission.refused.is_some() {
@@ -143,20 +148,14 @@ pub async fn handle(
     }
 }
 
-/// Finds out who calls. Preflights prove nothing (Fetch standard).
+/// Finds out who calls.
 async fn admit(
     gate: &Gate,
-    (snapshot, policies): (&Snapshot, &Policies),
+    snapshot: &Snapshot,
     exchange: &Exchange,
     head: &request::Parts,
     has_body: bool,
 ) -> Result<(), Refused> {
-    if let Some(clean) = gate.clean_query(&head.uri) {
-        exchange.log_query(clean.query());
-    }
-    if is_preflight(policies, head) {
-        return Ok(());
-    }
     let client = exchange.state.kept_client();
     let worker = &exchange.state.worker;
     let asking = Asking {
@@ -170,10 +169,6 @@ async fn admit(
     };
     exchange.set_caller(gate.admit(&asking).await?);
     Ok(())
-}
-
-fn is_preflight(policies: &Policies, head: &request::Parts) -> bool {
-    policies.cors.as_ref().is_some_and(|cors| cors.preflight(head).is_some())
 }
 
 fn refuse(
@@ -226,8 +221,6 @@ fn compress(response: Response<ResponseBody>, accepted: &Accepted<'_>) -> Respon
 /// Everything that the policies say of one request, before any of it is done.
 struct Plan<'a> {
     answer: Option<Answered>,
-    /// It is the answer to a preflight.
-    preflight: bool,
     request: RequestChanges<'a>,
     /// For a shadow that is another version's.
     shadow: Option<RequestChanges<'a>>,
@@ -250,7 +243,6 @@ impl<'a> Plan<'a> {
         let cors = policies.cors.as_ref();
         let preflight = cors.and_then(|cors| cors.preflight(context.head));
         Ok(Plan {
-            preflight: preflight.is_some(),
             cors: cors.filter(|_| preflight.is_none()).map(|cors| cors.allowed(context.head)),
             answer: preflight.or_else(|| policies.answer.as_ref().map(|answer| answer.answer(context))),
             client_cache: policies.client_cache.as_ref().and_then(|policy| policy.asked(context.head)),

@@ -40,6 +40,8 @@ pub async fn serve(
     control: Arc<Control>,
     over: impl Future<Output = ()> + Send + 'static,
 ) {
+    // As it was when the gate was opened: a reload changes nothing of it.
+    let secure = gate.secure;
     let app = app(gate, &control);
     let places = Arc::new(Semaphore::new(MOST));
     let (stop, stopped) = watch::channel(false);
@@ -59,7 +61,7 @@ pub async fn serve(
         };
         let (app, control, stopped) = (app.clone(), control.clone(), stopped.clone());
         tokio::spawn(async move {
-            connection(stream, peer, app, &control, stopped).await;
+            connection(stream, peer, (app, secure), &control, stopped).await;
             drop(place);
         });
     }
@@ -83,14 +85,13 @@ fn app(gate: Gate, control: &Arc<Control>) -> Router {
 async fn connection(
     stream: TcpStream,
     peer: SocketAddr,
-    app: Router,
+    (app, secure): (Router, bool),
     control: &Control,
     stopped: watch::Receiver<bool>,
 ) {
     let _ = stream.set_nodelay(true);
     let app = app.layer(Extension(ConnectInfo(Peer::Remote(crate::net::canonical(peer).ip()))));
-    let wants_tls = control.snapshot.load().config.admin.http.as_ref().is_some_and(|http| http.tls.is_some());
-    if !wants_tls {
+    if !secure {
         return requests(stream, app, stopped).await;
     }
     let acceptor = control.snapshot.load().tls.acceptors.get(AdminHttp::AMONG_LISTENERS).cloned();

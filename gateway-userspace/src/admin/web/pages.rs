@@ -20,23 +20,26 @@ const FILES: &[(&str, &str, &str)] = &[
 
 pub fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
     FILES.iter().fold(Router::new(), |router, (path, kind, text)| {
-        router.route(path, get(move |headers: HeaderMap| async move { file(&headers, kind, text) }))
+        let tag = tag(text);
+        router.route(path, get(move |headers: HeaderMap| async move { file(&headers, kind, text, tag) }))
     })
 }
 
 /// Browsers ask each time, and get it anew after an upgrade only.
-fn file(headers: &HeaderMap, kind: &'static str, text: &'static str) -> Response {
-    let tag = concat!("\"", env!("CARGO_PKG_VERSION"), "-");
-    let tag = format!("{tag}{:x}\"", text.len() ^ checksum(text));
+fn file(headers: &HeaderMap, kind: &'static str, text: &'static str, tag: String) -> Response {
     let known = headers.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes());
-    let fields = [(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "no-cache")];
-    let tag = [(header::ETAG, tag)];
-    if known {
-        return (StatusCode::NOT_MODIFIED, fields, tag).into_response();
+    let fields = [
+        (header::CONTENT_TYPE, kind.to_owned()),
+        (header::CACHE_CONTROL, "no-cache".into()),
+        (header::ETAG, tag),
+    ];
+    match known {
+        true => (StatusCode::NOT_MODIFIED, fields).into_response(),
+        false => (fields, text).into_response(),
     }
-    (fields, tag, text).into_response()
 }
 
-fn checksum(text: &str) -> usize {
-    text.bytes().fold(5381, |sum: usize, byte| sum.wrapping_mul(33) ^ usize::from(byte))
+fn tag(text: &str) -> String {
+    let sum = text.bytes().fold(5381, |sum: usize, byte| sum.wrapping_mul(33) ^ usize::from(byte));
+    format!("\"{}-{sum:x}\"", env!("CARGO_PKG_VERSION"))
 }
