@@ -111,14 +111,7 @@ fn show_table(size: &str, all: &BTreeMap<&str, Figures>, effort: Effort) {
         .iter()
         .filter_map(|name| {
             let figures = all.get(name)?;
-            let cpu = figures.cpu_us.median();
-            Some(vec![
-                (*name).to_owned(),
-                format!("{cpu:.2}"),
-                format!("{:.2}–{:.2}", figures.cpu_us.min(), figures.cpu_us.max()),
-                format!("{:.2}", ours / cpu),
-                show::grouped(figures.rate.median()),
-            ])
+            Some(show::cost(name, &figures.cpu_us, &figures.rate, ours).to_vec())
         })
         .collect();
     println!("{}", show::table(&["", "CPU µs/hit", "range", "gateway ÷ it", "hits/s"], &rows));

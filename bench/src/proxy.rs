@@ -262,16 +262,9 @@ fn show_table(scenario: &Scenario, all: &BTreeMap<&str, Figures>, effort: Effort
         .iter()
         .filter_map(|name| {
             let figures = all.get(name)?;
-            let cpu = figures.cpu_us.median();
-            Some(vec![
-                (*name).to_owned(),
-                format!("{cpu:.2}"),
-                format!("{:.2}–{:.2}", figures.cpu_us.min(), figures.cpu_us.max()),
-                format!("{:.2}", ours / cpu),
-                show::grouped(figures.rate.median()),
-                format!("{:.2}", figures.p50_us.median() / 1000.0),
-                format!("{:.2}", figures.p99_us.median() / 1000.0),
-            ])
+            let latencies = [&figures.p50_us, &figures.p99_us];
+            let latencies = latencies.map(|rounds| format!("{:.2}", rounds.median() / 1000.0));
+            Some([show::cost(name, &figures.cpu_us, &figures.rate, ours).as_slice(), &latencies].concat())
         })
         .collect();
     println!(

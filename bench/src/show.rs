@@ -2,6 +2,8 @@
 
 use std::{fmt::Write, io::IsTerminal};
 
+use crate::stats::Rounds;
+
 fn coloured() -> bool {
     std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
 }
@@ -24,6 +26,17 @@ pub fn good(text: &str) -> String {
 
 pub fn bad(text: &str) -> String {
     paint("31", text)
+}
+
+/// What one of several programs costs: its name, CPU time (median and range), ours as a share of it, its rate.
+pub fn cost(name: &str, cpu: &Rounds, rate: &Rounds, ours: f64) -> [String; 5] {
+    [
+        name.to_owned(),
+        format!("{:.2}", cpu.median()),
+        format!("{:.2}–{:.2}", cpu.min(), cpu.max()),
+        format!("{:.2}", ours / cpu.median()),
+        grouped(rate.median()),
+    ]
 }
 
 /// 1234567 as "1 234 567".

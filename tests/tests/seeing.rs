@@ -8,6 +8,7 @@ use std::{
 
 use lab::{
     gateway::simple_config,
+    net::Namespace,
     packet::{Frame, Sender},
     prelude::*,
     process::{Lines, Process},
@@ -295,9 +296,7 @@ fn collector(rig: &Rig, fail: usize) -> Result<Process> {
     command.args(["-c", COLLECTOR]).arg(rig.gateway.file("spans")).arg(fail.to_string());
     command.stdin(Stdio::null());
     let collector = Process::start(command)?;
-    eventually("the collector listens", || {
-        Ok(rig.net.gateway.run(|| std::net::TcpStream::connect("127.0.0.1:4318").is_ok())?)
-    })?;
+    listens(&rig.net.gateway, 4318)?;
     Ok(collector)
 }
 
@@ -440,9 +439,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 http.server.ThreadingHTTPServer(("127.0.0.1", 5001), Handler).serve_forever()
 "#;
 
-fn listens(rig: &Rig, port: u16) -> Result<()> {
+fn listens(namespace: &Namespace, port: u16) -> Result<()> {
     within(Duration::from_secs(15), "it listens", || {
-        let open = rig.net.gateway.run(|| std::net::TcpStream::connect(("127.0.0.1", port)).is_ok())?;
+        let open = namespace.run(|| std::net::TcpStream::connect(("127.0.0.1", port)).is_ok())?;
         Ok(open.then_some(()))
     })
 }
@@ -492,10 +491,7 @@ fn an_alert_fires_is_told_with_retries_and_resolves_and_can_be_silenced() -> Res
     let mut command = net.gateway.command("python3")?;
     command.args(["-c", WEBHOOK]).arg(gateway.file("posted")).arg("1").stdin(Stdio::null());
     let _webhook = Process::start(command)?;
-    within(Duration::from_secs(15), "it listens", || {
-        let open = net.gateway.run(|| std::net::TcpStream::connect("127.0.0.1:5001").is_ok())?;
-        Ok(open.then_some(()))
-    })?;
+    listens(&net.gateway, 5001)?;
     let state = gateway.file("state").display().to_string();
     gateway.write(&format!("[state]\ndirectory = \"{state}\"\n{}{ERRORS}", simple_config(backends)))?;
     gateway.cli(&["reload"])?.ok()?;
@@ -558,7 +554,7 @@ fn a_real_alertmanager_takes_alerts_and_their_end() -> Result<()> {
     command.args(["--web.listen-address=127.0.0.1:9093", "--cluster.listen-address="]);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let _manager = Process::start(command)?;
-    listens(&rig, 9093)?;
+    listens(&rig.net.gateway, 9093)?;
     alerting(
         &rig,
         "[alert.down]\nwhen = \"upstream-down\"\nabove = \"10%\"\nresolve_after = \"0s\"\nnotify = \"am\"\nseverity = \"page\"\n\
@@ -627,7 +623,7 @@ fn a_real_prometheus_takes_the_metrics_the_rules_and_finds_what_the_dashboard_as
     command.arg("--web.listen-address=127.0.0.1:9090");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let _prometheus = Process::start(command)?;
-    listens(&rig, 9090)?;
+    listens(&rig.net.gateway, 9090)?;
     let query = |text: &str| -> Result<Value> {
         let url = "http://127.0.0.1:9090/api/v1/query";
         let query = format!("query={text}");
