@@ -18,6 +18,7 @@ mod inherited;
 mod manager;
 mod memory;
 mod services;
+mod shared;
 mod signals;
 mod start;
 mod succession;
@@ -28,5 +29,6 @@ mod workers;
 
 pub use control::{Control, Reach, Reload, ReloadError, Request};
 pub use discover::Known;
+pub use shared::{News, parse as parse_news};
 pub use start::{Options, Source, run};
 pub use upgrade::{Upgrade, UpgradeError};

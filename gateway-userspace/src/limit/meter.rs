@@ -28,6 +28,14 @@ pub enum Meter {
     Window(Window),
 }
 
+/// A meter as a store counts it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Shape {
+    Bucket { interval_us: f64, depth_us: f64 },
+    /// Which window it is, and for how long yet.
+    Window { amount: u64, index: u64, left_ms: u64 },
+}
+
 /// What is left of a quota.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Left {
@@ -145,6 +153,75 @@ impl Meter {
         }
     }
 
+    /// A word, with at least as much used of it as all gateways have, of which this one holds some in advance. `total`:
+    /// nanoseconds until the bucket is full, or what was used in the window.
+    pub fn raised(&self, word: u64, now: Now, total: u64, held: u64) -> Word {
+        match self {
+            Meter::Bucket(bucket) => {
+                let ahead = total.saturating_sub(bucket.cost_ns(held)).min(bucket.most_ahead());
+                Word { value: word.min(1 << 63).max(now.steady + ahead), until: 0 }
+            }
+            Meter::Window(window) => {
+                let (index, used, end) = window.used(word, now.wall);
+                Word { value: pack(index, used.max(total.saturating_sub(held))), until: end }
+            }
+        }
+    }
+
+    /// How long until `cost` is there, when all gateways have used `total`; 0: it is.
+    pub fn wait_of(&self, total: u64, now: Now, cost: u64) -> u64 {
+        match self {
+            Meter::Bucket(bucket) => {
+                let depth = bucket.limit.depth_ns;
+                total.saturating_add(bucket.cost_ns(cost).min(depth)).saturating_sub(depth)
+            }
+            Meter::Window(window) => match total.saturating_add(cost.min(window.amount)) > window.amount {
+                true => window.used(0, now.wall).2.saturating_sub(now.wall).max(1),
+                false => 0,
+            },
+        }
+    }
+
+    /// Of what a store has counted: microseconds of buckets, units of windows.
+    pub fn total(&self, used: u64) -> u64 {
+        match self {
+            Meter::Bucket(_) => used.saturating_mul(1000),
+            Meter::Window(_) => used,
+        }
+    }
+
+    /// When hardly anything is left, nobody asks for more at once: what comes back meanwhile is not lost.
+    pub fn held_off(&self, total: u64) -> u64 {
+        const MOST_NS: u64 = 2_000_000;
+        match self {
+            Meter::Bucket(bucket) => {
+                let (depth, one) = (bucket.limit.depth_ns, bucket.cost_ns(1));
+                match total + one > depth {
+                    true => total.max(depth.saturating_sub(one) + MOST_NS.min(depth / 8)),
+                    false => total,
+                }
+            }
+            Meter::Window(_) => total,
+        }
+    }
+
+    /// As a store counts it.
+    pub fn shape(&self, now: Now) -> Shape {
+        match self {
+            Meter::Bucket(bucket) => {
+                let unit = if bucket.fine { BYTES as f64 } else { 1.0 };
+                Shape::Bucket {
+                    interval_us: bucket.limit.interval_ns as f64 / unit / 1e3,
+                    depth_us: bucket.limit.depth_ns as f64 / 1e3,
+                }
+            }
+            Meter::Window(window) => {
+                let (index, _, end) = window.used(0, now.wall);
+                Shape::Window { amount: window.amount, index, left_ms: end.saturating_sub(now.wall) / 1_000_000 + 1 }
+            }
+        }
+    }
+
     pub fn left(&self, word: u64, now: Now) -> Left {
         match self {
             Meter::Bucket(bucket) => bucket.left(word, now.steady),
@@ -211,10 +288,12 @@ impl Bucket {
     }
 
     /// Debts end at twice what the bucket holds: a word further ahead would be taken for another limit's.
+    fn most_ahead(&self) -> u64 {
+        self.limit.depth_ns.saturating_mul(2).min(self.limit.horizon_ns)
+    }
+
     fn charge(&self, word: u64, now: u64, cost: u64) -> u64 {
-        let bucket::Limit { depth_ns, horizon_ns, .. } = self.limit;
-        let debt = depth_ns.saturating_mul(2).min(horizon_ns);
-        word.max(now).saturating_add(self.cost_ns(cost)).min(now + debt)
+        word.max(now).saturating_add(self.cost_ns(cost)).min(now + self.most_ahead())
     }
 
     fn left(&self, word: u64, now: u64) -> Left {

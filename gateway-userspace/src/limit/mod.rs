@@ -13,9 +13,11 @@ mod fields;
 mod hash;
 mod key;
 mod labels;
+mod lease;
 mod meter;
 mod offence;
 mod passage;
+mod sharing;
 mod store;
 mod table;
 
@@ -28,13 +30,16 @@ pub use dial::Dial;
 pub use key::Facts;
 pub use labels::Row;
 pub use offence::{Misdeed, Offence, Penalties, prefix};
+pub use meter::{Now, Shape};
 pub use passage::{Ending, Passage};
+pub use sharing::{Ask, Reply, Sharing};
 pub use store::Store;
 
 use hash::Hasher;
 use key::Keyed;
-use meter::{Meter, Now};
+use meter::Meter;
 use offence::Rule;
+use sharing::Share;
 use table::{Kind, Owner};
 
 use crate::{
@@ -60,6 +65,8 @@ pub struct Limit {
     headers: Headers,
     /// Of dynamic limits.
     moves: Option<Moves>,
+    /// Over several gateways.
+    share: Option<Share>,
     ban: Option<Rule>,
 }
 
@@ -104,6 +111,7 @@ impl Limit {
             dry_run: config.dry_run,
             headers: config.headers,
             moves: Moves::new(name, config, store),
+            share: share(config, store),
             ban: config.ban.as_ref().map(|rule| Rule::of_limit(store, name, rule)),
         }
     }
@@ -145,6 +153,19 @@ impl Limit {
             CostOf::Json(pointer) => Some(pointer),
             _ => None,
         }
+    }
+}
+
+/// Requests at once are each gateway's own, and so is what follows a gateway's own load.
+fn share(config: &model::Limit, store: &Store) -> Option<Share> {
+    store.shared.key().filter(|_| config.shared)?;
+    match (&config.measure, &config.mode) {
+        (Measure::Connections { .. }, _) | (_, Overrun::Dynamic { .. }) => None,
+        (_, Overrun::Soft { .. }) => Some(Share::Told),
+        _ if config.dry_run => Some(Share::Told),
+        (Measure::Rate { unit: Unit::Bytes, .. }, _) => Some(Share::End),
+        _ if config.cost.is_in_answer() => Some(Share::End),
+        _ => Some(Share::Before),
     }
 }
 
@@ -220,7 +241,7 @@ impl Moves {
 }
 
 impl Now {
-    fn read() -> Self {
+    pub fn read() -> Self {
         Now { steady: clock::now_ns(), wall: clock::wall_ns() }
     }
 }

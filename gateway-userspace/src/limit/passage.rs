@@ -4,7 +4,12 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 
-use super::{Counts, Limit, Now, Store, meter::Meter, table::Owner};
+use super::{
+    Counts, Limit, Now, Store,
+    meter::Meter,
+    sharing::{Ask, Share},
+    table::Owner,
+};
 use crate::config::model::{CostOf, Unit};
 
 /// The right to have been let in.
@@ -85,6 +90,9 @@ impl Passage {
                     let cost = if bytes { ending.bytes } else { cost.unwrap_or(0) };
                     if cost > 0 {
                         self.charge(owner, meter, now, cost);
+                        if limit.shares() == Some(Share::End) {
+                            self.store.shared.ask(Ask { spent: cost, ..Ask::of(limit, *owner, *meter) });
+                        }
                         if let Some((owner, shed)) = shed {
                             self.charge(owner, shed, now, cost);
                         }

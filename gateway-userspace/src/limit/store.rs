@@ -14,6 +14,7 @@ use super::{
     clock,
     hash::Key,
     labels::{Labels, Row},
+    sharing::Sharing,
     table::{Seen, Table},
 };
 use crate::config::model::{Config, LimitState};
@@ -29,6 +30,7 @@ pub struct Store {
     active: OnceLock<Table>,
     pub(super) labels: Labels,
     pub bans: Bans,
+    pub shared: Sharing,
     offences: OnceLock<mpsc::Sender<Offence>>,
     /// Where dynamic limits are, by name: a reload goes on there.
     pub(super) dials: Mutex<BTreeMap<String, Arc<Dial>>>,
@@ -52,6 +54,7 @@ impl Store {
             active: OnceLock::new(),
             labels,
             bans,
+            shared: Sharing::default(),
             offences: OnceLock::new(),
             dials: Mutex::default(),
         }
@@ -130,11 +133,12 @@ impl Store {
         self.rates().clear(limit.group);
     }
 
-    /// One key of a limit starts anew. False: it is none.
-    pub fn reset(&self, limit: &Limit, id: &str) -> bool {
-        let Ok(key) = u128::from_str_radix(id, 16) else { return false };
+    /// One key of a limit starts anew: its id in full. `None`: it is none.
+    pub fn reset(&self, limit: &Limit, id: &str) -> Option<String> {
+        let key = u128::from_str_radix(id, 16).ok()?;
+        self.forget_lease(&limit.owner(key));
         self.rates().forget(&limit.owner(key));
         self.rates().forget(&limit.shed_owner(key));
-        true
+        Some(format!("{key:032x}"))
     }
 }

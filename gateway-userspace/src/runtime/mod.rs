@@ -168,6 +168,7 @@ impl Snapshot {
             Some(old) => old.limit_store.clone(),
             None => Arc::new(limit::Store::new(&config, registry.workers())),
         };
+        limit_store.shared.configure(config.shared.as_ref());
         let limits: BTreeMap<String, Arc<Limit>> = config
             .limits
             .iter()
