@@ -82,12 +82,7 @@ fn ban(control: &Control, offence: &Offence, cidr: Prefix, duration: Duration) -
     place(control, ban, Some(duration), offence.kernel && offence.direct)
 }
 
-fn place(
-    control: &Control,
-    ban: HttpBan,
-    duration: Option<Duration>,
-    kernel: bool,
-) -> Option<&'static str> {
+fn place(control: &Control, ban: HttpBan, duration: Option<Duration>, kernel: bool) -> Option<&'static str> {
     let cidr = ban.cidr;
     if kernel {
         let (by, why) = match ban.by.as_str() {

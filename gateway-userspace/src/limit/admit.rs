@@ -2,18 +2,16 @@
 //! otherwise.
 
 mod check;
+mod foresee;
 mod shared;
 
 use std::{sync::Arc, time::Duration};
 
-use super::{
-    Facts, Limit, Now, Store, fields::Fields,
-    meter::Meter,
-    passage::Passage,
-};
+use super::{Facts, Limit, Now, Store, fields::Fields, meter::Meter, passage::Passage};
 use crate::observe::stats::Decided;
 
 use check::{Checked, Verdict};
+pub use foresee::Foreseen;
 
 /// The limits of a route.
 #[derive(Debug)]

@@ -237,7 +237,7 @@ mod tests {
         let limits = run(&mut controller(), &mut server, 5000.0, 120);
         let last = &limits[limits.len() - 240..];
         let goodput = mean(&last.iter().map(|limit| limit.min(1000.0)).collect::<Vec<_>>());
-        assert!(goodput >= 870.0, "goodput {goodput}");
+        assert!(goodput >= 930.0, "goodput {goodput}");
         let (least, most) = last.iter().fold((f64::MAX, 0.0f64), |(a, b), v| (a.min(*v), b.max(*v)));
         assert!(most <= 1150.0 && least >= 800.0, "it swings between {least} and {most}");
     }

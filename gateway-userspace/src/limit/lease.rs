@@ -5,8 +5,10 @@
 
 use super::meter::Meter;
 
-/// Until when a lease holds.
-const HOLDS_MS: u64 = 1000;
+/// How long a lease holds.
+pub const HOLDS_MS: u64 = 1000;
+/// How long nobody asks again whether anything is left.
+pub const KNOWN_MS: u64 = 100;
 /// How long one that is over is remembered.
 const REMEMBERED_MS: u64 = 10_000;
 const MOST: u64 = (1 << 23) - 1;
@@ -54,10 +56,10 @@ impl Lease {
         if self.holds(now_ns) { Lease { left: (self.left + cost).min(MOST), ..self } } else { self }
     }
 
-    /// From now on for a while, with so much more. What was left of one that is over has been given back.
-    pub fn renew(self, now_ns: u64, more: u64) -> Self {
+    /// From now on for so long, with so much more. What was left of one that is over has been given back.
+    pub fn renew(self, now_ns: u64, more: u64, holds_ms: u64) -> Self {
         let left = if self.holds(now_ns) { self.left } else { 0 };
-        Lease { until_ms: ms(now_ns) + HOLDS_MS, renewing: false, left: left.saturating_add(more).min(MOST) }
+        Lease { until_ms: ms(now_ns) + holds_ms, renewing: false, left: left.saturating_add(more).min(MOST) }
     }
 
     /// What is to be given back.
@@ -80,22 +82,22 @@ mod tests {
 
     #[test]
     fn a_lease_is_spent_until_nothing_is_left_or_it_is_over() {
-        let lease = Lease::of(0).renew(NOW, 3);
+        let lease = Lease::of(0).renew(NOW, 3, HOLDS_MS);
         let word = lease.spend(NOW, 2).unwrap().word();
         let lease = Lease::of(word);
         assert_eq!((lease.left, lease.spend(NOW, 2), lease.spend(NOW, 0).is_some()), (1, None, true));
         assert_eq!(lease.refund(NOW, 2).left, 3);
         let later = NOW + HOLDS_MS * 1_000_000;
         assert_eq!((lease.spend(later, 1), lease.lapsed(later), lease.lapsed(NOW)), (None, 1, 0));
-        assert_eq!(lease.renew(later, 5).left, 5, "what lapsed was given back");
-        assert_eq!(lease.renew(NOW, 5).left, 6);
+        assert_eq!(lease.renew(later, 5, HOLDS_MS).left, 5, "what lapsed was given back");
+        assert_eq!(lease.renew(NOW, 5, HOLDS_MS).left, 6);
         assert_eq!(Lease::of(0).spend(NOW, 0), None, "a key that nobody knows");
     }
 
     #[test]
     fn words_hold_what_they_are_made_of() {
         for left in [0, 1, MOST, u64::MAX] {
-            let lease = Lease { renewing: true, ..Lease::of(0).renew(NOW, left) };
+            let lease = Lease { renewing: true, ..Lease::of(0).renew(NOW, left, HOLDS_MS) };
             assert_eq!(Lease::of(lease.word()), lease);
             assert!(lease.until_ns() > NOW % (1 << 40));
         }

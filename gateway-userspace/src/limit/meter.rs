@@ -2,7 +2,10 @@
 
 use gateway_common::bucket::{self, BYTES};
 
-use super::table::{Kind, Word};
+use super::{
+    sliding::Sliding,
+    table::{Kind, Owner, Table, Word},
+};
 use crate::config::{
     model::Algorithm,
     units::{Quota, SpanUnit},
@@ -26,14 +29,22 @@ pub struct Now {
 pub enum Meter {
     Bucket(Bucket),
     Window(Window),
+    Sliding(Sliding),
 }
 
 /// A meter as a store counts it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Shape {
-    Bucket { interval_us: f64, depth_us: f64 },
+    Bucket {
+        interval_us: f64,
+        depth_us: f64,
+    },
     /// Which window it is, and for how long yet.
-    Window { amount: u64, index: u64, left_ms: u64 },
+    Window {
+        amount: u64,
+        index: u64,
+        left_ms: u64,
+    },
 }
 
 /// What is left of a quota.
@@ -56,7 +67,10 @@ impl Meter {
     pub fn new(algorithm: Algorithm, quota: Quota, burst: Option<u64>) -> Self {
         match algorithm {
             Algorithm::TokenBucket => Meter::Bucket(Bucket::new(quota, burst)),
-            _ => Meter::Window(Window { amount: quota.amount.min(MOST_IN_WINDOW), span: quota.into() }),
+            Algorithm::SlidingWindow => Meter::Sliding(Sliding::new(quota.amount, span_ns(quota))),
+            Algorithm::FixedWindow => {
+                Meter::Window(Window { amount: quota.amount.min(MOST_IN_WINDOW), span: quota.into() })
+            }
         }
     }
 
@@ -68,10 +82,21 @@ impl Meter {
         }
     }
 
+    /// At one moment, asked for `cost`: whose word is to be looked at, and as what.
+    pub fn at(self, table: &Table, owner: Owner, now: Now, cost: u64) -> (Owner, Self) {
+        match self {
+            Meter::Sliding(sliding) => {
+                let (owner, sliding) = sliding.at(table, &owner, now, cost);
+                (owner, Meter::Sliding(sliding))
+            }
+            one => (owner, one),
+        }
+    }
+
     pub fn kind(&self) -> Kind {
         match self {
             Meter::Bucket(_) => Kind::Time,
-            Meter::Window(_) => Kind::Until,
+            Meter::Window(_) | Meter::Sliding(_) => Kind::Until,
         }
     }
 
@@ -80,6 +105,7 @@ impl Meter {
         match self {
             Meter::Bucket(bucket) => bucket.capacity,
             Meter::Window(window) => window.amount,
+            Meter::Sliding(sliding) => sliding.amount,
         }
     }
 
@@ -88,6 +114,7 @@ impl Meter {
         match self {
             Meter::Bucket(bucket) => ((bucket.limit.depth_ns + SECOND / 2) / SECOND).max(1),
             Meter::Window(window) => window.span.seconds(),
+            Meter::Sliding(sliding) => sliding.span_seconds(),
         }
     }
 
@@ -98,6 +125,7 @@ impl Meter {
                 unit * 1e9 / bucket.limit.interval_ns as f64
             }
             Meter::Window(window) => window.amount as f64 / window.span.seconds() as f64,
+            Meter::Sliding(sliding) => sliding.amount as f64 / sliding.span_seconds() as f64,
         }
     }
 
@@ -106,6 +134,7 @@ impl Meter {
         match self {
             Meter::Bucket(bucket) => bucket.take(word, now.steady, cost, 0, shared),
             Meter::Window(window) => window.take(word, now.wall, cost, shared),
+            Meter::Sliding(sliding) => sliding.take(word, cost, shared),
         }
     }
 
@@ -121,6 +150,7 @@ impl Meter {
         match self {
             Meter::Bucket(bucket) => bucket.take(word, now.steady, cost, delay_ns, shared),
             Meter::Window(window) => window.take(word, now.wall, cost, shared),
+            Meter::Sliding(sliding) => sliding.take(word, cost, shared),
         }
     }
 
@@ -130,7 +160,7 @@ impl Meter {
             Meter::Bucket(bucket) => {
                 word.min(1 << 63).saturating_sub(now.steady).saturating_sub(bucket.limit.depth_ns)
             }
-            Meter::Window(_) => 0,
+            Meter::Window(_) | Meter::Sliding(_) => 0,
         }
     }
 
@@ -139,6 +169,7 @@ impl Meter {
         match self {
             Meter::Bucket(bucket) => Word { value: bucket.charge(word, now.steady, cost), until: 0 },
             Meter::Window(window) => window.charge(word, now.wall, cost),
+            Meter::Sliding(sliding) => sliding.charge(word, cost),
         }
     }
 
@@ -146,7 +177,7 @@ impl Meter {
     pub fn give_back(&self, word: u64, cost: u64) -> u64 {
         match self {
             Meter::Bucket(bucket) => word.saturating_sub(bucket.cost_ns(cost)),
-            Meter::Window(_) => {
+            Meter::Window(_) | Meter::Sliding(_) => {
                 let (index, used) = unpack(word);
                 pack(index, used.saturating_sub(cost))
             }
@@ -165,6 +196,7 @@ impl Meter {
                 let (index, used, end) = window.used(word, now.wall);
                 Word { value: pack(index, used.max(total.saturating_sub(held))), until: end }
             }
+            Meter::Sliding(sliding) => sliding.charge(word, 0),
         }
     }
 
@@ -179,6 +211,7 @@ impl Meter {
                 true => window.used(0, now.wall).2.saturating_sub(now.wall).max(1),
                 false => 0,
             },
+            Meter::Sliding(_) => 0,
         }
     }
 
@@ -186,7 +219,7 @@ impl Meter {
     pub fn total(&self, used: u64) -> u64 {
         match self {
             Meter::Bucket(_) => used.saturating_mul(1000),
-            Meter::Window(_) => used,
+            Meter::Window(_) | Meter::Sliding(_) => used,
         }
     }
 
@@ -201,7 +234,7 @@ impl Meter {
                     false => total,
                 }
             }
-            Meter::Window(_) => total,
+            Meter::Window(_) | Meter::Sliding(_) => total,
         }
     }
 
@@ -217,8 +250,14 @@ impl Meter {
             }
             Meter::Window(window) => {
                 let (index, _, end) = window.used(0, now.wall);
-                Shape::Window { amount: window.amount, index, left_ms: end.saturating_sub(now.wall) / 1_000_000 + 1 }
+                Shape::Window {
+                    amount: window.amount,
+                    index,
+                    left_ms: end.saturating_sub(now.wall) / 1_000_000 + 1,
+                }
             }
+            // They are no gateway's but its own.
+            Meter::Sliding(sliding) => Shape::Window { amount: sliding.amount, index: 0, left_ms: 1 },
         }
     }
 
@@ -226,6 +265,7 @@ impl Meter {
         match self {
             Meter::Bucket(bucket) => bucket.left(word, now.steady),
             Meter::Window(window) => window.left(word, now.wall),
+            Meter::Sliding(sliding) => sliding.left(word),
         }
     }
 }
@@ -322,11 +362,15 @@ enum Aligned {
     Months(u32),
 }
 
+fn span_ns(quota: Quota) -> u64 {
+    u64::try_from(quota.span.duration().as_nanos()).unwrap_or(LONGEST_NS)
+}
+
 impl From<Quota> for Aligned {
     fn from(quota: Quota) -> Self {
         match quota.span.unit {
             SpanUnit::Month => Aligned::Months(quota.span.count),
-            _ => Aligned::Even(u64::try_from(quota.span.duration().as_nanos()).unwrap_or(LONGEST_NS)),
+            _ => Aligned::Even(span_ns(quota)),
         }
     }
 }

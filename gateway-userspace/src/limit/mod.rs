@@ -18,19 +18,20 @@ mod meter;
 mod offence;
 mod passage;
 mod sharing;
+mod sliding;
 mod store;
 mod table;
 
 use std::sync::{Arc, PoisonError};
 
-pub use admit::{Admission, RouteLimits};
+pub use admit::{Admission, Foreseen, RouteLimits};
 pub use bans::HttpBan;
 pub use controller::{Controller, Health, TICK, Target};
 pub use dial::Dial;
 pub use key::Facts;
 pub use labels::Row;
-pub use offence::{Misdeed, Offence, Penalties, prefix};
 pub use meter::{Now, Shape};
+pub use offence::{Misdeed, Offence, Penalties, prefix};
 pub use passage::{Ending, Passage};
 pub use sharing::{Ask, Reply, Sharing};
 pub use store::Store;
@@ -44,7 +45,7 @@ use table::{Kind, Owner};
 
 use crate::{
     config::{
-        model::{self, CostOf, Headers, Measure, Overrun, Unit},
+        model::{self, Algorithm, CostOf, Headers, Measure, Overrun, Unit},
         units::Quota,
     },
     observe::stats::{LimitStats, Registry},
@@ -134,6 +135,10 @@ impl Limit {
         self.group
     }
 
+    fn slides(&self) -> bool {
+        matches!(&self.counts, Counts::Rate { base: Grade { meter: Meter::Sliding(_), .. }, .. })
+    }
+
     fn owner(&self, key: u128) -> Owner {
         let kind = match &self.counts {
             Counts::Active { .. } => Kind::Count,
@@ -160,7 +165,8 @@ impl Limit {
 fn share(config: &model::Limit, store: &Store) -> Option<Share> {
     store.shared.key().filter(|_| config.shared)?;
     match (&config.measure, &config.mode) {
-        (Measure::Connections { .. }, _) | (_, Overrun::Dynamic { .. }) => None,
+        (Measure::Connections { .. } | Measure::Rate { algorithm: Algorithm::SlidingWindow, .. }, _)
+        | (_, Overrun::Dynamic { .. }) => None,
         (_, Overrun::Soft { .. }) => Some(Share::Told),
         _ if config.dry_run => Some(Share::Told),
         (Measure::Rate { unit: Unit::Bytes, .. }, _) => Some(Share::End),

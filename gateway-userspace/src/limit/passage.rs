@@ -104,6 +104,7 @@ impl Passage {
 
     fn charge(&self, owner: &Owner, meter: &Meter, now: Now, cost: u64) {
         let table = self.store.rates();
-        let _ = table.update::<()>(owner, now.steady, |word, _| Ok(meter.charge(word, now, cost)));
+        let (at, meter) = meter.at(table, *owner, now, cost);
+        let _ = table.update::<()>(&at, now.steady, |word, _| Ok(meter.charge(word, now, cost)));
     }
 }

@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     Limit, Now, Store,
     hash::Key,
-    lease::Lease,
+    lease::{self, Lease},
     meter::Meter,
     table::{Kind, Owner, Word},
 };
@@ -128,7 +128,9 @@ fn hash_key(shared: &model::Shared) -> Key {
     let mut hasher = blake3::Hasher::new_derive_key("gateway: keys of limits that gateways share");
     hasher.update(shared.name.as_bytes()).update(b"\0").update(user.as_bytes());
     let hash = hasher.finalize();
-    let half = |at: usize| hash.as_bytes().iter().skip(at).take(8).fold(0, |word, byte| word << 8 | u64::from(*byte));
+    let half = |at: usize| {
+        hash.as_bytes().iter().skip(at).take(8).fold(0, |word, byte| word << 8 | u64::from(*byte))
+    };
     [half(0), half(8)]
 }
 
@@ -178,8 +180,9 @@ impl Store {
         let now = Now::read();
         let table = self.rates();
         let mut held = 0;
+        let holds = if ask.limit.shares() == Some(Share::End) { lease::KNOWN_MS } else { lease::HOLDS_MS };
         let _ = table.update(&lease_owner(&ask.owner), now.steady, |word, shared| {
-            let lease = Lease::of(word).renew(now.steady, more);
+            let lease = Lease::of(word).renew(now.steady, more, holds);
             held = lease.left;
             // What nobody can tell apart is nobody's.
             if shared { Err(()) } else { Ok(Word { value: lease.word(), until: lease.until_ns() }) }

@@ -15,6 +15,7 @@ use super::{
     hash::Key,
     labels::{Labels, Row},
     sharing::Sharing,
+    sliding,
     table::{Seen, Table},
 };
 use crate::config::model::{Config, LimitState};
@@ -137,8 +138,12 @@ impl Store {
     pub fn reset(&self, limit: &Limit, id: &str) -> Option<String> {
         let key = u128::from_str_radix(id, 16).ok()?;
         self.forget_lease(&limit.owner(key));
-        self.rates().forget(&limit.owner(key));
-        self.rates().forget(&limit.shed_owner(key));
+        for owner in [limit.owner(key), limit.shed_owner(key)] {
+            self.rates().forget(&owner);
+            if limit.slides() {
+                sliding::parts(owner).for_each(|part| self.rates().forget(&part));
+            }
+        }
         Some(format!("{key:032x}"))
     }
 }

@@ -167,7 +167,8 @@ fn shared(sharing: &Sharing, families: &mut Families) {
     let results = [("ok", &sharing.exchanges), ("failed", &sharing.failed)];
     let exchanges = results.map(|(result, n)| counter(&[("result", result)], n.load(Relaxed)));
     families.counters("shared_exchanges_total", "Exchanges with that store.", exchanges.into());
-    let help = "Decisions on shared limits that were this gateway's alone, as the store did not answer in time.";
+    let help =
+        "Decisions on shared limits that were this gateway's alone, as the store did not answer in time.";
     families.counters("limit_alone_total", help, vec![counter(&[], sharing.alone.load(Relaxed))]);
 }
 

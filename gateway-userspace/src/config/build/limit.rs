@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use super::distinct;
 use crate::config::{
     error::{Problem, ProblemKind, Problems, did_you_mean},
-    model::{Algorithm, BanRule, CostOf, Headers, Limit, LimitKeyPart, Measure, Overrun, Penalty, Shared, StoreUrl, Unit},
+    model::{
+        Algorithm, BanRule, CostOf, Headers, Limit, LimitKeyPart, Measure, Overrun, Penalty, Shared,
+        StoreUrl, Unit,
+    },
     node::{Fields, FromValue, Value},
     units::{Percent, Quota, quote},
 };

@@ -4,11 +4,11 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use zeroize::Zeroizing;
 
+use super::Secret;
 use crate::config::{
     balancing::is_token,
     units::{Prefix, Quota, UnitError, quote},
 };
-use super::Secret;
 use crate::limit::Target;
 
 /// `[limit.NAME]`

@@ -66,9 +66,10 @@ pub(super) static LIMIT: Section = Section {
             Kind::Choice {
                 now: &[
                     ("token-bucket", "refilled all the time (GCRA)"),
+                    ("sliding-window", "the amount in any span of time, whenever it begins"),
                     ("fixed-window", "the amount in each span of the clock (UTC)"),
                 ],
-                later: &["sliding-window"],
+                later: &[],
             },
             "How it is counted.",
         )
@@ -246,13 +247,10 @@ static REDIS: Text = Text {
     example: "redis://10.0.0.5:6379",
     pattern: Some("^redis://[^@]+$"),
     parse: |text| match check_store(text) {
-        Ok(()) if text.contains('@') => {
-            Err(UnitError::new("a secret does not belong into the config").hint("write redis = { env = \"REDIS_URL\" }"))
-        }
+        Ok(()) if text.contains('@') => Err(UnitError::new("a secret does not belong into the config")
+            .hint("write redis = { env = \"REDIS_URL\" }")),
         Ok(()) => Ok(Value::Text(text.into())),
-        Err(why) => {
-            Err(UnitError::new("expected a place such as \"redis://10.0.0.5:6379\"").hint(why))
-        }
+        Err(why) => Err(UnitError::new("expected a place such as \"redis://10.0.0.5:6379\"").hint(why)),
     },
 };
 

@@ -18,14 +18,14 @@ use tokio::{
 
 use self::{
     batch::Batch,
-    link::{Link, PATIENCE, late},
+    link::{Link, late, patience},
 };
-pub use news::{News, Outbox, left, parse};
 use super::Control;
 use crate::{
     config::model::Shared as Config,
     limit::{Ask, Store},
 };
+pub use news::{News, Outbox, left, parse};
 
 const SPEND: &str = include_str!("spend.lua");
 /// Between attempts to reach a store that is gone, and looks whether the config has another.
@@ -95,14 +95,18 @@ impl Keeper {
     fn failed(&mut self, why: &str) {
         self.store.shared.failed.fetch_add(1, Relaxed);
         if !std::mem::replace(&mut self.told, true) {
-            tracing::warn!("limits hold for this gateway alone, as the store that it shares is not there: {why}");
+            tracing::warn!(
+                "limits hold for this gateway alone, as the store that it shares is not there: {why}"
+            );
         }
     }
 
     /// Until the store fails: why; or the config has another one.
     async fn serve(&mut self, config: &Config, link: Link) -> Option<String> {
         let Link { mut main, news: mut listening } = link;
-        if let Err(error) = timeout(PATIENCE, self.script.load_async(&mut main)).await.unwrap_or_else(|_| Err(late())) {
+        if let Err(error) =
+            timeout(patience(config), self.script.load_async(&mut main)).await.unwrap_or_else(|_| Err(late()))
+        {
             return Some(error.to_string());
         }
         self.store.shared.up.store(true, Relaxed);
@@ -139,7 +143,7 @@ async fn spend(
         owed.drain(..).for_each(|ask| batch.add(ask));
         gather(asks, &mut batch).await;
         let exchange = batch.exchange(&config.name, script, connection);
-        match timeout(PATIENCE, exchange).await.unwrap_or_else(|_| Err(late())) {
+        match timeout(patience(config), exchange).await.unwrap_or_else(|_| Err(late())) {
             Ok(answers) => {
                 store.shared.exchanges.fetch_add(1, Relaxed);
                 owed = batch.settle(store, &answers);

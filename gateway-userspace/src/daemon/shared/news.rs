@@ -14,7 +14,10 @@ use uuid::Uuid;
 
 use super::{super::bans, Control, link::BLOCK};
 use crate::{
-    admin::Wanted, config::{model::Shared as Config, units::Prefix}, limit::HttpBan, observe::events,
+    admin::Wanted,
+    config::{model::Shared as Config, units::Prefix},
+    limit::HttpBan,
+    observe::events,
 };
 
 /// As many are kept.
@@ -37,9 +40,19 @@ pub enum News {
         kernel: bool,
     },
     /// Lifted: where. Neither: nowhere.
-    Unban { cidr: Prefix, kernel: bool, http: bool },
-    Purge { cache: String, what: Wanted },
-    Reset { limit: String, key: Option<String> },
+    Unban {
+        cidr: Prefix,
+        kernel: bool,
+        http: bool,
+    },
+    Purge {
+        cache: String,
+        what: Wanted,
+    },
+    Reset {
+        limit: String,
+        key: Option<String>,
+    },
 }
 
 /// Where the daemon puts news for others.
@@ -192,13 +205,21 @@ async fn read(
         }
     };
     let mut read = cmd("XREAD");
-    read.arg("COUNT").arg(COUNT).arg("BLOCK").arg(BLOCK.as_millis() as u64).arg("STREAMS").arg(stream).arg(&*last);
+    read.arg("COUNT")
+        .arg(COUNT)
+        .arg("BLOCK")
+        .arg(BLOCK.as_millis() as u64)
+        .arg("STREAMS")
+        .arg(stream)
+        .arg(&*last);
     let read: Option<Read> = read.query_async(connection).await?;
     for (id, fields) in read.into_iter().flatten().flat_map(|(_, entries)| entries) {
-        let value = |name: &str| fields.chunks_exact(2).find_map(|pair| match pair {
-            [key, value] if key == name => Some(value.as_str()),
-            _ => None,
-        });
+        let value = |name: &str| {
+            fields.chunks_exact(2).find_map(|pair| match pair {
+                [key, value] if key == name => Some(value.as_str()),
+                _ => None,
+            })
+        };
         let old = id.split('-').next().and_then(|ms| ms.parse::<u64>().ok()).is_none_or(|ms| ms < began);
         if value("from") != Some(me) {
             match parse(value("news").unwrap_or_default()) {
@@ -218,7 +239,10 @@ async fn apply(control: &Control, news: News, old: bool) {
             let (cidr, by) = (ban.cidr, ban.by.clone());
             if let Some(place) = bans::take_up(control, ban, kernel) {
                 tracing::debug!(%cidr, by, place, "banned, as another gateway did");
-                events::tell("ban", json!({ "cidr": cidr, "by": by, "where": place, "from": "another gateway" }));
+                events::tell(
+                    "ban",
+                    json!({ "cidr": cidr, "by": by, "where": place, "from": "another gateway" }),
+                );
             }
         }
         News::Unban { cidr, kernel, http } => {
@@ -264,7 +288,10 @@ mod tests {
         let all = [
             News::Ban { ban, kernel: true },
             News::Unban { cidr: "2001:db8::/64".parse().unwrap(), kernel: true, http: false },
-            News::Purge { cache: "c".into(), what: serde_json::from_str(r#"{"tag": "t", "soft": true}"#).unwrap() },
+            News::Purge {
+                cache: "c".into(),
+                what: serde_json::from_str(r#"{"tag": "t", "soft": true}"#).unwrap(),
+            },
             News::Reset { limit: "l".into(), key: Some("00ff".into()) },
         ];
         for news in all {

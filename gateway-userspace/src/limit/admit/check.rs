@@ -15,12 +15,14 @@ use crate::config::model::{CostOf, Unit};
 pub(super) struct Checked<'a> {
     pub(super) limit: &'a Arc<Limit>,
     pub(super) owner: Owner,
+    /// Whose word it is.
+    pub(super) at: Owner,
     pub(super) grade: Option<&'a Grade>,
     /// Its grade's, as it is now.
     pub(super) meter: Option<Meter>,
     /// Of the limit, and where it is hard if it is soft: units to give back.
     pub(super) taken: u64,
-    pub(super) taken_from_shed: bool,
+    pub(super) taken_from_shed: Option<Owner>,
     pub(super) left: Left,
     pub(super) capacity: u64,
     pub(super) verdict: Verdict,
@@ -75,7 +77,7 @@ impl Limit {
     }
 
     /// What a request costs when it comes. `None`: that is only known when it is over.
-    fn cost(&self, facts: &Facts<'_>) -> Option<u64> {
+    pub(super) fn cost(&self, facts: &Facts<'_>) -> Option<u64> {
         match (&self.counts, &self.cost) {
             (Counts::Rate { unit: Unit::Bytes, .. }, _) => None,
             (_, CostOf::Fixed(cost)) => Some(*cost),
@@ -101,8 +103,14 @@ impl Limit {
                 Some((free(seen.value, max), u64::from(max), seen.refused))
             }
             (_, Some(grade)) => {
-                let (meter, seen) = (self.meter(grade, tier), store.rates().seen(&owner)?);
-                Some((meter.left(seen.value, now), meter.capacity(), seen.refused))
+                let (at, meter) = self.meter(grade, tier).at(store.rates(), owner, now, 1);
+                let seen = store.rates().seen(&at);
+                // Of sliding windows the part that is now may not be used yet.
+                if seen.is_none() && at == owner {
+                    return None;
+                }
+                let (value, refused) = seen.map_or((0, 0), |seen| (seen.value, seen.refused));
+                Some((meter.left(value, now), meter.capacity(), refused))
             }
             _ => None,
         }
@@ -111,15 +119,18 @@ impl Limit {
     /// Takes nothing.
     pub(super) fn look<'a>(self: &'a Arc<Self>, store: &Store, facts: &Facts<'_>, now: Now) -> Checked<'a> {
         let (owner, grade) = (self.owner(self.key.hash(facts)), self.grade(facts.tier));
-        let meter = grade.map(|grade| self.meter(grade, facts.tier));
+        let (meter, ask) = (grade.map(|grade| self.meter(grade, facts.tier)), self.cost(facts).unwrap_or(1));
+        let (at, meter) = match meter.map(|meter| meter.at(store.rates(), owner, now, ask)) {
+            Some((at, meter)) => (at, Some(meter)),
+            None => (owner, None),
+        };
         let (left, capacity, verdict) = match (&self.counts, grade.zip(meter)) {
             (Counts::Rate { delay_ns, soft, .. }, Some((grade, meter))) => {
-                let word = store.rates().read(&owner);
-                let ask = self.cost(facts).unwrap_or(1);
+                let word = store.rates().read(&at);
                 let over = meter.take_ahead(word, now, ask, *delay_ns, false).err();
                 let shed = || {
-                    let word = store.rates().read(&self.shed_owner(owner.key));
-                    grade.shed.and_then(|shed| shed.take(word, now, ask, false).err())
+                    let (at, shed) = grade.shed?.at(store.rates(), self.shed_owner(owner.key), now, ask);
+                    shed.take(store.rates().read(&at), now, ask, false).err()
                 };
                 let over = if *soft && *delay_ns == 0 { shed() } else { over };
                 let verdict = over.map_or(Verdict::Allow, |over| Verdict::Deny { wait_ns: over.wait_ns });
@@ -136,10 +147,11 @@ impl Limit {
         let mut one = Checked {
             limit: self,
             owner,
+            at,
             grade,
             meter,
             taken: 0,
-            taken_from_shed: false,
+            taken_from_shed: None,
             left,
             capacity,
             verdict,
@@ -171,15 +183,16 @@ impl Limit {
         (cost, delay_ns, soft): (Option<u64>, u64, bool),
         now: Now,
     ) -> Checked<'a> {
-        let shed = &grade.shed;
         let table = store.rates();
+        let (at, meter) = meter.at(table, owner, now, cost.unwrap_or(1));
         let mut one = Checked {
             limit: self,
             owner,
+            at,
             grade: Some(grade),
             meter: Some(meter),
             taken: 0,
-            taken_from_shed: false,
+            taken_from_shed: None,
             left: Left { units: 0, next_ns: 0, full_ns: 0 },
             capacity: meter.capacity(),
             verdict: Verdict::Allow,
@@ -187,17 +200,16 @@ impl Limit {
         };
         // What is only known at the end is let in while there is anything.
         let took = match cost {
-            Some(cost) => table.update(&owner, now.steady, |word, shared| {
-                meter.take_ahead(word, now, cost, delay_ns, shared)
-            }),
+            Some(cost) => table
+                .update(&at, now.steady, |word, shared| meter.take_ahead(word, now, cost, delay_ns, shared)),
             None => {
-                let word = table.read(&owner);
+                let word = table.read(&at);
                 meter.take_ahead(word, now, 1, delay_ns, false).map(|_| Word { value: word, until: 0 })
             }
         };
         one.left = match &took {
             Ok(word) => meter.left(word.value, now),
-            Err(_) => meter.left(table.read(&owner), now),
+            Err(_) => meter.left(table.read(&at), now),
         };
         match took {
             Ok(word) => {
@@ -210,16 +222,15 @@ impl Limit {
             Err(_) if soft && delay_ns == 0 => one.verdict = Verdict::Soft { wait_ns: 0 },
             Err(over) => one.verdict = Verdict::Deny { wait_ns: over.wait_ns },
         }
-        if let (Some(shed), false) = (shed, one.denies()) {
-            let owner = self.shed_owner(owner.key);
+        if let (Some(shed), false) = (grade.shed, one.denies()) {
             let ask = cost.unwrap_or(0);
-            let shed_took =
-                table.update(&owner, now.steady, |word, shared| shed.take(word, now, ask, shared));
+            let (at, shed) = shed.at(table, self.shed_owner(owner.key), now, ask);
+            let shed_took = table.update(&at, now.steady, |word, shared| shed.take(word, now, ask, shared));
             match shed_took {
-                Ok(_) => one.taken_from_shed = true,
+                Ok(_) => one.taken_from_shed = Some(at),
                 Err(over) => {
                     if one.taken > 0 {
-                        table.change(&one.owner, |word| meter.give_back(word, one.taken));
+                        table.change(&one.at, |word| meter.give_back(word, one.taken));
                         one.taken = 0;
                     }
                     one.verdict = Verdict::Deny { wait_ns: over.wait_ns };
@@ -244,10 +255,11 @@ impl Limit {
         Checked {
             limit: self,
             owner,
+            at: owner,
             grade: None,
             meter: None,
             taken: u64::from(took.is_ok()),
-            taken_from_shed: false,
+            taken_from_shed: None,
             left: free(active, max),
             capacity: u64::from(max),
             verdict,
@@ -295,7 +307,7 @@ impl Checked<'_> {
     pub(super) fn refused(&self, store: &Store) -> u32 {
         match self.limit.counts {
             Counts::Active { .. } => store.active().refused(&self.owner),
-            Counts::Rate { .. } => store.rates().refused(&self.owner),
+            Counts::Rate { .. } => store.rates().refused(&self.at),
         }
     }
 
@@ -306,11 +318,10 @@ impl Checked<'_> {
             }
             (_, Some((grade, meter))) => {
                 if self.taken > 0 {
-                    store.rates().change(&self.owner, |word| meter.give_back(word, self.taken));
+                    store.rates().change(&self.at, |word| meter.give_back(word, self.taken));
                 }
-                if let (Some(shed), true) = (grade.shed, self.taken_from_shed) {
-                    let owner = self.limit.shed_owner(self.owner.key);
-                    store.rates().change(&owner, |word| shed.give_back(word, self.taken));
+                if let Some((shed, at)) = grade.shed.zip(self.taken_from_shed) {
+                    store.rates().change(&at, |word| shed.give_back(word, self.taken));
                 }
             }
             _ => {}
@@ -336,4 +347,3 @@ impl Checked<'_> {
         }
     }
 }
-

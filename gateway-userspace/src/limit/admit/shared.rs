@@ -7,8 +7,7 @@ use tokio::{
 
 use super::{
     super::{
-        Facts, Limit, Now, Store,
-        lease,
+        Facts, Limit, Now, Store, lease,
         sharing::{Ask, Leased, Reply, Share},
     },
     Admission, RouteLimits,
