@@ -134,7 +134,7 @@ impl Meter {
         match self {
             Meter::Bucket(bucket) => bucket.take(word, now.steady, cost, 0, shared),
             Meter::Window(window) => window.take(word, now.wall, cost, shared),
-            Meter::Sliding(sliding) => sliding.take(word, cost, shared),
+            Meter::Sliding(sliding) => sliding.take(word, now, cost, shared),
         }
     }
 
@@ -150,7 +150,7 @@ impl Meter {
         match self {
             Meter::Bucket(bucket) => bucket.take(word, now.steady, cost, delay_ns, shared),
             Meter::Window(window) => window.take(word, now.wall, cost, shared),
-            Meter::Sliding(sliding) => sliding.take(word, cost, shared),
+            Meter::Sliding(sliding) => sliding.take(word, now, cost, shared),
         }
     }
 
@@ -265,7 +265,7 @@ impl Meter {
         match self {
             Meter::Bucket(bucket) => bucket.left(word, now.steady),
             Meter::Window(window) => window.left(word, now.wall),
-            Meter::Sliding(sliding) => sliding.left(word),
+            Meter::Sliding(sliding) => sliding.left(word, now),
         }
     }
 }

@@ -26,7 +26,7 @@ use std::sync::{Arc, PoisonError};
 
 pub use admit::{Admission, Foreseen, RouteLimits};
 pub use bans::HttpBan;
-pub use controller::{Controller, Health, TICK, Target};
+pub use controller::{Controller, FEW, Health, TICK, Target};
 pub use dial::Dial;
 pub use key::Facts;
 pub use labels::Row;
