@@ -14,12 +14,13 @@ mod wire;
 type Target = (&'static str, fn(&[u8]));
 
 /// What is fuzzed, by the name of its folder in the corpus. It panics where something does not hold.
-const TARGETS: [Target; 20] = [
+const TARGETS: [Target; 21] = [
     ("answer-body", answers::body),
     ("answer-head", answers::head),
     ("cache", caching::messages),
     ("certificate", config::certificate),
     ("config", config::config),
+    ("config-formats", config::other_formats),
     ("cost", limits::cost),
     ("credentials", auth::credentials),
     ("forwarded", requests::forwarded),
