@@ -1,6 +1,7 @@
 //! Certificates made for a test.
 
 use std::{
+    os::unix::fs::PermissionsExt,
     path::Path,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
@@ -93,7 +94,8 @@ impl Issued {
     /// As NAME.pem and NAME.key.
     pub fn write(&self, directory: &Path, name: &str) -> Result<()> {
         std::fs::write(directory.join(format!("{name}.pem")), &self.chain)?;
-        std::fs::write(directory.join(format!("{name}.key")), &self.key)?;
-        Ok(())
+        let key = directory.join(format!("{name}.key"));
+        std::fs::write(&key, &self.key)?;
+        Ok(std::fs::set_permissions(key, std::fs::Permissions::from_mode(0o600))?)
     }
 }

@@ -47,7 +47,7 @@ use crate::{
         units,
     },
     observe::stats::{AuthResult, AuthStats, Registry},
-    seal,
+    seal::{self, Vault},
 };
 use api_key::ApiKey;
 use basic::Basic;
@@ -117,9 +117,14 @@ impl Auths {
     ///
     /// # Errors
     /// Every secret and key that cannot be read, by its place in the config.
-    pub fn load(config: &Config, old: Option<&Auths>, registry: &Registry) -> Result<Auths, ConfigErrors> {
+    pub fn load(
+        config: &Config,
+        vault: &Arc<Vault>,
+        old: Option<&Auths>,
+        registry: &Registry,
+    ) -> Result<Auths, ConfigErrors> {
         let mut problems = Problems::default();
-        let store = match store(config, old) {
+        let store = match store(config, vault, old) {
             Ok(store) => store,
             Err(error) => {
                 let file = config.files.first().cloned().unwrap_or_default();
@@ -174,13 +179,12 @@ impl Auths {
 }
 
 /// The one before goes on if it is the same.
-fn store(config: &Config, old: Option<&Auths>) -> Result<Arc<KeyStore>, StoreError> {
-    if let Some(old) = old
-        && old.store.is_of(&config.state)?
-    {
-        return Ok(old.store.clone());
+fn store(config: &Config, vault: &Arc<Vault>, old: Option<&Auths>) -> Result<Arc<KeyStore>, StoreError> {
+    let directory = &config.state.directory;
+    match old.filter(|old| old.store.is_of(directory, vault)) {
+        Some(old) => Ok(old.store.clone()),
+        None => KeyStore::open(directory, vault).map(Arc::new),
     }
-    KeyStore::open(&config.state).map(Arc::new)
 }
 
 fn keys(jwt: &JwtAuth, old: Option<&Auths>) -> Result<Keys, String> {

@@ -35,7 +35,7 @@ pub use seeing::{
 pub use splice::{Splice, SpliceTimeout, among_listeners};
 
 pub use super::balancing::{Breaker, Eject, HashOn, Retry, RetryOn, StickyCookie};
-use super::units::{Lookup, Place, Prefix, Prefixes, Rate};
+use super::units::{Lookup, Place, Prefix, Prefixes, Quota, Rate};
 use crate::proxy_protocol::Version;
 
 pub use tls::{Acme, AcmeChallenge, Alpn, Cert, ClientAuth, Hsts, Secret, Tls, TlsVersion, UpstreamTls};
@@ -295,6 +295,10 @@ pub enum Bind {
 pub struct ListenerMax {
     /// Open client connections over all workers. Default 100 000.
     pub connections: u32,
+    /// … of one source. Default: no limit.
+    pub connections_per_source: Option<u32>,
+    /// TLS handshakes of one source. Default: no limit.
+    pub handshakes_per_source: Option<Quota>,
     /// Bytes of a request's head. Default 32 KiB; 8 KiB..=1 MiB.
     pub header: usize,
     /// Bytes of a request's body. `None` (written as "unlimited"): no limit. Default 10 MiB.

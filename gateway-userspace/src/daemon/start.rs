@@ -29,6 +29,7 @@ use crate::{
     kernel::{KernelError, KernelPlane},
     observe::{access_log::AccessLog, events, process_log, stats::Registry},
     runtime::Snapshot,
+    seal::Vault,
     service,
     tls::Tls,
 };
@@ -105,7 +106,8 @@ fn start(options: Options, before: &mut Option<Takeover>, began: Instant) -> Res
     };
     let config = options.load()?;
     let log_control = process_log::init(&config.gateway.log);
-    let tls = Tls::load(&config, None)?;
+    let vault = Vault::load(&config, None)?;
+    let tls = Tls::load(&config, &vault, None)?;
     let handed = match before {
         Some(before) => before.claim().map_err(StartError::Takeover)?,
         None => Handed::default(),
@@ -188,7 +190,7 @@ async fn serve(parts: Parts, before: &mut Option<Takeover>, began: Instant) -> R
     events::write_to(&access_log);
     let count = worker_count(&config);
     let registry = Arc::new(Registry::new(count));
-    let auths = Arc::new(Auths::load(&config, None, &registry)?);
+    let auths = Arc::new(Auths::load(&config, &tls.vault, None, &registry)?);
     let services = service::compile(&config.services, None, &registry);
     let names = Names::new(handed.names.clone());
     let first = Snapshot::compile(
@@ -227,7 +229,7 @@ async fn serve(parts: Parts, before: &mut Option<Takeover>, began: Instant) -> R
     control.open_listeners()?;
     control.start_checks(&first);
     control.watch_certs(&first);
-    control.alerts.configure(&first.config);
+    control.alerts.configure(&first.config, &first.tls.vault);
     control.follow_issuers(&first);
     drop(first);
     let over = || {

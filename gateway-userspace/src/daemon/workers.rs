@@ -1,6 +1,9 @@
 //! Worker threads and what the control thread tells them.
 
-use std::{cell::Cell, collections::HashMap, fmt, io, rc::Rc, sync::Arc, thread::JoinHandle, time::Duration};
+use std::{
+    cell::Cell, collections::HashMap, fmt, io, net::SocketAddr, rc::Rc, sync::Arc, thread::JoinHandle,
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use tokio::{
@@ -11,8 +14,13 @@ use tokio::{
 use crate::{
     config::model::{Bind, among_listeners},
     observe::access_log::{AccessLog, FLUSH_EVERY},
-    proxy::{connection, front, reuse::Reuse, worker::Worker},
-    runtime::{Listener, Snapshot},
+    proxy::{
+        connection::{self, Admitted},
+        front,
+        reuse::Reuse,
+        worker::Worker,
+    },
+    runtime::Snapshot,
     splice,
 };
 
@@ -250,12 +258,12 @@ async fn accept(door: Door, socket: TcpListener, worker: Rc<Worker>, stop: Rc<to
     let (plain, other) = (Reuse::default(), Reuse::default());
     let take = |stream, peer| match &door {
         Door::Listener(name) => {
-            let Some(listener) = admitted(name, &stream, &worker) else { return };
+            let Some(admitted) = admitted(name, &stream, peer, &worker) else { return };
             let worker = worker.clone();
-            if listener.plain {
-                tokio::task::spawn_local(plain.run(connection::serve(stream, peer, listener, worker)));
+            if admitted.listener.plain {
+                tokio::task::spawn_local(plain.run(connection::serve(stream, peer, admitted, worker)));
             } else {
-                tokio::task::spawn_local(other.run(front::serve(stream, peer, listener, worker)));
+                tokio::task::spawn_local(other.run(front::serve(stream, peer, admitted, worker)));
             }
         }
         Door::Service(name, _) | Door::Datagrams(name, _) => take_for_service(name, stream, peer, &worker),
@@ -286,28 +294,23 @@ async fn accept(door: Door, socket: TcpListener, worker: Rc<Worker>, stop: Rc<to
     }
 }
 
-/// The connection's listener, if there is room for it.
-fn admitted(name: &str, stream: &TcpStream, worker: &Worker) -> Option<Arc<Listener>> {
+/// The connection's place at its listener, if there is one for it.
+fn admitted(name: &str, stream: &TcpStream, peer: SocketAddr, worker: &Worker) -> Option<Admitted> {
     let listener = worker.snapshot().listeners.get(name).cloned()?;
-    if connection::admit(&listener, worker.index) {
-        return Some(listener);
+    let admitted = connection::admit(listener, peer, worker);
+    if admitted.is_none() {
+        connection::turn_away(stream);
     }
-    turn_away(stream);
-    None
+    admitted
 }
 
-fn take_for_service(name: &str, stream: TcpStream, peer: std::net::SocketAddr, worker: &Rc<Worker>) {
+fn take_for_service(name: &str, stream: TcpStream, peer: SocketAddr, worker: &Rc<Worker>) {
     let snapshot = worker.snapshot();
     let Some(service) = snapshot.services.get(name).cloned() else { return };
     if service.splice.as_ref().is_some_and(|splice| splice::admit(splice, worker.index)) {
         let acceptor = snapshot.tls.acceptors.get(&among_listeners(name)).cloned();
         tokio::task::spawn_local(splice::serve(stream, peer, service, acceptor, worker.clone()));
     } else {
-        turn_away(&stream);
+        connection::turn_away(&stream);
     }
-}
-
-/// Reset rather than linger: there are too many connections as it is.
-fn turn_away(stream: &TcpStream) {
-    let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }

@@ -16,6 +16,7 @@ mod labels;
 mod meter;
 mod offence;
 mod passage;
+mod source;
 mod store;
 mod table;
 
@@ -29,6 +30,7 @@ pub use key::Facts;
 pub use labels::Row;
 pub use offence::{Misdeed, Offence, Penalties, prefix};
 pub use passage::{Ending, Passage};
+pub use source::{Held, Sources};
 pub use store::Store;
 
 use hash::Hasher;

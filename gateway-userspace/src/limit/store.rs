@@ -16,7 +16,10 @@ use super::{
     labels::{Labels, Row},
     table::{Seen, Table},
 };
-use crate::config::model::{Config, LimitState};
+use crate::{
+    config::model::{Config, LimitState},
+    seal::Vault,
+};
 
 /// Made when the first limit is.
 #[derive(Debug)]
@@ -35,7 +38,7 @@ pub struct Store {
 }
 
 impl Store {
-    pub fn new(config: &Config, workers: usize) -> Self {
+    pub fn new(config: &Config, vault: &Arc<Vault>, workers: usize) -> Self {
         let beside = || config.admin.socket.parent().map(|folder| folder.join("limits.state"));
         let file = match &config.gateway.limit_state {
             LimitState::Default => beside(),
@@ -44,7 +47,7 @@ impl Store {
         };
         let keys = config.gateway.limit_keys as usize;
         let labels = Labels::new(workers);
-        let bans = Bans::new(file.as_ref().map(|file| file.with_file_name("bans.json")));
+        let bans = Bans::new(file.as_ref().map(|file| file.with_file_name("bans.json")), vault);
         Store {
             file,
             keys,

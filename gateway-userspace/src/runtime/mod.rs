@@ -14,7 +14,10 @@ use http::HeaderValue;
 use crate::{
     auth::Auths,
     cache::Cache,
-    config::model::{self, AcmeChallenge, Config, Destination},
+    config::{
+        model::{self, AcmeChallenge, Config, Destination},
+        units::Prefixes,
+    },
     limit::{self, Limit, RouteLimits},
     observe::{
         stats::{ListenerStats, NO_ROUTE, Registry, RouteStats},
@@ -59,6 +62,8 @@ pub struct Listener {
     pub name: Arc<str>,
     /// Nothing comes before HTTP/1.1.
     pub plain: bool,
+    /// What one source may have of it. `None`: all of it.
+    pub sources: Option<Box<limit::Sources>>,
     /// Upstreams are told by the PROXY protocol where a client's connection leads to.
     pub tells: bool,
     pub tls: Option<Arc<Acceptor>>,
@@ -139,11 +144,19 @@ impl Snapshot {
     ) -> Snapshot {
         let http01 = config.acme.as_ref().is_some_and(|acme| acme.challenge == AcmeChallenge::Http01);
         let tells = config.upstreams.values().any(|upstream| upstream.proxy_protocol.is_some());
+        let limit_store = match old {
+            Some(old) => old.limit_store.clone(),
+            None => Arc::new(limit::Store::new(&config, &tls.vault, registry.workers())),
+        };
+        limit_store.bans.seal_with(&tls.vault);
         let listeners: BTreeMap<String, Arc<Listener>> = config
             .listeners
             .iter()
             .map(|(name, listener)| {
-                (name.clone(), Arc::new(Listener::new(name, listener, (tells, http01), &tls, registry)))
+                let sources =
+                    limit::Sources::new(&limit_store, name, &listener.max, spared(&config, listener));
+                let listener = Listener::new(name, listener, (tells, http01), &tls, registry);
+                (name.clone(), Arc::new(Listener { sources, ..listener }))
             })
             .collect();
         let zone = config.gateway.zone.as_deref();
@@ -164,10 +177,6 @@ impl Snapshot {
             })
             .collect();
         let caches = caches(&config, old, registry);
-        let limit_store = match old {
-            Some(old) => old.limit_store.clone(),
-            None => Arc::new(limit::Store::new(&config, registry.workers())),
-        };
         let limits: BTreeMap<String, Arc<Limit>> = config
             .limits
             .iter()
@@ -273,6 +282,14 @@ fn taken<'a>(
     Takes::all_of(route).map(move |takes| (takes, compiled.clone()))
 }
 
+/// Whom limits of one source do not concern: proxies, behind which there are many, and who is exempt.
+fn spared(config: &Config, listener: &model::Listener) -> Prefixes {
+    let proxies = listener.real_ip.iter().map(|proxies| &proxies.from);
+    let proxies = proxies.chain(listener.proxy_protocol.iter().map(|proxies| &proxies.from));
+    let exempt = config.kernel.limit.exempt.iter().copied();
+    Prefixes::new(proxies.flat_map(|proxies| proxies.listed()).copied().chain(exempt).collect())
+}
+
 /// `Via` takes a token as a pseudonym.
 fn pseudonym(name: &str) -> String {
     name.chars().map(|c| if c.is_ascii_alphanumeric() || "-._".contains(c) { c } else { '-' }).collect()
@@ -291,6 +308,7 @@ impl Listener {
         Listener {
             name: name.into(),
             plain: config.tls.is_none() && !config.http2 && config.proxy_protocol.is_none() && !tells,
+            sources: None,
             tells,
             tls: tls.acceptors.get(name).cloned(),
             challenges: (http01 && config.tls.is_none()).then(|| tls.challenges.clone()),
