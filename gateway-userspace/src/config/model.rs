@@ -23,9 +23,9 @@ pub use limit::{
     Algorithm, BanRule, CostOf, Headers, KeyPart as LimitKeyPart, Limit, Measure, Overrun, Penalty, Unit,
 };
 pub use route::{
-    Coding, Compare, Compress, Cors, Destination, FieldRewrite, Guard, HostPattern, Matcher, Mirror,
-    MirrorVersion, Origin, PathPattern, PathRewrite, Pattern, Predicates, Redirect, Respond, Rewrite, Route,
-    RouteTimeout, Segment, Shape, Split, Sticky,
+    Coding, Compare, Compress, Cors, Destination, FieldRewrite, Guard, HostPattern, JsonLimits, Matcher,
+    Mirror, MirrorVersion, Origin, PathPattern, PathRewrite, Pattern, Predicates, Redirect, Respond, Rewrite,
+    Route, RouteTimeout, SecurityHeaders, Segment, Shape, Split, Sticky,
 };
 
 pub use seeing::{

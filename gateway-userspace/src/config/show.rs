@@ -322,7 +322,7 @@ fn route(route: &Route) -> Value {
     // With the segment for the version, where it does not come first.
     let with_version = route.versions.as_ref().filter(|versions| versions.segment > 0);
     let path = with_version.and_then(|versions| versions.paths.first()).unwrap_or(&route.path);
-    let [allow_from, deny_from, max, content_types, encoded_slash] = auth::guard(&route.guard);
+    let [allow_from, deny_from, max, content_types, encoded_slash, csrf] = auth::guard(&route.guard);
     some([
         ("host", (!hosts.is_empty()).then(|| json!(hosts))),
         ("path", Some(json!(path.to_string()))),
@@ -351,6 +351,8 @@ fn route(route: &Route) -> Value {
         max,
         content_types,
         encoded_slash,
+        csrf,
+        ("security_headers", route.security_headers.as_ref().map(auth::security_headers)),
         ("version", route.versions.as_deref().map(version::versions)),
     ])
 }

@@ -13,7 +13,7 @@ mod wire;
 type Target = (&'static str, fn(&[u8]));
 
 /// What is fuzzed, by the name of its folder in the corpus. It panics where something does not hold.
-const TARGETS: [Target; 18] = [
+const TARGETS: [Target; 19] = [
     ("answer-body", answers::body),
     ("answer-head", answers::head),
     ("cache", caching::messages),
@@ -22,6 +22,7 @@ const TARGETS: [Target; 18] = [
     ("credentials", auth::credentials),
     ("forwarded", requests::forwarded),
     ("host", requests::host),
+    ("json", requests::json),
     ("jwt", auth::jwt),
     ("packet", wire::packet),
     ("path", requests::path),

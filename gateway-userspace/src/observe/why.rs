@@ -43,6 +43,7 @@ whys! {
     Unauthorized "unauthorized" 401 "This needs credentials, and those of the request are missing or no good";
     AuthUnavailable "auth_unavailable" 503 "Who calls cannot be found out: what is asked for that does not answer";
     NetworkDenied "network_denied" 403 "This is not allowed from this network";
+    CrossSite "cross_site" 403 "A page of another site sent this";
     ContentType "content_type" 415 "The body is of a type that is not taken here";
     Forbidden "forbidden" 403 "This is not allowed";
     HeaderTooLarge "header_too_large" 431 "The request's head is larger than this listener takes";

@@ -16,7 +16,7 @@ use crate::{
     cache::Cache,
     config::{
         model::{self, AcmeChallenge, Config, Destination},
-        units::Prefixes,
+        units::{Prefixes, lenient_path},
     },
     limit::{self, Limit, RouteLimits},
     observe::{
@@ -24,7 +24,7 @@ use crate::{
         trace::Tracer,
     },
     policy::{Policies, compare::Compare},
-    route::{Router, Takes},
+    route::{Asked, Router, Takes},
     service::Services,
     tls::{Acceptor, Tls, acme::Challenges},
     upstream::{Upstream, discovered::Answers},
@@ -48,6 +48,8 @@ pub struct Snapshot {
     pub limit_store: Arc<limit::Store>,
     pub penalties: Option<limit::Penalties>,
     pub tls: Tls,
+    /// Some route is not for everybody.
+    pub guarded: bool,
     /// `None`: requests are part of no trace.
     pub tracer: Option<Arc<Tracer>>,
     /// `Via` of what came by HTTP/1.1 (RFC 9110 section 7.6.3).
@@ -90,6 +92,8 @@ pub struct Route {
     /// Lower-case protocol names.
     pub upgrade: Vec<String>,
     pub early_hints: bool,
+    /// Not everybody may.
+    pub guarded: bool,
     /// In place of the upstream's.
     pub timeout: model::RouteTimeout,
     /// Which of them takes a request; the route itself takes none then.
@@ -205,6 +209,7 @@ impl Snapshot {
         let tracer =
             tracer.map(|tracing| Arc::new(Tracer::new(tracing, &config.gateway.name, &config.access_log)));
         Snapshot {
+            guarded: config.routes.values().any(is_guarded),
             tracer,
             generation,
             router,
@@ -240,6 +245,16 @@ impl Snapshot {
         for target in targets(self).iter().filter(|old| !kept.iter().any(|new| Arc::ptr_eq(old, new))) {
             target.retire();
         }
+    }
+
+    /// Whether a lenient upstream would take a request for that of another route, which not everybody may use.
+    pub fn is_confusing(&self, asked: &Asked<'_>, route: &Arc<Route>) -> bool {
+        let lenient = || lenient_path(asked.path);
+        self.guarded
+            && lenient().is_some_and(|path| {
+                let other = self.router.find(&Asked { path: &path, ..*asked });
+                other.is_some_and(|other| other.guarded && !Arc::ptr_eq(other, route))
+            })
     }
 
     pub fn drain(&self) -> Duration {
@@ -280,6 +295,15 @@ fn taken<'a>(
 ) -> impl Iterator<Item = (Takes<'a>, Arc<Route>)> + use<'a> {
     let compiled = compiled.clone();
     Takes::all_of(route).map(move |takes| (takes, compiled.clone()))
+}
+
+/// Whether a route is not for everybody.
+fn is_guarded(route: &model::Route) -> bool {
+    let versions = route.versions.iter().flat_map(|versions| &versions.versions);
+    route.auth.is_some()
+        || route.guard.allow_from.is_some()
+        || route.guard.deny_from.is_some()
+        || versions.into_iter().any(|version| is_guarded(&version.route))
 }
 
 /// Whom limits of one source do not concern: proxies, behind which there are many, and who is exempt.
@@ -377,6 +401,7 @@ impl Route {
             policies,
             upgrade: config.upgrade.clone(),
             early_hints: config.early_hints,
+            guarded: is_guarded(config),
             timeout: config.timeout.clone(),
             versions,
             version: version.map(Box::new),
