@@ -317,7 +317,7 @@ fn forwarded_for_spoofing() -> Result<()> {
     let forged = "x-forwarded-for: 127.0.0.1\r\nforwarded: for=127.0.0.1\r\nx-real-ip: 127.0.0.1\r\n\
                   true-client-ip: 127.0.0.1\r\nx-forwarded-proto: https\r\nx-request-id: forged\r\n";
     let answer = ask(&rig, "GET /echo", forged)?;
-    assert_eq!(seen(&answer, "x-forwarded-for")?, [own.clone()]);
+    assert_eq!(seen(&answer, "x-forwarded-for")?, std::slice::from_ref(&own));
     assert_eq!(seen(&answer, "x-forwarded-proto")?, ["http"]);
     assert!(seen(&answer, "forwarded")?.iter().all(|told| !told.contains("127.0.0.1")));
     assert_ne!(seen(&answer, "x-request-id")?, ["forged"]);

@@ -649,6 +649,8 @@ pub struct State {
 pub struct Admin {
     /// Default /run/gateway/admin.sock. Restart needed.
     pub socket: PathBuf,
+    /// Absolute. `None`: the process log only.
+    pub audit: Option<PathBuf>,
     /// Restart needed.
     pub http: Option<AdminHttp>,
 }

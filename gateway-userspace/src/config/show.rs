@@ -53,6 +53,9 @@ pub fn to_json(config: &Config) -> Value {
         "state": auth::state(&config.state),
         "admin": { "socket": config.admin.socket.to_string_lossy() },
     });
+    if let Some(audit) = &config.admin.audit {
+        all["admin"]["audit"] = json!(audit.to_string_lossy());
+    }
     if let Some(http) = &config.admin.http {
         all["admin"]["http"] = listener::admin_http(http);
     }

@@ -17,6 +17,7 @@ mod heap;
 mod inherited;
 mod manager;
 mod memory;
+mod privileges;
 mod services;
 mod signals;
 mod start;

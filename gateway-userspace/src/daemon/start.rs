@@ -3,7 +3,6 @@
 use std::{io, path::PathBuf, sync::Arc, time::Instant};
 
 use arc_swap::ArcSwap;
-use rustix::process::DumpableBehavior;
 use tokio::sync::mpsc;
 
 use super::{
@@ -15,7 +14,7 @@ use super::{
     ends::{self, Ends},
     handover::Handed,
     inherited::Inherited,
-    manager, services,
+    manager, privileges, services,
     signals::Signals,
     takeover::Takeover,
     upkeep,
@@ -75,10 +74,7 @@ impl Options {
 /// Runs until told to stop.
 pub fn run(options: Options) -> Exit {
     let began = Instant::now();
-    // Secrets are in memory: no core dumps, and no other process of this user may look (prctl(2)).
-    if let Err(error) = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable) {
-        eprintln!("core dumps cannot be turned off: {error}");
-    }
+    privileges::hide_memory();
     // First of all: the descriptors that came with the start must not be taken for anything else.
     let mut before = match Takeover::begin() {
         Ok(before) => before,
@@ -114,6 +110,7 @@ fn start(options: Options, before: &mut Option<Takeover>, began: Instant) -> Res
     };
     let kernel = KernelPlane::start(&config.kernel)?;
     kernel.inherit(handed.kernel.clone());
+    privileges::keep_what_reloads_need();
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
     let parts = Parts { options, config, tls, log_control, kernel, inherited, handed };

@@ -11,6 +11,7 @@ use tokio::{
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
 };
 
+use super::privileges;
 use crate::{
     config::model::{Bind, among_listeners},
     observe::access_log::{AccessLog, FLUSH_EVERY},
@@ -93,6 +94,7 @@ impl Workers {
             let (snapshot, log) = (snapshot.clone(), log.clone());
             let (send_handle, handle) = std::sync::mpsc::sync_channel(1);
             let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+                privileges::keep_nothing();
                 let runtime = tokio::runtime::Builder::new_current_thread()
                     .enable_io()
                     .enable_time()

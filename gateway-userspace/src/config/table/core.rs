@@ -347,6 +347,12 @@ static ADMIN: Section = Section {
         Key::new("socket", Kind::Text(&FILE), "Its unix socket.")
             .default("\"/run/gateway/admin.sock\"")
             .restart(),
+        Key::new(
+            "audit",
+            Kind::Text(&FILE),
+            "A file, made with mode 0600, that every request to change something is written to, a line of JSON each: when, who, \
+             what, and whether it was done. Left out: the process log has them only.",
+        ),
         Key::new("http", Kind::Table(&ADMIN_HTTP), "The admin API and the dashboard over TCP.").restart(),
     ],
 };
