@@ -91,6 +91,7 @@ fn tell(outcome: &Outcome) {
 async fn stop(control: &Arc<Control>, requests: &mut UnboundedReceiver<Request>, now: bool) {
     manager::stopping();
     drain(control, requests, now).await;
+    control.keep_usages();
     control.kernel.stop();
     let _ = std::fs::remove_file(&control.ends.admin.0);
 }

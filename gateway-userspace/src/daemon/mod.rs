@@ -25,6 +25,7 @@ mod succession;
 mod takeover;
 mod upgrade;
 mod upkeep;
+mod usage;
 mod workers;
 
 pub use control::{Control, Reach, Reload, ReloadError, Request};

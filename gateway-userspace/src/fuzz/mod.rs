@@ -13,12 +13,13 @@ mod wire;
 type Target = (&'static str, fn(&[u8]));
 
 /// What is fuzzed, by the name of its folder in the corpus. It panics where something does not hold.
-const TARGETS: [Target; 19] = [
+const TARGETS: [Target; 20] = [
     ("answer-body", answers::body),
     ("answer-head", answers::head),
     ("cache", caching::messages),
     ("certificate", config::certificate),
     ("config", config::config),
+    ("config-formats", config::other_formats),
     ("credentials", auth::credentials),
     ("forwarded", requests::forwarded),
     ("host", requests::host),

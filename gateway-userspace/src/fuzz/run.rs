@@ -168,6 +168,7 @@ fuzzed! {
     cache_holds: "cache",
     certificate_holds: "certificate",
     config_holds: "config",
+    config_formats_holds: "config-formats",
     credentials_holds: "credentials",
     forwarded_holds: "forwarded",
     host_holds: "host",

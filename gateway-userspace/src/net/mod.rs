@@ -1,6 +1,7 @@
 //! Sockets: listening, passing on, reading, writing.
 
 mod datagram;
+mod limits;
 mod listen;
 pub mod pass;
 mod read;
@@ -10,6 +11,7 @@ mod write;
 use std::net::SocketAddr;
 
 pub use datagram::{Datagrams, Ends, bind_datagrams, connected, send};
+pub use limits::{Spare, is_ours, most_descriptors, raise_descriptors};
 pub use listen::{bind_all, extend};
 pub use read::read_into;
 pub use shared::SharedWords;
