@@ -25,7 +25,7 @@ pub async fn audit(State(control): State<Arc<Control>>, request: Request, next: 
     let answer = next.run(request).await;
     let (who, status) = (peer.map_or("unknown".into(), Peer::name), answer.status().as_u16());
     let pid = peer.and_then(Peer::pid).unwrap_or_default();
-    tracing::info!(target: "audit", who, pid, %method, path = uri.path(), status, "admin API");
+    tracing::info!(target: "audit", who, %method, path = uri.path(), status, pid, "admin API");
     let file = control.snapshot.load().config.admin.audit.clone();
     if let Some(file) = file {
         let line = line(peer, &who, &method, &uri, status);
