@@ -84,7 +84,7 @@ pub(super) static CSRF: Section = Section {
     doc: "Requests that pages of other sites have browsers send.",
     keys: &[Key::new(
         "origins",
-        Kind::List { of: &Kind::Text(&ORIGIN), min: 1, one: true },
+        Kind::List { of: &Kind::Text(&ORIGIN), min: 0, one: true },
         "Whose pages may, besides the host's own and those that `cors` names.",
     )
     .default("[]")],
