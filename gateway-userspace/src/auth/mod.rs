@@ -16,6 +16,7 @@ pub(crate) mod keys;
 mod memory;
 mod mtls;
 pub(crate) mod place;
+mod seen;
 pub(crate) mod signature;
 mod store;
 pub(crate) mod token;
@@ -46,6 +47,7 @@ use crate::{
         model::{self, AuthKind, Config, ForwardAuth, JwtAuth, JwtKeys},
         units,
     },
+    limit,
     observe::stats::{AuthResult, AuthStats, Registry},
     seal::{self, Vault},
 };
@@ -56,7 +58,8 @@ use jwt::{Jwt, Keys, Rules};
 use keys::KeySet;
 use memory::Owner;
 use place::Place;
-use signature::{Seen, Signed, SigningKey};
+use seen::Seen;
+use signature::{Signed, SigningKey};
 
 /// All of `[auth.NAME]` and `[consumer.NAME]`, compiled.
 #[derive(Debug)]
@@ -133,7 +136,8 @@ impl Auths {
             }
         };
         let consumers = Arc::new(Consumers::new(&config.consumers, store.clone()));
-        let seen = old.map(|old| old.seen.clone()).unwrap_or_default();
+        let beside = || limit::state_file(config).map(|file| file.with_file_name("signatures.state"));
+        let seen = old.map_or_else(|| Arc::new(Seen::new(beside())), |old| old.seen.clone());
         let mut ways = BTreeMap::new();
         for (name, auth) in &config.auths {
             let kind = match &auth.kind {

@@ -10,7 +10,7 @@ mod clock;
 mod controller;
 mod dial;
 mod fields;
-mod hash;
+pub(crate) mod hash;
 mod key;
 mod labels;
 mod meter;
@@ -18,7 +18,7 @@ mod offence;
 mod passage;
 mod source;
 mod store;
-mod table;
+pub(crate) mod table;
 
 use std::sync::{Arc, PoisonError};
 
@@ -31,7 +31,7 @@ pub use labels::Row;
 pub use offence::{Misdeed, Offence, Penalties, prefix};
 pub use passage::{Ending, Passage};
 pub use source::{Held, Sources};
-pub use store::Store;
+pub use store::{Store, state_file};
 
 use hash::Hasher;
 use key::Keyed;
