@@ -34,7 +34,7 @@ pub use seeing::{
 };
 pub use splice::{Splice, SpliceTimeout, among_listeners};
 
-pub use super::balancing::{Breaker, Eject, HashOn, Retry, RetryOn, StickyCookie};
+pub use super::balancing::{Breaker, Eject, HashOn, Retry, RetryOn, RouteRetry, StickyCookie};
 use super::units::{Lookup, Place, Prefix, Prefixes, Quota, Rate};
 use crate::proxy_protocol::Version;
 

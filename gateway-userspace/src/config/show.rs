@@ -15,7 +15,7 @@ use super::{
     model::{
         Balance, Breaker, Bucket, Compress, Config, Cors, Destination, Eject, Health, HealthCheck, Kernel,
         KernelClass, KernelMode, LimitMode, LimitState, LogFormat, Matcher, Mirror, PathRewrite, Rewrite,
-        Route, RouteTimeout, Steer, StickyCookie, Target, Upstream,
+        Route, RouteRetry, RouteTimeout, Steer, StickyCookie, Target, Upstream,
     },
     table::{Kind, ROOT, Section},
     units::{ByteSize, Template, show_byte_rate, show_duration},
@@ -347,6 +347,7 @@ fn route(route: &Route) -> Value {
         ("early_hints", Some(json!(route.early_hints))),
         ("grpc_web", Some(json!(route.grpc_web))),
         ("timeout", route_timeout(&route.timeout)),
+        ("retry", route_retry(&route.retry)),
         ("auth", route.auth.as_ref().map(auth::route_auth)),
         ("allow", route.allow.as_ref().map(auth::allow)),
         allow_from,
@@ -484,6 +485,18 @@ pub(super) fn toml_value(value: &Value) -> String {
 fn toml_key(name: &str) -> String {
     let bare = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
     if bare { name.to_owned() } else { toml_string(name) }
+}
+
+fn route_retry(retry: &RouteRetry) -> Option<Value> {
+    let shown = some([
+        ("on", retry.on.map(|on| json!(on.words()))),
+        ("tries", retry.tries.map(|tries| json!(tries))),
+        (
+            "per_try",
+            retry.per_try.map(|limit| limit.map_or(json!("off"), |limit| json!(show_duration(limit)))),
+        ),
+    ]);
+    (*retry != RouteRetry::default()).then_some(shown)
 }
 
 fn route_timeout(timeout: &RouteTimeout) -> Option<Value> {

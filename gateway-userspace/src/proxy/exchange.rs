@@ -17,7 +17,7 @@ use super::{
     timer::{Expired, Wait},
 };
 use crate::{
-    config::units::Moment,
+    config::{model::RetryOn, units::Moment},
     limit::{Ending, Passage},
     observe::{
         Why, access_log,
@@ -202,6 +202,13 @@ impl Exchange {
     pub fn first_byte_limit(&self, upstream: &Upstream) -> Duration {
         let record = self.state.record.borrow();
         record.route.as_ref().map_or(upstream.first_byte, |route| route.first_byte(upstream))
+    }
+
+    /// What is retried at other targets, and at how many.
+    pub fn retries(&self, upstream: &Upstream) -> (RetryOn, u32) {
+        let of_upstream = &upstream.config.retry;
+        let record = self.state.record.borrow();
+        record.route.as_ref().map_or((of_upstream.on, of_upstream.tries), |route| route.retries(upstream))
     }
 
     /// How long nothing may come of an answer's body, if it is an upstream's.

@@ -15,7 +15,7 @@ use crate::{
     auth::Auths,
     cache::Cache,
     config::{
-        model::{self, AcmeChallenge, Config, Destination},
+        model::{self, AcmeChallenge, Config, Destination, RetryOn},
         units::{Prefixes, lenient_path},
     },
     limit::{self, Limit, RouteLimits},
@@ -96,6 +96,8 @@ pub struct Route {
     pub guarded: bool,
     /// In place of the upstream's.
     pub timeout: model::RouteTimeout,
+    /// Likewise.
+    pub retry: Option<Box<model::RouteRetry>>,
     /// Which of them takes a request; the route itself takes none then.
     pub versions: Option<Box<Versions>>,
     /// It is a version of the route of that name.
@@ -108,10 +110,19 @@ pub struct Route {
 impl Route {
     /// How long an upstream may take to begin its answer.
     pub fn first_byte(&self, upstream: &Upstream) -> Duration {
-        let per_try = upstream.config.retry.per_try;
-        self.timeout
-            .first_byte
-            .map_or(upstream.first_byte, |own| per_try.map_or(own, |per_try| per_try.min(own)))
+        let own_per_try = self.retry.as_ref().and_then(|retry| retry.per_try);
+        if self.timeout.first_byte.is_none() && own_per_try.is_none() {
+            return upstream.first_byte;
+        }
+        let first_byte = self.timeout.first_byte.unwrap_or(upstream.config.timeout.first_byte);
+        let per_try = own_per_try.unwrap_or(upstream.config.retry.per_try);
+        per_try.map_or(first_byte, |per_try| per_try.min(first_byte))
+    }
+
+    /// What is retried at other targets, and at how many.
+    pub fn retries(&self, upstream: &Upstream) -> (RetryOn, u32) {
+        let of_upstream = &upstream.config.retry;
+        self.retry.as_ref().map_or((of_upstream.on, of_upstream.tries), |own| own.over(of_upstream))
     }
 
     /// How long nothing may come of an answer's body.
@@ -403,6 +414,7 @@ impl Route {
             early_hints: config.early_hints,
             guarded: is_guarded(config),
             timeout: config.timeout.clone(),
+            retry: (config.retry != model::RouteRetry::default()).then(|| Box::new(config.retry.clone())),
             versions,
             version: version.map(Box::new),
             only: if stats.len() == 1 { stats.values().next().cloned() } else { None },

@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use super::{Allow, ClientCache, RouteAuth, Versions};
+use super::{Allow, ClientCache, RouteAuth, RouteRetry, Versions};
 use crate::config::units::{Date, Number, Percent, Place, Prefixes, Template, VersionForm, VersionName};
 
 /// `[route.NAME]`
@@ -31,6 +31,7 @@ pub struct Route {
     /// gRPC-Web is translated to gRPC. Default false.
     pub grpc_web: bool,
     pub timeout: RouteTimeout,
+    pub retry: RouteRetry,
     pub guard: Guard,
     pub security_headers: Option<SecurityHeaders>,
     /// Who may call. `None`: anyone.

@@ -8,7 +8,7 @@ use super::{
     rewrite::{LOCATION, REDIRECT, RESPOND, REWRITE},
     shape::{COMPRESS, CORS, CSRF, MEDIA_TYPE, SECURITY_HEADERS},
     text::{HOST, NAME, PATH, PERCENT, PREFIX, PROTOCOL, UPSTREAM_NAME},
-    traffic::TARGET_OR_TABLE,
+    traffic::{RETRY_ON, TARGET_OR_TABLE},
     version::{VERSION, VERSION_NAME, VERSIONS},
 };
 use crate::config::{
@@ -145,7 +145,7 @@ pub(super) static ROUTE: Section = Section {
         Key::new("cache", Kind::Text(&NAME), "The `[cache.NAME]` that keeps responses."),
         Key::new("version", Kind::TableAndNamed(&VERSIONS, &VERSION), "Versions of an API behind this route."),
         Key::new("timeout", Kind::Table(&ROUTE_TIMEOUT), "In place of the upstream's time limits."),
-        Key::not_yet("retry", "Retries of this route's own."),
+        Key::new("retry", Kind::Table(&ROUTE_RETRY), "In place of the upstream's retries."),
         Key::not_yet("ai", "Language models."),
     ],
 };
@@ -259,6 +259,16 @@ static POINTER: Text = Text {
             ))),
         }
     },
+};
+
+static ROUTE_RETRY: Section = Section {
+    doc: "Retries of this route's own, in place of those of its upstream, whose budget holds for them too; what is left \
+          out is the upstream's.",
+    keys: &[
+        Key::new("on", RETRY_ON, "What is retried; none: nothing."),
+        Key::new("tries", Kind::Int { min: 0, max: 10 }, "How many other targets."),
+        Key::new("per_try", Kind::Either(&[OFF, TIMEOUT]), "What one target may take for its answer's head."),
+    ],
 };
 
 static ROUTE_TIMEOUT: Section = Section {
