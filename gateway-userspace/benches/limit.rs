@@ -37,7 +37,7 @@ fn limits(text: &str) -> RouteLimits {
          to = [\"127.0.0.1:1\"]\nlimit = {names:?}\n{text}"
     );
     let config = config::parse(&config, Path::new("gateway.toml")).unwrap();
-    let (store, registry) = (Arc::new(Store::new(&config, 2)), Registry::new(2));
+    let (store, registry) = (Arc::new(Store::new(&config, &Arc::default(), 2)), Registry::new(2));
     let named = names.iter().map(|name| Arc::new(Limit::new(name, &config.limits[*name], &store, &registry)));
     RouteLimits::new(&store, named.collect()).unwrap()
 }

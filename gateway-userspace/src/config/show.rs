@@ -53,6 +53,9 @@ pub fn to_json(config: &Config) -> Value {
         "state": auth::state(&config.state),
         "admin": { "socket": config.admin.socket.to_string_lossy() },
     });
+    if let Some(audit) = &config.admin.audit {
+        all["admin"]["audit"] = json!(audit.to_string_lossy());
+    }
     if let Some(http) = &config.admin.http {
         all["admin"]["http"] = listener::admin_http(http);
     }
@@ -325,7 +328,7 @@ fn route(route: &Route) -> Value {
     // With the segment for the version, where it does not come first.
     let with_version = route.versions.as_ref().filter(|versions| versions.segment > 0);
     let path = with_version.and_then(|versions| versions.paths.first()).unwrap_or(&route.path);
-    let [allow_from, deny_from, max, content_types, encoded_slash] = auth::guard(&route.guard);
+    let [allow_from, deny_from, max, content_types, encoded_slash, csrf] = auth::guard(&route.guard);
     some([
         ("host", (!hosts.is_empty()).then(|| json!(hosts))),
         ("path", Some(json!(path.to_string()))),
@@ -355,6 +358,8 @@ fn route(route: &Route) -> Value {
         max,
         content_types,
         encoded_slash,
+        csrf,
+        ("security_headers", route.security_headers.as_ref().map(auth::security_headers)),
         ("version", route.versions.as_deref().map(version::versions)),
     ])
 }

@@ -14,7 +14,7 @@ mod wire;
 type Target = (&'static str, fn(&[u8]));
 
 /// What is fuzzed, by the name of its folder in the corpus. It panics where something does not hold.
-const TARGETS: [Target; 21] = [
+const TARGETS: [Target; 22] = [
     ("answer-body", answers::body),
     ("answer-head", answers::head),
     ("cache", caching::messages),
@@ -25,6 +25,7 @@ const TARGETS: [Target; 21] = [
     ("credentials", auth::credentials),
     ("forwarded", requests::forwarded),
     ("host", requests::host),
+    ("json", requests::json),
     ("jwt", auth::jwt),
     ("news", limits::news),
     ("packet", wire::packet),

@@ -10,7 +10,7 @@ mod clock;
 mod controller;
 mod dial;
 mod fields;
-mod hash;
+pub(crate) mod hash;
 mod key;
 mod labels;
 mod lease;
@@ -19,8 +19,9 @@ mod offence;
 mod passage;
 mod sharing;
 mod sliding;
+mod source;
 mod store;
-mod table;
+pub(crate) mod table;
 
 use std::sync::{Arc, PoisonError};
 
@@ -34,7 +35,8 @@ pub use meter::{Now, Shape};
 pub use offence::{Misdeed, Offence, Penalties, prefix};
 pub use passage::{Ending, Passage};
 pub use sharing::{Ask, Reply, Sharing};
-pub use store::Store;
+pub use source::{Held, Sources};
+pub use store::{Store, state_file};
 
 use hash::Hasher;
 use key::Keyed;

@@ -11,7 +11,11 @@ use std::{
 
 use http::{HeaderValue, Method, StatusCode, Version, header, request};
 
-use super::{connection::ClientState, grpc, limited, timer::Wait};
+use super::{
+    connection::ClientState,
+    grpc, limited,
+    timer::{Expired, Wait},
+};
 use crate::{
     config::{model::RetryOn, units::Moment},
     limit::{Ending, Passage},
@@ -489,7 +493,13 @@ impl Drop for Exchange {
         let state = &*self.state;
         let mut record = state.record.borrow_mut();
         if !record.complete && record.why.is_none() {
-            record.why = Some(if state.worker.stopping() { Why::Stopped } else { Why::ClientGone });
+            record.why = Some(if state.worker.stopping() {
+                Why::Stopped
+            } else if state.timer.expired() == Some(Expired::Wait(Wait::Write)) {
+                Why::WriteTimeout
+            } else {
+                Why::ClientGone
+            });
         }
         if let Some(why) = record.why {
             limited::note(state, why, record.presented);

@@ -14,14 +14,17 @@ use http::HeaderValue;
 use crate::{
     auth::Auths,
     cache::Cache,
-    config::model::{self, AcmeChallenge, Config, Destination, RetryOn},
+    config::{
+        model::{self, AcmeChallenge, Config, Destination, RetryOn},
+        units::{Prefixes, lenient_path},
+    },
     limit::{self, Limit, RouteLimits},
     observe::{
         stats::{ListenerStats, NO_ROUTE, Registry, RouteStats},
         trace::Tracer,
     },
     policy::{Policies, compare::Compare},
-    route::{Router, Takes},
+    route::{Asked, Router, Takes},
     service::Services,
     tls::{Acceptor, Tls, acme::Challenges},
     upstream::{Upstream, discovered::Answers},
@@ -45,6 +48,8 @@ pub struct Snapshot {
     pub limit_store: Arc<limit::Store>,
     pub penalties: Option<limit::Penalties>,
     pub tls: Tls,
+    /// Some route is not for everybody.
+    pub guarded: bool,
     /// `None`: requests are part of no trace.
     pub tracer: Option<Arc<Tracer>>,
     /// `Via` of what came by HTTP/1.1 (RFC 9110 section 7.6.3).
@@ -59,6 +64,8 @@ pub struct Listener {
     pub name: Arc<str>,
     /// Nothing comes before HTTP/1.1.
     pub plain: bool,
+    /// What one source may have of it. `None`: all of it.
+    pub sources: Option<Box<limit::Sources>>,
     /// Upstreams are told by the PROXY protocol where a client's connection leads to.
     pub tells: bool,
     pub tls: Option<Arc<Acceptor>>,
@@ -85,6 +92,8 @@ pub struct Route {
     /// Lower-case protocol names.
     pub upgrade: Vec<String>,
     pub early_hints: bool,
+    /// Not everybody may.
+    pub guarded: bool,
     /// In place of the upstream's.
     pub timeout: model::RouteTimeout,
     /// Likewise.
@@ -150,11 +159,19 @@ impl Snapshot {
     ) -> Snapshot {
         let http01 = config.acme.as_ref().is_some_and(|acme| acme.challenge == AcmeChallenge::Http01);
         let tells = config.upstreams.values().any(|upstream| upstream.proxy_protocol.is_some());
+        let limit_store = match old {
+            Some(old) => old.limit_store.clone(),
+            None => Arc::new(limit::Store::new(&config, &tls.vault, registry.workers())),
+        };
+        limit_store.bans.seal_with(&tls.vault);
         let listeners: BTreeMap<String, Arc<Listener>> = config
             .listeners
             .iter()
             .map(|(name, listener)| {
-                (name.clone(), Arc::new(Listener::new(name, listener, (tells, http01), &tls, registry)))
+                let sources =
+                    limit::Sources::new(&limit_store, name, &listener.max, spared(&config, listener));
+                let listener = Listener::new(name, listener, (tells, http01), &tls, registry);
+                (name.clone(), Arc::new(Listener { sources, ..listener }))
             })
             .collect();
         let zone = config.gateway.zone.as_deref();
@@ -175,10 +192,6 @@ impl Snapshot {
             })
             .collect();
         let caches = caches(&config, old, registry);
-        let limit_store = match old {
-            Some(old) => old.limit_store.clone(),
-            None => Arc::new(limit::Store::new(&config, registry.workers())),
-        };
         limit_store.shared.configure(config.shared.as_ref());
         let limits: BTreeMap<String, Arc<Limit>> = config
             .limits
@@ -208,6 +221,7 @@ impl Snapshot {
         let tracer =
             tracer.map(|tracing| Arc::new(Tracer::new(tracing, &config.gateway.name, &config.access_log)));
         Snapshot {
+            guarded: config.routes.values().any(is_guarded),
             tracer,
             generation,
             router,
@@ -243,6 +257,16 @@ impl Snapshot {
         for target in targets(self).iter().filter(|old| !kept.iter().any(|new| Arc::ptr_eq(old, new))) {
             target.retire();
         }
+    }
+
+    /// Whether a lenient upstream would take a request for that of another route, which not everybody may use.
+    pub fn is_confusing(&self, asked: &Asked<'_>, route: &Arc<Route>) -> bool {
+        let lenient = || lenient_path(asked.path);
+        self.guarded
+            && lenient().is_some_and(|path| {
+                let other = self.router.find(&Asked { path: &path, ..*asked });
+                other.is_some_and(|other| other.guarded && !Arc::ptr_eq(other, route))
+            })
     }
 
     pub fn drain(&self) -> Duration {
@@ -285,6 +309,23 @@ fn taken<'a>(
     Takes::all_of(route).map(move |takes| (takes, compiled.clone()))
 }
 
+/// Whether a route is not for everybody.
+fn is_guarded(route: &model::Route) -> bool {
+    let versions = route.versions.iter().flat_map(|versions| &versions.versions);
+    route.auth.is_some()
+        || route.guard.allow_from.is_some()
+        || route.guard.deny_from.is_some()
+        || versions.into_iter().any(|version| is_guarded(&version.route))
+}
+
+/// Whom limits of one source do not concern: proxies, behind which there are many, and who is exempt.
+fn spared(config: &Config, listener: &model::Listener) -> Prefixes {
+    let proxies = listener.real_ip.iter().map(|proxies| &proxies.from);
+    let proxies = proxies.chain(listener.proxy_protocol.iter().map(|proxies| &proxies.from));
+    let exempt = config.kernel.limit.exempt.iter().copied();
+    Prefixes::new(proxies.flat_map(|proxies| proxies.listed()).copied().chain(exempt).collect())
+}
+
 /// `Via` takes a token as a pseudonym.
 fn pseudonym(name: &str) -> String {
     name.chars().map(|c| if c.is_ascii_alphanumeric() || "-._".contains(c) { c } else { '-' }).collect()
@@ -303,6 +344,7 @@ impl Listener {
         Listener {
             name: name.into(),
             plain: config.tls.is_none() && !config.http2 && config.proxy_protocol.is_none() && !tells,
+            sources: None,
             tells,
             tls: tls.acceptors.get(name).cloned(),
             challenges: (http01 && config.tls.is_none()).then(|| tls.challenges.clone()),
@@ -371,6 +413,7 @@ impl Route {
             policies,
             upgrade: config.upgrade.clone(),
             early_hints: config.early_hints,
+            guarded: is_guarded(config),
             timeout: config.timeout.clone(),
             retry: (config.retry != model::RouteRetry::default()).then(|| Box::new(config.retry.clone())),
             versions,
