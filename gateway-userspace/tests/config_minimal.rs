@@ -311,6 +311,11 @@ ban = { after = 50, within = "2m", for = "60s", where = "http" }
 rate = "100/m"
 algorithm = "sliding-window"
 
+[limit.paced]
+unit = "bytes"
+rate = "1MiB/s"
+pace = true
+
 [shared]
 redis = "redis://10.0.0.5:6379/2"
 budget = "5ms"

@@ -247,6 +247,7 @@ async fn serve(parts: Parts, before: &mut Option<Takeover>, began: Instant) -> R
     }
     tokio::task::spawn_local(upkeep::every_second(control.clone()));
     tokio::task::spawn_local(upkeep::tick_upstreams(control.clone()));
+    control.snapshot.load().limit_store.set_kernel(control.kernel.view());
     let offences = control.snapshot.load().limit_store.offences();
     tokio::task::spawn_local(bans::follow(control.clone(), offences));
     tokio::task::spawn_local(adapt::follow(control.clone()));

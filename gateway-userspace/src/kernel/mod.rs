@@ -35,13 +35,14 @@ mod sysctls;
 mod table;
 mod tell;
 mod verify;
+mod view;
 
 use std::{
     net::IpAddr,
     os::fd::{AsFd as _, OwnedFd},
     path::Path,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
@@ -63,6 +64,7 @@ pub use report::{
 pub use services::{ServiceRow, ServiceSpec, TargetSpec, TargetState};
 pub use steer::SteerListener;
 pub use verify::{Difference, VerifyReport};
+pub use view::{Connections, View};
 
 use crate::config::{model, units::Prefix};
 
@@ -73,6 +75,7 @@ const SAMPLES: usize = 4096;
 /// of a second) and a `sync` that changes ten thousands of prefixes.
 pub struct KernelPlane {
     state: Mutex<State>,
+    view: Arc<View>,
     /// Differences that the last verification left.
     drift: AtomicUsize,
 }
@@ -131,7 +134,8 @@ impl KernelPlane {
             Err(error) if cfg.required || error.is_insisted() => return Err(error),
             Err(error) => State::Off(Box::new(tell::status_off(cfg, Some(&error)))),
         };
-        let plane = Self { state: Mutex::new(state), drift: AtomicUsize::new(0) };
+        let plane = Self { state: Mutex::new(state), view: Arc::default(), drift: AtomicUsize::new(0) };
+        plane.refresh_view();
         let status = plane.status();
         status.warnings.iter().for_each(|warning| tracing::warn!("kernel: {warning}"));
         tracing::debug!("kernel: {}", status.summary());
@@ -147,7 +151,8 @@ impl KernelPlane {
     pub fn start_detached(cfg: &model::Kernel) -> Result<Self, KernelError> {
         let off = || KernelError::Off { why: "the config asks for no part of it".into() };
         let loaded = start::start(cfg, true)?.ok_or_else(off)?;
-        Ok(Self { state: Mutex::new(State::On(Box::new(loaded))), drift: AtomicUsize::new(0) })
+        let state = Mutex::new(State::On(Box::new(loaded)));
+        Ok(Self { state, view: Arc::default(), drift: AtomicUsize::new(0) })
     }
 
     /// One of the object's XDP programs, to be run by hand. It may be run by several threads at once.
@@ -195,7 +200,21 @@ impl KernelPlane {
     /// # Errors
     /// The maps are as they were.
     pub fn sync(&self, cfg: &model::Kernel) -> Result<SyncReport, KernelError> {
-        self.on(Ok(SyncReport::default()), |loaded| loaded.sync(cfg))
+        let report = self.on(Ok(SyncReport::default()), |loaded| loaded.sync(cfg))?;
+        self.refresh_view();
+        Ok(report)
+    }
+
+    /// For workers.
+    pub fn view(&self) -> Arc<View> {
+        self.view.clone()
+    }
+
+    fn refresh_view(&self) {
+        match &*self.lock() {
+            State::On(loaded) => self.view.refresh(Some(loaded)),
+            State::Off(_) => self.view.refresh(None),
+        }
     }
 
     /// What [`Self::sync`] would change.
@@ -230,7 +249,9 @@ impl KernelPlane {
     /// # Errors
     /// The map could not be written.
     pub fn set_load_factor(&self, factor: f64) -> Result<(), KernelError> {
-        self.on(Ok(()), |loaded| loaded.set_load_factor(factor))
+        self.on(Ok(()), |loaded| loaded.set_load_factor(factor))?;
+        self.refresh_view();
+        Ok(())
     }
 
     /// Drops everything from `prefix`, for `duration` or until it is lifted. The ban ends by itself, daemon or not.

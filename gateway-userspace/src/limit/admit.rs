@@ -90,7 +90,8 @@ impl RouteLimits {
         checked
     }
 
-    fn admission(&self, worker: usize, facts: &Facts<'_>, checked: Vec<Checked<'_>>) -> Admission {
+    fn admission(&self, worker: usize, facts: &Facts<'_>, mut checked: Vec<Checked<'_>>) -> Admission {
+        checked.iter_mut().for_each(|one| one.tighten(&self.store, facts));
         let mut admission = Admission::default();
         let refused = checked.iter().find(|one| one.refuses());
         if let Some(one) = refused {

@@ -33,7 +33,7 @@ pub use key::Facts;
 pub use labels::Row;
 pub use meter::{Now, Shape};
 pub use offence::{Misdeed, Offence, Penalties, prefix};
-pub use passage::{Ending, Passage};
+pub use passage::{Ending, Pace, Passage};
 pub use sharing::{Ask, Reply, Sharing};
 pub use source::{Held, Sources};
 pub use store::{Store, state_file};
@@ -68,6 +68,10 @@ pub struct Limit {
     headers: Headers,
     /// Of dynamic limits.
     moves: Option<Moves>,
+    /// Answers are sent no faster; nothing is refused.
+    pace: bool,
+    /// For connections in the kernel half too.
+    kernel: bool,
     /// Over several gateways.
     share: Option<Share>,
     ban: Option<Rule>,
@@ -114,6 +118,8 @@ impl Limit {
             dry_run: config.dry_run,
             headers: config.headers,
             moves: Moves::new(name, config, store),
+            pace: config.pace,
+            kernel: config.kernel,
             share: share(config, store),
             ban: config.ban.as_ref().map(|rule| Rule::of_limit(store, name, rule)),
         }
@@ -166,6 +172,10 @@ impl Limit {
 /// Requests at once are each gateway's own, and so is what follows a gateway's own load.
 fn share(config: &model::Limit, store: &Store) -> Option<Share> {
     store.shared.key().filter(|_| config.shared)?;
+    // What is sent waits for its turn here.
+    if config.pace {
+        return None;
+    }
     match (&config.measure, &config.mode) {
         (Measure::Connections { .. } | Measure::Rate { algorithm: Algorithm::SlidingWindow, .. }, _)
         | (_, Overrun::Dynamic { .. }) => None,

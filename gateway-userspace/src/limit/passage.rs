@@ -1,6 +1,6 @@
 //! What is settled when a request is over, however it ends: places given back, what it cost taken.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use http::HeaderMap;
 
@@ -37,8 +37,35 @@ pub enum Due {
 /// What a request came to.
 #[derive(Debug, Clone, Copy)]
 pub struct Ending {
-    /// Of bodies, both ways.
-    pub bytes: u64,
+    /// Of bodies.
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+}
+
+/// A limit of bytes that what is sent waits for.
+#[derive(Debug)]
+pub struct Pace {
+    store: Arc<Store>,
+    owner: Owner,
+    meter: Meter,
+}
+
+impl Pace {
+    /// Takes so many bytes: how long it is until they may be sent.
+    pub fn take(&self, bytes: u64) -> Duration {
+        /// Whoever has to wait longer waits so long, and asks again.
+        const LONGEST: Duration = Duration::from_secs(30);
+        let now = Now::read();
+        let ahead = LONGEST.as_nanos() as u64;
+        let table = self.store.rates();
+        let took = table.update(&self.owner, now.steady, |word, shared| {
+            self.meter.take_ahead(word, now, bytes, ahead, shared)
+        });
+        match took {
+            Ok(word) => Duration::from_nanos(self.meter.wait_ns(word.value, now)),
+            Err(_) => LONGEST,
+        }
+    }
 }
 
 impl Passage {
@@ -78,6 +105,17 @@ impl Passage {
         }
     }
 
+    /// How fast the answer may be sent.
+    pub fn paces(&self) -> Vec<Pace> {
+        let pace = |due: &Due| match due {
+            Due::Charge { limit, owner, meter, .. } if limit.pace => {
+                Some(Pace { store: self.store.clone(), owner: *owner, meter: *meter })
+            }
+            _ => None,
+        };
+        self.due.iter().filter_map(pace).collect()
+    }
+
     pub fn end(self, ending: Ending) {
         let now = Now::read();
         for due in &self.due {
@@ -87,7 +125,8 @@ impl Passage {
                 }
                 Due::Charge { limit, owner, meter, shed, cost } => {
                     let bytes = matches!(limit.counts, Counts::Rate { unit: Unit::Bytes, .. });
-                    let cost = if bytes { ending.bytes } else { cost.unwrap_or(0) };
+                    let sent = if limit.pace { 0 } else { ending.bytes_out };
+                    let cost = if bytes { ending.bytes_in + sent } else { cost.unwrap_or(0) };
                     if cost > 0 {
                         self.charge(owner, meter, now, cost);
                         if limit.shares() == Some(Share::End) {

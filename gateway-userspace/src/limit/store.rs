@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::IpAddr,
     path::PathBuf,
     sync::{Arc, Mutex, OnceLock},
 };
@@ -20,6 +21,7 @@ use super::{
 };
 use crate::{
     config::model::{Config, LimitState},
+    kernel::{Connections, View},
     seal::Vault,
 };
 
@@ -44,6 +46,7 @@ pub struct Store {
     pub(super) labels: Labels,
     pub bans: Bans,
     pub shared: Sharing,
+    kernel: OnceLock<Arc<View>>,
     offences: OnceLock<mpsc::Sender<Offence>>,
     /// Where dynamic limits are, by name: a reload goes on there.
     pub(super) dials: Mutex<BTreeMap<String, Arc<Dial>>>,
@@ -63,9 +66,20 @@ impl Store {
             labels,
             bans,
             shared: Sharing::default(),
+            kernel: OnceLock::new(),
             offences: OnceLock::new(),
             dials: Mutex::default(),
         }
+    }
+
+    /// Where the kernel half's buckets are seen.
+    pub fn set_kernel(&self, view: Arc<View>) {
+        let _ = self.kernel.set(view);
+    }
+
+    /// What the kernel half has left for a source's connections.
+    pub(super) fn connections(&self, client: IpAddr) -> Option<Connections> {
+        self.kernel.get()?.connections(client)
     }
 
     /// Who deals with offences; asked for once.

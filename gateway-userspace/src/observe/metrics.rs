@@ -139,6 +139,16 @@ fn limits(control: &Control, families: &mut Families) {
             }
         }
     }
+    if let Some((name, _)) = snapshot.config.limits.iter().find(|(_, limit)| limit.kernel) {
+        let dropped = control
+            .kernel
+            .counters()
+            .iter()
+            .filter(|row| row.reason == "limit_new")
+            .map(|row| row.packets)
+            .sum();
+        decisions.push(counter(&[("limit", name), ("decision", "drop")], dropped));
+    }
     let help = "What the kernel half's limits are multiplied by.";
     families.gauges("kernel_load_factor", help, vec![gauge(&[], control.kernel.load_factor())]);
     let http = snapshot.limit_store.bans.list().len();

@@ -24,6 +24,7 @@ use super::{
     grpc,
     grpc_web::{Decoded, Encoded},
     metered::Metered,
+    paced::Paced,
     shadow::Kept,
     tagged::Ahead,
     timer::{Expired, Wait},
@@ -185,6 +186,7 @@ pub enum ResponseBody {
     Compressed(Box<Compressed>),
     Encoded(Box<Encoded>),
     Metered(Box<Metered>),
+    Paced(Box<Paced>),
     Watched(Box<Watched>),
 }
 
@@ -225,6 +227,7 @@ impl ResponseBody {
             ResponseBody::Compressed(body) => body.exchange(),
             ResponseBody::Encoded(body) => body.exchange(),
             ResponseBody::Metered(body) => body.exchange(),
+            ResponseBody::Paced(body) => body.exchange(),
             ResponseBody::Watched(body) => body.exchange(),
         }
     }
@@ -346,6 +349,7 @@ impl Body for ResponseBody {
             ResponseBody::Compressed(body) => body.poll(cx),
             ResponseBody::Encoded(body) => body.poll(cx),
             ResponseBody::Metered(body) => body.poll(cx),
+            ResponseBody::Paced(body) => body.poll(cx),
             ResponseBody::Watched(body) => body.poll(cx),
         }
     }
@@ -360,6 +364,7 @@ impl Body for ResponseBody {
             ResponseBody::Compressed(body) => body.ended(),
             ResponseBody::Encoded(body) => body.ended(),
             ResponseBody::Metered(body) => body.ended(),
+            ResponseBody::Paced(body) => body.ended(),
             ResponseBody::Watched(body) => body.ended(),
         }
     }
@@ -374,6 +379,7 @@ impl Body for ResponseBody {
             ResponseBody::Stored(body) => body.size_hint(),
             ResponseBody::Ahead(body) => body.size_hint(),
             ResponseBody::Metered(body) => body.size_hint(),
+            ResponseBody::Paced(body) => body.size_hint(),
             ResponseBody::Watched(body) => body.size(),
             ResponseBody::Upstream(body) => match &body.connection {
                 Some(connection) => connection.body_size(),

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     config::{model::RetryOn, units::Moment},
-    limit::{Ending, Passage},
+    limit::{Ending, Pace, Passage},
     observe::{
         Why, access_log,
         stats::{self, CacheResult},
@@ -308,6 +308,11 @@ impl Exchange {
         self.state.record.borrow().passage.as_ref().map(|passage| passage.pointers()).unwrap_or_default()
     }
 
+    /// How fast its answer may be sent.
+    pub fn paces(&self) -> Vec<Pace> {
+        self.state.record.borrow().passage.as_ref().map(|passage| passage.paces()).unwrap_or_default()
+    }
+
     pub fn cost_found(&self, pointer: &str, value: u64) {
         if let Some(passage) = &mut self.state.record.borrow_mut().passage {
             passage.found(pointer, value);
@@ -505,7 +510,7 @@ impl Drop for Exchange {
             limited::note(state, why, record.presented);
         }
         if let Some(passage) = record.passage.take() {
-            passage.end(Ending { bytes: state.bytes_in.get() + record.bytes_out });
+            passage.end(Ending { bytes_in: state.bytes_in.get(), bytes_out: record.bytes_out });
         }
         let started = record.started.unwrap_or(now);
         let total = now.saturating_duration_since(started);

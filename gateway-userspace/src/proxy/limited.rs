@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, request};
 use serde_json::Value;
 
 use super::{
-    body::ResponseBody, connection::ClientState, exchange::Exchange, metered::Metered, problem,
+    body::ResponseBody, connection::ClientState, exchange::Exchange, metered::Metered, paced::Paced, problem,
     worker::Worker,
 };
 use crate::{
@@ -102,15 +102,17 @@ pub fn mark(admission: &Admission, headers: &mut HeaderMap) {
     }
 }
 
-/// Reads what the request cost out of the answer.
+/// Reads what the request cost out of the answer, and sends it no faster than it may be.
 pub fn meter(response: Response<ResponseBody>) -> Response<ResponseBody> {
     let Some(exchange) = response.body().exchange() else { return response };
     exchange.answer_heads(response.headers());
-    let pointers = exchange.cost_pointers();
-    if pointers.is_empty() {
-        return response;
+    let (pointers, paces) = (exchange.cost_pointers(), exchange.paces());
+    let (head, mut body) = response.into_parts();
+    if !pointers.is_empty() {
+        body = ResponseBody::Metered(Box::new(Metered::new(body, pointers, &head.headers)));
     }
-    let (head, body) = response.into_parts();
-    let body = ResponseBody::Metered(Box::new(Metered::new(body, pointers, &head.headers)));
+    if !paces.is_empty() {
+        body = ResponseBody::Paced(Box::new(Paced::new(body, paces)));
+    }
     Response::from_parts(head, body)
 }

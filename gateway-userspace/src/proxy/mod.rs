@@ -29,6 +29,7 @@ mod limited;
 pub(crate) mod metered;
 mod mirrored;
 mod own;
+mod paced;
 mod policed;
 mod problem;
 mod real_ip;

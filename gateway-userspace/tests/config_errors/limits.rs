@@ -96,3 +96,35 @@ fn a_store_that_cannot_be_one_is_named_without_its_secret() {
         says(&of(redis), &format!("\ngateway.toml:6:9: `shared.redis`: {told}\n{budget}"));
     }
 }
+
+#[test]
+fn limits_that_the_kernel_half_or_a_pace_cannot_hold_are_named() {
+    says(
+        r#"[listener.web]
+bind = ":80"
+[route.all]
+to = ["10.0.0.1:1"]
+[kernel]
+limit = { new = "7/s" }
+[limit.consumers]
+rate = "5/s"
+key = "consumer"
+kernel = true
+[limit.clients]
+rate = "5/s"
+key = "ip"
+kernel = true
+[limit.paced]
+rate = "5/s"
+pace = true
+"#,
+        r#"
+gateway.toml:10:10: `limit.consumers.kernel`: the kernel half cannot hold such a limit
+  hint: it is hard, by "ip" (`ipv4_prefix` 32, `ipv6_prefix` as in kernel.limit), of requests a second, each of cost 1
+gateway.toml:14:10: `limit.clients.kernel`: `kernel.limit.new` says something else
+  hint: leave `kernel.limit.new` out
+gateway.toml:17:8: `limit.paced.pace` only works with hard token buckets of bytes
+  hint: write unit = "bytes", and no `mode`, `algorithm` or `ban`
+"#,
+    );
+}

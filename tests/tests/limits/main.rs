@@ -446,6 +446,35 @@ fn bytes_and_tokens_are_counted_when_they_are_known() -> Result<()> {
     Ok(())
 }
 
+// R8
+#[test]
+fn a_pace_sends_answers_no_faster_however_many_there_are() -> Result<()> {
+    lab_test!();
+    let rig = rig(
+        "[limit.pace]\nunit = \"bytes\"\nrate = \"1MiB/s\"\nburst = \"64KiB\"\npace = true\nkey = \"ip\"",
+        "limit = \"pace\"",
+    )?;
+    let took = |clients: usize, bytes: usize| -> Result<f64> {
+        let began = Instant::now();
+        std::thread::scope(|scope| {
+            let ask = || -> Result<()> {
+                let answer = get(&rig, &format!("/big?bytes={bytes}"), "")?;
+                ensure!(answer.status == 200 && answer.body.len() == bytes, "{}", answer.body.len());
+                Ok(())
+            };
+            let asked: Vec<_> = (0..clients).map(|_| scope.spawn(ask)).collect();
+            asked.into_iter().try_for_each(|one| one.join().expect("a client"))
+        })?;
+        Ok(began.elapsed().as_secs_f64())
+    };
+    // 4 MiB but the burst, by one and by four at once.
+    for clients in [1, 4] {
+        let seconds = took(clients, (4 << 20) / clients)?;
+        assert!((3.7..4.6).contains(&seconds), "{clients}: {seconds} s");
+    }
+    Ok(())
+}
+
 fn bans(rig: &Rig) -> Result<Vec<Value>> {
     let listed = rig.gateway.cli(&["ban", "list", "-o", "json"])?.ok()?.json()?;
     Ok(listed.as_array().cloned().unwrap_or_default())
@@ -456,6 +485,52 @@ fn ban_of(rig: &Rig, cidr: &str) -> Result<Value> {
     within(Duration::from_secs(5), &format!("{cidr} is banned"), || {
         Ok(bans(rig)?.into_iter().find(|ban| ban["cidr"] == json!(format!("{cidr}/32"))))
     })
+}
+
+// Ideas 2 and 3, R16
+#[test]
+fn one_limit_holds_for_connections_in_the_kernel_too_and_answers_tell_of_the_tighter_one() -> Result<()> {
+    lab_test!();
+    let rig =
+        rig("[limit.both]\nrate = \"4/s\"\nburst = 20\nkey = \"ip\"\nkernel = true", "limit = \"both\"")?;
+    let node = rig.net.client(1);
+    let source = node.v4().to_string();
+    let kernel_left = || -> Result<u64> {
+        let row = rig.gateway.cli(&["limit", "show", &source, "-o", "json"])?.ok()?.json()?;
+        row["new_left"].as_u64().context("no bucket")
+    };
+    let left = |answer: &Response| parameter(answer.header("ratelimit").unwrap_or_default(), "both", "r");
+    let first = get(&rig, "/", "")?;
+    assert_eq!(first.header("ratelimit-policy"), Some("\"both\";q=20;w=5"));
+    assert!(left(&first)? >= 18, "{first:?}");
+    // Connections without requests: only the kernel half counts them.
+    for _ in 0..10 {
+        drop(node.connect(rig.gateway.at4(), None)?);
+    }
+    let answer = get(&rig, "/", "")?;
+    let (told, kernel) = (left(&answer)?, kernel_left()?);
+    // Some have come back meanwhile.
+    assert!((7..=14).contains(&told) && kernel.abs_diff(told) <= 4, "{told} {kernel}");
+    // On one connection L7 is the tighter one.
+    let mut client = Client::connect_from(node, rig.gateway.at6(), Some(node.v6().into()))?;
+    let mut lefts = Vec::new();
+    for _ in 0..30 {
+        let answer = client.get("/")?;
+        lefts.push((answer.status, left(&answer)?));
+    }
+    assert!(lefts.iter().any(|(status, left)| (*status, *left) == (429, 0)), "{lefts:?}");
+    // Over both, the kernel drops, before anything is accepted.
+    let dropped = || -> Result<f64> {
+        let drops = [("limit", "both"), ("decision", "drop")];
+        Ok(rig.gateway.metrics()?.sum("limit_decisions_total", &drops))
+    };
+    assert_eq!(dropped()?, 0.0);
+    let began = Instant::now();
+    while dropped()? == 0.0 && began.elapsed() < Duration::from_secs(10) {
+        let _ = node.gets_through(rig.gateway.at4(), node.v4().into());
+    }
+    assert!(dropped()? >= 1.0);
+    eventually("a token has come back", || node.gets_through(rig.gateway.at4(), node.v4().into()))
 }
 
 // S18, R16

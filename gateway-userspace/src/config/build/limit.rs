@@ -1,16 +1,16 @@
 //! `[limit.NAME]`, and `limit` of routes.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use super::distinct;
 use crate::config::{
     error::{Problem, ProblemKind, Problems, did_you_mean},
     model::{
-        Algorithm, BanRule, CostOf, Headers, Limit, LimitKeyPart, Measure, Overrun, Penalty, Shared,
-        StoreUrl, Unit,
+        Algorithm, BanRule, Bucket, CostOf, Headers, KernelLimit, Limit, LimitKeyPart, Measure, Overrun,
+        Penalty, Shared, StoreUrl, Unit,
     },
     node::{Fields, FromValue, Value},
-    units::{Percent, Quota, quote},
+    units::{Percent, Quota, Rate, quote},
 };
 use crate::limit::Target;
 
@@ -31,6 +31,8 @@ fn limit(name: &str, fields: &Fields, problems: &mut Problems) -> Option<Limit> 
         key: distinct(fields, "key", key, problems, |part: &LimitKeyPart| format!("\"{part}\"")),
         cost: cost(name, unit, fields, problems),
         measure,
+        pace: pace(name, unit, fields, problems),
+        kernel: fields.or_default("kernel"),
         shared: fields.or_default("shared"),
         dry_run: fields.or_default("dry_run"),
         ban: ban(fields),
@@ -119,6 +121,68 @@ fn ban(fields: &Fields) -> Option<BanRule> {
         duration: ban.or_default("for"),
         kernel: ban.or_default::<&'static str>("where") == "kernel",
     })
+}
+
+fn pace(name: &str, unit: &str, fields: &Fields, problems: &mut Problems) -> bool {
+    let pace = fields.or_default("pace");
+    let plain = fields.or_default::<&'static str>("mode") == "hard"
+        && fields.or_default::<&'static str>("algorithm") == "token-bucket"
+        && fields.node("ban").is_none();
+    if pace && (unit != "bytes" || !plain) && !fields.broken {
+        let message = format!("`limit.{name}.pace` only works with hard token buckets of bytes");
+        conflict(
+            fields,
+            "pace",
+            message,
+            "write unit = \"bytes\", and no `mode`, `algorithm` or `ban`",
+            problems,
+        );
+    }
+    pace
+}
+
+/// A limit that holds for connections in the kernel half too says what `kernel.limit.new` is.
+pub(super) fn in_kernel(
+    limits: &BTreeMap<String, Limit>,
+    kernel: &mut KernelLimit,
+    root: &Fields,
+    problems: &mut Problems,
+) {
+    let declared = root.named("limit");
+    for (at, (name, limit)) in limits.iter().filter(|(_, limit)| limit.kernel).enumerate() {
+        let Some(fields) = declared.get(name) else { continue };
+        let mut wrong = |message: String, hint: &str| conflict(fields, "kernel", message, hint, problems);
+        let Some(bucket) = connections(limit, kernel.ipv6_prefix) else {
+            let hint = "it is hard, by \"ip\" (`ipv4_prefix` 32, `ipv6_prefix` as in kernel.limit), of requests a second, each of cost 1";
+            wrong(format!("`limit.{name}.kernel`: the kernel half cannot hold such a limit"), hint);
+            continue;
+        };
+        match kernel.new {
+            _ if at > 0 => {
+                wrong(format!("`limit.{name}.kernel`: another limit has it already"), "only one can");
+            }
+            Some(new) if new != bucket => {
+                let message = format!("`limit.{name}.kernel`: `kernel.limit.new` says something else");
+                wrong(message, "leave `kernel.limit.new` out");
+            }
+            _ => kernel.new = Some(bucket),
+        }
+    }
+}
+
+fn connections(limit: &Limit, ipv6_prefix: u8) -> Option<Bucket> {
+    let by_client =
+        limit.key == [LimitKeyPart::Ip] && (limit.ipv4_prefix, limit.ipv6_prefix) == (32, ipv6_prefix);
+    let plain = limit.mode == Overrun::Hard && !limit.dry_run && limit.cost == CostOf::Fixed(1);
+    match &limit.measure {
+        Measure::Rate { unit: Unit::Requests, algorithm: Algorithm::TokenBucket, quota, burst, .. }
+            if by_client && plain && quota.span.duration() == Duration::from_secs(1) =>
+        {
+            let rate = Rate { per_second: quota.amount as f64 };
+            Some(Bucket { rate, burst: burst.unwrap_or(quota.amount).max(1) })
+        }
+        _ => None,
+    }
 }
 
 pub(super) fn shared(root: &Fields, problems: &mut Problems) -> Option<Shared> {

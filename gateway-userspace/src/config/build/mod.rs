@@ -52,7 +52,8 @@ pub(crate) fn config(root: &Fields, mut files: Vec<PathBuf>, problems: &mut Prob
     let caches = cache::caches(root, problems);
     let acme = acme::acme(root);
     acme::issue(acme.as_ref(), root, &routes, &mut listeners, &mut certs, problems);
-    let kernel = kernel::kernel(&root.table("kernel"), problems);
+    let mut kernel = kernel::kernel(&root.table("kernel"), problems);
+    limit::in_kernel(&limits, &mut kernel.limit, root, problems);
     files.extend(kernel.block.files.iter().cloned());
     // A part of the file that could not be read as such may well hold the listeners or the routes.
     let only_services = !root.named("service").is_empty()

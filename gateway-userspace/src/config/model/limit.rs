@@ -20,6 +20,10 @@ pub struct Limit {
     pub measure: Measure,
     /// Default: 1, or with tokens `/usage/total_tokens` of a JSON answer.
     pub cost: CostOf,
+    /// With bytes: what is sent waits for its turn.
+    pub pace: bool,
+    /// For connections in the kernel half too.
+    pub kernel: bool,
     /// Over all gateways of `[shared]`. Default true.
     pub shared: bool,
     pub dry_run: bool,

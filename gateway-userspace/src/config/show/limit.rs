@@ -53,6 +53,8 @@ pub(super) fn limit(limit: &Limit) -> Value {
         ("target", target),
         ("priority", priority),
         ("ban", limit.ban.as_ref().map(ban)),
+        ("pace", Some(json!(limit.pace))),
+        ("kernel", Some(json!(limit.kernel))),
         ("shared", Some(json!(limit.shared))),
         ("dry_run", Some(json!(limit.dry_run))),
         ("headers", Some(json!(headers))),

@@ -115,6 +115,15 @@ pub(super) static LIMIT: Section = Section {
             "With mode = \"soft\": requests over the limit wait for their turn, at most so long; those that would have to \
              wait longer are answered 429. Left out: they do not wait.",
         ),
+        Key::new("pace", Kind::Bool, "With unit = \"bytes\": answers are sent no faster than this, and nothing is refused.")
+            .default("false"),
+        Key::new(
+            "kernel",
+            Kind::Bool,
+            "It holds for new connections in the kernel half too, as `kernel.limit.new`: what a client opens over it is dropped before it costs a \
+             system call. One limit only, hard, by \"ip\", of so many requests a second.",
+        )
+        .default("false"),
         Key::new("shared", Kind::Bool, "With `[shared]`: it holds over all gateways together.").default("true"),
         Key::new("dry_run", Kind::Bool, "Only say in log, metric and `x-limit-dry-run` what would be refused.")
             .default("false"),

@@ -9,7 +9,10 @@ use super::super::{
     passage::Due,
     table::{Owner, Word},
 };
-use crate::config::model::{CostOf, Unit};
+use crate::{
+    config::model::{CostOf, Unit},
+    kernel::Connections,
+};
 
 /// One limit's word on it.
 pub(super) struct Checked<'a> {
@@ -127,7 +130,7 @@ impl Limit {
         let (left, capacity, verdict) = match (&self.counts, grade.zip(meter)) {
             (Counts::Rate { delay_ns, soft, .. }, Some((grade, meter))) => {
                 let word = store.rates().read(&at);
-                let over = meter.take_ahead(word, now, ask, *delay_ns, false).err();
+                let over = meter.take_ahead(word, now, ask, *delay_ns, false).err().filter(|_| !self.pace);
                 let shed = || {
                     let (at, shed) = grade.shed?.at(store.rates(), self.shed_owner(owner.key), now, ask);
                     shed.take(store.rates().read(&at), now, ask, false).err()
@@ -203,8 +206,12 @@ impl Limit {
             Some(cost) => table
                 .update(&at, now.steady, |word, shared| meter.take_ahead(word, now, cost, delay_ns, shared)),
             None => {
-                let word = table.read(&at);
-                meter.take_ahead(word, now, 1, delay_ns, false).map(|_| Word { value: word, until: 0 })
+                let value = table.read(&at);
+                let word = Word { value, until: 0 };
+                match meter.take_ahead(value, now, 1, delay_ns, false) {
+                    Err(over) if !self.pace => Err(over),
+                    _ => Ok(word),
+                }
             }
         };
         one.left = match &took {
@@ -215,7 +222,8 @@ impl Limit {
             Ok(word) => {
                 one.taken = cost.unwrap_or(0);
                 let wait_ns = meter.wait_ns(word.value, now);
-                if wait_ns > 0 {
+                // Of paced ones it is what is sent that waits.
+                if wait_ns > 0 && !self.pace {
                     one.verdict = Verdict::Soft { wait_ns };
                 }
             }
@@ -282,6 +290,24 @@ impl Checked<'_> {
 
     pub(super) fn denies(&self) -> bool {
         matches!(self.verdict, Verdict::Deny { .. })
+    }
+
+    /// The kernel half may have less left.
+    pub(super) fn tighten(&mut self, store: &Store, facts: &Facts<'_>) {
+        if !self.limit.kernel || !facts.direct {
+            return;
+        }
+        if let Some(Connections { left, next_ns, full_ns, .. }) = store.connections(facts.client)
+            && left <= self.left.units
+        {
+            let same = left == self.left.units;
+            let longer = |ns: u64, than: u64| if same { ns.max(than) } else { ns };
+            self.left = Left {
+                units: left,
+                next_ns: longer(next_ns, self.left.next_ns),
+                full_ns: longer(full_ns, self.left.full_ns),
+            };
+        }
     }
 
     /// A request that costs more than one waits longer than until there is one.

@@ -36,7 +36,8 @@ impl RouteLimits {
         let now = Now::read();
         let mut all = Vec::with_capacity(self.limits.len());
         for limit in &self.limits {
-            let one = limit.look(&self.store, facts, now);
+            let mut one = limit.look(&self.store, facts, now);
+            one.tighten(&self.store, facts);
             let cost = limit.cost(facts);
             let soft = matches!(limit.counts, Counts::Rate { soft: true, .. });
             let over = soft && one.left.units < cost.unwrap_or(1);
