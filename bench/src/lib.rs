@@ -8,6 +8,7 @@ pub mod demo;
 pub mod flood;
 pub mod hostile;
 pub mod l4;
+pub mod limit;
 pub mod memory;
 pub mod peers;
 pub mod proxy;

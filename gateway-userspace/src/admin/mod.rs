@@ -25,7 +25,7 @@ mod versions;
 mod web;
 mod why;
 
-pub use caches::CacheStatus;
+pub use caches::{CacheStatus, Wanted};
 pub use certs::CertStatus;
 pub use services::{ServiceStatus, TargetStatus as ServiceTargetStatus};
 pub use socket::{SocketError, bind};
