@@ -53,8 +53,8 @@ pub struct Pace {
 impl Pace {
     /// Takes so many bytes: how long it is until they may be sent.
     pub fn take(&self, bytes: u64) -> Duration {
-        /// Whoever has to wait longer waits so long, and asks again.
-        const LONGEST: Duration = Duration::from_secs(30);
+        /// Nobody is held longer.
+        const LONGEST: Duration = Duration::from_secs(3600);
         let now = Now::read();
         let ahead = LONGEST.as_nanos() as u64;
         let table = self.store.rates();

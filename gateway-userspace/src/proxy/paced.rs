@@ -19,31 +19,32 @@ use crate::limit::Pace;
 pub struct Paced {
     inner: ResponseBody,
     paces: Vec<Pace>,
-    /// The next frame's turn.
-    turn: Option<Pin<Box<Sleep>>>,
+    /// What waits for its turn.
+    held: Option<(Frame<Bytes>, Pin<Box<Sleep>>)>,
 }
 
 impl Paced {
     pub fn new(inner: ResponseBody, paces: Vec<Pace>) -> Self {
-        Paced { inner, paces, turn: None }
+        Paced { inner, paces, held: None }
     }
 
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
-        if let Some(turn) = &mut self.turn {
-            ready!(turn.as_mut().poll(cx));
-            self.turn = None;
-        }
-        let polled = Pin::new(&mut self.inner).poll_frame(cx);
-        if let Poll::Ready(Some(Ok(frame))) = &polled
-            && let Some(data) = frame.data_ref()
-        {
-            let wait = self.paces.iter().map(|pace| pace.take(data.len() as u64)).max().unwrap_or_default();
-            // At its end a body is over: nobody waits for nothing.
-            if wait > Duration::ZERO && !self.inner.is_end_stream() {
-                self.turn = Some(Box::pin(sleep(wait)));
+        if self.held.is_none() {
+            let frame = match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
+                Some(Ok(frame)) => frame,
+                other => return Poll::Ready(other),
+            };
+            let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
+            let wait = self.paces.iter().map(|pace| pace.take(bytes)).max().unwrap_or_default();
+            if wait == Duration::ZERO {
+                return Poll::Ready(Some(Ok(frame)));
             }
+            self.held = Some((frame, Box::pin(sleep(wait))));
         }
-        polled
+        if let Some((_, turn)) = &mut self.held {
+            ready!(turn.as_mut().poll(cx));
+        }
+        Poll::Ready(self.held.take().map(|(frame, _)| Ok(frame)))
     }
 
     pub fn exchange(&self) -> Option<&Exchange> {
@@ -51,10 +52,17 @@ impl Paced {
     }
 
     pub fn ended(&self) -> bool {
-        self.inner.is_end_stream()
+        self.held.is_none() && self.inner.is_end_stream()
     }
 
     pub fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        let held = self.held.as_ref().and_then(|(frame, _)| frame.data_ref()).map_or(0, Bytes::len) as u64;
+        let inner = self.inner.size_hint();
+        let mut hint = SizeHint::new();
+        hint.set_lower(inner.lower() + held);
+        if let Some(upper) = inner.upper() {
+            hint.set_upper(upper + held);
+        }
+        hint
     }
 }
