@@ -24,7 +24,7 @@ mod versions;
 mod web;
 mod why;
 
-pub use caches::CacheStatus;
+pub use caches::{CacheStatus, DiskStatus};
 pub use certs::CertStatus;
 pub use services::{ServiceStatus, TargetStatus as ServiceTargetStatus};
 pub use socket::{SocketError, bind};

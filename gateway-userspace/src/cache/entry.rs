@@ -105,6 +105,11 @@ impl Entry {
         self.stale_since.store(millis(now), Relaxed);
     }
 
+    /// As it was kept elsewhere; 0: it is not.
+    pub(super) fn stale_from(&self, since: i64) {
+        self.stale_since.store(since, Relaxed);
+    }
+
     pub fn stale_since(&self) -> Option<i64> {
         Some(self.stale_since.load(Relaxed)).filter(|since| *since != 0)
     }

@@ -160,6 +160,11 @@ fn bare_host<'a>(scheme: &str, host: &'a str) -> &'a str {
     host.strip_suffix(port).unwrap_or(host)
 }
 
+/// The path in a key, if it has one.
+pub fn path_of(key: &[u8]) -> Option<&[u8]> {
+    key.split(|byte| *byte == END).nth(3).filter(|path| *path != [NOT_KEYED])
+}
+
 /// What a purge names by URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
@@ -190,6 +195,23 @@ impl Place {
         let host = bare_host(scheme, host).to_ascii_lowercase();
         let target = if target.is_empty() { "/" } else { target };
         Some(Place { scheme: Some(scheme.into()), host: Some(host), target: target.into(), whole })
+    }
+
+    pub fn is_whole(&self) -> bool {
+        self.whole
+    }
+
+    /// Without the query.
+    pub fn path(&self) -> &str {
+        self.target.split_once('?').map_or(&self.target, |(path, _)| path)
+    }
+
+    /// As [`Place::parse`] reads it.
+    pub fn text(&self) -> String {
+        match (&self.scheme, &self.host) {
+            (Some(scheme), Some(host)) => format!("{scheme}://{host}{}", self.target),
+            _ => self.target.clone(),
+        }
     }
 
     /// Whether a stored response is there. What its key does not have is no reason against it: rather too many go.

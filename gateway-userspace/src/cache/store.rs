@@ -114,6 +114,12 @@ impl Store {
         Some(found.clone())
     }
 
+    /// Whether a response of this key was asked for again lately.
+    pub fn is_in_use(&self, key: &[u8]) -> bool {
+        let map = self.map.pin();
+        map.get(key).is_some_and(|variants| variants.iter().any(|entry| entry.uses.load(Relaxed) > 0))
+    }
+
     /// Stores a response, in place of the one for the same requests.
     pub fn insert(&self, entry: Arc<Entry>) {
         let hash = self.hash(&entry.key);

@@ -9,7 +9,10 @@ use super::{
     Error, Global, Outcome, client, exit,
     output::{self, table},
 };
-use crate::{admin::CacheStatus, config::units::ByteSize};
+use crate::{
+    admin::{CacheStatus, DiskStatus},
+    config::units::ByteSize,
+};
 
 #[derive(Debug, Subcommand)]
 pub enum Cache {
@@ -119,7 +122,27 @@ fn show(name: &str, cache: &CacheStatus) -> String {
         ("routes".to_owned(), cache.routes.join(" ")),
     ];
     lines.extend(cache.requests.iter().map(|(word, n)| (word.clone(), n.to_string())));
-    lines.into_iter().map(|(what, value)| format!("{what:<12} {value}\n")).collect()
+    if let Some(disk) = &cache.disk {
+        lines.extend(show_disk(disk).map(|(what, value)| (format!("disk {what}"), value)));
+    }
+    lines.into_iter().map(|(what, value)| format!("{what:<14} {value}\n")).collect()
+}
+
+fn show_disk(disk: &DiskStatus) -> [(&'static str, String); 11] {
+    let sealed = if disk.sealed { ", sealed" } else { "" };
+    [
+        ("state", format!("{}{sealed}", disk.state)),
+        ("path", disk.directory.clone()),
+        ("entries", disk.entries.to_string()),
+        ("bytes", format!("{} of {}", short(disk.bytes), ByteSize(disk.size))),
+        ("hits", disk.hits.to_string()),
+        ("written", disk.written.to_string()),
+        ("evicted", disk.evicted.to_string()),
+        ("dropped", disk.dropped.to_string()),
+        ("busy", disk.busy.to_string()),
+        ("damaged", disk.damaged.to_string()),
+        ("failed", disk.failed.to_string()),
+    ]
 }
 
 /// Rounded, for tables.

@@ -26,6 +26,7 @@ use super::{
 };
 use crate::{
     auth::{Auths, Jwks},
+    cache,
     config::{
         self, ConfigErrors,
         model::{Bind, Config, L4Protocol},
@@ -282,6 +283,7 @@ impl Control {
         let old = self.snapshot.load_full();
         let tls = Tls::load(&config, Some(&old.tls))?;
         let auths = Arc::new(Auths::load(&config, Some(&old.auths), &self.registry)?);
+        let disks = Arc::new(cache::disk::place::load(&config)?);
         let changes = config::diff(&old.config, &config);
         let needs_restart = config::needing_restart(&changes);
         let new_log = (old.config.access_log != config.access_log).then(|| config.access_log.clone());
@@ -308,13 +310,14 @@ impl Control {
         let snapshot = Arc::new(Snapshot::compile(
             config,
             services,
-            (tls, auths),
+            (tls, auths, disks),
             &self.names.answers(),
             generation,
             Some(&old),
             &self.registry,
         ));
         self.snapshot.store(snapshot.clone());
+        snapshot.take_over_caches(&old);
         old.retire_targets(&snapshot);
         self.start_checks(&snapshot);
         snapshot.tls.refresh();

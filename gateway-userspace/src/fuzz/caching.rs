@@ -8,12 +8,19 @@ use crate::{
     cache::{
         dictionary,
         directives::{RequestDirectives, ResponseDirectives},
+        disk,
         freshness::{Asked, Rules, Use, storable},
         key::{self, KeyParts, Place},
         purge, range, validators, vary,
     },
     config::model::KeyPart,
 };
+
+/// What a segment's parts say when their sums are right: the first byte says which part it is.
+pub fn segment(input: &[u8]) {
+    let Some((kind, rest)) = input.split_first() else { return };
+    disk::fuzz(*kind, rest);
+}
 
 /// Lines of fields: a request's, and behind an empty line its response's.
 pub fn messages(input: &[u8]) {

@@ -13,10 +13,11 @@ mod wire;
 type Target = (&'static str, fn(&[u8]));
 
 /// What is fuzzed, by the name of its folder in the corpus. It panics where something does not hold.
-const TARGETS: [Target; 18] = [
+const TARGETS: [Target; 19] = [
     ("answer-body", answers::body),
     ("answer-head", answers::head),
     ("cache", caching::messages),
+    ("cache-segment", caching::segment),
     ("certificate", config::certificate),
     ("config", config::config),
     ("credentials", auth::credentials),

@@ -1,6 +1,6 @@
 //! `[cache.NAME]`.
 
-use std::{fmt, time::Duration};
+use std::{fmt, path::PathBuf, time::Duration};
 
 use http::HeaderName;
 
@@ -12,6 +12,8 @@ pub struct Cache {
     pub at: Place,
     /// Bytes, with all that an entry costs. Default 64 MiB.
     pub memory: u64,
+    /// Default: none.
+    pub disk: Option<CacheDisk>,
     /// Where the upstream says nothing of freshness. Default: not stored.
     pub ttl: Option<Duration>,
     /// `ttl` holds whatever the upstream says of freshness. Default false.
@@ -35,6 +37,16 @@ pub struct Cache {
     pub variants: usize,
     /// Default false.
     pub store_set_cookie: bool,
+}
+
+/// `disk = { path, size }` of a cache
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CacheDisk {
+    pub at: Place,
+    /// The cache has a folder of its name in it.
+    pub path: PathBuf,
+    /// Bytes of all its files.
+    pub size: u64,
 }
 
 /// `client_cache = { control, override, etag, max }` of a route

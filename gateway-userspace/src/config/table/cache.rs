@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Key, Kind, OFF, Section, Text, seconds};
+use super::{Key, Kind, OFF, Section, Text, seconds, text::FILE};
 use crate::config::{
     error::did_you_mean,
     model::KeyPart,
@@ -52,7 +52,12 @@ pub(super) static CACHE: Section = Section {
             "The most that it takes, with headers and all that an entry costs, over all workers.",
         )
         .default("\"64MiB\""),
-        Key::not_yet("disk", "A second tier."),
+        Key::new(
+            "disk",
+            Kind::Table(&DISK),
+            "A second tier, from which responses come back when memory has no room for them, and after a restart. With \
+             `state.key` all of it is sealed (AES-256-GCM). Left out: none.",
+        ),
         Key::new(
             "ttl",
             Kind::Either(&[OFF, LIFETIME]),
@@ -106,6 +111,19 @@ pub(super) static CACHE: Section = Section {
             "Store responses with `Set-Cookie` too. Every client then gets the same cookie.",
         )
         .default("false"),
+    ],
+};
+
+static DISK: Section = Section {
+    doc: "The disk tier of a cache.",
+    keys: &[
+        Key::new("path", Kind::Text(&FILE), "A directory; the cache has one of its name in it.").required(),
+        Key::new(
+            "size",
+            Kind::Size { min: 4 << 20, max: 1 << 46 },
+            "The most that its files take: room for at least four bodies of `max_body`.",
+        )
+        .required(),
     ],
 };
 

@@ -78,7 +78,10 @@ pub async fn handle(
     let consumer = consumer(&exchange);
     let mut key = KEY.take();
     write_key(&way, cache, &exchange, &head, consumer.as_deref(), &mut key);
-    let found = cache.store().get(&key, &head.headers);
+    let mut found = cache.store().get(&key, &head.headers);
+    if found.is_none() && cache.disk().is_some() {
+        found = Box::pin(cache.load(&key, &head.headers)).await;
+    }
     let now = exchange.state.worker.wall_clock(exchange.started());
     let mut stale = None;
     if let Some(entry) = found {
