@@ -187,7 +187,7 @@ impl Cache {
 
     /// Takes out, or (`soft`) marks as stale; how many of those in memory. What is on disk only goes uncounted.
     pub fn purge(&self, purge: Purge, soft: bool) -> u64 {
-        let since = soft.then(|| SystemTime::now());
+        let since = soft.then(SystemTime::now);
         let noted = self.kept.purges.note_for_disk(purge.clone(), since.map(millis));
         self.kept.fills.forget(|key, fill| match &purge {
             // Its tags may not be known yet.

@@ -110,7 +110,8 @@ impl Purges {
             return false;
         }
         let recent = lock(&self.recent);
-        let forgotten = recent.len() == REMEMBERED && recent.front().is_some_and(|oldest| oldest.number > began);
+        let forgotten =
+            recent.len() == REMEMBERED && recent.front().is_some_and(|oldest| oldest.number > began);
         forgotten || recent.iter().any(|noted| noted.number > began && noted.purge.takes(parts, key, tags))
     }
 
@@ -174,9 +175,10 @@ impl Log {
         // One that says the same and more stands for those before it.
         let before = self.like(&noted.purge).to_vec();
         for number in before {
-            let same = self.noted.get(&number).is_some_and(|old| {
-                old.purge == noted.purge && (noted.soft.is_none() || old.soft.is_some())
-            });
+            let same = self
+                .noted
+                .get(&number)
+                .is_some_and(|old| old.purge == noted.purge && (noted.soft.is_none() || old.soft.is_some()));
             if same {
                 self.remove(number);
             }
@@ -321,7 +323,10 @@ mod tests {
         purges.note_for_disk(at("/b/", false), None);
         assert_eq!(taken(one, "/a", &[]), Some(Taken::Out));
         assert_eq!((taken(two, "/a", &[]), taken(one, "/c", &[])), (None, None));
-        assert_eq!((taken(one, "/c", &tag), taken(one, "/b/1", &tag)), (Some(Taken::Stale(5)), Some(Taken::Out)));
+        assert_eq!(
+            (taken(one, "/c", &tag), taken(one, "/b/1", &tag)),
+            (Some(Taken::Stale(5)), Some(Taken::Out))
+        );
         // After a restart, before which the clock was ahead.
         let ahead = Noted { number: purges.now() + 1_000_000_000, purge: at("/d", true), soft: None };
         let after = purges.adopt(vec![ahead.clone()]);

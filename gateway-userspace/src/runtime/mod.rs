@@ -226,9 +226,15 @@ impl Snapshot {
 
     /// Requests are answered by this one now.
     pub fn take_over_caches(&self, old: &Snapshot) {
-        for (name, cache) in &self.caches {
-            if let Some(old) = old.caches.get(name) {
-                cache.take_over(old);
+        for (name, old) in &old.caches {
+            let new = self.caches.get(name);
+            if let Some(new) = new {
+                new.take_over(old);
+            }
+            if let Some(disk) = old.disk()
+                && !new.and_then(|new| new.disk()).is_some_and(|new| Arc::ptr_eq(new, disk))
+            {
+                disk.end();
             }
         }
     }

@@ -61,13 +61,7 @@ impl Guard {
     }
 
     /// Protects `part[from..]`, and adds the tag. `about`: bytes that belong to it and stand elsewhere.
-    pub fn close(
-        &self,
-        nonce: [u8; 12],
-        about: &[u8],
-        part: &mut Vec<u8>,
-        from: usize,
-    ) -> io::Result<()> {
+    pub fn close(&self, nonce: [u8; 12], about: &[u8], part: &mut Vec<u8>, from: usize) -> io::Result<()> {
         let tag = match &self.seal {
             None => self.keyed(&nonce, about, &part[from..]),
             Some(key) => {

@@ -267,17 +267,21 @@ impl Disk {
         let _ = self.queue.send(op);
     }
 
-    /// Writes what is to be written, and lets go of the directory.
-    pub fn close(&self) {
+    /// Writes what is to be written, and lets go of the directory: soon.
+    pub fn end(&self) {
         let _ = self.queue.send(Op::Close);
+    }
+
+    /// As [`Disk::end`], and waits for it.
+    pub fn close(&self) {
+        self.end();
         let _ = lock(&self.ended).recv_timeout(LAST_WRITES);
     }
 }
 
 impl Drop for Disk {
-    /// It need not be waited for.
     fn drop(&mut self) {
-        let _ = self.queue.send(Op::Close);
+        self.end();
     }
 }
 

@@ -122,7 +122,11 @@ fn good<T>(shared: &Shared, hash: u128, at: At, read: std::io::Result<Option<T>>
         Ok(Some(read)) => return Some(read),
         Ok(None) => {
             shared.counts.damaged.fetch_add(1, Relaxed);
-            tracing::warn!(cache = &*shared.name, segment = at.segment, "a stored response is damaged: not used");
+            tracing::warn!(
+                cache = &*shared.name,
+                segment = at.segment,
+                "a stored response is damaged: not used"
+            );
         }
         Err(error) => {
             shared.counts.failed.fetch_add(1, Relaxed);

@@ -19,9 +19,16 @@ const MOST_FIELDS: u32 = 1 << 14;
 /// A line of a segment's index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Row {
-    Entry { hash: u128, at: Span, vary: Box<[Selected]> },
+    Entry {
+        hash: u128,
+        at: Span,
+        vary: Box<[Selected]>,
+    },
     /// Those before it are no longer good; `None`: of any variant.
-    Forget { hash: u128, vary: Option<Box<[Selected]>> },
+    Forget {
+        hash: u128,
+        vary: Option<Box<[Selected]>>,
+    },
     Purge(Noted),
 }
 

@@ -140,7 +140,10 @@ fn what_was_written_is_there_after_a_restart_and_after_a_crash() {
         let again = Tier::at(&path, 64 * MIB);
         let entry = again.read("/a").unwrap();
         assert_eq!((entry.headers["etag"].as_bytes(), entry.status), (&b"\"v\""[..], StatusCode::OK));
-        assert_eq!((again.body("/a").as_deref(), again.body("/b").as_deref()), (Some(&b"two"[..]), Some(&b""[..])));
+        assert_eq!(
+            (again.body("/a").as_deref(), again.body("/b").as_deref()),
+            (Some(&b"two"[..]), Some(&b""[..]))
+        );
         assert_eq!((again.body("/c"), again.disk.entries()), (None, 2));
         again.write("/new", b"x", "t");
         again.written(1);
@@ -153,7 +156,10 @@ fn what_was_written_is_there_after_a_restart_and_after_a_crash() {
         }
     }
     let last = Tier::at(&path, 64 * MIB);
-    assert_eq!((last.body("/new").as_deref(), last.disk.counts().damaged.load(Relaxed)), (Some(&b"x"[..]), 0));
+    assert_eq!(
+        (last.body("/new").as_deref(), last.disk.counts().damaged.load(Relaxed)),
+        (Some(&b"x"[..]), 0)
+    );
 }
 
 #[test]
@@ -209,7 +215,8 @@ fn no_more_room_is_taken_than_it_has_and_what_is_in_use_stays() {
     assert_eq!((tier.body("/0"), tier.body("/399").as_deref()), (None, Some(&body[..])));
     let counts = tier.disk.counts();
     assert!(counts.evicted.load(Relaxed) > 300 && tier.disk.entries() > 50, "{counts:?}");
-    let on_disk: u64 = std::fs::read_dir(dir.path()).unwrap().map(|f| f.unwrap().metadata().unwrap().len()).sum();
+    let on_disk: u64 =
+        std::fs::read_dir(dir.path()).unwrap().map(|f| f.unwrap().metadata().unwrap().len()).sum();
     assert_eq!(on_disk, tier.disk.bytes());
 }
 

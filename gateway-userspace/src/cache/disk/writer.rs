@@ -41,9 +41,20 @@ const STAYS: u64 = 4;
 
 pub enum Op {
     /// `replaced`: there may be one before it.
-    Store { entry: Arc<Entry>, hash: u128, began: u64, replaced: bool },
-    Forget { hash: u128, vary: Option<Box<[Selected]>> },
-    Purge { noted: Noted, durable: Option<Sender<()>> },
+    Store {
+        entry: Arc<Entry>,
+        hash: u128,
+        began: u64,
+        replaced: bool,
+    },
+    Forget {
+        hash: u128,
+        vary: Option<Box<[Selected]>>,
+    },
+    Purge {
+        noted: Noted,
+        durable: Option<Sender<()>>,
+    },
     Close,
 }
 
@@ -100,9 +111,10 @@ impl Writer {
         let mut told = false;
         loop {
             let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
-            match file.map_err(|error| error.to_string()).and_then(|file| {
-                file.try_lock().map_err(|error| error.to_string()).map(|()| file)
-            }) {
+            match file
+                .map_err(|error| error.to_string())
+                .and_then(|file| file.try_lock().map_err(|error| error.to_string()).map(|()| file))
+            {
                 Ok(file) => return Some((file, kept)),
                 Err(error) if !told => {
                     let (cache, path) = (&*self.shared.name, path.display());

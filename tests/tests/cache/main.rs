@@ -1,5 +1,7 @@
 //! Caching: C1–C11, C14, C15 and what is safe about it.
 
+mod disk;
+
 use std::thread;
 
 use lab::prelude::*;
