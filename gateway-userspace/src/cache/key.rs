@@ -80,6 +80,22 @@ impl KeyParts {
         self.others.iter().any(|part| matches!(part, KeyPart::Header(name) if *name == header::AUTHORIZATION))
     }
 
+    /// A key for people: what it is made of.
+    pub fn words(&self, key: &[u8]) -> Vec<String> {
+        let mut fields = key.split(|byte| *byte == END);
+        let mut next = || match fields.next() {
+            None | Some([NOT_KEYED]) => None,
+            Some(field) => {
+                let field = String::from_utf8_lossy(field.strip_suffix(&[NEXT]).unwrap_or(field));
+                Some(field.replace('\u{1}', " "))
+            }
+        };
+        let names = ["scheme", "forwarded host", "host", "path", "query", "route"].map(str::to_owned);
+        let names = names.into_iter().chain(self.others.iter().map(ToString::to_string));
+        let words = names.filter_map(|name| Some((name, next()?)));
+        words.filter(|(_, field)| !field.is_empty()).map(|(name, field)| format!("{name} {field}")).collect()
+    }
+
     /// A URL has one key a route.
     pub fn is_of_url(&self) -> bool {
         self.others.is_empty()

@@ -288,7 +288,12 @@ impl Cache {
 
     /// Whether a request is not to be answered from the cache, nor its answer stored.
     pub fn bypasses(&self, headers: &HeaderMap, query: Option<&str>) -> bool {
-        self.config.bypass.iter().any(|part| match part {
+        self.bypassed_by(headers, query).is_some()
+    }
+
+    /// What of `bypass` it has.
+    pub fn bypassed_by(&self, headers: &HeaderMap, query: Option<&str>) -> Option<&KeyPart> {
+        self.config.bypass.iter().find(|part| match part {
             KeyPart::Header(name) => headers.contains_key(name),
             KeyPart::Cookie(name) => request::cookie(headers, name).is_some(),
             KeyPart::Parameter(name) => {

@@ -6,7 +6,11 @@ use http::{HeaderValue, Method, Request, Uri, header, request, uri::Scheme};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{handler::asked, strict, versioned};
+use super::{
+    cached::{self, CacheTold},
+    handler::asked,
+    strict, versioned,
+};
 use crate::{
     config::{
         self,
@@ -52,6 +56,9 @@ pub struct Explained {
     pub version: Option<VersionTold>,
     /// The route's settings, or the version's.
     pub settings: Option<Value>,
+    /// What its cache would do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache: Option<CacheTold>,
     pub upstreams: Vec<Destined>,
     /// Why the other routes do not take it.
     pub others: Vec<Other>,
@@ -101,6 +108,7 @@ pub fn explain(snapshot: &Snapshot, spec: &RequestSpec) -> Result<Explained, Str
         route: None,
         version: None,
         settings: None,
+        cache: None,
         upstreams: Vec::new(),
         others: Vec::new(),
         outcome: String::new(),
@@ -287,6 +295,8 @@ impl Explained {
         if self.upstreams.len() == 1 && self.upstreams.iter().all(|to| to.usable.is_empty()) {
             self.outcome += ", which has no healthy target: 503";
         }
+        let tls = snapshot.listeners.get(&*self.listener).is_some_and(|listener| listener.tls.is_some());
+        self.cache = cached::explain(route, if tls { "https" } else { "http" }, head);
         self.route = Some(name);
         self
     }

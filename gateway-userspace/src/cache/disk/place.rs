@@ -93,11 +93,9 @@ impl Wanted {
     /// What is there must not be lost because of a wrong key.
     fn check_key(&self) -> Result<(), PlaceError> {
         for (number, path) in segments(&self.directory).unwrap_or_default() {
-            match Segment::open(&path, number, self.sealer.as_deref()) {
-                Err(error @ (OpenError::Key(_) | OpenError::NoKey)) => {
-                    return Err(PlaceError::Key { path: self.directory.clone(), error });
-                }
-                _ => {}
+            let opened = Segment::open(&path, number, self.sealer.as_deref());
+            if let Err(error @ (OpenError::Key(_) | OpenError::NoKey)) = opened {
+                return Err(PlaceError::Key { path: self.directory.clone(), error });
             }
         }
         Ok(())

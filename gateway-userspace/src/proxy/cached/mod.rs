@@ -2,6 +2,7 @@
 
 mod answer;
 mod body;
+mod explain;
 mod filling;
 
 use std::{
@@ -14,10 +15,13 @@ use std::{
 use http::{HeaderMap, Method, Response, StatusCode, Uri, Version, header, request};
 use hyper::body::{Body, Incoming};
 
-pub use self::body::StoredBody;
 use self::{
     answer::{CACHE_STATUS, Done},
     filling::{Filled, Filling},
+};
+pub use self::{
+    body::StoredBody,
+    explain::{CacheTold, explain},
 };
 use super::{
     body::{RequestBody, ResponseBody},
