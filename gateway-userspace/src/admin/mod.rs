@@ -21,6 +21,7 @@ pub mod stats;
 mod status;
 mod targets;
 mod versions;
+mod warm;
 mod web;
 mod why;
 

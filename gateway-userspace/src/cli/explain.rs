@@ -118,12 +118,6 @@ impl Explain {
 
 impl Request {
     fn spec(self) -> Result<RequestSpec, Error> {
-        let field = |line: &String| {
-            let (name, value) = line.split_once(':').ok_or_else(|| {
-                Error::Usage(format!("{line:?} is no header field; write it as 'Name: value'"))
-            })?;
-            Ok((name.trim().to_owned(), value.trim().to_owned()))
-        };
         Ok(RequestSpec {
             method: self.method.unwrap_or_default(),
             url: self.url.unwrap_or_default(),
@@ -132,6 +126,14 @@ impl Request {
             listener: self.listener,
         })
     }
+}
+
+/// A header field as it is written on the command line.
+pub fn field(line: &String) -> Result<(String, String), Error> {
+    let (name, value) = line
+        .split_once(':')
+        .ok_or_else(|| Error::Usage(format!("{line:?} is no header field; write it as 'Name: value'")))?;
+    Ok((name.trim().to_owned(), value.trim().to_owned()))
 }
 
 fn request(told: &Value) -> String {

@@ -2,6 +2,7 @@
 
 mod datagram;
 mod listen;
+pub mod pages;
 pub mod pass;
 mod read;
 mod shared;

@@ -133,7 +133,11 @@ pub fn explain(snapshot: &Snapshot, spec: &RequestSpec) -> Result<Explained, Str
     }
 }
 
-fn listener<'a>(snapshot: &'a Snapshot, spec: &RequestSpec, url: &Uri) -> Result<&'a Listener, String> {
+/// The one that takes a request.
+///
+/// # Errors
+/// There is none: why.
+pub fn listener<'a>(snapshot: &'a Snapshot, spec: &RequestSpec, url: &Uri) -> Result<&'a Listener, String> {
     let names = || snapshot.listeners.keys().cloned().collect::<Vec<_>>().join(", ");
     if let Some(name) = &spec.listener {
         let found = snapshot.listeners.get(name);

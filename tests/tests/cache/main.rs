@@ -1,5 +1,6 @@
 //! Caching: C1–C11, C14, C15 and what is safe about it.
 
+mod control;
 mod disk;
 
 use std::thread;
@@ -403,6 +404,41 @@ fn a_body_that_is_too_large_is_passed_on_and_not_kept() -> Result<()> {
             let answer = ask(&rig, "GET /made/large", FRESH, fields)?;
             assert_eq!((answer.body.len(), is_hit(&answer)), (3_000_000, false), "{n}");
         }
+    }
+    Ok(())
+}
+
+#[test]
+fn large_bodies_are_what_they_are_however_they_are_sent() -> Result<()> {
+    lab_test!();
+    let rig = rig("", "")?;
+    let noise = |path: &str, size: usize, more: &str| {
+        ask(&rig, &format!("GET /made/{path}"), FRESH, &format!("x-hash: 1\r\nx-size: {size}\r\n{more}"))
+    };
+    for size in [32_767, 32_768, 102_400, 1 << 20, 3_000_000] {
+        let path = format!("large-{size}");
+        let first = noise(&path, size, "")?;
+        assert_eq!(first.header("x-hash"), Some(blake3::hash(&first.body).to_hex().as_str()));
+        for more in ["", "connection: close\r\n", "accept: */*\r\n"] {
+            let hit = noise(&path, size, more)?;
+            assert!(is_hit(&hit) && hit.body == first.body, "{size} {more}");
+            assert_eq!(rig.gateway.log_of(&hit)?["bytes_out"], json!(size));
+        }
+        let part = noise(&path, size, "range: bytes=1000-32000\r\n")?;
+        assert_eq!((part.status, &part.body[..]), (206, &first.body[1000..=32000]), "{size}");
+    }
+    // What is on its way to somebody who reads slowly stays what it was, whatever takes its place.
+    let first = noise("slow", 1 << 20, "")?;
+    let request = made("slow", &format!("x-answer: {FRESH}\r\n"));
+    let mut slow: Vec<_> = (0..4).map(|_| rig.client()).collect::<Result<_>>()?;
+    slow.iter_mut().try_for_each(|client| client.send(&request))?;
+    thread::sleep(Duration::from_millis(300));
+    rig.gateway.cli(&["cache", "purge", "c", "--all"])?.ok()?;
+    for n in 0..8 {
+        noise(&format!("other-{n}"), 1 << 20, "")?;
+    }
+    for client in &mut slow {
+        assert!(client.response_to("GET")?.body == first.body);
     }
     Ok(())
 }
