@@ -325,4 +325,6 @@ pub fn http_date(text: &[u8]) -> Option<i64> {
 }
 
 #[cfg(test)]
+mod oracle;
+#[cfg(test)]
 mod tests;

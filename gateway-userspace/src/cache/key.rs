@@ -24,6 +24,8 @@ pub struct Asked<'a> {
     pub query: Option<&'a str>,
     pub headers: &'a HeaderMap,
     pub consumer: Option<&'a str>,
+    /// Hash of the method, the body and its type, where there is a body.
+    pub body: Option<[u8; 32]>,
 }
 
 /// `key = [..]`, compiled.
@@ -72,6 +74,10 @@ impl KeyParts {
         self.others.contains(&KeyPart::Consumer)
     }
 
+    pub fn has_body(&self) -> bool {
+        self.others.contains(&KeyPart::Body)
+    }
+
     pub fn has_cookies(&self) -> bool {
         self.others.iter().any(|part| matches!(part, KeyPart::Cookie(_)))
     }
@@ -112,6 +118,10 @@ impl KeyParts {
                 }
                 KeyPart::Cookie(name) => values(out, cookies(asked.headers, name)),
                 KeyPart::Consumer => values(out, asked.consumer.iter().map(|name| name.as_bytes())),
+                KeyPart::Body => {
+                    let hash = asked.body.map(|hash| blake3::Hash::from(hash).to_hex());
+                    values(out, hash.iter().map(|hash| hash.as_bytes()));
+                }
                 KeyPart::Host | KeyPart::Path | KeyPart::Query | KeyPart::Parameter(_) => {}
             }
         }
@@ -273,6 +283,7 @@ impl KeyParts {
             query,
             headers: &headers,
             consumer: None,
+            body: None,
         };
         let mut key = Vec::new();
         self.write_url(&asked, &mut key);
@@ -307,6 +318,7 @@ mod tests {
             query: uri.query(),
             headers: &headers,
             consumer,
+            body: None,
         };
         let mut key = Vec::new();
         parts.write(&asked, "r", &mut key);

@@ -299,7 +299,7 @@ impl Cache {
             KeyPart::Parameter(name) => {
                 form_urlencoded::parse(query.unwrap_or_default().as_bytes()).any(|(found, _)| found == *name)
             }
-            KeyPart::Host | KeyPart::Path | KeyPart::Query | KeyPart::Consumer => false,
+            KeyPart::Host | KeyPart::Path | KeyPart::Query | KeyPart::Consumer | KeyPart::Body => false,
         })
     }
 }

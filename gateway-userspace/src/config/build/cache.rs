@@ -33,6 +33,8 @@ fn cache(name: &str, fields: &Fields, problems: &mut Problems) -> Cache {
         if_error: long("if_error"),
         key: parts(fields, "key", problems),
         bypass: parts(fields, "bypass", problems),
+        methods: fields.or_default("methods"),
+        max_request: size("max_request"),
         coalesce: fields.or_default("coalesce"),
         max_body: size("max_body"),
         variants: fields.or_default("variants"),
@@ -49,6 +51,15 @@ fn cache(name: &str, fields: &Fields, problems: &mut Problems) -> Cache {
             format!("`cache.{name}.max_body`: one response may take a quarter of `memory` at most, {most}");
         let problem = Problem::new(ProblemKind::Conflict, &fields.place("max_body"), message);
         problems.push(problem.hint("set max_body lower, or memory higher".to_owned()));
+    }
+    if cache.methods.iter().any(|method| method != "GET")
+        && !cache.key.contains(&KeyPart::Body)
+        && !fields.broken
+    {
+        let message =
+            format!("`cache.{name}.methods`: requests that differ by their bodies need \"body\" in `key`");
+        let problem = Problem::new(ProblemKind::Conflict, &fields.place("methods"), message);
+        problems.push(problem.hint("add key = [\"host\", \"path\", \"query\", \"body\"]".to_owned()));
     }
     check_disk(name, &cache, fields, problems);
     cache

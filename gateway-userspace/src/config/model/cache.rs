@@ -27,6 +27,10 @@ pub struct Cache {
     pub if_error: Duration,
     /// Default host, path, query.
     pub key: Vec<KeyPart>,
+    /// Whose answers are stored: GET, with which HEAD goes, POST, QUERY. Default GET.
+    pub methods: Vec<String>,
+    /// Bytes of a request's body that is in the key. Default 64 KiB.
+    pub max_request: u64,
     /// Requests that have one of these go past the cache.
     pub bypass: Vec<KeyPart>,
     /// One fetch for many waiting clients. Default true.
@@ -72,6 +76,8 @@ pub enum KeyPart {
     Header(HeaderName),
     Cookie(String),
     Consumer,
+    /// The request's, by its hash, with its type.
+    Body,
 }
 
 impl KeyPart {
@@ -87,6 +93,7 @@ impl KeyPart {
                 "path" => KeyPart::Path,
                 "query" => KeyPart::Query,
                 "consumer" => KeyPart::Consumer,
+                "body" => KeyPart::Body,
                 _ => return None,
             },
         })
@@ -103,6 +110,7 @@ impl fmt::Display for KeyPart {
             KeyPart::Header(name) => write!(f, "header:{name}"),
             KeyPart::Cookie(name) => write!(f, "cookie:{name}"),
             KeyPart::Consumer => f.write_str("consumer"),
+            KeyPart::Body => f.write_str("body"),
         }
     }
 }

@@ -24,6 +24,8 @@ pub(super) fn cache(cache: &Cache) -> Value {
             "if_error": some(cache.if_error),
         },
         "key": parts(&cache.key),
+        "methods": cache.methods,
+        "max_request": ByteSize(cache.max_request),
         "bypass": parts(&cache.bypass),
         "coalesce": cache.coalesce,
         "max_body": ByteSize(cache.max_body),

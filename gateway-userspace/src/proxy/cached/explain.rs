@@ -42,6 +42,7 @@ pub fn explain(route: &Route, scheme: &str, head: &request::Parts) -> Option<Cac
         query: head.uri.query(),
         headers: &head.headers,
         consumer: None,
+        body: None,
     };
     let mut key = Vec::new();
     cache.parts.write(&asked, &route.cache_name, &mut key);
@@ -66,15 +67,18 @@ pub fn explain(route: &Route, scheme: &str, head: &request::Parts) -> Option<Cac
 /// Why a request goes past the cache.
 fn past(route: &Route, cache: &Cache, head: &request::Parts) -> Option<String> {
     let headers = &head.headers;
-    if !matches!(head.method, Method::GET | Method::HEAD) {
+    if !super::is_asked(cache, &head.method) {
         let invalidates = !matches!(head.method, Method::OPTIONS | Method::TRACE);
         let then = if invalidates { "; if it succeeds, what is stored of the URL goes" } else { "" };
         return Some(format!("{} is not answered from it{then}", head.method));
     }
     let has_body = headers.contains_key(header::TRANSFER_ENCODING)
         || headers.get(header::CONTENT_LENGTH).is_some_and(|length| length != "0");
-    if has_body {
-        return Some("the request has a body".into());
+    if has_body || !matches!(head.method, Method::GET | Method::HEAD) {
+        return Some(match cache.parts.has_body() {
+            true => "the key has the request's body in it, which is not known here".into(),
+            false => "the request has a body".into(),
+        });
     }
     if !route.upgrade.is_empty() && headers.contains_key(header::UPGRADE) {
         return Some("it asks for another protocol".into());
