@@ -125,7 +125,7 @@ impl Gateway {
     }
 
     /// Writes the config for the next start or reload. Tables that it does not have are added: the admin socket, the
-    /// access log and the pins in places of this gateway's own, and XDP in native mode towards clients and attackers.
+    /// access log, what is kept and the pins in places of this gateway's own, and XDP in native mode towards clients and attackers.
     /// In a `[kernel]` table of its own the missing `interfaces`, `mode` and `pin` are added.
     pub fn write(&self, config: &str) -> Result<()> {
         std::fs::write(self.config(), self.complete(config)).context("cannot write the config")
@@ -152,6 +152,9 @@ impl Gateway {
         text = text.replacen("[kernel]\n", &kernel, 1);
         if !text.contains("[admin]") {
             text.push_str(&format!("\n[admin]\nsocket = \"{}\"\n", self.socket().display()));
+        }
+        if !text.contains("[state]") {
+            text.push_str(&format!("\n[state]\ndirectory = \"{}\"\n", self.file("state").display()));
         }
         if !text.contains("[access_log]") {
             text.push_str(&format!("\n[access_log]\nto = \"{}\"\n", self.log_path().display()));

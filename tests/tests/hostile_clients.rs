@@ -221,3 +221,60 @@ fn idle_connections_keep_no_buffers() -> Result<()> {
     assert!(each < 6 * 1024, "{each} bytes an idle connection");
     Ok(())
 }
+
+#[test]
+fn without_a_descriptor_left_connections_are_turned_away_and_nobody_is_blamed() -> Result<()> {
+    lab_test!();
+    let rig = Rig::start(1, |backends| {
+        format!(
+            "[listener.web]\nbind = \":80\"\n[route.all]\nto = \"one\"\n[upstream.one]\nto = {}\n\
+             eject = {{ errors = 1, within = \"10s\", for = \"60s\", at_most = \"100%\" }}\nhealth = {{ tcp = true, every = \"100ms\", fall = 1 }}\n",
+            targets(backends)
+        )
+    })?;
+    let mut first = rig.client()?;
+    assert_eq!(first.get("/")?.status, 200);
+    let pid = rig.gateway.pid();
+    let limit = |descriptors: usize| -> Result<()> {
+        let limit = format!("--nofile={descriptors}:");
+        let done =
+            std::process::Command::new("prlimit").args(["--pid", &pid.to_string(), &limit]).status()?;
+        ensure!(done.success(), "prlimit failed");
+        Ok(())
+    };
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd"))?.count();
+    limit(open + 20)?;
+    // Those that are taken answer, by the connection to the backend that there is; the others are closed at once.
+    let (mut taken, mut turned_away) = (Vec::new(), 0);
+    for _ in 0..60 {
+        match rig.client().and_then(|mut client| client.get("/").map(|answer| (client, answer))) {
+            Ok((client, answer)) => {
+                assert_eq!(answer.status, 200);
+                taken.push(client);
+            }
+            Err(_) => turned_away += 1,
+        }
+    }
+    assert!(turned_away >= 30 && taken.len() >= 5, "{turned_away} turned away, {} taken", taken.len());
+    assert_eq!(first.get("/")?.status, 200);
+    // Another connection to the backend cannot be made, which is not the backend's fault.
+    first.send("GET /slow-header?ms=800 HTTP/1.1\r\nhost: a\r\n\r\n")?;
+    std::thread::sleep(Duration::from_millis(100));
+    let last = taken.last_mut().context("none was taken")?;
+    last.get("/")?.refused(503, "no_resources")?;
+    assert_eq!(first.response()?.status, 200);
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(last.get("/")?.status, 200, "neither ejected nor unhealthy");
+    drop(taken);
+    limit(1000)?;
+    eventually("new connections are served", || Ok(still_serves(&rig).is_ok()))?;
+    let metrics = rig.gateway.metrics()?;
+    assert!(
+        metrics.sum("connections_total", &[("protocol", "over_limit")]) >= f64::from(turned_away),
+        "{turned_away}"
+    );
+    assert!(metrics.sum("upstream_connects_total", &[("result", "no_resources")]) >= 1.0);
+    let shown = rig.gateway.cli(&["upstream", "show", "one", "-o", "json"])?.ok()?.stdout;
+    assert!(!shown.contains("\"ejected\""), "{shown}");
+    rig.gateway.says("cannot take more connections")
+}

@@ -343,3 +343,77 @@ fn it_runs_from_two_flags_and_no_config() -> Result<()> {
     assert_eq!(answers.len(), 2);
     Ok(())
 }
+
+#[test]
+fn a_config_runs_in_yaml_and_json_as_in_toml() -> Result<()> {
+    lab_test!();
+    let _turn = shared()?;
+    let net = Net::simple(2)?;
+    let backends = start_all(&net)?;
+    for format in ["yaml", "json"] {
+        let mut gateway = Gateway::prepare(&net, &simple_config(&backends), Options::default())?;
+        let (toml, other) = (gateway.config(), gateway.file(&format!("gateway.{format}")));
+        let cli = |arguments: &[&str]| -> Result<String> { Ok(gateway.cli(arguments)?.ok()?.stdout) };
+        let converted = cli(&["config", "convert", &toml.display().to_string(), "--to", format])?;
+        std::fs::write(&other, converted)?;
+        let other = other.display().to_string();
+        assert_eq!(cli(&["config", "show", &other])?, cli(&["config", "show", &toml.display().to_string()])?);
+        gateway.set_arguments(&["run", &other]);
+        gateway.run()?;
+        assert_eq!(http::get(net.client(1), gateway.at4(), "/")?.status, 200);
+        let bad = std::fs::read_to_string(&other)?.replacen("bind", "bnid", 1);
+        std::fs::write(&other, bad)?;
+        let refused = gateway.cli(&["reload"])?;
+        assert_eq!(refused.code, 2, "{refused:?}");
+        assert!(refused.stderr.contains("did you mean `bind`?"), "{refused:?}");
+        assert_eq!(http::get(net.client(1), gateway.at4(), "/")?.status, 200);
+    }
+    Ok(())
+}
+
+#[test]
+fn the_config_is_replaced_over_the_admin_api_or_left_as_it_was() -> Result<()> {
+    lab_test!();
+    let rig = rig(shared()?)?;
+    let socket = rig.gateway.socket().display().to_string();
+    let put = |query: &str, text: &str, more: &[&str]| {
+        let file = rig.gateway.file("body");
+        std::fs::write(&file, text)?;
+        let (url, body) = (format!("http://gateway/v1/config{query}"), format!("@{}", file.display()));
+        let mut arguments = vec!["--unix-socket", &socket, "-X", "PUT", "--data-binary", &body, &url];
+        arguments.extend(more);
+        lab::curl::Curl::run(rig.net.client(1), &arguments)
+    };
+    let written = || std::fs::read_to_string(rig.gateway.config());
+    let (before, one) = (written()?, rig.gateway.complete(&simple_config(&rig.backends[..1])));
+
+    let dry = put("?dry_run=1", &one, &[])?;
+    assert_eq!((dry.status, written()?), (200, before.clone()), "{dry:?}");
+    assert!(dry.text().contains("upstream"), "{dry:?}");
+    let late = put("", &one, &["-H", "If-Match: \"7\""])?;
+    assert_eq!((late.status, written()?), (412, before.clone()), "{late:?}");
+    let wrong = put("", &one.replace("bind", "bnid"), &[])?;
+    assert_eq!((wrong.status, written()?), (422, before.clone()), "{wrong:?}");
+    assert!(wrong.text().contains("did you mean `bind`?"), "{wrong:?}");
+    // Refused only when it is used: the port is taken.
+    let taken = rig.net.gateway.run(|| std::net::TcpListener::bind("0.0.0.0:81"))??;
+    let bound = put("", &format!("{one}\n[listener.more]\nbind = \":81\"\n"), &[])?;
+    assert_eq!((bound.status, written()?), (409, before.clone()), "{bound:?}");
+    drop(taken);
+
+    let done = put("", &one, &["-H", "If-Match: \"1\""])?;
+    assert_eq!((done.status, written()?), (200, one.clone()), "{done:?}");
+    assert_eq!(done.json()?["generation"], 2, "{done:?}");
+    let answers: BTreeSet<String> =
+        (0..6).map(|_| Ok(rig.get()?.backend().to_owned())).collect::<Result<_>>()?;
+    assert_eq!(answers.len(), 1);
+
+    let file = rig.gateway.file("other.toml");
+    std::fs::write(&file, &before)?;
+    let json =
+        rig.gateway.cli(&["config", "convert", &file.display().to_string(), "--to", "json"])?.ok()?.stdout;
+    let done = put("", &json, &["-H", "Content-Type: application/json"])?;
+    assert_eq!(done.status, 200, "{done:?}");
+    assert!(written()?.starts_with("[listener.web]"), "{}", written()?);
+    Ok(())
+}

@@ -575,7 +575,7 @@ fn consumers_of_a_tier_and_a_share_of_consumers_go_to_the_next_version_which_ask
             hash(&format!("c{n}"))
         ));
     }
-    let rig = rig(&format!(
+    let mut rig = rig(&format!(
         "[auth.key]\ntype = \"api-key\"\nfrom = [\"header:x-key\", \"query:key\"]\n{consumers}\
          [route.api]\npath = \"/echo/*\"\nauth = \"key\"\n[route.api.version]\nfrom = [\"path\"]\ndefault = \"v1\"\n\
          [route.api.version.v1]\nto = \"one\"\ncanary = {{ to = \"v2\", tiers = \"beta\", share = \"50%\", sticky = \"consumer\" }}\n\
@@ -614,6 +614,20 @@ fn consumers_of_a_tier_and_a_share_of_consumers_go_to_the_next_version_which_ask
     let shown = rig.gateway.cli(&["route", "show", "api", "-o", "json"])?.ok()?.json()?;
     assert_eq!(shown["versions"]["v3"]["last_day"]["consumers"], json!({ "anonymous": 2, "gold": 1 }));
     assert_eq!(shown["versions"]["v2"]["last_day"]["consumers"]["beta"], 1);
+    // Whom to tell is known after an upgrade and after a restart.
+    let known = |rig: &Rig| -> Result<Vec<Value>> {
+        let shown = rig.gateway.cli(&["route", "show", "api", "-o", "json"])?.ok()?.json()?;
+        let of = |version| ["last_day", "last_caller"].map(|key| shown["versions"][version][key].clone());
+        Ok(["v1", "v2", "v3"].map(of).concat())
+    };
+    let before = known(&rig)?;
+    assert_eq!(before[5]["consumer"], "anonymous", "{before:?}");
+    rig.gateway.upgrade(&[])?.ok()?;
+    rig.gateway.predecessor_ends(Duration::from_secs(20))?;
+    assert_eq!(known(&rig)?, before);
+    rig.gateway.stop()?;
+    rig.gateway.run()?;
+    assert_eq!(known(&rig)?, before);
     Ok(())
 }
 

@@ -6,7 +6,6 @@ use axum::{
     Json, Router,
     extract::{Path, Query, State},
     http::StatusCode,
-    response::{IntoResponse, Response},
     routing::{delete, get, patch, post},
 };
 use serde::Deserialize;
@@ -14,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::{
     alerts, bans, caches, capture, certs, consumers, events, explain, limits, problem::Problem, services,
-    stats, status, targets, versions, warm, why,
+    settings, stats, status, targets, versions, warm, why,
 };
 use crate::{
     config,
@@ -28,9 +27,9 @@ pub fn routes() -> Router<Arc<Control>> {
     Router::new()
         .route("/v1/status", get(show_status))
         .route("/v1/stats", get(|State(control): Shared| async move { Json(stats::stats(&control)) }))
-        .route("/v1/config", get(show_config))
-        .route("/v1/config/toml", get(config_toml))
-        .route("/v1/config/check", post(check_config))
+        .route("/v1/config", get(settings::show).put(settings::put))
+        .route("/v1/config/toml", get(settings::toml))
+        .route("/v1/config/check", post(settings::check))
         .route(
             "/v1/listeners",
             get(|State(control): Shared| async move { Json(status::listeners(&control)) }),
@@ -75,7 +74,7 @@ pub fn routes() -> Router<Arc<Control>> {
         .route("/v1/events", get(events::events))
         .route("/v1/capture", get(capture::capture))
         .route("/v1/reload", post(reload))
-        .route("/v1/diff", get(diff).post(diff_with))
+        .route("/v1/diff", get(settings::diff).post(settings::diff_with))
         .route("/v1/stop", post(stop))
         .route("/v1/upgrade", post(upgrade))
         .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "not_found", "there is no such resource") })
@@ -87,22 +86,6 @@ async fn show_status(State(control): Shared) -> Json<Value> {
     let mut body = serde_json::to_value(&status).unwrap_or_default();
     body["healthy"] = healthy.into();
     Json(body)
-}
-
-async fn show_config(State(control): Shared) -> Response {
-    let snapshot = control.snapshot.load();
-    let tag = [(axum::http::header::ETAG, format!("\"{}\"", snapshot.generation))];
-    (tag, Json(config::to_json(&snapshot.config))).into_response()
-}
-
-async fn config_toml(State(control): Shared) -> Json<String> {
-    Json(config::show(&control.snapshot.load().config))
-}
-
-/// The body is a config in TOML.
-async fn check_config(body: String) -> Result<Json<Value>, Problem> {
-    config::parse(&body, std::path::Path::new("request"))?;
-    Ok(Json(json!({ "ok": true })))
 }
 
 async fn routes_list(State(control): Shared) -> Json<Value> {
@@ -199,27 +182,6 @@ async fn repair(State(control): Shared) -> Result<Json<kernel::VerifyReport>, Pr
 
 async fn reload(State(control): Shared) -> Result<Json<Value>, Problem> {
     Ok(Json(json!(control.ask_reload(Reach::Everything).await?)))
-}
-
-/// What a reload would change.
-async fn diff(State(control): Shared) -> Result<Json<Value>, Problem> {
-    compare(&control, &control.read_config()?)
-}
-
-/// What a reload would change if the file were the body, a config in TOML.
-async fn diff_with(State(control): Shared, body: String) -> Result<Json<Value>, Problem> {
-    compare(&control, &config::parse(&body, std::path::Path::new("/request.toml"))?)
-}
-
-fn compare(control: &Control, new: &config::model::Config) -> Result<Json<Value>, Problem> {
-    let snapshot = control.snapshot.load();
-    let kernel = control.kernel.plan(&new.kernel)?;
-    let changes = config::diff(&snapshot.config, new);
-    Ok(Json(json!({
-        "needs_restart": config::needing_restart(&changes),
-        "changes": changes,
-        "kernel": kernel,
-    })))
 }
 
 #[derive(Deserialize)]

@@ -16,6 +16,7 @@ mod limits;
 mod peer;
 mod problem;
 mod services;
+mod settings;
 mod socket;
 pub mod stats;
 mod status;

@@ -127,6 +127,14 @@ pub enum Config {
     },
     /// Print the JSON Schema of the config
     Schema,
+    /// Print a config file in another format; comments are not carried over
+    Convert {
+        /// The config file: TOML, or by its extension YAML or JSON
+        config: PathBuf,
+        /// What to write it in
+        #[arg(long, value_name = "FORMAT", default_value = "toml")]
+        to: config::Format,
+    },
     /// Print the config reference (docs/config.md)
     Reference,
 }
@@ -147,6 +155,7 @@ impl Config {
                 let schema = serde_json::to_string_pretty(&config::schema()).unwrap_or_default();
                 println!("{schema}");
             }
+            Config::Convert { config, to } => print!("{}", config::convert(&config, to)?),
             Config::Reference => print!("{}", config::reference()),
         }
         Ok(exit::OK)

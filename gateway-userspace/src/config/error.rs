@@ -32,9 +32,9 @@ pub struct Problem {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProblemKind {
-    /// Not TOML.
+    /// Not TOML, YAML or JSON.
     Syntax,
-    /// A file that cannot be read, or is of a format that is not read.
+    /// A file that cannot be read.
     File,
     UnknownKey,
     /// Planned by name, but this version does not do it.

@@ -26,7 +26,7 @@ pub(crate) fn follow(mut root: Fields, main: &Path, problems: &mut Problems) -> 
                 continue;
             }
             files.push(absolute(&file));
-            let source = is_toml(&file, problems).then(|| Source::read(&file, problems)).flatten();
+            let source = Source::read(&file, problems);
             match source.and_then(|source| read_root(&source, problems)) {
                 Some(included) => merge(&mut root, included, problems),
                 None => root.broken = true,
@@ -131,20 +131,6 @@ fn glob(pattern: &str, name: &str) -> bool {
         rest = &rest[found + part.len()..];
     }
     true
-}
-
-/// Whether a file is of the format that is read: by its extension, anything else than YAML and JSON is TOML.
-pub(crate) fn is_toml(file: &Path, problems: &mut Problems) -> bool {
-    let extension = file.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-    let format = match extension.to_ascii_lowercase().as_str() {
-        "yaml" | "yml" => "YAML",
-        "json" => "JSON",
-        _ => return true,
-    };
-    let mut problem = Problem::file(file, format!("a config in {format} is not supported yet"));
-    problem.kind = ProblemKind::NotSupported;
-    problems.push(problem.hint("TOML is: gateway.toml".to_owned()));
-    false
 }
 
 /// A path as written in a config file, relative to that.

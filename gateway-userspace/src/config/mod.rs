@@ -1,4 +1,4 @@
-//! The config: read from TOML, checked, explained.
+//! The config: read from TOML, YAML or JSON, checked, explained.
 //!
 //! [`load`] reads a file and what it includes, and either gives a [`Config`] that is valid as a whole or *all* the
 //! problems, each with its place and a hint. The steps, a module each: `source` (text and places), `read` (by the
@@ -8,9 +8,13 @@
 
 mod balancing;
 mod build;
+mod convert;
 mod diff;
 mod error;
 mod flags;
+mod format;
+#[cfg(test)]
+mod format_tests;
 mod include;
 pub mod model;
 mod node;
@@ -21,12 +25,15 @@ mod show;
 mod source;
 mod table;
 pub mod units;
+mod yaml;
 
 use std::path::Path;
 
+pub use convert::{convert, convert_text};
 pub use diff::{Change, diff, needing_restart};
 pub use error::{ConfigErrors, Problem, ProblemKind};
 pub use flags::from_flags;
+pub use format::Format;
 pub use reference::reference;
 pub use schema::schema;
 pub use show::{show, to_json};
@@ -39,8 +46,7 @@ pub(crate) use table::is_name;
 /// Reads a config file, its includes and its block lists.
 pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
     let mut problems = Problems::default();
-    let source = include::is_toml(path, &mut problems).then(|| Source::read(path, &mut problems)).flatten();
-    let config = source.and_then(|source| from_source(&source, &mut problems));
+    let config = Source::read(path, &mut problems).and_then(|source| from_source(&source, &mut problems));
     problems.into_result(config)
 }
 

@@ -1,4 +1,4 @@
-//! Reads a TOML tree by the table: whatever the table does not allow becomes a problem, and reading goes on.
+//! Reads a tree by the table: whatever the table does not allow becomes a problem, and reading goes on.
 
 use std::collections::BTreeMap;
 

@@ -12,14 +12,16 @@ use toml_parser::lexer::TokenKind;
 
 use super::{
     error::{MOST, Problem, ProblemKind, Problems},
+    format::Format,
     units::Place,
+    yaml,
 };
 
 /// A config larger than this is a mistake (a log, a disk image), not a config.
-const MOST_BYTES: u64 = 64 << 20;
+pub(super) const MOST_BYTES: u64 = 64 << 20;
 
 /// The deepest key of a config is six levels down.
-const DEEPEST: usize = 32;
+pub(super) const DEEPEST: usize = 32;
 
 pub(crate) struct Source {
     file: Arc<PathBuf>,
@@ -57,6 +59,13 @@ impl Source {
 
     /// The tree, or `None` and every syntax error.
     pub fn parse(&self, problems: &mut Problems) -> Option<DeTable<'_>> {
+        match self.format() {
+            Format::Toml => self.parse_toml(problems),
+            Format::Yaml | Format::Json => yaml::parse(self, problems),
+        }
+    }
+
+    fn parse_toml(&self, problems: &mut Problems) -> Option<DeTable<'_>> {
         if let Some(offset) = too_deep(&self.text) {
             let message = format!("not TOML of any use: nested more than {DEEPEST} levels deep");
             problems.push(Problem::new(ProblemKind::Syntax, &self.place(offset), message));
@@ -119,8 +128,22 @@ impl Source {
         Place { file: self.file.clone(), line: number(line), column: number(characters + 1) }
     }
 
+    /// A line and a column as people count them.
+    pub fn at(&self, line: u64, column: u64) -> Place {
+        let number = |n: u64| u32::try_from(n.max(1)).unwrap_or(u32::MAX);
+        Place { file: self.file.clone(), line: number(line), column: number(column) }
+    }
+
     pub fn file(&self) -> &Path {
         &self.file
+    }
+
+    pub fn format(&self) -> Format {
+        Format::of(&self.file)
+    }
+
+    pub fn text(&self) -> &str {
+        &self.text
     }
 
     fn line(&self, line: u32) -> &str {

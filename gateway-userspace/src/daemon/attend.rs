@@ -92,6 +92,7 @@ async fn stop(control: &Arc<Control>, requests: &mut UnboundedReceiver<Request>,
     manager::stopping();
     drain(control, requests, now).await;
     close_disks(control).await;
+    control.keep_usages();
     control.kernel.stop();
     let _ = std::fs::remove_file(&control.ends.admin.0);
 }

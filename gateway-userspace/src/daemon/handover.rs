@@ -18,7 +18,8 @@ use std::{io, net::SocketAddr, path::PathBuf};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
-    config::units::Lookup, kernel::Inheritance, observe::stats::Totals, upstream::discovered::Found,
+    config::units::Lookup, daemon::usage::Usages, kernel::Inheritance, observe::stats::Totals,
+    upstream::discovered::Found,
 };
 
 pub const VERSION: u32 = 1;
@@ -75,6 +76,9 @@ pub struct Handed {
     pub names: Vec<(Lookup, Vec<Found>)>,
     /// Of the access log: written, dropped, failed.
     pub lines: [u64; 3],
+    /// Who called which version.
+    #[serde(default)]
+    pub usages: Usages,
     pub kernel: Inheritance,
 }
 

@@ -24,6 +24,7 @@ mod succession;
 mod takeover;
 mod upgrade;
 mod upkeep;
+mod usage;
 mod workers;
 
 pub use control::{Control, Reach, Reload, ReloadError, Request};

@@ -28,6 +28,7 @@ use crate::{
     cli::exit::{self, Exit},
     config::{self, ConfigErrors, model::Config},
     kernel::{KernelError, KernelPlane},
+    net,
     observe::{access_log::AccessLog, events, process_log, stats::Registry},
     runtime::Snapshot,
     service,
@@ -79,6 +80,7 @@ pub fn run(options: Options) -> Exit {
     if let Err(error) = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable) {
         eprintln!("core dumps cannot be turned off: {error}");
     }
+    net::raise_descriptors();
     // First of all: the descriptors that came with the start must not be taken for anything else.
     let mut before = match Takeover::begin() {
         Ok(before) => before,
@@ -224,6 +226,9 @@ async fn serve(parts: Parts, before: &mut Option<Takeover>, began: Instant) -> R
     control.follow_names(&first.config);
     control.first_answers(&first.config).await;
     control.recall(&handed);
+    if before.is_none() {
+        control.load_usages();
+    }
     let first = control.snapshot.load_full();
     control.set_services(&first.config, &first.services)?;
     control.open_listeners()?;
@@ -287,6 +292,13 @@ fn warn(config: &Config) {
     if wanted && kernel.interfaces.is_empty() {
         tracing::warn!(
             "kernel.limit, kernel.class and kernel.block do nothing: kernel.interfaces names no interface"
+        );
+    }
+    let most: u64 = config.listeners.values().map(|listener| u64::from(listener.max.connections)).sum();
+    if let Some(descriptors) = net::most_descriptors().filter(|descriptors| *descriptors < most) {
+        tracing::info!(
+            "listeners may have {most} connections, but the process only {descriptors} file descriptors: raise its \
+             limit (LimitNOFILE= of a unit, ulimit -Hn), or lower max.connections"
         );
     }
     service::unreachable(config).iter().for_each(|warning| tracing::warn!("{warning}"));

@@ -51,6 +51,7 @@ impl Control {
                 &self.access_log.counts.failed,
             ]
             .map(|lines| lines.load(Relaxed)),
+            usages: self.usages(),
             kernel,
         }
     }
@@ -78,6 +79,7 @@ impl Control {
     pub(super) fn recall(&self, handed: &Handed) {
         memory::recall(&self.snapshot.load(), &handed.targets);
         self.registry.carry(&handed.counts);
+        self.recall_usages(&handed.usages);
         self.count_reloads(handed.reloads_ok, handed.reloads_failed);
         let lines = &self.access_log.counts;
         for (count, before) in [&lines.written, &lines.dropped, &lines.failed].into_iter().zip(handed.lines) {

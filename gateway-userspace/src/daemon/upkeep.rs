@@ -13,9 +13,14 @@ pub async fn every_second(control: Arc<Control>) {
     let mut every = tokio::time::interval(Duration::from_secs(1));
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut heap = Heap::new();
+    let mut seconds: u64 = 0;
     loop {
         every.tick().await;
         heap.tick();
+        seconds += 1;
+        if seconds.is_multiple_of(60) {
+            control.keep_usages();
+        }
         for cidr in control.kernel.tick() {
             events::tell("ban_over", serde_json::json!({ "cidr": cidr }));
         }

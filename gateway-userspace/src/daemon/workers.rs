@@ -1,6 +1,13 @@
 //! Worker threads and what the control thread tells them.
 
-use std::{cell::Cell, collections::HashMap, fmt, io, rc::Rc, sync::Arc, thread::JoinHandle, time::Duration};
+use std::{
+    collections::HashMap,
+    fmt, io,
+    rc::Rc,
+    sync::Arc,
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
 
 use arc_swap::ArcSwap;
 use tokio::{
@@ -10,14 +17,16 @@ use tokio::{
 
 use crate::{
     config::model::{Bind, among_listeners},
+    net::{self, Spare},
     observe::access_log::{AccessLog, FLUSH_EVERY},
     proxy::{connection, front, reuse::Reuse, worker::Worker},
     runtime::{Listener, Snapshot},
     splice,
 };
 
-/// Accept errors (out of descriptors, mostly) are retried after this long.
+/// Accept errors that nothing can be done about are retried after this long.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 const TICK: Duration = Duration::from_secs(1);
 
 /// Where clients come in.
@@ -246,7 +255,8 @@ async fn upkeep(worker: Rc<Worker>) {
 
 /// Accepts until told to stop; then takes what has already been established, so that nobody is turned away by it.
 async fn accept(door: Door, socket: TcpListener, worker: Rc<Worker>, stop: Rc<tokio::sync::Notify>) {
-    let complained = Cell::new(false);
+    let mut spare = Spare::take();
+    let mut complained: Option<Instant> = None;
     let (plain, other) = (Reuse::default(), Reuse::default());
     let take = |stream, peer| match &door {
         Door::Listener(name) => {
@@ -268,10 +278,19 @@ async fn accept(door: Door, socket: TcpListener, worker: Rc<Worker>, stop: Rc<to
         match accepted {
             Ok((stream, peer)) => take(stream, peer),
             Err(error) => {
-                if !complained.replace(true) {
-                    tracing::error!(%door, %error, "cannot accept connections; trying on");
+                if complained.is_none_or(|last| last.elapsed() > COMPLAIN_EVERY) {
+                    complained = Some(Instant::now());
+                    tracing::error!(%door, %error, "cannot take more connections: they are turned away");
                 }
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+                if !(net::is_ours(&error) && spare.give_up()) {
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+                if let Ok(Ok((stream, _))) = tokio::time::timeout(Duration::ZERO, socket.accept()).await {
+                    turn_away(&stream);
+                    count_turned_away(&door, &worker);
+                }
+                spare.take_back();
             }
         }
     }
@@ -304,6 +323,14 @@ fn take_for_service(name: &str, stream: TcpStream, peer: std::net::SocketAddr, w
         tokio::task::spawn_local(splice::serve(stream, peer, service, acceptor, worker.clone()));
     } else {
         turn_away(&stream);
+    }
+}
+
+fn count_turned_away(door: &Door, worker: &Worker) {
+    if let Door::Listener(name) = door
+        && let Some(listener) = worker.snapshot().listeners.get(name)
+    {
+        listener.stats.turned_away(worker.index);
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 
 use crate::{
-    config::{self, units::Template},
+    config::{self, Format, units::Template},
     tls::Facts,
 };
 
@@ -25,6 +25,21 @@ pub fn config(bytes: &[u8]) {
             assert_eq!(config::show(&again), shown, "what is shown is another config");
         }
         Err(errors) => assert!(!errors.to_string().is_empty()),
+    }
+}
+
+/// In YAML and JSON likewise; and what is converted to TOML and back is the same.
+pub fn other_formats(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    for (file, format) in [("/fuzz/x.yaml", Format::Yaml), ("/fuzz/x.json", Format::Json)] {
+        if !text.contains("include") && !text.contains("files") {
+            let _ = config::parse(text, Path::new(file));
+        }
+        let Ok(toml) = config::convert_text(text, Path::new(file), Format::Toml) else { continue };
+        let back = config::convert_text(&toml, Path::new("/fuzz/x.toml"), format)
+            .unwrap_or_else(|errors| panic!("what is converted is not read: {errors}\n{toml}"));
+        let again = config::convert_text(&back, Path::new(file), Format::Toml);
+        assert_eq!(again.as_deref(), Ok(&*toml), "{format} says something else:\n{back}");
     }
 }
 

@@ -20,6 +20,7 @@ const TARGETS: [Target; 19] = [
     ("cache-segment", caching::segment),
     ("certificate", config::certificate),
     ("config", config::config),
+    ("config-formats", config::other_formats),
     ("credentials", auth::credentials),
     ("forwarded", requests::forwarded),
     ("host", requests::host),

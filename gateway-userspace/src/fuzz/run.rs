@@ -169,6 +169,7 @@ fuzzed! {
     cache_segment_holds: "cache-segment",
     certificate_holds: "certificate",
     config_holds: "config",
+    config_formats_holds: "config-formats",
     credentials_holds: "credentials",
     forwarded_holds: "forwarded",
     host_holds: "host",

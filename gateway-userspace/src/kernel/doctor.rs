@@ -12,7 +12,7 @@ use super::{
 
 /// Checks the kernel, the privileges and the given interfaces (none given: all that are up).
 pub fn doctor(asked: &[String]) -> Vec<DoctorCheck> {
-    let mut checks = vec![kernel(), btf(), jit(), capabilities(), bpffs()];
+    let mut checks = vec![kernel(), btf(), jit(), capabilities(), bpffs(), descriptors()];
     checks.push(program("XDP", ProgramType::Xdp));
     checks.push(program("socket lookup", ProgramType::SkLookup));
     let named = !asked.is_empty();
@@ -47,6 +47,18 @@ fn btf() -> DoctorCheck {
         "no /sys/kernel/btf/vmlinux",
         Some("not needed to run; debugging is easier with CONFIG_DEBUG_INFO_BTF"),
     )
+}
+
+fn descriptors() -> DoctorCheck {
+    let most = crate::net::most_descriptors();
+    let detail = most.map_or("any number".to_owned(), |most| format!("up to {most}"));
+    match most {
+        Some(..65_536) => {
+            let cure = "a connection takes two: LimitNOFILE=1048576 in the unit, or ulimit -Hn";
+            check("descriptors", CheckState::Warn, detail, Some(cure))
+        }
+        _ => check("descriptors", CheckState::Ok, detail, None),
+    }
 }
 
 fn jit() -> DoctorCheck {

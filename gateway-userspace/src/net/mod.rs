@@ -1,6 +1,7 @@
 //! Sockets: listening, passing on, reading, writing.
 
 mod datagram;
+mod limits;
 mod listen;
 pub mod pages;
 pub mod pass;
@@ -11,6 +12,7 @@ mod write;
 use std::net::SocketAddr;
 
 pub use datagram::{Datagrams, Ends, bind_datagrams, connected, send};
+pub use limits::{Spare, is_ours, most_descriptors, raise_descriptors};
 pub use listen::{bind_all, extend};
 pub use read::read_into;
 pub use shared::SharedWords;

@@ -470,6 +470,11 @@ impl ListenerStats {
         false
     }
 
+    /// One that could not even be taken.
+    pub fn turned_away(&self, worker: usize) {
+        self.shards.of(worker).over_limit.add(1);
+    }
+
     pub fn leave(&self) {
         self.connections.fetch_sub(1, Relaxed);
     }
@@ -528,14 +533,17 @@ pub enum Connect {
     Timeout,
     /// Its certificate or something else about TLS.
     Tls,
+    /// The gateway has no descriptors or ports left.
+    Ours,
 }
 
 impl Connect {
-    pub const ALL: [(Connect, &'static str); 4] = [
+    pub const ALL: [(Connect, &'static str); 5] = [
         (Connect::Ok, "ok"),
         (Connect::Refused, "refused"),
         (Connect::Timeout, "timeout"),
         (Connect::Tls, "tls"),
+        (Connect::Ours, "no_resources"),
     ];
 }
 
@@ -785,6 +793,10 @@ impl Registry {
 
     pub fn all_compared(&self) -> Vec<((String, String), Arc<Compared>)> {
         all(&self.compared)
+    }
+
+    pub fn usages(&self) -> Vec<((String, String), Arc<Usage>)> {
+        all(&self.usages)
     }
 
     pub fn usage(&self, route: &str, version: &str) -> Arc<Usage> {

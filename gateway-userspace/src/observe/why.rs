@@ -56,6 +56,7 @@ whys! {
     UpstreamQueueFull "upstream_queue_full" 503 "All targets of the upstream are busy, and too many requests wait already";
     UpstreamQueueTimeout "upstream_queue_timeout" 503 "All targets of the upstream were busy for too long";
     BreakerOpen "breaker_open" 503 "Most requests to the upstream fail: it is left alone for a while";
+    NoResources "no_resources" 503 "The gateway has no file descriptors or ports left for a connection to the upstream";
     UpstreamConnectRefused "upstream_connect_refused" 502 "The upstream refused the connection";
     UpstreamConnectTimeout "upstream_connect_timeout" 504 "The upstream did not accept a connection in time";
     UpstreamTls "upstream_tls" 502 "The upstream's certificate, or its TLS, is not as it must be";

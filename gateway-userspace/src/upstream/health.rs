@@ -111,12 +111,17 @@ async fn watch(target: Box<dyn Checked>) {
     // Not all targets of all gateways at the same moment.
     tokio::time::sleep(health.every.min(Duration::from_millis(200)).mul_f64(fastrand::f64())).await;
     loop {
-        let result = refused.judge(probe::check(&probed, health).await, Instant::now());
-        let changed = streak.note(result.is_ok(), health);
-        target.against().store(streak.against, Relaxed);
-        target.found(result.as_ref().err().cloned().unwrap_or_else(|| "ok".into()));
-        if changed {
-            target.change(result);
+        match probe::check(&probed, health).await {
+            Ok(Answer::Unasked) => target.found("not asked: the gateway has no file descriptor left".into()),
+            checked => {
+                let result = refused.judge(checked, Instant::now());
+                let changed = streak.note(result.is_ok(), health);
+                target.against().store(streak.against, Relaxed);
+                target.found(result.as_ref().err().cloned().unwrap_or_else(|| "ok".into()));
+                if changed {
+                    target.change(result);
+                }
+            }
         }
         tokio::time::sleep(health.every.mul_f64(0.95 + 0.1 * fastrand::f64())).await;
     }

@@ -64,6 +64,8 @@ pub enum ConnectError {
     Tls(Arc<io::Error>),
     #[error("not within the time limit")]
     Timeout,
+    #[error("the gateway lacks what a connection takes: {0}")]
+    Ours(Arc<io::Error>),
 }
 
 impl ConnectError {
@@ -81,6 +83,7 @@ impl ConnectError {
             ConnectError::Refused(_) => Connect::Refused,
             ConnectError::Tls(_) => Connect::Tls,
             ConnectError::Timeout => Connect::Timeout,
+            ConnectError::Ours(_) => Connect::Ours,
         }
     }
 
@@ -89,13 +92,17 @@ impl ConnectError {
             ConnectError::Refused(_) => Why::UpstreamConnectRefused,
             ConnectError::Tls(_) => Why::UpstreamTls,
             ConnectError::Timeout => Why::UpstreamConnectTimeout,
+            ConnectError::Ours(_) => Why::NoResources,
         }
     }
 }
 
 impl From<io::Error> for ConnectError {
     fn from(error: io::Error) -> Self {
-        ConnectError::Refused(Arc::new(error))
+        match crate::net::is_ours(&error) {
+            true => ConnectError::Ours(Arc::new(error)),
+            false => ConnectError::Refused(Arc::new(error)),
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Which version a request gets.
 
-use std::{borrow::Cow, collections::HashMap};
+use std::borrow::Cow;
 
 use http::{HeaderName, header};
 
@@ -20,8 +20,8 @@ pub struct Chooser {
     /// By index, the oldest first.
     names: Box<[Box<str>]>,
     forms: Box<[VersionForm]>,
-    /// Names and aliases in lower case.
-    words: HashMap<Box<str>, u16>,
+    /// Names and aliases in lower case, sorted: there are few, and to hash the text alone takes longer.
+    words: Box<[(Box<str>, u16)]>,
     default: Option<u16>,
     first_wins: bool,
     /// The segment of a path that may be the version.
@@ -89,9 +89,11 @@ impl Chooser {
         };
         let own = names.iter().map(|name| (&**name, &**name));
         let aliases = config.aliases.iter().map(|(alias, name)| (&**alias, &**name));
-        let words = own
+        let mut words: Vec<(Box<str>, u16)> = own
             .chain(aliases)
-            .filter_map(|(word, name)| Some((word.to_ascii_lowercase().into_boxed_str(), index(name)?)));
+            .filter_map(|(word, name)| Some((word.to_ascii_lowercase().into_boxed_str(), index(name)?)))
+            .collect();
+        words.sort();
         let source = |source: &VersionSource| {
             let place = match source {
                 // `paths` begins with the one of the form, whatever the version is called.
@@ -106,7 +108,7 @@ impl Chooser {
         Chooser {
             sources: config.from.iter().filter_map(source).collect(),
             forms: config.versions.iter().map(|version| version.name.form).collect(),
-            words: words.collect(),
+            words: words.into(),
             default: config.default.as_deref().and_then(index),
             first_wins: config.first_wins,
             segment: config.segment,
@@ -216,11 +218,15 @@ impl Chooser {
         if text.len() > MOST {
             return None;
         }
-        let found = self.words.get(text).copied();
-        if found.is_some() || !text.bytes().any(|byte| byte.is_ascii_uppercase()) {
-            return found;
+        match text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            true => self.lower_word(&text.to_ascii_lowercase()),
+            false => self.lower_word(text),
         }
-        self.words.get(&*text.to_ascii_lowercase()).copied()
+    }
+
+    fn lower_word(&self, text: &str) -> Option<u16> {
+        let at = self.words.binary_search_by(|(word, _)| (**word).cmp(text)).ok()?;
+        self.words.get(at).map(|(_, version)| *version)
     }
 
     pub fn names(&self) -> impl Iterator<Item = &str> {

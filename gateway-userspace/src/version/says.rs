@@ -42,16 +42,13 @@ pub(super) fn in_host(host: &str, known: impl Fn(&str) -> bool) -> Option<&str> 
 
 /// The values of a query parameter, decoded where that is needed; empty ones say nothing.
 pub(super) fn in_query<'a>(query: &'a str, name: &'a str) -> impl Iterator<Item = std::borrow::Cow<'a, str>> {
-    query.split('&').filter_map(move |pair| {
-        let (key, value) = pair.split_once('=')?;
-        let encoded = |text: &str| text.bytes().any(|byte| byte == b'%' || byte == b'+');
-        if !encoded(key) && key != name {
-            return None;
+    let encoded = memchr::memchr2(b'%', b'+', query.as_bytes()).is_some();
+    query.split('&').filter_map(move |pair| match encoded {
+        false => pair.strip_prefix(name)?.strip_prefix('=').map(Into::into),
+        true => {
+            let (key, value) = form_urlencoded::parse(pair.as_bytes()).next()?;
+            (key == name && pair.contains('=')).then_some(value)
         }
-        if !encoded(key) && !encoded(value) {
-            return Some(value.into());
-        }
-        form_urlencoded::parse(pair.as_bytes()).next().filter(|(key, _)| key == name).map(|(_, value)| value)
     })
 }
 
@@ -65,7 +62,7 @@ pub(super) struct Acceptable<'a> {
 /// The versions that the values of `Accept` name (RFC 9110 section 12.5.1): `application/json;version=2`, and
 /// `application/vnd.acme.v2+json`. What is no media range is passed over, and so is what is not acceptable at all.
 pub(super) fn in_accept(value: &HeaderValue) -> impl Iterator<Item = Acceptable<'_>> {
-    let text = value.to_str().unwrap_or_default();
+    let text = if may_name(value.as_bytes()) { value.to_str().unwrap_or_default() } else { "" };
     pieces(text, b',').filter_map(|range| {
         let mut parts = pieces(range, b';').map(str::trim);
         let media = parts.next()?;
@@ -84,11 +81,25 @@ pub(super) fn in_accept(value: &HeaderValue) -> impl Iterator<Item = Acceptable<
     })
 }
 
+/// Whether any version can be in it: a glance that spares most requests the rest.
+fn may_name(accept: &[u8]) -> bool {
+    let starts = |at: usize, word: &[u8]| {
+        accept.get(at..at + word.len()).is_some_and(|text| text.eq_ignore_ascii_case(word))
+    };
+    memchr::memchr2_iter(b'v', b'V', accept).any(|at| starts(at, b"version") || starts(at, b"vnd."))
+}
+
 /// Splits where `at` stands outside of quotes.
 fn pieces(text: &str, at: u8) -> impl Iterator<Item = &str> {
     let mut left = Some(text);
+    let quotes = memchr::memchr(b'"', text.as_bytes()).is_some();
     std::iter::from_fn(move || {
         let text = left?;
+        if !quotes {
+            let end = memchr::memchr(at, text.as_bytes());
+            left = end.map(|end| &text[end + 1..]);
+            return Some(&text[..end.unwrap_or(text.len())]);
+        }
         let (mut quoted, mut escaped) = (false, false);
         let end = text.bytes().position(|byte| {
             let ends = byte == at && !quoted;

@@ -10,7 +10,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::config::units::Moment;
 
@@ -40,12 +40,12 @@ struct Shard {
 type Hours = [u32; HOURS];
 
 /// Who called last.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Caller {
     pub at: Moment,
     pub consumer: String,
     pub client: IpAddr,
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub agent: String,
 }
 
@@ -57,6 +57,16 @@ pub struct Day {
     pub consumers: Vec<(String, u64)>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last: Option<Caller>,
+}
+
+/// What outlasts the process: requests by consumer and hour, the oldest of the 24 first.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// The last of the hours, since 1970.
+    hour: u64,
+    callers: BTreeMap<String, Vec<u32>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    last: Option<Caller>,
 }
 
 impl Usage {
@@ -108,6 +118,50 @@ impl Usage {
         let mut consumers: Vec<(String, u64)> = consumers.into_iter().filter(|(_, n)| *n > 0).collect();
         consumers.sort_by(|(a, n), (b, m)| m.cmp(n).then_with(|| a.cmp(b)));
         Day { requests: consumers.iter().map(|(_, n)| n).sum(), consumers, last }
+    }
+}
+
+impl Usage {
+    pub fn kept(&self, now: Moment) -> Kept {
+        let mut kept = Kept { hour: now.seconds / 3600, ..Kept::default() };
+        for shard in &self.0 {
+            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            shard.turn_to(kept.hour);
+            for (name, hours) in &shard.callers {
+                let sums = kept.callers.entry(name.to_string()).or_insert_with(|| vec![0; HOURS]);
+                for (sum, hour) in sums.iter_mut().zip(kept.hour + 1..) {
+                    *sum = sum.saturating_add(hours[(hour % HOURS as u64) as usize]);
+                }
+            }
+            if let Some(caller) = &shard.last
+                && kept.last.as_ref().is_none_or(|last| last.at < caller.at)
+            {
+                kept.last = Some(caller.clone());
+            }
+        }
+        kept
+    }
+
+    /// Adds what an earlier process kept; what is a day old by `now` is gone.
+    pub fn recall(&self, kept: &Kept, now: Moment) {
+        let mut shard = self.0[0].lock().unwrap_or_else(PoisonError::into_inner);
+        let hour = now.seconds / 3600;
+        shard.turn_to(hour);
+        for (name, counts) in kept.callers.iter().take(MOST) {
+            let name = shard.known(name);
+            let Some(hours) = shard.callers.get_mut(&name) else { continue };
+            for (count, of) in counts.iter().rev().zip((0..=kept.hour).rev()) {
+                if (hour.saturating_sub(HOURS as u64 - 1)..=hour).contains(&of) {
+                    let slot = &mut hours[(of % HOURS as u64) as usize];
+                    *slot = slot.saturating_add(*count);
+                }
+            }
+        }
+        if let Some(caller) = &kept.last
+            && shard.last.as_ref().is_none_or(|last| last.at < caller.at)
+        {
+            shard.last = Some(Caller { agent: caller.agent.chars().take(AGENT).collect(), ..caller.clone() });
+        }
     }
 }
 
@@ -165,6 +219,40 @@ mod tests {
         let later = usage.day(at(2000));
         assert_eq!(later.requests, 0);
         assert!(later.last.is_some(), "the last caller is remembered however long ago it was");
+    }
+
+    #[test]
+    fn what_is_kept_goes_on_in_another_process_and_ages_meanwhile() {
+        let usage = Usage::new(2);
+        usage.count(0, at(1000), Some("acme"), CLIENT, b"curl/8");
+        usage.count(1, at(1010), Some("acme"), CLIENT, b"curl/8");
+        usage.count(1, at(1011), None, CLIENT, b"");
+        let text = serde_json::to_string(&usage.kept(at(1011))).unwrap();
+        let kept: Kept = serde_json::from_str(&text).unwrap();
+        let recalled = |now: u64| {
+            let usage = Usage::new(1);
+            usage.recall(&kept, at(now));
+            usage.day(at(now))
+        };
+        let day = recalled(1011);
+        assert_eq!(day.consumers, [("acme".to_owned(), 2), ("anonymous".to_owned(), 1)]);
+        assert_eq!(day.last.map(|last| (last.at, last.consumer)), Some((at(1011), "anonymous".into())));
+        for (now, left) in [(1023, 3), (1024, 2), (1033, 2), (1034, 1), (1035, 0), (9999, 0)] {
+            assert_eq!(recalled(now).requests, left, "at {now}");
+        }
+        assert!(recalled(9999).last.is_some());
+        let added = Usage::new(1);
+        added.count(0, at(1011), Some("acme"), CLIENT, b"");
+        added.recall(&kept, at(1011));
+        assert_eq!(added.day(at(1011)).requests, 4);
+        assert_eq!(added.day(at(1024)).requests, 3);
+        // A clock that was set back, and a file that somebody wrote.
+        assert_eq!(recalled(5).requests, 0);
+        let odd: Kept =
+            serde_json::from_str(r#"{"hour": 3, "callers": {"a": [1,1,1,1,1,1], "b": []}}"#).unwrap();
+        let usage = Usage::new(1);
+        usage.recall(&odd, at(4));
+        assert_eq!(usage.day(at(4)).requests, 4);
     }
 
     #[test]

@@ -55,8 +55,8 @@ fn problems_of_all_files_are_told() {
          gateway.toml:1:29: `include`: there is no file no.toml\n\
          gateway.toml:1:40: `include`: `*` is only supported in the last part of a path\n\
          none.txt: cannot read the file: there is no such file\n\
-         x.yaml: a config in YAML is not supported yet\n  \
-         hint: TOML is: gateway.toml"
+         x.yaml:1:1: unknown key `a`\n  \
+         hint: HINT"
     );
 }
 
@@ -70,7 +70,4 @@ fn what_cannot_be_read_is_said() {
     let missing = ("no.toml: cannot read the file: there is no such file".to_owned(), ProblemKind::File);
     assert_eq!(load("no.toml"), missing);
     assert!(load(".").0.contains("it is not a regular file"));
-    let json =
-        "gateway.json: a config in JSON is not supported yet\n  hint: TOML is: gateway.toml".to_owned();
-    assert_eq!(load("gateway.json"), (json, ProblemKind::NotSupported));
 }

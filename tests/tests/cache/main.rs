@@ -469,6 +469,66 @@ fn other_ways_in_are_not_confused() -> Result<()> {
 }
 
 #[test]
+fn who_asks_with_a_body_gets_what_was_answered_to_that_body() -> Result<()> {
+    lab_test!();
+    let rig = rig(
+        "methods = [\"GET\", \"POST\"]\nkey = [\"host\", \"path\", \"query\", \"body\"]\nmax_request = \"1KiB\"",
+        "",
+    )?;
+    let send = |method: &str, body: &str, fields: &str| {
+        let length = body.len();
+        ask(&rig, &format!("{method} /made/search"), FRESH, &format!("content-length: {length}\r\n{fields}\r\n{body}"))
+    };
+    // `ask` ends the head once more.
+    let send = |method: &str, body: &str, fields: &str| -> Result<Response> {
+        let answer = send(method, body, fields)?;
+        ensure!(answer.status == 200, "{answer:?}");
+        Ok(answer)
+    };
+    let first = send("POST", "q=1", "content-type: text/plain\r\n")?;
+    assert_eq!(status(&first), "gateway; fwd=miss; stored");
+    let again = send("POST", "q=1", "content-type: text/plain\r\n")?;
+    assert!(is_hit(&again) && again.body == first.body, "{again:?}");
+    for (method, body, fields) in [
+        ("POST", "q=2", "content-type: text/plain\r\n"),
+        ("POST", "q=1", "content-type: text/html\r\n"),
+        ("POST", "", ""),
+        ("GET", "q=1", "content-type: text/plain\r\n"),
+        ("GET", "", ""),
+    ] {
+        let other = send(method, body, fields)?;
+        assert!(!is_hit(&other) && other.body != first.body, "{method} {body} {fields}");
+        assert!(is_hit(&send(method, body, fields)?), "{method} {body} {fields}");
+    }
+    // A POST takes nothing out here, and the upstream gets bodies as they were sent.
+    assert!(is_hit(&send("GET", "", "")?));
+    let echoed = rig.ask("POST /echo/x", "a.test", "content-length: 5\r\n\r\nhello")?;
+    assert!(echoed.text().contains("hello"), "{echoed:?}");
+    // What is too long, or of no told length, goes past.
+    let long = "x".repeat(2000);
+    assert_eq!(status(&send("POST", &long, "")?), "gateway; fwd=bypass");
+    let chunked = "transfer-encoding: chunked\r\n\r\n3\r\nq=1\r\n0\r\n";
+    assert_eq!(status(&ask(&rig, "POST /made/search", FRESH, chunked)?), "gateway; fwd=bypass");
+    // Others that change something still do.
+    send("DELETE", "", "")?;
+    eventually("it is gone", || Ok(!is_hit(&send("GET", "", "cache-control: no-store\r\n")?)))?;
+    // Many who ask the same at once are one request.
+    let before = asked(&rig)?;
+    let request = made("crowd", &format!("x-answer: {FRESH}\r\nx-ms: 300\r\ncontent-length: 3\r\n"))
+        .replacen("GET", "POST", 1)
+        + "q=9";
+    let answers = crowd(&rig, 20, &request)?;
+    assert!(answers.iter().all(|answer| answer.body == answers[0].body));
+    assert_eq!(asked(&rig)?, before + 1);
+    // One whose body does not come is told so, or goes away, and nobody waits for it.
+    let mut late = rig.client()?;
+    late.send(made("late", "content-length: 3\r\n").replacen("GET", "POST", 1))?;
+    drop(late);
+    assert!(send("POST", "q=3", "")?.status == 200);
+    Ok(())
+}
+
+#[test]
 fn a_policy_says_what_the_upstream_does_not() -> Result<()> {
     lab_test!();
     let rig = rig("ttl = \"30s\"\nnegative = \"1s\"", "")?;

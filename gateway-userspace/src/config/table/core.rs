@@ -16,7 +16,7 @@ use super::{
 };
 
 pub(crate) static ROOT: Section = Section {
-    doc: "A config is one TOML file, and the files it includes. At least one listener and one route, or one service, must be there.",
+    doc: "A config is one file, and the files it includes, which may be of other formats. At least one listener and one route, or one service, must be there.",
     keys: &[
         Key::new(
             "include",

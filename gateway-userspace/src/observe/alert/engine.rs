@@ -237,15 +237,8 @@ impl Inner {
         if !std::mem::take(&mut self.unsaved) {
             return;
         }
-        let write = || -> std::io::Result<()> {
-            if let Some(folder) = self.file.parent() {
-                std::fs::create_dir_all(folder)?;
-            }
-            let fresh = self.file.with_extension("new");
-            std::fs::write(&fresh, serde_json::to_vec(&self.kept)?)?;
-            std::fs::rename(&fresh, &self.file)
-        };
-        if let Err(error) = write() {
+        let text = serde_json::to_vec(&self.kept).map_err(Into::into);
+        if let Err(error) = text.and_then(|text| crate::seal::write(&self.file, &text)) {
             tracing::debug!(%error, file = %self.file.display(), "the state of alerts is not kept");
         }
     }
