@@ -96,6 +96,7 @@ fn key_of(headers: &HeaderMap) {
         query: uri.query(),
         headers,
         consumer: None,
+        body: None,
     };
     for parts in [
         vec![KeyPart::Host, KeyPart::Path, KeyPart::Query, KeyPart::Cookie("a".into())],

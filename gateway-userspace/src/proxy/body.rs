@@ -76,7 +76,7 @@ impl Sent {
         }
     }
 
-    pub fn to_upstream(self, state: &Rc<ClientState>, first_byte: Duration) -> RequestBody {
+    pub fn into_upstream(self, state: &Rc<ClientState>, first_byte: Duration) -> RequestBody {
         match self {
             Sent::Client(body) => RequestBody::new(body, state, first_byte),
             Sent::Read(body) if body.is_empty() => RequestBody::Empty,

@@ -183,7 +183,7 @@ pub fn prepare(
     if head.version < Version::HTTP_11 {
         strict::name_host(&mut head.headers, &upstream.name);
     }
-    let body = body.into().to_upstream(state, route.first_byte(upstream));
+    let body = body.into().into_upstream(state, route.first_byte(upstream));
     (Outgoing { head, switch, about, id: exchange.id() }, body)
 }
 

@@ -2,10 +2,14 @@
 
 mod control;
 mod disk;
+mod safety;
 
 use std::thread;
 
-use lab::prelude::*;
+use lab::{
+    prelude::*,
+    wrk::{Load, Wrk},
+};
 
 /// `cache` are keys of `[cache.c]`, `more` of the route.
 fn rig(cache: &str, more: &str) -> Result<Rig> {
@@ -222,6 +226,25 @@ fn many_who_ask_at_once_for_what_is_not_there_are_one_request() -> Result<()> {
     assert_eq!(asked(&rig)?, 2);
     let counted = rig.gateway.metrics()?.by("cache_requests_total", "result", &[("cache", "c")]);
     assert_eq!((counted["miss"], counted["coalesced"] + counted["hit"]), (2.0, 148.0));
+    Ok(())
+}
+
+// C6
+#[test]
+fn ten_thousand_clients_of_one_cold_key_are_one_request() -> Result<()> {
+    lab_test!();
+    if lab::tools::missing("wrk") {
+        return Ok(());
+    }
+    lab::sys::raise_open_files()?;
+    let rig = rig("ttl = \"1h\"", "")?;
+    rig.backends[0].slow(1500)?;
+    let load = Load { path: "/made/cold".into(), ..Load::new(10_000, Duration::from_secs(8)) };
+    let outcome = Wrk::run(rig.net.client(1), rig.gateway.at4(), &load)?;
+    assert!(outcome.requests >= 10_000, "{outcome:?}");
+    assert_eq!(asked(&rig)?, 1);
+    let counted = rig.gateway.metrics()?.by("cache_requests_total", "result", &[("cache", "c")]);
+    assert!(counted["miss"] == 1.0 && counted["coalesced"] > 1000.0, "{counted:?}");
     Ok(())
 }
 
@@ -477,7 +500,12 @@ fn who_asks_with_a_body_gets_what_was_answered_to_that_body() -> Result<()> {
     )?;
     let send = |method: &str, body: &str, fields: &str| {
         let length = body.len();
-        ask(&rig, &format!("{method} /made/search"), FRESH, &format!("content-length: {length}\r\n{fields}\r\n{body}"))
+        ask(
+            &rig,
+            &format!("{method} /made/search"),
+            FRESH,
+            &format!("content-length: {length}\r\n{fields}\r\n{body}"),
+        )
     };
     // `ask` ends the head once more.
     let send = |method: &str, body: &str, fields: &str| -> Result<Response> {

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use tokio::sync::watch;
@@ -79,6 +79,10 @@ fn bring(shared: &Shared, asked: &Asked) -> Option<Arc<Entry>> {
     let began = shared.purges.now();
     let mut kept = kept(shared, *hash, *at)?;
     if *kept.key != *asked.key {
+        return None;
+    }
+    if kept.is_of_no_use(SystemTime::now()) {
+        shared.index.remove(*hash, *at);
         return None;
     }
     match shared.purges.taken(kept.began, &asked.parts, &kept.key, &kept.tags) {

@@ -1,6 +1,8 @@
 //! What is written of a response, of one that is no longer good, and of a purge.
 
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use std::time::SystemTime;
+
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use super::{
     super::{
@@ -211,6 +213,12 @@ impl Kept {
         );
         entry.stale_from(self.stale_since);
         entry
+    }
+
+    /// It is stale beyond any use, and cannot be asked about.
+    pub fn is_of_no_use(&self, now: SystemTime) -> bool {
+        let asked_about = [header::ETAG, header::LAST_MODIFIED].iter().any(|name| self.headers.contains_key(name));
+        self.terms.over(now) && !asked_about
     }
 
     /// It is stale since then, or longer.

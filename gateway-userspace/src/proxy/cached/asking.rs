@@ -35,7 +35,7 @@ pub fn fits(way: &Way<'_>, cache: &Cache, method: &Method, body: &Incoming) -> b
 pub async fn read(way: &Way<'_>, exchange: &Exchange, body: Sent) -> Result<Bytes, Why> {
     let state = &exchange.state;
     let first_byte = way.route.upstream.as_ref().map(|upstream| way.route.first_byte(upstream));
-    let mut body = body.to_upstream(state, first_byte.unwrap_or_default());
+    let mut body = body.into_upstream(state, first_byte.unwrap_or_default());
     // Until it is here the client is waited for.
     state.awaiting_head.set(true);
     let mut whole = BytesMut::new();
