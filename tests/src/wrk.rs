@@ -99,6 +99,12 @@ impl Wrk {
         self.process.ended().is_none()
     }
 
+    /// Ends it before its time.
+    pub fn end(self) -> Result<Outcome> {
+        self.process.signal(libc::SIGINT)?;
+        self.finish()
+    }
+
     /// Waits for its end.
     pub fn finish(mut self) -> Result<Outcome> {
         self.process.wait(self.limit)?;

@@ -338,3 +338,19 @@ fn completions_exist_for_every_shell() -> Result<()> {
     }
     Ok(())
 }
+
+// O7
+#[test]
+fn every_command_has_a_manual_page() -> Result<()> {
+    lab_test!();
+    let rig = rig()?;
+    let pages = rig.gateway.file("man");
+    rig.gateway.cli(&["man", &pages.display().to_string()])?.ok()?;
+    for page in ["gateway.1", "gateway-run.1", "gateway-ban-add.1", "gateway-config-convert.1"] {
+        let text = std::fs::read_to_string(pages.join(page)).context(page)?;
+        assert!(text.contains(".TH ") && text.contains(".SH SYNOPSIS"), "{page}: {text}");
+    }
+    let refused = rig.gateway.cli(&["man", "/proc/nowhere"])?;
+    assert!(refused.code != 0 && refused.stderr.contains("/proc/nowhere"), "{refused:?}");
+    Ok(())
+}

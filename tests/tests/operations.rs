@@ -56,6 +56,46 @@ fn ten_reloads_under_load_lose_no_request() -> Result<()> {
 
 // O1
 #[test]
+fn a_thousand_reloads_under_load_lose_no_request() -> Result<()> {
+    lab_test!();
+    let rig = rig(alone()?)?;
+    let load = Wrk::start(rig.net.client(1), rig.gateway.at4(), &Load::new(8, Duration::from_secs(150)))?;
+    // Each reload finds another config than the one before, or what somebody is about to replace.
+    let configs = [1, 2].map(|backends| rig.gateway.complete(&simple_config(&rig.backends[..backends])));
+    let (target, fresh) = (rig.gateway.config(), rig.gateway.file("fresh.toml"));
+    let over = std::sync::atomic::AtomicBool::new(false);
+    let socket = rig.gateway.socket().display().to_string();
+    let reloads = ["--no-progress-meter", "--fail-with-body", "-X", "POST", "--unix-socket", &socket];
+    let told = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for config in configs.iter().cycle() {
+                if over.load(std::sync::atomic::Ordering::Relaxed) {
+                    break;
+                }
+                let _ = std::fs::write(&fresh, config).and_then(|()| std::fs::rename(&fresh, &target));
+                std::thread::sleep(Duration::from_millis(7));
+            }
+        });
+        let url = "http://gateway/v1/reload?n=[1-1000]";
+        let told = rig.net.gateway.output("curl", &[&reloads[..], &[url]].concat());
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+        told
+    })?;
+    assert_eq!(
+        told.matches("\"generation\"").count(),
+        1000,
+        "{}",
+        told.chars().take(300).collect::<String>()
+    );
+    let outcome = load.end()?;
+    assert_eq!((outcome.errors, outcome.timeouts), (0, 0), "{outcome:?}");
+    assert!(outcome.requests > 1000, "{outcome:?}");
+    assert_eq!(rig.gateway.metrics()?.sum("config_generation", &[]), 1001.0);
+    Ok(())
+}
+
+// O1
+#[test]
 fn a_hundred_reloads_keep_websockets_open_and_memory_flat() -> Result<()> {
     lab_test!();
     let rig = rig(alone()?)?;

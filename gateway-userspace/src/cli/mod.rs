@@ -113,13 +113,13 @@ enum Command {
     /// Show alerts, or silence one
     #[command(subcommand)]
     Alert(alert::Alert),
-    /// Drop everything from an address or prefix, in the kernel
+    /// Show bans, ban an address or prefix in the kernel or at L7, or end a ban
     #[command(subcommand)]
     Ban(ban::Ban),
     /// API keys of consumers
     #[command(subcommand)]
     Key(key::Key),
-    /// Show the kernel's token buckets
+    /// Show limits, of L7 and of the kernel half, and who uses them up
     #[command(subcommand)]
     Limit(limit::Limit),
     /// Show what happens: drops, bans, targets, reloads
@@ -137,13 +137,18 @@ enum Command {
     Decap(decap::Decap),
     /// Check what this host offers: kernel, privileges, BPF
     Doctor(doctor::Doctor),
-    /// Show a config with its defaults, or the config's schema
+    /// Show a config with its defaults, its schema or its reference, or convert it
     #[command(subcommand)]
     Config(config::Config),
     /// Print a completion script for a shell
     Completions {
         /// The shell
         shell: clap_complete::Shell,
+    },
+    /// Write the manual pages, one a subcommand, into a directory
+    Man {
+        /// The directory; it is made if it is not there
+        directory: PathBuf,
     },
     /// Print the version and what it was built from
     Version,
@@ -234,6 +239,12 @@ fn dispatch(global: &Global, command: Command) -> Outcome {
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "gateway", &mut std::io::stdout());
             Ok(exit::OK)
+        }
+        Command::Man { directory } => {
+            let written = std::fs::create_dir_all(&directory)
+                .and_then(|()| clap_mangen::generate_to(Cli::command(), &directory));
+            let wrong = |error| Error::Other(format!("cannot write into {}: {error}", directory.display()));
+            written.map(|()| exit::OK).map_err(wrong)
         }
         Command::Version => {
             output::print(
