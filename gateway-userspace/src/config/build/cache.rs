@@ -33,7 +33,7 @@ fn cache(name: &str, fields: &Fields, problems: &mut Problems) -> Cache {
         if_error: long("if_error"),
         key: parts(fields, "key", problems),
         bypass: parts(fields, "bypass", problems),
-        methods: fields.or_default("methods"),
+        methods: distinct(fields, "methods", fields.or_default("methods"), problems, |method| quote(method)),
         max_request: size("max_request"),
         coalesce: fields.or_default("coalesce"),
         max_body: size("max_body"),
@@ -52,7 +52,7 @@ fn cache(name: &str, fields: &Fields, problems: &mut Problems) -> Cache {
         let problem = Problem::new(ProblemKind::Conflict, &fields.place("max_body"), message);
         problems.push(problem.hint("set max_body lower, or memory higher".to_owned()));
     }
-    if cache.methods.iter().any(|method| method != "GET")
+    if cache.methods.iter().any(|method| *method != "GET")
         && !cache.key.contains(&KeyPart::Body)
         && !fields.broken
     {

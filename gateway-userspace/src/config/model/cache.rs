@@ -28,7 +28,7 @@ pub struct Cache {
     /// Default host, path, query.
     pub key: Vec<KeyPart>,
     /// Whose answers are stored: GET, with which HEAD goes, POST, QUERY. Default GET.
-    pub methods: Vec<String>,
+    pub methods: Vec<&'static str>,
     /// Bytes of a request's body that is in the key. Default 64 KiB.
     pub max_request: u64,
     /// Requests that have one of these go past the cache.
