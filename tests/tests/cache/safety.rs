@@ -22,7 +22,6 @@ fn what_the_key_does_not_have_cannot_poison_what_others_get() -> Result<()> {
         "forwarded: host=evil.test",
         "x-request-id: evil",
         "te: evil",
-        "proxy-authorization: evil",
         "connection: x-secret\r\nx-secret: evil",
         "range: bytes=0-3",
         "if-none-match: \"evil\"",

@@ -155,7 +155,7 @@ impl Ask {
 
 fn is_asked(cache: &Cache, method: &Method) -> bool {
     let name = if *method == Method::HEAD { "GET" } else { method.as_str() };
-    cache.config.methods.iter().any(|asked| *asked == name)
+    cache.config.methods.contains(&name)
 }
 
 /// Who calls, if that is known.
