@@ -11,6 +11,7 @@ pub mod memory;
 pub mod peers;
 pub mod proxy;
 pub mod scale;
+pub mod seeing;
 pub mod show;
 pub mod stats;
 

@@ -376,6 +376,44 @@ fn a_trace_goes_on_through_the_gateway_and_its_spans_reach_a_collector() -> Resu
 
 // M6
 #[test]
+fn spans_say_who_called_what_the_cache_did_and_how_long_it_took_to_find_out() -> Result<()> {
+    lab_test!();
+    let rig = rig()?;
+    let _collector = collector(&rig, 2)?;
+    let hash = blake3::hash(b"s3cret").to_hex();
+    tracing(
+        &rig,
+        &format!(
+            "share = \"100%\"\n[auth.key]\ntype = \"api-key\"\nfrom = [\"header:x-key\"]\n\
+             [consumer.acme]\nkeys = [{{ id = \"k\", hash = \"blake3:{hash}\" }}]\n\
+             [cache.c]\nmemory = \"16MiB\"\n[route.mine]\npath = \"/echo/*\"\nto = {}\nauth = \"key\"\n\
+             cache = \"c\"\n",
+            lab::backend::targets(&rig.backends)
+        ),
+    )?;
+    assert_eq!(rig.ask("GET /echo/1", "a.test", "x-key: s3cret\r\n")?.status, 200);
+    assert_eq!(rig.ask("GET /echo/1", "a.test", "")?.status, 401);
+    eventually("both requests are told", || {
+        Ok(spans(&rig).iter().filter(|span| span["kind"] == 2).count() == 2)
+    })?;
+    let all = spans(&rig);
+    let server = |status: &str| {
+        let is = |span: &&Value| attribute(span, "http.response.status_code").as_deref() == Some(status);
+        all.iter().filter(|span| span["kind"] == 2).find(is).context("no such span")
+    };
+    let (good, bad) = (server("200")?, server("401")?);
+    assert_eq!(attribute(good, "gateway.consumer").as_deref(), Some("acme"));
+    assert_eq!(attribute(good, "gateway.cache").as_deref(), Some("miss"));
+    assert_eq!(attribute(bad, "gateway.consumer"), None);
+    for parent in [good, bad] {
+        let mut auth = all.iter().filter(|span| span["name"] == "auth");
+        assert!(auth.any(|span| span["parentSpanId"] == parent["spanId"]), "{all:?}");
+    }
+    Ok(())
+}
+
+// M6
+#[test]
 fn traces_are_sampled_by_share_and_by_parent_and_b3_is_passed_on() -> Result<()> {
     lab_test!();
     let rig = rig()?;

@@ -82,7 +82,7 @@ struct BenchArgs {
     #[arg(long)]
     quick: bool,
     /// Which to run; default all: proxy, scale, kernel, forward, flood, l4, memory
-    #[arg(value_parser = ["proxy", "cache", "scale", "kernel", "forward", "flood", "l4", "memory"])]
+    #[arg(value_parser = ["proxy", "cache", "scale", "seeing", "kernel", "forward", "flood", "l4", "memory"])]
     names: Vec<String>,
 }
 

@@ -24,7 +24,7 @@ pub fn bench(json: Option<&Path>, quick: bool, names: &[String]) -> Result<()> {
     if wanted("forward") {
         build::run(build::cargo().args(["bench", "--package", "gateway-userspace", "--bench", "forward"]))?;
     }
-    let others: Vec<&str> = ["proxy", "cache", "scale", "flood", "l4", "memory"]
+    let others: Vec<&str> = ["proxy", "cache", "scale", "seeing", "flood", "l4", "memory"]
         .into_iter()
         .filter(|name| wanted(name))
         .collect();

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
-use bench::{Effort, cache, flood, l4, memory, proxy, scale};
+use bench::{Effort, cache, flood, l4, memory, proxy, scale, seeing};
 use clap::Parser;
 use serde_json::{Map, Value, json};
 
@@ -17,7 +17,7 @@ struct Arguments {
     #[arg(long)]
     quick: bool,
     /// Which to run; default all
-    #[arg(value_parser = ["proxy", "cache", "scale", "flood", "l4", "memory"])]
+    #[arg(value_parser = ["proxy", "cache", "scale", "seeing", "flood", "l4", "memory"])]
     names: Vec<String>,
 }
 
@@ -43,6 +43,9 @@ fn main() -> Result<()> {
     }
     if wanted("scale") {
         figures.insert("scale".into(), scale::run(effort).context("scale")?);
+    }
+    if wanted("seeing") {
+        figures.insert("seeing".into(), seeing::run(effort).context("seeing")?);
     }
     if wanted("memory") {
         figures.insert("memory".into(), memory::run().context("memory")?);

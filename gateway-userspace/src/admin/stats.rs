@@ -2,7 +2,7 @@
 //!
 //! Nothing here is a rate. A reader asks twice and divides by the difference of `uptime`.
 
-use std::{collections::BTreeMap, sync::atomic::Ordering::Relaxed};
+use std::{collections::BTreeMap, sync::atomic::Ordering::Relaxed, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -168,12 +168,7 @@ pub fn stats(control: &Control) -> Stats {
         services: services.collect(),
         kernel: kernel.collect(),
         bans: control.kernel.bans().len(),
-        workers: control
-            .workers
-            .handles
-            .iter()
-            .map(|handle| handle.metrics().worker_total_busy_duration(0).as_secs_f64())
-            .collect(),
+        workers: control.workers.busy_times().iter().map(Duration::as_secs_f64).collect(),
         process: Process {
             pid: std::process::id(),
             cpu_seconds: usage.cpu_seconds,

@@ -8,6 +8,7 @@ mod adapt;
 mod alerts;
 mod attend;
 mod bans;
+mod busy;
 mod certs;
 mod control;
 mod discover;

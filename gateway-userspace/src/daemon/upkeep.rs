@@ -17,6 +17,7 @@ pub async fn every_second(control: Arc<Control>) {
     loop {
         every.tick().await;
         heap.tick();
+        control.workers.sample_busy();
         seconds += 1;
         if seconds.is_multiple_of(60) {
             control.keep_usages();

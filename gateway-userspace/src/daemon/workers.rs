@@ -15,6 +15,7 @@ use tokio::{
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
 };
 
+use super::busy::Busy;
 use crate::{
     config::model::{Bind, among_listeners},
     net::{self, Spare},
@@ -83,12 +84,14 @@ pub struct Workers {
     commands: Vec<UnboundedSender<Command>>,
     threads: Vec<JoinHandle<()>>,
     /// Runtime metrics, for how busy each worker is.
-    pub handles: Vec<tokio::runtime::Handle>,
+    handles: Vec<tokio::runtime::Handle>,
+    busy: Busy,
 }
 
 impl Workers {
     pub fn start(count: usize, snapshot: &Arc<ArcSwap<Snapshot>>, log: &AccessLog) -> io::Result<Workers> {
-        let mut workers = Workers { commands: Vec::new(), threads: Vec::new(), handles: Vec::new() };
+        let busy = Busy::new(count, Instant::now());
+        let mut workers = Workers { commands: Vec::new(), threads: Vec::new(), handles: Vec::new(), busy };
         for index in 0..count {
             let (commands, received) = unbounded_channel();
             let (snapshot, log) = (snapshot.clone(), log.clone());
@@ -122,6 +125,21 @@ impl Workers {
 
     pub fn count(&self) -> usize {
         self.commands.len()
+    }
+
+    /// How long each worker was busy since its start.
+    pub fn busy_times(&self) -> Vec<Duration> {
+        self.handles.iter().map(|handle| handle.metrics().worker_total_busy_duration(0)).collect()
+    }
+
+    /// To be called once a second.
+    pub fn sample_busy(&self) {
+        self.busy.sample(Instant::now(), self.busy_times());
+    }
+
+    /// The share of its time, of late, that each worker was busy.
+    pub fn busy_ratios(&self) -> Vec<f64> {
+        self.busy.ratios(Instant::now(), &self.busy_times())
     }
 
     /// Of TCP at least one socket a worker, and every socket has one: an earlier process may have had more workers.

@@ -613,15 +613,11 @@ fn own(control: &Control, families: &mut Families) {
         "Spans by what became of them",
         by_result.map(|(result, n)| counter(&[("result", result)], n.load(Relaxed))).to_vec(),
     );
-    let uptime = control.started.elapsed().as_secs_f64().max(1e-9);
-    let busy = control.workers.handles.iter().enumerate().map(|(index, handle)| {
-        let busy = handle.metrics().worker_total_busy_duration(0).as_secs_f64();
-        gauge(&[("worker", &index.to_string())], (busy / uptime).min(1.0))
-    });
+    let busy = control.workers.busy_ratios().into_iter().enumerate();
     families.gauges(
         "worker_busy_ratio",
-        "The share of its time since start that a worker was busy",
-        busy.collect(),
+        "The share of the last ten seconds that a worker was busy",
+        busy.map(|(index, ratio)| gauge(&[("worker", &index.to_string())], ratio)).collect(),
     );
     families.gauges(
         "build_info",

@@ -154,6 +154,18 @@ impl Exchange {
         record.agent.extend(agent.iter().flat_map(|agent| agent.as_bytes()).take(usage::AGENT));
     }
 
+    /// The time, if a collector is told of this request.
+    pub fn trace_clock(&self) -> Option<Instant> {
+        self.state.record.borrow().trace.as_ref().filter(|trace| trace.is_told()).map(|_| Instant::now())
+    }
+
+    /// It is found out who calls, or not, since this time of [`Self::trace_clock`].
+    pub fn authenticated(&self, since: Option<Instant>) {
+        if let (Some(since), Some(trace)) = (since, &mut self.state.record.borrow_mut().trace) {
+            trace.authenticated(since);
+        }
+    }
+
     pub fn set_caller(&self, caller: Arc<Caller>) {
         self.state.record.borrow_mut().caller = Some(caller);
     }
@@ -408,6 +420,10 @@ impl Record {
             scheme: client.scheme,
             status: self.status().as_u16(),
             why: self.why,
+            version: self.route.as_ref().and_then(|route| Some(&*route.version.as_ref()?.name)),
+            consumer: self.caller.as_ref().map(|caller| &*caller.consumer),
+            cache: self.cache.map(CacheResult::word),
+            limit: self.limit.as_deref(),
             upstream: self.upstream().map(|upstream| &*upstream.name),
             target: self.active.as_ref().map(|active| &*active.target().name),
             tries: self.tries,

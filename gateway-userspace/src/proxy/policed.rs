@@ -167,7 +167,10 @@ async fn admit(
         has_body,
         elsewhere: &Asker { snapshot, exchange },
     };
-    exchange.set_caller(gate.admit(&asking).await?);
+    let since = exchange.trace_clock();
+    let admitted = gate.admit(&asking).await;
+    exchange.authenticated(since);
+    exchange.set_caller(admitted?);
     Ok(())
 }
 

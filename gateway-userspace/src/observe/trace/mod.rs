@@ -54,6 +54,8 @@ pub struct Traced {
     connected: Option<Instant>,
     /// When it had waited for its turn.
     queued: Option<Instant>,
+    /// While it was found out who calls.
+    auth: Option<(Instant, Instant)>,
 }
 
 /// What is kept of a request that is told of: its head goes on to the upstream.
@@ -81,6 +83,10 @@ pub struct Ending<'a> {
     pub scheme: &'static str,
     pub status: u16,
     pub why: Option<Why>,
+    pub version: Option<&'a str>,
+    pub consumer: Option<&'a str>,
+    pub cache: Option<&'a str>,
+    pub limit: Option<&'a str>,
     pub upstream: Option<&'a str>,
     pub target: Option<&'a str>,
     pub tries: u32,
@@ -125,6 +131,7 @@ impl Tracer {
             facts,
             connected: None,
             queued: None,
+            auth: None,
         })
     }
 
@@ -158,6 +165,15 @@ impl Traced {
 
     pub fn queued(&mut self) {
         self.queued = Some(Instant::now());
+    }
+
+    /// Whether the collector is told of it.
+    pub fn is_told(&self) -> bool {
+        self.facts.is_some()
+    }
+
+    pub fn authenticated(&mut self, since: Instant) {
+        self.auth = Some((since, Instant::now()));
     }
 
     /// The query is told as this, in place of what came.

@@ -55,6 +55,10 @@ pub fn spans(traced: &Traced, facts: &Facts, ending: &Ending<'_>) -> Vec<Value> 
         server["status"] = json!({ "code": ERROR });
     }
     let mut all = vec![server];
+    if let Some((from, to)) = traced.auth {
+        let id = fastrand::u64(1..);
+        all.push(span(id, Some(traced.span), "auth".into(), INTERNAL, from, to, json!([])));
+    }
     let mut waited = |name: &str, end: Option<Instant>, took: Option<Duration>| {
         if let (Some(end), Some(took)) = (end, took) {
             let from = end.checked_sub(took).unwrap_or(end).max(ending.started);
@@ -107,6 +111,10 @@ fn about(facts: &Facts, ending: &Ending<'_>) -> Value {
         ("server.address", facts.host.as_deref()),
         ("user_agent.original", facts.user_agent.as_deref()),
         ("gateway.route", ending.route),
+        ("gateway.version", ending.version),
+        ("gateway.consumer", ending.consumer),
+        ("gateway.cache", ending.cache),
+        ("gateway.limit", ending.limit),
         ("error.type", ending.why.map(super::Why::name)),
     ] {
         all.extend(value.map(|value| text(name, value)));

@@ -1,0 +1,194 @@
+//! What seeing costs: CPU time a request with nothing told of it, with a line in a file for each, with one trace in a
+//! hundred besides, and with all of that and metrics read each second; and how long metrics of 10,000 series take.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write,
+    net::SocketAddr,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+use lab::{
+    gateway::{Gateway, Options},
+    http,
+    net::{Net, Node},
+    process::cpu_time,
+    wrk::{Load, Wrk},
+};
+use serde_json::{Value, json};
+
+use crate::{Effort, MEASURED_CPU, OTHER_CPU, peers, show, stats::Rounds};
+
+/// All of it, of none of it.
+const GOAL: f64 = 1.05;
+/// Lines of the log that a worker writes in a second of its CPU.
+const LINES: f64 = 500_000.0;
+const SCRAPE: Duration = Duration::from_millis(50);
+/// With the series of each route this makes more than ten thousand.
+const ROUTES: usize = 400;
+
+const NAMES: [&str; 4] = ["nothing", "log", "log, traces", "all"];
+
+#[derive(Default)]
+struct Figures {
+    cpu_us: Rounds,
+    rate: Rounds,
+}
+
+pub fn run(effort: Effort) -> Result<Value> {
+    let net = Net::of(1, 0, 0)?;
+    let (backend, collector) = (at(8080), at(4318));
+    let _backend = peers::nginx_backend(&net.gateway, backend, OTHER_CPU)?;
+    let _collector = peers::nginx_with(
+        &net.gateway,
+        collector,
+        OTHER_CPU,
+        &format!(
+            "access_log off; client_max_body_size 64m; server {{ listen {collector}; return 200 '{{}}'; }}"
+        ),
+    )?;
+    let mut gateways = Vec::new();
+    for (name, port) in NAMES.into_iter().zip(8001..) {
+        let log = if name == "nothing" { "[access_log]\nto = \"off\"\n" } else { "" };
+        let traces = if name.contains("traces") || name == "all" {
+            format!("[tracing]\notlp = \"http://{collector}\"\nshare = \"1%\"\n")
+        } else {
+            String::new()
+        };
+        // All but one have their metrics where nobody asks.
+        let metrics = if name == "all" { at(9180).to_string() } else { "off".into() };
+        let config = format!(
+            "[gateway]\nworkers = 1\n[listener.web]\nbind = \"{}\"\n{log}{traces}[route.all]\nto = [\"{backend}\"]\n\
+             [metrics]\nbind = \"{metrics}\"\n[kernel]\nmode = \"off\"\nsteer = \"off\"\n",
+            at(port)
+        );
+        let options = Options { cpu: Some(MEASURED_CPU), quiet: true, ..Options::default() };
+        gateways.push((name, port, Gateway::start_with(&net, &config, options)?));
+    }
+    let client = Node::of_namespace(net.gateway.clone());
+    let all = measure(&client, &gateways, effort)?;
+    drop(gateways);
+    let (series, scrape) = scrape(&net, &client)?;
+    let median = |name: &str| all.get(name).map_or(0.0, |figures| figures.cpu_us.median());
+    let lines = 1e6 / (median("log") - median("nothing")).max(1e-3);
+    show_tables(&all, lines, series, &scrape, effort);
+    let programs = all.iter().map(|(name, figures)| {
+        let figures = json!({ "cpu_us_per_request": figures.cpu_us.json(), "requests_per_second": figures.rate.json() });
+        ((*name).to_owned(), figures)
+    });
+    Ok(json!({
+        "goal_times_nothing": GOAL,
+        "programs": programs.collect::<Value>(),
+        "log_lines_per_cpu_second": lines,
+        "scrape": { "series": series, "ms": scrape.json(), "goal_ms": SCRAPE.as_millis() },
+    }))
+}
+
+fn at(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+fn measure(
+    client: &Node,
+    gateways: &[(&'static str, u16, Gateway)],
+    effort: Effort,
+) -> Result<BTreeMap<&'static str, Figures>> {
+    let mut all: BTreeMap<&str, Figures> = BTreeMap::new();
+    for round in 0..=effort.rounds {
+        for (name, port, gateway) in gateways {
+            // Round 0 warms up.
+            let duration = if round == 0 { Duration::from_secs(1) } else { effort.round };
+            let load = Load { cpu: Some(OTHER_CPU), ..Load::new(64, duration) };
+            let over = AtomicBool::new(false);
+            let before = cpu_time(gateway.pid())?;
+            let outcome = std::thread::scope(|scope| {
+                if *name == "all" {
+                    scope.spawn(|| scrape_each_second(client, &over));
+                }
+                let outcome = Wrk::run(client, at(*port), &load);
+                over.store(true, Relaxed);
+                outcome
+            })?;
+            let cpu = cpu_time(gateway.pid())?.saturating_sub(before);
+            ensure!(outcome.errors == 0 && outcome.requests > 0, "{name}: {outcome:?}");
+            if round > 0 {
+                let figures = all.entry(name).or_default();
+                figures.cpu_us.push(cpu.as_secs_f64() * 1e6 / outcome.requests as f64);
+                figures.rate.push(outcome.rate());
+            }
+        }
+    }
+    Ok(all)
+}
+
+fn scrape_each_second(client: &Node, over: &AtomicBool) {
+    let mut next = Instant::now();
+    while !over.load(Relaxed) {
+        if Instant::now() >= next {
+            next += Duration::from_secs(1);
+            // What goes wrong shows in the figures that are taken afterwards.
+            let _ = http::get(client, at(9180), "/metrics");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// How many series there are with many routes, and the milliseconds that it takes to read them.
+fn scrape(net: &Net, client: &Node) -> Result<(usize, Rounds)> {
+    let mut config = format!(
+        "[gateway]\nworkers = 1\n[listener.web]\nbind = \"{}\"\n[metrics]\nbind = \"{}\"\n\
+         [kernel]\nmode = \"off\"\nsteer = \"off\"\n",
+        at(8010),
+        at(9180)
+    );
+    for n in 0..ROUTES {
+        write!(config, "[route.r{n}]\npath = \"/r{n}\"\nrespond = {{ status = 200, body = \"x\" }}\n")?;
+    }
+    let gateway = Gateway::start(net, &config)?;
+    let mut connection = http::Client::connect(client, at(8010))?;
+    for n in 0..ROUTES {
+        ensure!(connection.get(&format!("/r{n}"))?.status == 200);
+    }
+    let mut took = Rounds::default();
+    let mut series = 0;
+    for _ in 0..20 {
+        let began = Instant::now();
+        let page = http::get(client, at(9180), "/metrics")?;
+        took.push(began.elapsed().as_secs_f64() * 1e3);
+        series = page.text().lines().filter(|line| !line.starts_with('#')).count();
+    }
+    drop(gateway);
+    ensure!(series >= 10_000, "only {series} series");
+    Ok((series, took))
+}
+
+fn show_tables(all: &BTreeMap<&str, Figures>, lines: f64, series: usize, scrape: &Rounds, effort: Effort) {
+    let (rounds, seconds) = (effort.rounds, effort.round.as_secs());
+    let what = format!(
+        "128-byte bodies, 64 connections, 1 worker; median of {rounds} x {seconds} s; all at most {GOAL} of nothing"
+    );
+    println!("\n{}  {}", show::bold("What seeing costs"), show::dim(&what));
+    let nothing = all.get("nothing").map_or(1.0, |figures| figures.cpu_us.median());
+    let rows: Vec<Vec<String>> = NAMES
+        .iter()
+        .filter_map(|name| {
+            let figures = all.get(name)?;
+            let [name, cpu, range, _, rate] = show::cost(name, &figures.cpu_us, &figures.rate, nothing);
+            Some(vec![name, cpu, range, format!("{:.3}", figures.cpu_us.median() / nothing), rate])
+        })
+        .collect();
+    println!("{}", show::table(&["", "CPU µs/request", "range", "÷ nothing", "requests/s"], &rows));
+    println!(
+        "  lines of the log a second of CPU: {} (at least {})",
+        show::grouped(lines),
+        show::grouped(LINES)
+    );
+    println!(
+        "  metrics, {} series: {:.1} ms (below {})",
+        show::grouped(series as f64),
+        scrape.median(),
+        SCRAPE.as_millis()
+    );
+}
