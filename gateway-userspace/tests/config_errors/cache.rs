@@ -33,7 +33,7 @@ gateway.toml:8:7: "query" is all parameters, "query:a" too
 gateway.toml:8:8: `cache.public.key`: "hots" is no part of a key
   hint: did you mean "host"?
 gateway.toml:8:36: `cache.public.key`: "header:x y" is no part of a key
-  hint: it is host, path, query, query:NAME, header:NAME, cookie:NAME or consumer
+  hint: it is host, path, query, query:NAME, header:NAME, cookie:NAME, consumer or body
 gateway.toml:9:11: `cache.public.bypass`: expected what a request has, such as "cookie:session", found "path"
   hint: it is query:NAME, header:NAME or cookie:NAME
 gateway.toml:10:7: `cache.public.ttl`: must be from 1ms to 366d, found "0s"

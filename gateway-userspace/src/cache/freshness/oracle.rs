@@ -67,7 +67,7 @@ impl Case {
             status: statuses[random.usize(..statuses.len())],
             response: response(random),
             then: later_request(random),
-            after: random.i64(..120) * 1000 + 500,
+            after: random.i64(0..120) * 1000 + 500,
         }
     }
 
