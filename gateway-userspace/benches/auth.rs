@@ -93,7 +93,7 @@ fn main() {
         file.display()
     );
     let config = config::parse(&text, Path::new("bench.toml")).unwrap();
-    let auths = Auths::load(&config, None, &Registry::new(1)).unwrap();
+    let auths = Auths::load(&config, &std::sync::Arc::default(), None, &Registry::new(1)).unwrap();
     let gate = |route: &str| auths.gate(&config.routes[route]).unwrap();
     let memory = Memory::default();
 

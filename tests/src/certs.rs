@@ -1,6 +1,7 @@
 //! Certificates made for a test.
 
 use std::{
+    os::unix::fs::PermissionsExt,
     path::Path,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
@@ -8,7 +9,7 @@ use std::{
 use anyhow::Result;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer, KeyIdMethod,
-    KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
+    KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber, date_time_ymd,
 };
 
 /// An authority of the test's own.
@@ -56,10 +57,23 @@ impl Authority {
         self.issue_for(KeyPair::generate()?, names, year)
     }
 
+    /// A client's, with this subject, and this URI where there is one, such as a SPIFFE id.
+    pub fn issue_client(&self, common_name: &str, uri: Option<&str>) -> Result<Issued> {
+        let mut params = CertificateParams::new(Vec::new())?;
+        params.distinguished_name.push(DnType::CommonName, common_name);
+        params.subject_alt_names =
+            uri.into_iter().map(|uri| Ok(SanType::URI(uri.try_into()?))).collect::<Result<_>>()?;
+        self.sign(params, KeyPair::generate()?, 4000)
+    }
+
     fn issue_for(&self, key: KeyPair, names: &[&str], year: i32) -> Result<Issued> {
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
         let mut params = CertificateParams::new(names)?;
         params.distinguished_name.push(DnType::CommonName, "lab");
+        self.sign(params, key, year)
+    }
+
+    fn sign(&self, mut params: CertificateParams, key: KeyPair, year: i32) -> Result<Issued> {
         params.use_authority_key_identifier_extension = true;
         let serial = SERIAL.fetch_add(1, Relaxed);
         params.serial_number = Some(SerialNumber::from(serial));
@@ -93,7 +107,8 @@ impl Issued {
     /// As NAME.pem and NAME.key.
     pub fn write(&self, directory: &Path, name: &str) -> Result<()> {
         std::fs::write(directory.join(format!("{name}.pem")), &self.chain)?;
-        std::fs::write(directory.join(format!("{name}.key")), &self.key)?;
-        Ok(())
+        let key = directory.join(format!("{name}.key"));
+        std::fs::write(&key, &self.key)?;
+        Ok(std::fs::set_permissions(key, std::fs::Permissions::from_mode(0o600))?)
     }
 }

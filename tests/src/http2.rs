@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
     time::{Duration, Instant},
 };
 
@@ -54,7 +54,11 @@ pub struct Http2 {
 
 impl Http2 {
     pub fn connect(node: &Node, at: SocketAddr) -> Result<Http2> {
-        let mut stream = node.connect(at, None)?;
+        Http2::connect_from(node, at, None)
+    }
+
+    pub fn connect_from(node: &Node, at: SocketAddr, from: Option<IpAddr>) -> Result<Http2> {
+        let mut stream = node.connect(at, from)?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
         stream.set_nodelay(true)?;
         stream.write_all(PREFACE)?;

@@ -48,7 +48,11 @@ impl TlsClient {
 
     /// Connects and shakes hands.
     pub fn connect(&self, node: &Node, at: SocketAddr, name: &str) -> Result<TlsConnection> {
-        let stream = node.namespace.run(|| TcpStream::connect_timeout(&at, PATIENCE))??;
+        self.over(node.namespace.run(|| TcpStream::connect_timeout(&at, PATIENCE))??, name)
+    }
+
+    /// Shakes hands on a connection.
+    pub fn over(&self, stream: TcpStream, name: &str) -> Result<TlsConnection> {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_nodelay(true)?;
         let name = ServerName::try_from(name.to_owned())?;

@@ -178,6 +178,79 @@ fn certificates_come_by_tls_alpn_01_and_are_kept_over_a_restart() -> Result<()> 
     Ok(())
 }
 
+/// The rig's config again, with another `[state]`.
+fn rewrite(rig: &Rig, state: &str) -> Result<()> {
+    let dir = rig.gateway.file("").display().to_string();
+    let state = format!("[state]\ndirectory = \"{dir}state\"\n{state}\n");
+    let config = config(&rig.pebble, &dir, &rig._backends, "");
+    rig.gateway.write(&format!("{config}{state}"))
+}
+
+fn write_secret(rig: &Rig, name: &str) -> Result<()> {
+    let path = rig.gateway.file(name);
+    std::fs::write(&path, format!("the secret of {name}, long enough"))?;
+    Ok(std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?)
+}
+
+// S17
+#[test]
+fn what_came_by_acme_is_sealed_rotated_and_refused_with_the_wrong_key() -> Result<()> {
+    lab_test!();
+    if let Some(program) = missing() {
+        lab::skip("what_came_by_acme_is_sealed_rotated_and_refused_with_the_wrong_key", program);
+        return Ok(());
+    }
+    let mut rig = rig(&USUAL, "")?;
+    let first = rig.valid("acme:a.test")?;
+    rig.valid("acme:b.test")?;
+    let files = ["acme/account.json", "acme/a.test.pem", "acme/b.test.pem"];
+    let read = |rig: &Rig| -> Result<Vec<Vec<u8>>> {
+        files.iter().map(|file| Ok(std::fs::read(rig.gateway.file(file))?)).collect()
+    };
+    let clear =
+        |bytes: &Vec<u8>| bytes.windows(11).any(|part| part == b"PRIVATE KEY" || part == b"key_pkcs8\":");
+    assert!(read(&rig)?.iter().all(clear), "there is no key to seal with");
+    // With one, what is there is sealed, and what comes is.
+    write_secret(&rig, "one.key")?;
+    write_secret(&rig, "two.key")?;
+    rewrite(&rig, "key = { file = \"one.key\" }")?;
+    rig.gateway.cli(&["reload"])?.ok()?;
+    let sealed = |rig: &Rig| -> Result<bool> {
+        Ok(read(rig)?.iter().all(|bytes| bytes.starts_with(b"GWSEAL") && !clear(bytes)))
+    };
+    eventually("all is sealed", || sealed(&rig))?;
+    assert_eq!(rig.get("a.test")?, 200);
+    rig.gateway.cli(&["cert", "renew", "acme:a.test"])?.ok()?;
+    let second = within(PATIENCE, "another certificate", || {
+        let cert = rig.cert("acme:a.test")?;
+        Ok((cert["serial"] != first["serial"] && cert["state"] == "valid").then_some(cert))
+    })?;
+    assert!(sealed(&rig)?);
+    rig.gateway.stop()?;
+    rig.gateway.run()?;
+    assert_eq!(rig.cert("acme:a.test")?["serial"], second["serial"], "it was there at once");
+    // Another key alone opens nothing, and none opens nothing either: both are refused, and say what to do.
+    let before = read(&rig)?;
+    for (state, hint) in [("key = { file = \"two.key\" }", "`old_keys`"), ("", "`key` in [state]")] {
+        rewrite(&rig, state)?;
+        let refused = rig.gateway.cli(&["reload"])?;
+        assert!(refused.code != 0 && refused.stderr.contains(hint), "{refused:?}");
+        assert!(refused.stderr.contains("a.test.pem"), "{refused:?}");
+    }
+    rig.gateway.stop()?;
+    let (status, said) = rig.gateway.run_to_end()?;
+    assert!(!status.success() && said.contains("it is sealed, and there is no key"), "{said}");
+    assert_eq!(read(&rig)?, before, "nothing is lost by it");
+    // With the one before beside it all is sealed anew, and that one may go.
+    rewrite(&rig, "key = { file = \"two.key\" }\nold_keys = { file = \"one.key\" }")?;
+    rig.gateway.run()?;
+    eventually("all is sealed anew", || Ok(read(&rig)?.iter().zip(&before).all(|(now, then)| now != then)))?;
+    rewrite(&rig, "key = { file = \"two.key\" }")?;
+    rig.gateway.cli(&["reload"])?.ok()?;
+    assert_eq!((rig.get("a.test")?, rig.get("b.test")?), (200, 200));
+    Ok(())
+}
+
 // S10
 #[test]
 fn certificates_come_by_http_01_before_redirects_and_are_renewed_in_time() -> Result<()> {

@@ -1,6 +1,6 @@
 //! The admin API over TCP, and the dashboard: O8.
 
-use std::process::Stdio;
+use std::{os::unix::fs::PermissionsExt, process::Stdio};
 
 use lab::{
     backend::{start_all, targets},
@@ -12,6 +12,12 @@ use lab::{
 
 const TOKEN: &str = "the-token-of-this-test";
 const HERE: &str = "http://127.0.0.1:9900";
+
+fn write_token(gateway: &Gateway, token: &str) -> Result<()> {
+    let path = gateway.file("token");
+    std::fs::write(&path, token)?;
+    Ok(std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?)
+}
 
 struct Web {
     gateway: Gateway,
@@ -34,7 +40,7 @@ fn web(http: &str) -> Result<Web> {
         targets(&backends)
     );
     let mut gateway = Gateway::prepare(&net, &config, Default::default())?;
-    std::fs::write(gateway.file("token"), format!("{TOKEN}\n"))?;
+    write_token(&gateway, &format!("{TOKEN}\n"))?;
     let authority = Authority::new()?;
     authority.issue(&["edge.test"])?.write(&gateway.file(""), "edge")?;
     std::fs::write(gateway.file("ca.pem"), &authority.pem)?;
@@ -185,7 +191,7 @@ fn a_config_that_would_show_the_token_is_refused() -> Result<()> {
         let rest = lab::gateway::simple_config(&backends);
         let config = format!("[admin.http]\ntoken = {{ file = \"token\" }}\n{http}\n{rest}");
         let mut gateway = Gateway::prepare(&net, &config, Default::default())?;
-        std::fs::write(gateway.file("token"), token)?;
+        write_token(&gateway, token)?;
         let (status, told) = gateway.run_to_end()?;
         ensure!(!status.success(), "it runs");
         Ok(told)

@@ -201,3 +201,48 @@ fn the_breaker_opens_when_most_fail_and_closes_when_probes_succeed() -> Result<(
     assert_eq!(open("closed")?, 1.0);
     Ok(())
 }
+
+// T5
+#[test]
+fn a_route_retries_more_or_less_than_its_upstream() -> Result<()> {
+    lab_test!();
+    let _turn = shared()?;
+    let net = Net::simple(2)?;
+    let backends = start_all(&net)?;
+    let routes = "[route.more]\npath = \"/status/*\"\nto = \"pool\"\nretry = { on = [\"connect\", \"503\"], tries = 1 }\n\
+                  [route.less]\npath = \"/echo\"\nto = \"pool\"\nretry = { on = [] }\n\
+                  [route.fast]\npath = \"/slow-header\"\nto = \"pool\"\nretry = { on = \"timeout\", per_try = \"300ms\" }\n";
+    let gateway = Gateway::start(&net, &config(&backends, routes))?;
+    let mut client = Client::connect(net.client(1), gateway.at4())?;
+    backends[0].fail(503)?;
+    for _ in 0..6 {
+        assert_eq!(client.get("/status/200")?.backend(), "b2");
+    }
+    assert_eq!(retries(&gateway, "503")?, 3.0);
+    let statuses = |client: &mut Client, path: &str| -> Result<BTreeSet<u16>> {
+        (0..6).map(|_| Ok(client.get(path)?.status)).collect()
+    };
+    assert_eq!(
+        statuses(&mut client, "/")?,
+        BTreeSet::from([200, 503]),
+        "the others retry as their upstream does"
+    );
+    // Both are slow: each is asked once.
+    backends[0].fail(0)?;
+    let began = Instant::now();
+    client.get("/slow-header?ms=5000")?.refused(504, "upstream_first_byte_timeout")?;
+    assert!(
+        (Duration::from_millis(600)..Duration::from_secs(4)).contains(&began.elapsed()),
+        "{:?}",
+        began.elapsed()
+    );
+    assert!(retries(&gateway, "timeout")? >= 1.0);
+    // What cannot be reached is not asked for elsewhere where nothing is retried.
+    backends[1].down()?;
+    let mut client = Client::connect(net.client(1), gateway.at4())?;
+    assert_eq!(statuses(&mut client, "/echo")?, BTreeSet::from([200, 502]));
+    assert_eq!(statuses(&mut client, "/")?, BTreeSet::from([200]));
+    let shown = gateway.cli(&["config", "show", &gateway.config().display().to_string()])?.ok()?.stdout;
+    assert!(shown.contains("per_try = \"300ms\""), "{shown}");
+    Ok(())
+}

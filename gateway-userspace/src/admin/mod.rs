@@ -47,8 +47,8 @@ pub async fn serve(
     control: Arc<Control>,
     over: impl Future<Output = ()> + Send + 'static,
 ) {
-    let app =
-        api::routes().merge(health()).layer(axum::middleware::from_fn(audit::audit)).with_state(control);
+    let audit = axum::middleware::from_fn_with_state(control.clone(), audit::audit);
+    let app = api::routes().merge(health()).layer(audit).with_state(control);
     let app = app.into_make_service_with_connect_info::<peer::Peer>();
     if let Err(error) = axum::serve(listener, app).with_graceful_shutdown(over).await {
         tracing::error!(%error, "the admin API ended");

@@ -8,23 +8,32 @@ use tokio::net::UnixListener;
 #[derive(Debug, Clone, Copy)]
 pub enum Peer {
     /// The user that connected to the admin socket, as the kernel knows it.
-    User(Option<u32>),
+    User { uid: Option<u32>, pid: Option<i32> },
     /// Whoever has the token.
     Remote(IpAddr),
 }
 
 impl Connected<IncomingStream<'_, UnixListener>> for Peer {
     fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        Peer::User(stream.io().peer_cred().ok().map(|cred| cred.uid()))
+        let cred = stream.io().peer_cred().ok();
+        Peer::User { uid: cred.map(|cred| cred.uid()), pid: cred.and_then(|cred| cred.pid()) }
     }
 }
 
 impl Peer {
+    /// Its process, where that is of this host.
+    pub fn pid(self) -> Option<i32> {
+        match self {
+            Peer::User { pid, .. } => pid,
+            Peer::Remote(_) => None,
+        }
+    }
+
     /// The user's name, or "uid 1000" where /etc/passwd has none; "token from 192.0.2.1".
     pub fn name(self) -> String {
         let uid = match self {
-            Peer::User(Some(uid)) => uid,
-            Peer::User(None) => return "unknown".into(),
+            Peer::User { uid: Some(uid), .. } => uid,
+            Peer::User { uid: None, .. } => return "unknown".into(),
             Peer::Remote(addr) => return format!("token from {addr}"),
         };
         let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();

@@ -130,7 +130,7 @@ mod tests {
             certs: vec![],
             secrets: vec![],
         };
-        let store = KeyStore::open(&model::State::default()).unwrap();
+        let store = KeyStore::open(std::path::Path::new("none"), &Arc::default()).unwrap();
         let consumers = Consumers::new(&BTreeMap::from([("acme".to_owned(), acme)]), Arc::new(store));
         let of = |key: &str, seconds| consumers.of_key(key.as_bytes(), Moment { seconds });
         assert!(

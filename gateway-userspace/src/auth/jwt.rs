@@ -244,7 +244,7 @@ mod tests {
             skew: Duration::from_secs(30),
             consumer: "azp".into(),
         };
-        let store = crate::auth::KeyStore::open(&crate::config::model::State::default()).unwrap();
+        let store = crate::auth::KeyStore::open(std::path::Path::new("none"), &Arc::default()).unwrap();
         Jwt {
             rules,
             keys: Keys::Fixed(keys),

@@ -16,6 +16,7 @@ pub(crate) mod keys;
 mod memory;
 mod mtls;
 pub(crate) mod place;
+mod seen;
 pub(crate) mod signature;
 mod store;
 pub(crate) mod token;
@@ -46,8 +47,9 @@ use crate::{
         model::{self, AuthKind, Config, ForwardAuth, JwtAuth, JwtKeys},
         units,
     },
+    limit,
     observe::stats::{AuthResult, AuthStats, Registry},
-    seal,
+    seal::{self, Vault},
 };
 use api_key::ApiKey;
 use basic::Basic;
@@ -56,7 +58,8 @@ use jwt::{Jwt, Keys, Rules};
 use keys::KeySet;
 use memory::Owner;
 use place::Place;
-use signature::{Seen, Signed, SigningKey};
+use seen::Seen;
+use signature::{Signed, SigningKey};
 
 /// All of `[auth.NAME]` and `[consumer.NAME]`, compiled.
 #[derive(Debug)]
@@ -117,9 +120,14 @@ impl Auths {
     ///
     /// # Errors
     /// Every secret and key that cannot be read, by its place in the config.
-    pub fn load(config: &Config, old: Option<&Auths>, registry: &Registry) -> Result<Auths, ConfigErrors> {
+    pub fn load(
+        config: &Config,
+        vault: &Arc<Vault>,
+        old: Option<&Auths>,
+        registry: &Registry,
+    ) -> Result<Auths, ConfigErrors> {
         let mut problems = Problems::default();
-        let store = match store(config, old) {
+        let store = match store(config, vault, old) {
             Ok(store) => store,
             Err(error) => {
                 let file = config.files.first().cloned().unwrap_or_default();
@@ -128,7 +136,8 @@ impl Auths {
             }
         };
         let consumers = Arc::new(Consumers::new(&config.consumers, store.clone()));
-        let seen = old.map(|old| old.seen.clone()).unwrap_or_default();
+        let beside = || limit::state_file(config).map(|file| file.with_file_name("signatures.state"));
+        let seen = old.map_or_else(|| Arc::new(Seen::new(beside())), |old| old.seen.clone());
         let mut ways = BTreeMap::new();
         for (name, auth) in &config.auths {
             let kind = match &auth.kind {
@@ -174,13 +183,12 @@ impl Auths {
 }
 
 /// The one before goes on if it is the same.
-fn store(config: &Config, old: Option<&Auths>) -> Result<Arc<KeyStore>, StoreError> {
-    if let Some(old) = old
-        && old.store.is_of(&config.state)?
-    {
-        return Ok(old.store.clone());
+fn store(config: &Config, vault: &Arc<Vault>, old: Option<&Auths>) -> Result<Arc<KeyStore>, StoreError> {
+    let directory = &config.state.directory;
+    match old.filter(|old| old.store.is_of(directory, vault)) {
+        Some(old) => Ok(old.store.clone()),
+        None => KeyStore::open(directory, vault).map(Arc::new),
     }
-    KeyStore::open(&config.state).map(Arc::new)
 }
 
 fn keys(jwt: &JwtAuth, old: Option<&Auths>) -> Result<Keys, String> {

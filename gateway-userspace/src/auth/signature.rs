@@ -1,26 +1,19 @@
 //! Signed requests: HTTP Message Signatures (RFC 9421) by HMAC-SHA256, with the body's digest (RFC 9530), within a window of
 //! time, and each only once.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use aws_lc_rs::{digest, hmac};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use http::{HeaderMap, HeaderName, header, request};
 
-use super::{Caller, gate::Asking};
+use super::{Caller, gate::Asking, seen::Seen};
 use crate::{config::units::Moment, observe::stats::AuthResult};
 
 /// Of `Signature-Input`, and of `Signature`.
 const LONGEST: usize = 4096;
 /// Components that a signature covers, at most.
 const MOST_COMPONENTS: usize = 32;
-/// Signatures that are remembered, over all workers; beyond that none can be let in.
-const MOST_SEEN: usize = 1 << 20;
-const SHARDS: usize = 64;
 
 pub const SIGNATURE_INPUT: HeaderName = HeaderName::from_static("signature-input");
 pub const SIGNATURE: HeaderName = HeaderName::from_static("signature");
@@ -43,13 +36,6 @@ pub struct SigningKey {
     pub key: hmac::Key,
     pub until: Option<Moment>,
 }
-
-/// Signatures that were used, until their time is over. Shared by all workers: a copy may come to any.
-#[derive(Debug)]
-pub struct Seen(Vec<Mutex<Shard>>);
-
-/// By when their time is over.
-type Shard = BTreeSet<(u64, [u8; 32])>;
 
 /// What a body must hash to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,31 +97,6 @@ impl Signed {
         }
         let until = created.saturating_add(self.window.as_secs()).min(input.expires.unwrap_or(u64::MAX));
         if now >= until { Err(AuthResult::Expired) } else { Ok(until) }
-    }
-}
-
-impl Default for Seen {
-    fn default() -> Self {
-        Seen((0..SHARDS).map(|_| Mutex::default()).collect())
-    }
-}
-
-impl Seen {
-    /// Takes note of a signature that verified.
-    fn once(&self, tag: &[u8], until: u64, now: u64) -> Result<(), AuthResult> {
-        let name = *blake3::hash(tag).as_bytes();
-        let mut shard = self.0[usize::from(name[0]) % SHARDS].lock().unwrap_or_else(PoisonError::into_inner);
-        // Those whose time is over are first.
-        while shard.first().is_some_and(|oldest| oldest.0 <= now) {
-            shard.pop_first();
-        }
-        if shard.len() >= MOST_SEEN / SHARDS {
-            return Err(AuthResult::Unavailable);
-        }
-        match shard.insert((until, name)) {
-            true => Ok(()),
-            false => Err(AuthResult::Replayed),
-        }
     }
 }
 
@@ -351,17 +312,6 @@ mod tests {
         let key = hmac::Key::new(hmac::HMAC_SHA256, &STANDARD.decode(secret).unwrap());
         let tag = signature_of("sig-b25=:pxcQw6G3AjtMBQjwo8XzkZf/bws5LelbaMk5rGIGtE8=:", "sig-b25").unwrap();
         assert!(hmac::verify(&key, base.as_bytes(), &tag).is_ok(), "{base}");
-    }
-
-    #[test]
-    fn a_signature_is_good_once_and_the_memory_is_bounded_by_time() {
-        let seen = Seen::default();
-        assert_eq!(seen.once(b"a", 100, 50), Ok(()));
-        assert_eq!(seen.once(b"a", 100, 99), Err(AuthResult::Replayed));
-        assert_eq!(seen.once(b"b", 100, 99), Ok(()));
-        assert_eq!(seen.once(b"a", 200, 100), Ok(()));
-        let left: usize = seen.0.iter().map(|shard| shard.lock().unwrap().len()).sum();
-        assert!(left <= 2);
     }
 
     #[test]

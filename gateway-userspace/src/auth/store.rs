@@ -2,21 +2,18 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    fs, io,
-    path::PathBuf,
-    sync::{Mutex, PoisonError},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use super::memory::Table;
 use crate::{
-    config::{
-        model::{KeyHash, State},
-        units::Moment,
-    },
-    seal::{self, SealError, Sealer},
+    config::{model::KeyHash, units::Moment},
+    seal::{FileError, SealError, Vault},
 };
 
 const FILE: &str = "keys.sealed";
@@ -28,8 +25,8 @@ const MOST: usize = 100_000;
 #[derive(Debug)]
 pub struct KeyStore {
     path: PathBuf,
-    /// `None`: there is no key to seal with, and so nothing is kept.
-    sealer: Option<Sealer>,
+    /// Without a key nothing is kept.
+    vault: Arc<Vault>,
     kept: Mutex<Kept>,
     /// What workers look at.
     added: ArcSwap<Added>,
@@ -82,13 +79,11 @@ pub enum StoreError {
         "keys are kept sealed, and there is nothing to seal them with: add [state] with key = {{ file = \"…\" }}"
     )]
     NoKey,
-    #[error("{}: {error}", path.display())]
-    File { path: PathBuf, error: io::Error },
-    #[error("{}: {error}", path.display())]
-    Sealed { path: PathBuf, error: SealError },
+    #[error(transparent)]
+    File(#[from] FileError),
     #[error("{}: what was sealed is no list of keys: {error}", path.display())]
     Content { path: PathBuf, error: serde_json::Error },
-    #[error("`state`: {0}")]
+    #[error(transparent)]
     Seal(#[from] SealError),
     #[error("the consumer has a key {0} already")]
     Taken(String),
@@ -97,46 +92,31 @@ pub enum StoreError {
 }
 
 impl KeyStore {
-    /// Opens what is kept. What an earlier key sealed is sealed anew.
+    /// Opens what is kept in `directory`. What an earlier key sealed is sealed anew.
     ///
     /// # Errors
-    /// The key cannot be read, or the file not be opened with it.
-    pub fn open(config: &State) -> Result<KeyStore, StoreError> {
-        let path = config.directory.join(FILE);
-        let sealer = Sealer::new(config)?;
-        let mut store = KeyStore { path, sealer, kept: Mutex::default(), added: ArcSwap::default() };
-        let Some(sealer) = &store.sealer else { return Ok(store) };
-        let path = store.path.clone();
-        match fs::read(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(StoreError::File { path, error }),
-            Ok(sealed) => {
-                let opened = sealer
-                    .open(PURPOSE, &sealed)
-                    .map_err(|error| StoreError::Sealed { path: path.clone(), error })?;
-                let kept: Kept = serde_json::from_slice(&opened.plain)
-                    .map_err(|error| StoreError::Content { path, error })?;
-                if opened.outdated {
-                    store.save(&kept)?;
-                }
-                store.added = ArcSwap::from_pointee(Added::of(&kept));
-                store.kept = Mutex::new(kept);
-            }
+    /// The file cannot be opened with the vault's key.
+    pub fn open(directory: &Path, vault: &Arc<Vault>) -> Result<KeyStore, StoreError> {
+        let path = directory.join(FILE);
+        let mut store =
+            KeyStore { path, vault: vault.clone(), kept: Mutex::default(), added: ArcSwap::default() };
+        let Some(read) = vault.read(&store.path, PURPOSE)? else { return Ok(store) };
+        let Some(kept) = read.sealed() else {
+            return Err(FileError::new(&store.path, SealError::NotSealed).into());
+        };
+        let kept: Kept = serde_json::from_slice(kept)
+            .map_err(|error| StoreError::Content { path: store.path.clone(), error })?;
+        if read.outdated {
+            store.save(&kept)?;
         }
+        store.added = ArcSwap::from_pointee(Added::of(&kept));
+        store.kept = Mutex::new(kept);
         Ok(store)
     }
 
-    /// Whether it is what `config` says, with the same keys.
-    ///
-    /// # Errors
-    /// A key cannot be read.
-    pub fn is_of(&self, config: &State) -> Result<bool, StoreError> {
-        let same = match (Sealer::new(config)?, &self.sealer) {
-            (None, None) => true,
-            (Some(new), Some(old)) => new.is(old),
-            _ => false,
-        };
-        Ok(same && self.path == config.directory.join(FILE))
+    /// Whether it is that of `directory`, sealed in the same way.
+    pub fn is_of(&self, directory: &Path, vault: &Arc<Vault>) -> bool {
+        Arc::ptr_eq(&self.vault, vault) && self.path == directory.join(FILE)
     }
 
     pub fn added(&self) -> arc_swap::Guard<std::sync::Arc<Added>> {
@@ -222,10 +202,12 @@ impl KeyStore {
     }
 
     fn save(&self, kept: &Kept) -> Result<(), StoreError> {
-        let sealer = self.sealer.as_ref().ok_or(StoreError::NoKey)?;
-        let named = |error| StoreError::File { path: self.path.clone(), error };
-        let plain = serde_json::to_vec(kept).map_err(|error| named(error.into()))?;
-        seal::write(&self.path, &sealer.seal(PURPOSE, &plain)?).map_err(named)
+        if self.vault.sealer().is_none() {
+            return Err(StoreError::NoKey);
+        }
+        let plain = serde_json::to_vec(kept)
+            .map_err(|error| StoreError::Content { path: self.path.clone(), error })?;
+        Ok(self.vault.write(&self.path, PURPOSE, &Zeroizing::new(plain))?)
     }
 }
 
@@ -270,20 +252,26 @@ fn base62(bytes: &[u8; 32]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::config::model::Secret;
+    use std::fs;
 
-    fn state(dir: &std::path::Path) -> State {
+    use super::*;
+    use crate::{
+        config::model::{Secret, State},
+        seal::{self, Sealer},
+    };
+
+    fn vault(dir: &Path) -> Arc<Vault> {
         let secret = dir.join("state.key");
         seal::write(&secret, b"a secret of more than sixteen bytes").unwrap();
-        State { directory: dir.join("state"), key: Some(Secret::File(secret)), old_keys: Vec::new() }
+        Vault::of(Sealer::new(&State { key: Some(Secret::File(secret)), ..State::default() }).unwrap())
     }
 
     #[test]
     fn keys_outlive_the_store_and_only_their_hashes_are_kept() {
         let dir = tempfile::tempdir().unwrap();
-        let (config, now) = (state(dir.path()), Moment { seconds: 7 });
-        let store = KeyStore::open(&config).unwrap();
+        let (vault, now) = (vault(dir.path()), Moment { seconds: 7 });
+        let state = dir.path().join("state");
+        let store = KeyStore::open(&state, &vault).unwrap();
         let free = |_: &str| false;
         let (id, key) = store.make("acme", None, None, now, free).unwrap();
         let (named, other) =
@@ -291,25 +279,29 @@ mod tests {
         assert_eq!((id.as_str(), named.as_str(), key.len()), ("key-1", "ci", 46));
         assert!(key != other && store.added().find(key.as_bytes()).is_some());
         assert!(matches!(store.make("acme", Some("ci".into()), None, now, free), Err(StoreError::Taken(_))));
-        assert!(store.is_of(&config).unwrap());
-        let again = KeyStore::open(&config).unwrap();
+        assert!(store.is_of(&state, &vault));
+        let again = KeyStore::open(&state, &vault).unwrap();
         assert_eq!(again.added().find(other.as_bytes()).unwrap().until, Some(Moment { seconds: 99 }));
         assert!(again.added().find(b"gw_other").is_none());
         assert!(again.revoke("acme", "ci", None).unwrap() && !again.revoke("acme", "ci", None).unwrap());
         assert!(!again.revoke("other", "key-1", None).unwrap());
         assert!(again.revoke("acme", "k1", Some(KeyHash([1; 32]))).unwrap());
-        let last = KeyStore::open(&config).unwrap();
+        let last = KeyStore::open(&state, &vault).unwrap();
         assert!(last.added().find(other.as_bytes()).is_none() && last.added().revoked(&KeyHash([1; 32])));
         assert_eq!(last.list("acme").len(), 1);
         let file = fs::read(dir.path().join("state/keys.sealed")).unwrap();
         assert!(!file.windows(4).any(|part| part == b"acme"));
+        // Without its key it is not as if there were none: what was revoked would be good again.
+        let without = KeyStore::open(&state, &Arc::default()).unwrap_err();
+        assert!(without.to_string().contains("name it as `key`"), "{without}");
+        fs::write(state.join("keys.sealed"), b"{}").unwrap();
+        assert!(KeyStore::open(&state, &vault).unwrap_err().to_string().contains("not sealed"));
     }
 
     #[test]
     fn without_a_key_nothing_is_kept() {
         let dir = tempfile::tempdir().unwrap();
-        let store =
-            KeyStore::open(&State { directory: dir.path().into(), key: None, old_keys: vec![] }).unwrap();
+        let store = KeyStore::open(dir.path(), &Arc::default()).unwrap();
         let made = store.make("acme", None, None, Moment { seconds: 1 }, |_| false);
         assert!(matches!(made, Err(StoreError::NoKey)));
         assert!(store.list("acme").is_empty() && fs::read_dir(dir.path()).unwrap().next().is_none());

@@ -12,6 +12,7 @@ use crate::{
         self, ConfigErrors,
         model::{self, Secret},
     },
+    seal::Vault,
     service,
     tls::{self, Tls},
 };
@@ -66,8 +67,9 @@ impl Check {
 
 /// Certificates that cannot be used. Here, only warnings if keys may be where only the daemon finds them.
 fn certs(config: &model::Config) -> Result<Vec<String>, ConfigErrors> {
-    let here = config.certs.values().all(|cert| matches!(cert.key, Secret::File(_)));
-    match Tls::load(config, None) {
+    let keys = config.certs.values().map(|cert| &cert.key).chain(&config.state.key);
+    let here = keys.chain(&config.state.old_keys).all(|key| matches!(key, Secret::File(_)));
+    match Vault::load(config, None).and_then(|vault| Tls::load(config, &vault, None)) {
         Ok(_) => Ok(Vec::new()),
         Err(errors) if here => Err(errors),
         Err(errors) => Ok(errors.problems.iter().map(ToString::to_string).collect()),

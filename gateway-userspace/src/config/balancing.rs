@@ -105,6 +105,28 @@ pub struct Retry {
     pub per_try: Option<Duration>,
 }
 
+/// `retry = { on, tries, per_try }` of a route: what is there counts in place of the upstream's.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct RouteRetry {
+    pub on: Option<RetryOn>,
+    pub tries: Option<u32>,
+    /// `Some(None)`: no limit.
+    pub per_try: Option<Option<Duration>>,
+}
+
+/// Other targets where an upstream that retries nothing has a route that does.
+const TRIES: u32 = 2;
+
+impl RouteRetry {
+    /// What is retried, and at how many other targets.
+    pub fn over(&self, upstream: &Retry) -> (RetryOn, u32) {
+        let on = self.on.unwrap_or(upstream.on);
+        let usual = if upstream.tries == 0 && self.on.is_some() { TRIES } else { upstream.tries };
+        let tries = self.tries.unwrap_or(usual);
+        (on, if on == RetryOn::default() { 0 } else { tries })
+    }
+}
+
 /// The words of `retry.on`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RetryOn {
@@ -142,6 +164,11 @@ impl RetryOn {
             (self.s504, "504"),
         ];
         all.into_iter().filter(|(there, _)| *there).map(|(_, word)| word).collect()
+    }
+
+    /// Whether something else than connections that could not be made is retried, or not even those.
+    pub fn is_special(self) -> bool {
+        self != RetryOn { connect: true, ..RetryOn::default() }
     }
 
     /// Whether anything is retried that happens after a request was sent.

@@ -160,15 +160,17 @@ impl Problems {
         self.list.len() + self.more
     }
 
-    pub fn into_result<T>(mut self, value: Option<T>) -> Result<T, ConfigErrors> {
+    pub fn into_result<T>(self, value: Option<T>) -> Result<T, ConfigErrors> {
         match value {
             Some(value) if self.list.is_empty() => Ok(value),
-            _ => {
-                self.list.sort();
-                self.list.dedup();
-                Err(ConfigErrors { problems: self.list, more: self.more })
-            }
+            _ => Err(self.into_errors()),
         }
+    }
+
+    pub fn into_errors(mut self) -> ConfigErrors {
+        self.list.sort();
+        self.list.dedup();
+        ConfigErrors { problems: self.list, more: self.more }
     }
 }
 

@@ -23,9 +23,9 @@ pub use limit::{
     Algorithm, BanRule, CostOf, Headers, KeyPart as LimitKeyPart, Limit, Measure, Overrun, Penalty, Unit,
 };
 pub use route::{
-    Coding, Compare, Compress, Cors, Destination, FieldRewrite, Guard, HostPattern, Matcher, Mirror,
-    MirrorVersion, Origin, PathPattern, PathRewrite, Pattern, Predicates, Redirect, Respond, Rewrite, Route,
-    RouteTimeout, Segment, Shape, Split, Sticky,
+    Coding, Compare, Compress, Cors, Destination, FieldRewrite, Guard, HostPattern, JsonLimits, Matcher,
+    Mirror, MirrorVersion, Origin, PathPattern, PathRewrite, Pattern, Predicates, Redirect, Respond, Rewrite,
+    Route, RouteTimeout, SecurityHeaders, Segment, Shape, Split, Sticky,
 };
 
 pub use seeing::{
@@ -34,8 +34,8 @@ pub use seeing::{
 };
 pub use splice::{Splice, SpliceTimeout, among_listeners};
 
-pub use super::balancing::{Breaker, Eject, HashOn, Retry, RetryOn, StickyCookie};
-use super::units::{Lookup, Place, Prefix, Prefixes, Rate};
+pub use super::balancing::{Breaker, Eject, HashOn, Retry, RetryOn, RouteRetry, StickyCookie};
+use super::units::{Lookup, Place, Prefix, Prefixes, Quota, Rate};
 use crate::proxy_protocol::Version;
 
 pub use tls::{Acme, AcmeChallenge, Alpn, Cert, ClientAuth, Hsts, Secret, Tls, TlsVersion, UpstreamTls};
@@ -295,6 +295,10 @@ pub enum Bind {
 pub struct ListenerMax {
     /// Open client connections over all workers. Default 100 000.
     pub connections: u32,
+    /// … of one source. Default: no limit.
+    pub connections_per_source: Option<u32>,
+    /// TLS handshakes of one source. Default: no limit.
+    pub handshakes_per_source: Option<Quota>,
     /// Bytes of a request's head. Default 32 KiB; 8 KiB..=1 MiB.
     pub header: usize,
     /// Bytes of a request's body. `None` (written as "unlimited"): no limit. Default 10 MiB.
@@ -645,6 +649,8 @@ pub struct State {
 pub struct Admin {
     /// Default /run/gateway/admin.sock. Restart needed.
     pub socket: PathBuf,
+    /// Absolute. `None`: the process log only.
+    pub audit: Option<PathBuf>,
     /// Restart needed.
     pub http: Option<AdminHttp>,
 }

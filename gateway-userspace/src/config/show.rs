@@ -15,7 +15,7 @@ use super::{
     model::{
         Balance, Breaker, Bucket, Compress, Config, Cors, Destination, Eject, Health, HealthCheck, Kernel,
         KernelClass, KernelMode, LimitMode, LimitState, LogFormat, Matcher, Mirror, PathRewrite, Rewrite,
-        Route, RouteTimeout, Steer, StickyCookie, Target, Upstream,
+        Route, RouteRetry, RouteTimeout, Steer, StickyCookie, Target, Upstream,
     },
     table::{Kind, ROOT, Section},
     units::{ByteSize, Template, show_byte_rate, show_duration},
@@ -53,6 +53,9 @@ pub fn to_json(config: &Config) -> Value {
         "state": auth::state(&config.state),
         "admin": { "socket": config.admin.socket.to_string_lossy() },
     });
+    if let Some(audit) = &config.admin.audit {
+        all["admin"]["audit"] = json!(audit.to_string_lossy());
+    }
     if let Some(http) = &config.admin.http {
         all["admin"]["http"] = listener::admin_http(http);
     }
@@ -322,7 +325,7 @@ fn route(route: &Route) -> Value {
     // With the segment for the version, where it does not come first.
     let with_version = route.versions.as_ref().filter(|versions| versions.segment > 0);
     let path = with_version.and_then(|versions| versions.paths.first()).unwrap_or(&route.path);
-    let [allow_from, deny_from, max, content_types, encoded_slash] = auth::guard(&route.guard);
+    let [allow_from, deny_from, max, content_types, encoded_slash, csrf] = auth::guard(&route.guard);
     some([
         ("host", (!hosts.is_empty()).then(|| json!(hosts))),
         ("path", Some(json!(path.to_string()))),
@@ -344,6 +347,7 @@ fn route(route: &Route) -> Value {
         ("early_hints", Some(json!(route.early_hints))),
         ("grpc_web", Some(json!(route.grpc_web))),
         ("timeout", route_timeout(&route.timeout)),
+        ("retry", route_retry(&route.retry)),
         ("auth", route.auth.as_ref().map(auth::route_auth)),
         ("allow", route.allow.as_ref().map(auth::allow)),
         allow_from,
@@ -351,6 +355,8 @@ fn route(route: &Route) -> Value {
         max,
         content_types,
         encoded_slash,
+        csrf,
+        ("security_headers", route.security_headers.as_ref().map(auth::security_headers)),
         ("version", route.versions.as_deref().map(version::versions)),
     ])
 }
@@ -479,6 +485,18 @@ pub(super) fn toml_value(value: &Value) -> String {
 fn toml_key(name: &str) -> String {
     let bare = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
     if bare { name.to_owned() } else { toml_string(name) }
+}
+
+fn route_retry(retry: &RouteRetry) -> Option<Value> {
+    let shown = some([
+        ("on", retry.on.map(|on| json!(on.words()))),
+        ("tries", retry.tries.map(|tries| json!(tries))),
+        (
+            "per_try",
+            retry.per_try.map(|limit| limit.map_or(json!("off"), |limit| json!(show_duration(limit)))),
+        ),
+    ]);
+    (*retry != RouteRetry::default()).then_some(shown)
 }
 
 fn route_timeout(timeout: &RouteTimeout) -> Option<Value> {

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeSet, HashMap},
     io,
+    path::Path,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -13,10 +14,12 @@ use instant_acme::{
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
+use zeroize::Zeroizing;
 
 use super::control::{Control, lock};
 use crate::{
     config::model::{Acme, AcmeChallenge},
+    seal::{FileError, Vault},
     tls::{
         Cert, Facts,
         acme::{Answering, ChallengeError, Challenges},
@@ -61,8 +64,8 @@ enum AcmeError {
     Protocol(#[from] instant_acme::Error),
     #[error(transparent)]
     Challenge(#[from] ChallengeError),
-    #[error("{}: {error}", path.display())]
-    Store { path: std::path::PathBuf, error: io::Error },
+    #[error(transparent)]
+    Store(#[from] FileError),
     #[error("the account that is kept cannot be read: {0}; remove account.json to make a new one")]
     Account(serde_json::Error),
     #[error("the authority offers no {} challenge for it", .0.word())]
@@ -85,6 +88,8 @@ struct Kept {
 struct Orders {
     /// Failures in a row, and when to try again; by certificate.
     failed: HashMap<String, (u32, Instant)>,
+    /// What all files are sealed with.
+    sealed: Option<Arc<Vault>>,
 }
 
 /// Gets and renews for as long as the daemon runs.
@@ -104,6 +109,9 @@ impl Orders {
     async fn attend(&mut self, control: &Control) -> Duration {
         let snapshot = control.snapshot.load_full();
         let Some(acme) = &snapshot.config.acme else { return LOOK };
+        if !self.seal(&acme.storage, &snapshot.tls.vault) {
+            return ELSEWHERE;
+        }
         let wanted = std::mem::take(&mut *lock(&control.acme.renew));
         let due: Vec<&Arc<Cert>> = snapshot
             .tls
@@ -113,7 +121,7 @@ impl Orders {
             .filter(|cert| wanted.contains(&cert.name) || self.due(cert).is_zero())
             .collect();
         if !due.is_empty() {
-            match Store::open(&acme.storage) {
+            match Store::open(&acme.storage, &snapshot.tls.vault) {
                 Ok(Some(store)) => {
                     // Another gateway may have been faster.
                     snapshot.tls.refresh();
@@ -126,14 +134,32 @@ impl Orders {
                 Ok(None) => return ELSEWHERE,
                 Err(error) => {
                     for cert in due {
-                        let path = acme.storage.clone();
-                        self.failed(cert, &AcmeError::Store { path, error: io::Error::from(error.kind()) });
+                        let error = io::Error::from(error.kind());
+                        self.failed(cert, &FileError::new(&acme.storage, error).into());
                     }
                 }
             }
         }
         let certs = snapshot.tls.certs.values().filter(|cert| cert.config.issued.is_some());
         certs.map(|cert| self.due(cert)).min().unwrap_or(LOOK).clamp(Duration::from_secs(1), LOOK)
+    }
+
+    /// Seals what is there with the key in use. False: another gateway is at work there.
+    fn seal(&mut self, storage: &Path, vault: &Arc<Vault>) -> bool {
+        if self.sealed.as_ref().is_some_and(|sealed| Arc::ptr_eq(sealed, vault)) {
+            return true;
+        }
+        if vault.sealer().is_some() && storage.exists() {
+            let opened = Store::open(storage, vault).map_err(|error| FileError::new(storage, error));
+            match opened.and_then(|store| store.map(|store| store.seal_anew()).transpose()) {
+                Ok(None) => return false,
+                Ok(Some(0)) => {}
+                Ok(Some(files)) => tracing::info!(files, "what came by ACME is sealed with the key in use"),
+                Err(error) => tracing::error!("what came by ACME is not sealed with the key in use: {error}"),
+            }
+        }
+        self.sealed = Some(vault.clone());
+        true
     }
 
     /// How long until it is to be got.
@@ -143,13 +169,12 @@ impl Orders {
         renewal.max(retry.unwrap_or_default())
     }
 
-    async fn get(&mut self, control: &Control, store: &Store, acme: &Acme, cert: &Cert) {
+    async fn get(&mut self, control: &Control, store: &Store<'_>, acme: &Acme, cert: &Cert) {
         let Some(host) = &cert.config.issued else { return };
         let challenges = &control.snapshot.load_full().tls.challenges;
         let ordered = tokio::time::timeout(PATIENCE, order(acme, store, challenges, host)).await;
         let kept = ordered.unwrap_or(Err(AcmeError::Timeout)).and_then(|(chain, key)| {
-            let path = cert.config.chain.clone();
-            store.keep_pair(&path, &chain, &key).map_err(|error| AcmeError::Store { path, error })
+            Ok(store.keep_pair(&cert.config.chain, &chain, &Zeroizing::new(key))?)
         });
         match kept {
             Ok(()) => {
@@ -179,7 +204,7 @@ fn until_renewal(facts: &Facts, now: i64) -> Duration {
 /// One certificate: its chain and its key, PEM.
 async fn order(
     acme: &Acme,
-    store: &Store,
+    store: &Store<'_>,
     challenges: &Arc<Challenges>,
     host: &str,
 ) -> Result<(String, String), AcmeError> {
@@ -198,14 +223,13 @@ async fn order(
 }
 
 /// The account that is kept, or a new one.
-async fn account(acme: &Acme, store: &Store) -> Result<Account, AcmeError> {
-    let failed = |error| AcmeError::Store { path: acme.storage.clone(), error };
+async fn account(acme: &Acme, store: &Store<'_>) -> Result<Account, AcmeError> {
     let builder = match &acme.ca {
         Some(ca) => Account::builder_with_root(ca)?,
         None => Account::builder()?,
     };
-    if let Some(kept) = store.account().map_err(failed)? {
-        let kept: Kept = serde_json::from_slice(&kept).map_err(AcmeError::Account)?;
+    if let Some(kept) = store.account()? {
+        let kept: Kept = serde_json::from_slice(&kept.plain).map_err(AcmeError::Account)?;
         if kept.directory == acme.directory && kept.email == acme.email {
             return Ok(builder.from_credentials(kept.credentials).await?);
         }
@@ -215,8 +239,8 @@ async fn account(acme: &Acme, store: &Store) -> Result<Account, AcmeError> {
     let new = NewAccount { contact: &contact, terms_of_service_agreed: true, only_return_existing: false };
     let (account, credentials) = builder.create(&new, acme.directory.clone(), None).await?;
     let kept = Kept { directory: acme.directory.clone(), email: acme.email.clone(), credentials };
-    let kept = serde_json::to_vec(&kept).map_err(AcmeError::Account)?;
-    store.keep_account(&kept).map_err(failed)?;
+    let kept = Zeroizing::new(serde_json::to_vec(&kept).map_err(AcmeError::Account)?);
+    store.keep_account(&kept)?;
     Ok(account)
 }
 

@@ -41,6 +41,7 @@ use crate::{
         stats::Registry,
     },
     runtime::Snapshot,
+    seal::Vault,
     service,
     tls::{self, Tls},
     upstream::{Upstream, health::Checks},
@@ -281,8 +282,9 @@ impl Control {
 
     fn apply(&self, config: Config) -> Result<Reload, ReloadError> {
         let old = self.snapshot.load_full();
-        let tls = Tls::load(&config, Some(&old.tls))?;
-        let auths = Arc::new(Auths::load(&config, Some(&old.auths), &self.registry)?);
+        let vault = Vault::load(&config, Some(&old.tls.vault))?;
+        let tls = Tls::load(&config, &vault, Some(&old.tls))?;
+        let auths = Arc::new(Auths::load(&config, &vault, Some(&old.auths), &self.registry)?);
         let disks = Arc::new(cache::disk::place::load(&config)?);
         let changes = config::diff(&old.config, &config);
         let needs_restart = config::needing_restart(&changes);
@@ -305,7 +307,7 @@ impl Control {
             self.access_log.configure(&log);
         }
         self.log_control.set_level(&config.gateway.log.level);
-        self.alerts.configure(&config);
+        self.alerts.configure(&config, &vault);
         let generation = old.generation + 1;
         let snapshot = Arc::new(Snapshot::compile(
             config,

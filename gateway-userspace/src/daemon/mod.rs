@@ -18,6 +18,7 @@ mod heap;
 mod inherited;
 mod manager;
 mod memory;
+mod privileges;
 mod services;
 mod signals;
 mod start;

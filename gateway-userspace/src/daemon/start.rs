@@ -3,7 +3,6 @@
 use std::{io, path::PathBuf, sync::Arc, time::Instant};
 
 use arc_swap::ArcSwap;
-use rustix::process::DumpableBehavior;
 use tokio::sync::mpsc;
 
 use super::{
@@ -15,7 +14,7 @@ use super::{
     ends::{self, Ends},
     handover::Handed,
     inherited::Inherited,
-    manager, services,
+    manager, privileges, services,
     signals::Signals,
     takeover::Takeover,
     upkeep,
@@ -31,6 +30,7 @@ use crate::{
     net,
     observe::{access_log::AccessLog, events, process_log, stats::Registry},
     runtime::Snapshot,
+    seal::Vault,
     service,
     tls::Tls,
 };
@@ -76,10 +76,7 @@ impl Options {
 /// Runs until told to stop.
 pub fn run(options: Options) -> Exit {
     let began = Instant::now();
-    // Secrets are in memory: no core dumps, and no other process of this user may look (prctl(2)).
-    if let Err(error) = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable) {
-        eprintln!("core dumps cannot be turned off: {error}");
-    }
+    privileges::hide_memory();
     net::raise_descriptors();
     // First of all: the descriptors that came with the start must not be taken for anything else.
     let mut before = match Takeover::begin() {
@@ -108,13 +105,15 @@ fn start(options: Options, before: &mut Option<Takeover>, began: Instant) -> Res
     };
     let config = options.load()?;
     let log_control = process_log::init(&config.gateway.log);
-    let tls = Tls::load(&config, None)?;
+    let vault = Vault::load(&config, None)?;
+    let tls = Tls::load(&config, &vault, None)?;
     let handed = match before {
         Some(before) => before.claim().map_err(StartError::Takeover)?,
         None => Handed::default(),
     };
     let kernel = KernelPlane::start(&config.kernel)?;
     kernel.inherit(handed.kernel.clone());
+    privileges::keep_what_reloads_need();
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
     let parts = Parts { options, config, tls, log_control, kernel, inherited, handed };
@@ -191,7 +190,7 @@ async fn serve(parts: Parts, before: &mut Option<Takeover>, began: Instant) -> R
     events::write_to(&access_log);
     let count = worker_count(&config);
     let registry = Arc::new(Registry::new(count));
-    let auths = Arc::new(Auths::load(&config, None, &registry)?);
+    let auths = Arc::new(Auths::load(&config, &tls.vault, None, &registry)?);
     let disks = Arc::new(cache::disk::place::load(&config)?);
     let services = service::compile(&config.services, None, &registry);
     let names = Names::new(handed.names.clone());
@@ -234,7 +233,7 @@ async fn serve(parts: Parts, before: &mut Option<Takeover>, began: Instant) -> R
     control.open_listeners()?;
     control.start_checks(&first);
     control.watch_certs(&first);
-    control.alerts.configure(&first.config);
+    control.alerts.configure(&first.config, &first.tls.vault);
     control.follow_issuers(&first);
     drop(first);
     let over = || {

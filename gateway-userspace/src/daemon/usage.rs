@@ -3,7 +3,9 @@
 use std::{collections::BTreeMap, path::PathBuf, time::SystemTime};
 
 use super::control::Control;
-use crate::{config::units::Moment, seal, version::usage::Kept};
+use crate::{config::units::Moment, seal::FileError, version::usage::Kept};
+
+const PURPOSE: &str = "usage";
 
 /// By route and version.
 pub type Usages = BTreeMap<String, BTreeMap<String, Kept>>;
@@ -30,13 +32,15 @@ impl Control {
 
     /// Of the process before, which ended.
     pub(super) fn load_usages(&self) {
-        let file = self.usages_file();
-        match std::fs::read(&file).map(|bytes| serde_json::from_slice(&bytes)) {
-            Ok(Ok(usages)) => self.recall_usages(&usages),
-            Ok(Err(error)) => {
-                tracing::warn!(file = %file.display(), "who called which version is not known any more: {error}");
-            }
-            Err(_) => {}
+        let (file, vault) = (self.usages_file(), self.snapshot.load().tls.vault.clone());
+        let read = vault.read(&file, PURPOSE).and_then(|kept| {
+            let failed = |error: serde_json::Error| FileError::new(&file, std::io::Error::from(error));
+            kept.map(|kept| serde_json::from_slice(&kept.plain).map_err(failed)).transpose()
+        });
+        match read {
+            Ok(Some(usages)) => self.recall_usages(&usages),
+            Ok(None) => {}
+            Err(error) => tracing::warn!("who called which version is not known any more: {error}"),
         }
     }
 
@@ -46,11 +50,12 @@ impl Control {
         if usages.is_empty() || *self.silent.borrow() {
             return;
         }
-        let file = self.usages_file();
-        let written =
-            serde_json::to_vec(&usages).map_err(Into::into).and_then(|text| seal::write(&file, &text));
+        let (file, vault) = (self.usages_file(), self.snapshot.load().tls.vault.clone());
+        let written = serde_json::to_vec(&usages)
+            .map_err(|error| FileError::new(&file, std::io::Error::from(error)))
+            .and_then(|text| vault.write(&file, PURPOSE, &text));
         if let Err(error) = written {
-            tracing::debug!(file = %file.display(), "who called which version is not kept: {error}");
+            tracing::debug!("who called which version is not kept: {error}");
         }
     }
 

@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     fmt, io,
+    net::SocketAddr,
     rc::Rc,
     sync::Arc,
     thread::JoinHandle,
@@ -15,13 +16,18 @@ use tokio::{
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
 };
 
-use super::busy::Busy;
+use super::{busy::Busy, privileges};
 use crate::{
     config::model::{Bind, among_listeners},
     net::{self, Spare},
     observe::access_log::{AccessLog, FLUSH_EVERY},
-    proxy::{connection, front, reuse::Reuse, worker::Worker},
-    runtime::{Listener, Snapshot},
+    proxy::{
+        connection::{self, Admitted},
+        front,
+        reuse::Reuse,
+        worker::Worker,
+    },
+    runtime::Snapshot,
     splice,
 };
 
@@ -97,6 +103,7 @@ impl Workers {
             let (snapshot, log) = (snapshot.clone(), log.clone());
             let (send_handle, handle) = std::sync::mpsc::sync_channel(1);
             let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+                privileges::keep_nothing();
                 let runtime = tokio::runtime::Builder::new_current_thread()
                     .enable_io()
                     .enable_time()
@@ -278,12 +285,12 @@ async fn accept(door: Door, socket: TcpListener, worker: Rc<Worker>, stop: Rc<to
     let (plain, other) = (Reuse::default(), Reuse::default());
     let take = |stream, peer| match &door {
         Door::Listener(name) => {
-            let Some(listener) = admitted(name, &stream, &worker) else { return };
+            let Some(admitted) = admitted(name, &stream, peer, &worker) else { return };
             let worker = worker.clone();
-            if listener.plain {
-                tokio::task::spawn_local(plain.run(connection::serve(stream, peer, listener, worker)));
+            if admitted.listener.plain {
+                tokio::task::spawn_local(plain.run(connection::serve(stream, peer, admitted, worker)));
             } else {
-                tokio::task::spawn_local(other.run(front::serve(stream, peer, listener, worker)));
+                tokio::task::spawn_local(other.run(front::serve(stream, peer, admitted, worker)));
             }
         }
         Door::Service(name, _) | Door::Datagrams(name, _) => take_for_service(name, stream, peer, &worker),
@@ -305,7 +312,7 @@ async fn accept(door: Door, socket: TcpListener, worker: Rc<Worker>, stop: Rc<to
                     continue;
                 }
                 if let Ok(Ok((stream, _))) = tokio::time::timeout(Duration::ZERO, socket.accept()).await {
-                    turn_away(&stream);
+                    connection::turn_away(&stream);
                     count_turned_away(&door, &worker);
                 }
                 spare.take_back();
@@ -323,24 +330,24 @@ async fn accept(door: Door, socket: TcpListener, worker: Rc<Worker>, stop: Rc<to
     }
 }
 
-/// The connection's listener, if there is room for it.
-fn admitted(name: &str, stream: &TcpStream, worker: &Worker) -> Option<Arc<Listener>> {
+/// The connection's place at its listener, if there is one for it.
+fn admitted(name: &str, stream: &TcpStream, peer: SocketAddr, worker: &Worker) -> Option<Admitted> {
     let listener = worker.snapshot().listeners.get(name).cloned()?;
-    if connection::admit(&listener, worker.index) {
-        return Some(listener);
+    let admitted = connection::admit(listener, peer, worker);
+    if admitted.is_none() {
+        connection::turn_away(stream);
     }
-    turn_away(stream);
-    None
+    admitted
 }
 
-fn take_for_service(name: &str, stream: TcpStream, peer: std::net::SocketAddr, worker: &Rc<Worker>) {
+fn take_for_service(name: &str, stream: TcpStream, peer: SocketAddr, worker: &Rc<Worker>) {
     let snapshot = worker.snapshot();
     let Some(service) = snapshot.services.get(name).cloned() else { return };
     if service.splice.as_ref().is_some_and(|splice| splice::admit(splice, worker.index)) {
         let acceptor = snapshot.tls.acceptors.get(&among_listeners(name)).cloned();
         tokio::task::spawn_local(splice::serve(stream, peer, service, acceptor, worker.clone()));
     } else {
-        turn_away(&stream);
+        connection::turn_away(&stream);
     }
 }
 
@@ -350,9 +357,4 @@ fn count_turned_away(door: &Door, worker: &Worker) {
     {
         listener.stats.turned_away(worker.index);
     }
-}
-
-/// Reset rather than linger: there are too many connections as it is.
-fn turn_away(stream: &TcpStream) {
-    let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }

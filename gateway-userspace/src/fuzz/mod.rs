@@ -24,6 +24,7 @@ const TARGETS: [Target; 20] = [
     ("credentials", auth::credentials),
     ("forwarded", requests::forwarded),
     ("host", requests::host),
+    ("json", requests::json),
     ("jwt", auth::jwt),
     ("packet", wire::packet),
     ("path", requests::path),

@@ -3,11 +3,25 @@
 use http::{HeaderName, HeaderValue, Request, header, request};
 
 use crate::{
-    config::units::normal_path,
+    config::{model::JsonLimits, units::normal_path},
     observe::trace::context,
+    policy::json::Checker,
     proxy::{forwarded_elements, strict},
     upstream::http1::{Outgoing, Switch},
 };
+
+/// What is JSON to us is JSON to another reader, however it is cut.
+pub fn json(bytes: &[u8]) {
+    let mut whole = Checker::new(JsonLimits { depth: 4096, items: None });
+    let taken = whole.read(bytes).and_then(|()| whole.end()).is_ok();
+    let mut cut = Checker::new(JsonLimits { depth: 4096, items: None });
+    let parts = bytes.chunks(1 + bytes.len() % 5).try_for_each(|part| cut.read(part));
+    assert_eq!(parts.and_then(|()| cut.end()).is_ok(), taken);
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    assert_eq!(serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok(), taken, "{text}");
+    let mut narrow = Checker::new(JsonLimits { depth: 2, items: Some(3) });
+    assert!(narrow.read(bytes).and_then(|()| narrow.end()).is_err() || taken);
+}
 
 /// A path has one form, in which no server finds a dot segment.
 pub fn path(bytes: &[u8]) {

@@ -173,6 +173,7 @@ fuzzed! {
     credentials_holds: "credentials",
     forwarded_holds: "forwarded",
     host_holds: "host",
+    json_holds: "json",
     jwt_holds: "jwt",
     packet_holds: "packet",
     path_holds: "path",

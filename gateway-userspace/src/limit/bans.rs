@@ -6,7 +6,7 @@ use std::{
     net::IpAddr,
     path::PathBuf,
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
@@ -16,8 +16,12 @@ use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 
 use super::clock::wall_ns;
-use crate::config::units::Prefix;
+use crate::{
+    config::units::Prefix,
+    seal::{FileError, Vault},
+};
 
+const PURPOSE: &str = "bans";
 /// More would be refused: who bans so many has banned everybody.
 pub const MOST: usize = 65_536;
 
@@ -64,18 +68,39 @@ pub struct Bans {
     /// Held by who changes the set.
     changing: Mutex<()>,
     file: Option<PathBuf>,
+    vault: ArcSwap<Vault>,
 }
 
 impl Bans {
     /// With those that are in the file.
-    pub fn new(file: Option<PathBuf>) -> Self {
-        let read = file.as_ref().and_then(|file| std::fs::read(file).ok());
+    pub fn new(file: Option<PathBuf>, vault: &Arc<Vault>) -> Self {
+        let read = file.as_ref().and_then(|file| match vault.read(file, PURPOSE) {
+            Ok(kept) => kept,
+            Err(error) => {
+                tracing::error!("bans at L7 are forgotten: {error}");
+                None
+            }
+        });
         let known: Vec<HttpBan> =
-            read.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
-        let bans =
-            Bans { count: AtomicUsize::new(0), set: ArcSwap::default(), changing: Mutex::default(), file };
+            read.and_then(|kept| serde_json::from_slice(&kept.plain).ok()).unwrap_or_default();
+        let bans = Bans {
+            count: AtomicUsize::new(0),
+            set: ArcSwap::default(),
+            changing: Mutex::default(),
+            file,
+            vault: ArcSwap::new(vault.clone()),
+        };
         bans.store(known.into_iter().take(MOST).map(|ban| (ban.cidr, ban)).collect());
         bans
+    }
+
+    /// From now on.
+    pub fn seal_with(&self, vault: &Arc<Vault>) {
+        if !Arc::ptr_eq(&self.vault.load(), vault) {
+            let _turn = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+            self.vault.store(vault.clone());
+            self.store(self.set.load().bans.clone());
+        }
     }
 
     /// Seconds that an address is still refused, rounded up; 0: until it is lifted. `None`: it is not.
@@ -146,18 +171,16 @@ impl Bans {
             && (!bans.is_empty() || file.exists())
         {
             let all: Vec<&HttpBan> = bans.values().collect();
-            let written = serde_json::to_vec(&all).map_err(std::io::Error::from).and_then(|bytes| {
-                let fresh = file.with_extension("new");
-                std::fs::write(&fresh, bytes)?;
-                std::fs::rename(&fresh, file)
-            });
+            let written = serde_json::to_vec(&all)
+                .map_err(|error| FileError::new(file, std::io::Error::from(error)))
+                .and_then(|bytes| self.vault.load().write(file, PURPOSE, &bytes));
             if let Err(error) = written {
-                tracing::debug!(file = %file.display(), "bans at L7 do not outlast this process: {error}");
+                tracing::debug!("bans at L7 do not outlast this process: {error}");
             }
         }
         let lengths = bans.keys().map(|cidr| (cidr.addr.is_ipv4(), cidr.len)).collect();
         self.count.store(bans.len(), Relaxed);
-        self.set.store(std::sync::Arc::new(Set { bans, lengths }));
+        self.set.store(Arc::new(Set { bans, lengths }));
     }
 }
 
@@ -181,7 +204,7 @@ mod tests {
     fn a_ban_holds_for_its_prefix_until_it_is_over_or_lifted_and_outlasts_the_process() {
         let dir = tempfile::tempdir().unwrap();
         let file = Some(dir.path().join("bans.json"));
-        let bans = Bans::new(file.clone());
+        let bans = Bans::new(file.clone(), &Arc::default());
         assert_eq!(bans.check(addr("192.0.2.7")), None);
         bans.add(ban("192.0.2.7", Some(Duration::from_secs(60))));
         bans.add(ban("198.51.100.0/24", None));
@@ -190,7 +213,7 @@ mod tests {
         assert_eq!((bans.check(addr("192.0.2.8")), bans.check(addr("198.51.100.9"))), (None, Some(0)));
         std::thread::sleep(Duration::from_millis(5));
         assert_eq!(bans.check(addr("2001:db8::1")), None);
-        let again = Bans::new(file);
+        let again = Bans::new(file, &Arc::default());
         assert_eq!(again.check(addr("192.0.2.7")), Some(60));
         assert_eq!(bans.sweep(), ["2001:db8::/64".parse().unwrap()]);
         assert_eq!((bans.sweep().len(), bans.list().len()), (0, 2));
@@ -200,7 +223,7 @@ mod tests {
 
     #[test]
     fn bans_and_their_ends_may_race() {
-        let bans = Bans::new(None);
+        let bans = Bans::new(None, &Arc::default());
         std::thread::scope(|scope| {
             for worker in 0..4u8 {
                 let bans = &bans;

@@ -10,14 +10,15 @@ mod clock;
 mod controller;
 mod dial;
 mod fields;
-mod hash;
+pub(crate) mod hash;
 mod key;
 mod labels;
 mod meter;
 mod offence;
 mod passage;
+mod source;
 mod store;
-mod table;
+pub(crate) mod table;
 
 use std::sync::{Arc, PoisonError};
 
@@ -29,7 +30,8 @@ pub use key::Facts;
 pub use labels::Row;
 pub use offence::{Misdeed, Offence, Penalties, prefix};
 pub use passage::{Ending, Passage};
-pub use store::Store;
+pub use source::{Held, Sources};
+pub use store::{Store, state_file};
 
 use hash::Hasher;
 use key::Keyed;

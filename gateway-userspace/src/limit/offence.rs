@@ -24,8 +24,10 @@ pub enum Misdeed {
     Login,
     /// A request that two parsers could read differently, or none.
     Malformed,
-    /// A head that did not come in time.
+    /// A head or a body that did not come in time, an answer that was not taken.
     Slow,
+    /// More than one source may have: connections, TLS handshakes, streams taken back, too large heads.
+    Flood,
 }
 
 impl Misdeed {
@@ -34,6 +36,7 @@ impl Misdeed {
             Misdeed::Login => "failed logins",
             Misdeed::Malformed => "malformed requests",
             Misdeed::Slow => "slow requests",
+            Misdeed::Flood => "floods",
         }
     }
 }
@@ -68,7 +71,7 @@ pub struct Rule {
 #[derive(Debug)]
 pub struct Penalties {
     rule: Rule,
-    points: [u64; 3],
+    points: [u64; 4],
 }
 
 impl Rule {
@@ -132,7 +135,7 @@ impl Penalties {
             (config.threshold, config.within),
             (config.duration, config.kernel),
         );
-        Penalties { rule, points: [config.login, config.malformed, config.slow] }
+        Penalties { rule, points: [config.login, config.malformed, config.slow, config.flood] }
     }
 
     /// A source did something: it may be banned for it.
@@ -150,7 +153,7 @@ pub fn prefix(client: IpAddr) -> Prefix {
     }
 }
 
-fn source(client: IpAddr) -> Ipv6Addr {
+pub(super) fn source(client: IpAddr) -> Ipv6Addr {
     match prefix(client).addr {
         IpAddr::V4(v4) => v4.to_ipv6_mapped(),
         IpAddr::V6(v6) => v6,

@@ -16,7 +16,19 @@ use super::{
     labels::{Labels, Row},
     table::{Seen, Table},
 };
-use crate::config::model::{Config, LimitState};
+use crate::{
+    config::model::{Config, LimitState},
+    seal::Vault,
+};
+
+/// Where limits are remembered from one process to the next; others lie beside it. `None`: nowhere.
+pub fn state_file(config: &Config) -> Option<PathBuf> {
+    match &config.gateway.limit_state {
+        LimitState::Default => config.admin.socket.parent().map(|folder| folder.join("limits.state")),
+        LimitState::File(file) => Some(file.clone()),
+        LimitState::Off => None,
+    }
+}
 
 /// Made when the first limit is.
 #[derive(Debug)]
@@ -35,16 +47,11 @@ pub struct Store {
 }
 
 impl Store {
-    pub fn new(config: &Config, workers: usize) -> Self {
-        let beside = || config.admin.socket.parent().map(|folder| folder.join("limits.state"));
-        let file = match &config.gateway.limit_state {
-            LimitState::Default => beside(),
-            LimitState::File(file) => Some(file.clone()),
-            LimitState::Off => None,
-        };
+    pub fn new(config: &Config, vault: &Arc<Vault>, workers: usize) -> Self {
+        let file = state_file(config);
         let keys = config.gateway.limit_keys as usize;
         let labels = Labels::new(workers);
-        let bans = Bans::new(file.as_ref().map(|file| file.with_file_name("bans.json")));
+        let bans = Bans::new(file.as_ref().map(|file| file.with_file_name("bans.json")), vault);
         Store {
             file,
             keys,

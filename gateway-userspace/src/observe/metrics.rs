@@ -256,7 +256,7 @@ struct RouteTotals {
 
 fn connections(control: &Control, families: &mut Families) {
     let (mut requests, mut active, mut total) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut handshakes, mut proxy_headers) = (Vec::new(), Vec::new());
+    let (mut handshakes, mut proxy_headers, mut refused) = (Vec::new(), Vec::new(), Vec::new());
     let snapshot = control.snapshot.load();
     for (name, stats) in control.registry.listeners() {
         let labels = [("listener", &*name)];
@@ -287,6 +287,12 @@ fn connections(control: &Control, families: &mut Families) {
                 }
             }
         }
+        for why in [Why::SourceConnections, Why::SourceHandshakes, Why::Http2Abuse] {
+            let n = stats.shards.sum(|shard| shard.errors(why));
+            if n > 0 {
+                refused.push(counter(&[("listener", &*name), ("reason", why.name())], n));
+            }
+        }
         for (result, word) in ProxyHeader::ALL {
             let n = stats.shards.sum(|shard| shard.proxy_headers(result));
             if n > 0 {
@@ -297,6 +303,11 @@ fn connections(control: &Control, families: &mut Families) {
     families.gauges("http_active_requests", "Requests under way", requests);
     families.gauges("connections_active", "Open client connections", active);
     families.counters("connections_total", "Client connections by protocol, and those closed at once", total);
+    families.counters(
+        "connections_refused_total",
+        "Connections that were refused or ended for what their source takes",
+        refused,
+    );
     families.counters("tls_handshakes_total", "TLS handshakes by version and how they ended", handshakes);
     families.counters(
         "proxy_protocol_total",

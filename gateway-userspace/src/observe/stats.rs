@@ -327,7 +327,7 @@ pub struct ListenerShard {
     pub http2: Count,
     handshakes: [[Count; Handshake::ALL.len()]; TlsVersion::ALL.len()],
     proxy_headers: [Count; ProxyHeader::ALL.len()],
-    /// Connections of L4 services, by why they were cut or refused.
+    /// Connections by why they were cut or refused as such.
     errors: Counts<{ Why::COUNT }>,
 }
 
@@ -427,14 +427,17 @@ pub enum Handshake {
     Resumed,
     Failed,
     Timeout,
+    /// Its source had made too many.
+    Limited,
 }
 
 impl Handshake {
-    pub const ALL: [(Handshake, &'static str); 4] = [
+    pub const ALL: [(Handshake, &'static str); 5] = [
         (Handshake::Ok, "ok"),
         (Handshake::Resumed, "resumed"),
         (Handshake::Failed, "failed"),
         (Handshake::Timeout, "timeout"),
+        (Handshake::Limited, "limited"),
     ];
 
     /// Of one that is done.

@@ -43,12 +43,18 @@ whys! {
     Unauthorized "unauthorized" 401 "This needs credentials, and those of the request are missing or no good";
     AuthUnavailable "auth_unavailable" 503 "Who calls cannot be found out: what is asked for that does not answer";
     NetworkDenied "network_denied" 403 "This is not allowed from this network";
+    CrossSite "cross_site" 403 "A page of another site sent this";
     ContentType "content_type" 415 "The body is of a type that is not taken here";
     Forbidden "forbidden" 403 "This is not allowed";
     HeaderTooLarge "header_too_large" 431 "The request's head is larger than this listener takes";
     BodyTooLarge "body_too_large" 413 "The request's body is larger than this listener takes";
     HeaderTimeout "header_timeout" 408 "The request's head did not arrive in time";
     BodyTimeout "body_timeout" 408 "The request's body stopped arriving";
+    WriteTimeout "write_timeout" 408 "The client did not take its answer in time";
+    SourceConnections "source_connections" 429 "This address has as many connections as it may have";
+    SourceHandshakes "source_handshakes" 429 "This address has made as many TLS handshakes as it may";
+    Http2Abuse "http2_abuse" 429 "The connection's HTTP/2 was made to cost, not to ask for anything";
+    Json "json" 400 "The body is not JSON, or is nested or large beyond what this route takes";
     Banned "banned" 403 "This address is banned for a while";
     Shed "shed" 503 "There is more to do than can be done: try again";
     Limited "limited" 429 "Too many requests: the limit is used up";

@@ -99,7 +99,7 @@ pub fn preflight_method<'a>(method: &Method, headers: &'a HeaderMap) -> Option<&
 }
 
 impl Origin {
-    fn takes(&self, origin: &[u8]) -> bool {
+    pub(super) fn takes(&self, origin: &[u8]) -> bool {
         match self {
             Origin::Any => true,
             Origin::Exact(exact) => origin == exact.as_bytes(),

@@ -4,6 +4,10 @@ use std::net::IpAddr;
 
 use http::{header, request};
 
+use super::{
+    csrf::Csrf,
+    json::{Checker, Refused},
+};
 use crate::{
     config::model,
     observe::Why,
@@ -11,22 +15,26 @@ use crate::{
 };
 
 #[derive(Debug)]
-pub struct Guard(model::Guard);
+pub struct Guard {
+    config: model::Guard,
+    csrf: Option<Csrf>,
+}
 
 impl Guard {
     /// `None`: everything.
     pub fn new(config: &model::Guard) -> Option<Self> {
-        (*config != model::Guard::default()).then(|| Guard(config.clone()))
+        (*config != model::Guard::default())
+            .then(|| Guard { config: config.clone(), csrf: config.csrf.clone().map(Csrf::new) })
     }
 
     /// Bytes that a body may have.
     pub fn body(&self) -> Option<u64> {
-        self.0.body
+        self.config.body
     }
 
     /// `length`: of the body, as far as that is known.
     pub fn check(&self, head: &request::Parts, client: IpAddr, length: u64, empty: bool) -> Result<(), Why> {
-        let Guard(config) = self;
+        let config = &self.config;
         if config.deny_from.as_ref().is_some_and(|denied| denied.contain(client))
             || config.allow_from.as_ref().is_some_and(|allowed| !allowed.contain(client))
         {
@@ -41,10 +49,19 @@ impl Guard {
         if config.encoded_slash && has_encoded_slash(head.uri.path()) {
             return Err(Why::BadRequest);
         }
+        if self.csrf.as_ref().is_some_and(|csrf| !csrf.allows(head)) {
+            return Err(Why::CrossSite);
+        }
         match &config.content_types {
             Some(types) if !empty && !is_of(head, types) => Err(Why::ContentType),
             _ => Ok(()),
         }
+    }
+
+    /// What reads the body on its way, if it is JSON and to be limited.
+    pub fn json(&self, head: &request::Parts) -> Result<Option<Checker>, Why> {
+        let Some(limits) = self.config.json else { return Ok(None) };
+        Checker::of(limits, head).map_err(|Refused| Why::ContentType)
     }
 }
 

@@ -7,8 +7,11 @@ pub mod client_cache;
 pub mod compare;
 pub mod compress;
 pub mod cors;
+mod csrf;
 pub mod guard;
+pub mod json;
 pub mod mirror;
+pub mod protect;
 pub mod rewrite;
 pub mod split;
 pub mod template;
@@ -28,6 +31,7 @@ use compress::Compress;
 use cors::Cors;
 use guard::Guard;
 use mirror::Mirror;
+use protect::Protect;
 use rewrite::Rewrite;
 use split::Split;
 
@@ -48,6 +52,8 @@ pub struct Policies {
     pub compress: Option<Compress>,
     pub cache: Option<Arc<Cache>>,
     pub client_cache: Option<ClientCache>,
+    /// What browsers are told to be careful with.
+    pub protect: Option<Protect>,
     /// gRPC-Web is translated.
     pub grpc_web: bool,
     pub limits: Option<RouteLimits>,
@@ -82,6 +88,7 @@ impl Policies {
             compress: route.compress.as_ref().map(Compress::new),
             cache: route.cache.as_deref().and_then(cache),
             client_cache: route.client_cache.as_ref().map(ClientCache::new),
+            protect: route.security_headers.as_ref().map(Protect::new),
             grpc_web: route.grpc_web,
             limits,
         };
@@ -96,6 +103,7 @@ impl Policies {
             compress,
             cache,
             client_cache,
+            protect,
             grpc_web,
             limits,
         } = &policies;
@@ -108,6 +116,7 @@ impl Policies {
             || compress.is_some()
             || cache.is_some()
             || client_cache.is_some()
+            || protect.is_some()
             || limits.is_some()
             || *grpc_web;
         any.then(|| Box::new(policies))

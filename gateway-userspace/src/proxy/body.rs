@@ -16,6 +16,7 @@ use hyper::body::Incoming;
 
 use super::{
     cached::StoredBody,
+    checked::Checked,
     client_body::{ClientBody, Copied},
     compressed::Compressed,
     connection::ClientState,
@@ -30,6 +31,7 @@ use super::{
 };
 use crate::{
     observe::Why,
+    policy::json::Checker,
     upstream::{http1::Broken, link::Link},
 };
 
@@ -53,6 +55,8 @@ pub enum RequestBody {
     Kept(Bytes),
     /// A client's, out of base64.
     Decoded(Box<Decoded>),
+    /// A client's, which must be JSON.
+    Checked(Box<Checked>),
 }
 
 /// A request's body before it is known where it goes.
@@ -99,22 +103,38 @@ impl RequestBody {
 
     /// Keeps what passes for a shadow, which gets it once it is whole.
     pub fn copy(&mut self, copy: Kept) {
-        if let RequestBody::Client(body) = self {
+        if let Some(body) = self.of_client() {
             body.copy(copy);
         }
     }
 
     /// More than this is too much.
     pub fn limit(&mut self, most: u64) {
-        if let RequestBody::Client(body) = self {
+        if let Some(body) = self.of_client() {
             body.limit(most);
+        }
+    }
+
+    fn of_client(&mut self) -> Option<&mut ClientBody> {
+        match self {
+            RequestBody::Client(body) => Some(body),
+            RequestBody::Checked(checked) => Some(&mut checked.body),
+            RequestBody::Empty | RequestBody::Kept(_) | RequestBody::Decoded(_) => None,
+        }
+    }
+
+    /// To be read by `checker` on its way.
+    pub fn checked(self, checker: Checker) -> Self {
+        match self {
+            RequestBody::Client(body) => RequestBody::Checked(Box::new(Checked::new(body, checker))),
+            other => other,
         }
     }
 
     pub fn is_empty(&self) -> bool {
         match self {
             RequestBody::Empty => true,
-            RequestBody::Client(_) | RequestBody::Decoded(_) => false,
+            RequestBody::Client(_) | RequestBody::Decoded(_) | RequestBody::Checked(_) => false,
             RequestBody::Kept(bytes) => bytes.is_empty(),
         }
     }
@@ -124,16 +144,14 @@ impl RequestBody {
         match self {
             RequestBody::Client(body) => body.push_back(data),
             RequestBody::Decoded(body) => body.push_back(data),
+            RequestBody::Checked(body) => body.push_back(data),
             RequestBody::Empty | RequestBody::Kept(_) => *self = RequestBody::Kept(data),
         }
     }
 
     /// Where a copy will be, once the body is sent. `None`: it is no client's.
     pub fn replay(&mut self) -> Option<Rc<Copied>> {
-        match self {
-            RequestBody::Client(body) => Some(body.replay()),
-            RequestBody::Empty | RequestBody::Kept(_) | RequestBody::Decoded(_) => None,
-        }
+        self.of_client().map(ClientBody::replay)
     }
 
     /// As base64, which it is sent without.
@@ -153,6 +171,7 @@ impl Body for RequestBody {
         match &mut *self {
             RequestBody::Client(body) => body.poll_frame(cx),
             RequestBody::Decoded(body) => body.poll_frame(cx),
+            RequestBody::Checked(body) => body.poll_frame(cx),
             RequestBody::Empty => Poll::Ready(None),
             RequestBody::Kept(bytes) => {
                 let bytes = std::mem::take(bytes);
@@ -166,6 +185,7 @@ impl Body for RequestBody {
             RequestBody::Empty => true,
             RequestBody::Client(body) => body.is_end_stream(),
             RequestBody::Decoded(body) => body.is_end_stream(),
+            RequestBody::Checked(checked) => checked.body.is_end_stream(),
             RequestBody::Kept(bytes) => bytes.is_empty(),
         }
     }
@@ -175,6 +195,7 @@ impl Body for RequestBody {
             RequestBody::Empty => SizeHint::with_exact(0),
             RequestBody::Client(body) => body.size_hint(),
             RequestBody::Decoded(_) => SizeHint::default(),
+            RequestBody::Checked(checked) => checked.body.size_hint(),
             RequestBody::Kept(bytes) => SizeHint::with_exact(bytes.len() as u64),
         }
     }

@@ -56,7 +56,8 @@ async fn attempts(sent: &mut Sent<'_>, extras: &Extras) -> Result<Answer, Why> {
     let mut choice = Choice::new(sent);
     let mut retried = None;
     let mut last = None;
-    for _ in 0..=upstream.config.retry.tries {
+    let (on, tries) = sent.retries;
+    for _ in 0..=tries {
         let active = match choice.next(sent.exchange, matches!(last, Some(Ok(_)))).await {
             Ok(active) => active,
             // What the last target made of it says more.
@@ -78,7 +79,7 @@ async fn attempts(sent: &mut Sent<'_>, extras: &Extras) -> Result<Answer, Why> {
         let began = Instant::now();
         let attempt = sent.on_target(&target).await;
         note(upstream, &target, &attempt, began);
-        let reason = reason(&attempt, upstream.config.retry.on);
+        let reason = reason(&attempt, on);
         let unsent = matches!(attempt, Attempt::NotConnected(_));
         last = Some(match attempt {
             Attempt::Answered(answer) => Ok(choice.stick(answer, &target)),
@@ -184,7 +185,7 @@ impl Repeat {
     fn prepare(sent: &mut Sent<'_>) -> Repeat {
         let head = &sent.request.head;
         let safe = is_idempotent(&head.method) && !matches!(sent.request.switch, Switch::Upgrade(_));
-        if !safe || !sent.upstream.config.retry.on.after_sending() {
+        if !safe || !sent.retries.0.after_sending() {
             return Repeat::No;
         }
         match (sent.body.replay(), &*sent.body) {

@@ -7,7 +7,7 @@
 use std::{
     cell::{Cell, Ref, RefCell},
     future::poll_fn,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::Pin,
     rc::Rc,
     sync::Arc,
@@ -22,14 +22,18 @@ use super::{
     client::{Client, Manner, Origin},
     client_io::ClientIo,
     exchange::Record,
-    handler, problem,
+    handler, limited, problem,
     reuse::Reuse,
     timer::{Expired, Timer, Wait},
     transport::Transport,
     tunnel::{self, Tunnel},
     worker::Worker,
 };
-use crate::{observe::Why, runtime::Listener};
+use crate::{
+    limit::{Held, Sources},
+    observe::Why,
+    runtime::Listener,
+};
 
 /// After this long without a request a connection gives its buffers back and sleeps.
 const SLEEP_AFTER: Duration = Duration::from_millis(250);
@@ -219,14 +223,22 @@ impl ClientState {
 pub struct Open {
     pub state: Rc<ClientState>,
     slot: usize,
+    _held: Option<Box<Held>>,
+}
+
+/// A connection that may be served.
+pub struct Admitted {
+    pub listener: Arc<Listener>,
+    /// Its place among those of its source.
+    held: Option<Box<Held>>,
 }
 
 impl Open {
-    pub fn new(listener: Arc<Listener>, worker: Rc<Worker>, peer: SocketAddr) -> Self {
+    pub fn new(Admitted { listener, held }: Admitted, worker: Rc<Worker>, peer: SocketAddr) -> Self {
         let state = Rc::new(ClientState::new(worker, listener, peer));
         state.listener.stats.shards.of(state.worker.index).accepted.add(1);
         let slot = state.worker.add_client(&state);
-        Open { state, slot }
+        Open { state, slot, _held: held }
     }
 
     pub fn listener(&self) -> &Listener {
@@ -253,9 +265,30 @@ impl Drop for Open {
     }
 }
 
-/// Takes a place among the listener's `max.connections`; the end of the [`Open`] gives it back.
-pub fn admit(listener: &Listener, worker: usize) -> bool {
-    listener.stats.admit(listener.config.max.connections, worker)
+/// Takes a place among the listener's `max.connections`, and those of one source; the end of the [`Open`] gives it back.
+pub fn admit(listener: Arc<Listener>, peer: SocketAddr, worker: &Worker) -> Option<Admitted> {
+    let held = match &listener.sources {
+        Some(sources) => hold(sources, &listener, worker, (peer.ip(), true))?,
+        None => None,
+    };
+    listener.stats.admit(listener.config.max.connections, worker.index).then_some(Admitted { listener, held })
+}
+
+/// A place among the connections of a source. `None`: it has none left.
+#[allow(clippy::option_option, reason = "not every connection needs a place")]
+pub fn hold(
+    sources: &Sources,
+    listener: &Listener,
+    worker: &Worker,
+    (source, direct): (IpAddr, bool),
+) -> Option<Option<Box<Held>>> {
+    let held = sources.enter(&worker.snapshot().limit_store, source);
+    held.inspect_err(|_| limited::flooded(listener, worker, (source, direct), Why::SourceConnections)).ok()
+}
+
+/// Reset rather than linger: there are too many connections as it is.
+pub fn turn_away(stream: &TcpStream) {
+    let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
 /// How a spell of serving ended.
@@ -272,8 +305,8 @@ enum End<S> {
 }
 
 /// Serves an admitted connection of a listener that is plain HTTP/1.1, to its end.
-pub async fn serve(stream: TcpStream, peer: SocketAddr, listener: Arc<Listener>, worker: Rc<Worker>) {
-    serve_http1(stream, Open::new(listener, worker, peer)).await;
+pub async fn serve(stream: TcpStream, peer: SocketAddr, admitted: Admitted, worker: Rc<Worker>) {
+    serve_http1(stream, Open::new(admitted, worker, peer)).await;
 }
 
 /// Serves HTTP/1.1 to the connection's end.

@@ -11,9 +11,13 @@ use std::{
 
 use http::{HeaderValue, Method, StatusCode, Version, header, request};
 
-use super::{connection::ClientState, grpc, limited, timer::Wait};
+use super::{
+    connection::ClientState,
+    grpc, limited,
+    timer::{Expired, Wait},
+};
 use crate::{
-    config::units::Moment,
+    config::{model::RetryOn, units::Moment},
     limit::{Ending, Passage},
     observe::{
         Why, access_log,
@@ -198,6 +202,13 @@ impl Exchange {
     pub fn first_byte_limit(&self, upstream: &Upstream) -> Duration {
         let record = self.state.record.borrow();
         record.route.as_ref().map_or(upstream.first_byte, |route| route.first_byte(upstream))
+    }
+
+    /// What is retried at other targets, and at how many.
+    pub fn retries(&self, upstream: &Upstream) -> (RetryOn, u32) {
+        let of_upstream = &upstream.config.retry;
+        let record = self.state.record.borrow();
+        record.route.as_ref().map_or((of_upstream.on, of_upstream.tries), |route| route.retries(upstream))
     }
 
     /// How long nothing may come of an answer's body, if it is an upstream's.
@@ -482,7 +493,13 @@ impl Drop for Exchange {
         let state = &*self.state;
         let mut record = state.record.borrow_mut();
         if !record.complete && record.why.is_none() {
-            record.why = Some(if state.worker.stopping() { Why::Stopped } else { Why::ClientGone });
+            record.why = Some(if state.worker.stopping() {
+                Why::Stopped
+            } else if state.timer.expired() == Some(Expired::Wait(Wait::Write)) {
+                Why::WriteTimeout
+            } else {
+                Why::ClientGone
+            });
         }
         if let Some(why) = record.why {
             limited::note(state, why, record.presented);

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     balance::Tried,
-    config::model::UpstreamProtocol,
+    config::model::{RetryOn, UpstreamProtocol},
     observe::{
         Why,
         stats::{Connect, Retry},
@@ -54,6 +54,8 @@ pub(super) struct Sent<'a> {
     pub body: &'a mut RequestBody,
     /// Who gets the upstream's 103 answers.
     hints: Option<&'a ClientState>,
+    /// What is retried, and at how many other targets.
+    pub retries: (RetryOn, u32),
 }
 
 pub async fn send(
@@ -64,14 +66,16 @@ pub async fn send(
     hints: Option<&ClientState>,
 ) -> Result<Answer, Why> {
     let state = &*exchange.state;
-    let mut sent = Sent { upstream, exchange, request, body, hints };
-    if let Some(extras) = &upstream.extras {
+    let retries = exchange.retries(upstream);
+    let mut sent = Sent { upstream, exchange, request, body, hints, retries };
+    let own = (retries.0.is_special() && retries.1 > 0).then_some(&state.worker.plain);
+    if let Some(extras) = upstream.extras.as_deref().or(own) {
         // Boxed: the future of the plain way stays small.
         return Box::pin(careful::send(sent, extras)).await;
     }
     let mut tried = Tried::default();
     let mut failed = None;
-    for _ in 0..=upstream.config.retry.tries {
+    for _ in 0..=retries.1 {
         let Some(active) = upstream.pick(state.client().addr, &mut tried) else { break };
         if failed.is_some() {
             upstream.stats.shards.of(state.worker.index).retry(Retry::Connect);

@@ -4,7 +4,6 @@
 use std::{
     net::SocketAddr,
     rc::Rc,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -13,8 +12,8 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::{
     client::{Client, Manner, Origin},
-    connection::{self, Open},
-    http2,
+    connection::{self, Admitted, Open},
+    http2, limited,
     timer::Wait,
     transport::Transport,
     worker::Worker,
@@ -22,9 +21,11 @@ use super::{
 use crate::{
     auth,
     config::model::CertMark,
-    observe::stats::{Handshake, ProxyHeader, TlsVersion},
+    observe::{
+        Why,
+        stats::{Handshake, ProxyHeader, TlsVersion},
+    },
     proxy_protocol::{self, Says},
-    runtime::Listener,
     tls::acme,
 };
 
@@ -32,8 +33,10 @@ use crate::{
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// Serves an admitted connection to its end.
-pub async fn serve(mut stream: TcpStream, peer: SocketAddr, listener: Arc<Listener>, worker: Rc<Worker>) {
-    let open = Open::new(listener, worker, peer);
+pub async fn serve(mut stream: TcpStream, peer: SocketAddr, admitted: Admitted, worker: Rc<Worker>) {
+    let open = Open::new(admitted, worker, peer);
+    // Of a source that a proxy tells.
+    let mut _held = None;
     let mut origin = Origin::peer(peer);
     if open.listener().tells {
         origin.destination = stream.local_addr().ok();
@@ -45,6 +48,13 @@ pub async fn serve(mut stream: TcpStream, peer: SocketAddr, listener: Arc<Listen
         match Box::pin(proxy_header(&mut stream, &open)).await {
             Some(Says::Proxied { source, destination }) => {
                 origin = Origin { source, destination: Some(destination), ..origin };
+                if let Some(sources) = &open.listener().sources {
+                    let source = (origin.source.ip(), false);
+                    match connection::hold(sources, open.listener(), &open.state.worker, source) {
+                        Some(held) => _held = held,
+                        None => return connection::turn_away(&stream),
+                    }
+                }
             }
             Some(Says::Local | Says::Unknown) => {}
             None => return,
@@ -52,6 +62,9 @@ pub async fn serve(mut stream: TcpStream, peer: SocketAddr, listener: Arc<Listen
     }
     match &open.listener().tls {
         Some(acceptor) => {
+            if !may_shake(&open, &origin) {
+                return connection::turn_away(&stream);
+            }
             // Boxed, as what follows is: a connection holds what its phase needs, and not what the largest one would.
             let handshake = Box::pin(handshake(stream, TlsAcceptor::from(acceptor.config()), &open)).await;
             let Some((stream, version)) = handshake else { return };
@@ -70,6 +83,20 @@ pub async fn serve(mut stream: TcpStream, peer: SocketAddr, listener: Arc<Listen
             }
         }
     }
+}
+
+/// Whether there is a handshake left for the client: before anything is computed for it.
+fn may_shake(open: &Open, origin: &Origin) -> bool {
+    let (listener, worker) = (open.listener(), &open.state.worker);
+    let Some(sources) = &listener.sources else { return true };
+    let source = origin.source.ip();
+    let may = sources.may_shake(&worker.snapshot().limit_store, source);
+    if !may {
+        listener.stats.shards.of(worker.index).handshake(TlsVersion::Unknown, Handshake::Limited);
+        let direct = source == origin.peer.ip();
+        limited::flooded(listener, worker, (source, direct), Why::SourceHandshakes);
+    }
+    may
 }
 
 /// What the client's certificate says, which the handshake has checked.

@@ -68,6 +68,10 @@ pub async fn handle(
     let Some(route) = snapshot.router.find(&asked(&head)).cloned() else {
         return Ok(no_route(&snapshot, exchange, &head));
     };
+    if snapshot.is_confusing(&asked(&head), &route) {
+        exchange.state.body_unread.set(true);
+        return Ok(problem::response(exchange, Why::BadRequest));
+    }
     let (route, picked, exchange) = match &route.versions {
         None => {
             exchange.set_route(&route);

@@ -18,7 +18,7 @@ use hyper::{body::Incoming, rt::Executor, server::conn::http2, service::service_
 
 use super::{
     connection::{ClientState, Open},
-    handler,
+    handler, limited,
     reuse::Reuse,
     timer::Wait,
     transport::Transport,
@@ -98,7 +98,8 @@ pub async fn serve<S: Transport>(stream: S, open: Open) {
     state.fresh(now);
     state.timer.start(Wait::Idle, now + idle);
     let mut told_to_close = false;
-    poll_fn(|cx| {
+    // Whether it was for abuse.
+    let ended = poll_fn(|cx| {
         loop {
             if state.closing() && !told_to_close {
                 match state.is_fresh() {
@@ -110,30 +111,43 @@ pub async fn serve<S: Transport>(stream: S, open: Open) {
                     }
                 }
             }
-            if connection.as_mut().poll(cx).is_ready() || shared.abused() {
-                return Poll::Ready(());
+            if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+                return Poll::Ready(ended.is_err_and(|error| is_abuse(&error)));
+            }
+            if shared.abused() {
+                return Poll::Ready(true);
             }
             if shared.active.get() > 0 {
                 quiet.set(0);
                 state.timer.stop();
                 // Without a limit it only remembers whom to wake: to drain, or when the last stream ends.
-                return state.timer.poll(cx);
+                return state.timer.poll(cx).map(|()| false);
             }
             if quiet.get() > io::MOST_QUIET {
-                return Poll::Ready(());
+                return Poll::Ready(true);
             }
             free.keep(KEPT_BOXES);
             state.timer.ensure(Wait::Idle, if told_to_close { GOODBYE } else { idle });
             ready!(state.timer.poll(cx));
             if told_to_close {
-                return Poll::Ready(());
+                return Poll::Ready(false);
             }
             told_to_close = true;
             connection.as_mut().graceful_shutdown();
             state.timer.start(Wait::Idle, Instant::now() + GOODBYE);
         }
-    })
-    .await;
+    });
+    if ended.await {
+        let client = state.client();
+        let source = (client.addr, client.is_direct());
+        limited::flooded(&state.listener, &state.worker, source, Why::Http2Abuse);
+    }
+}
+
+/// h2 ended the connection because of what the client made it do.
+fn is_abuse(error: &hyper::Error) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
+    source.is_some_and(|error| error.is_library() && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM))
 }
 
 /// Runs streams as tasks of the worker.

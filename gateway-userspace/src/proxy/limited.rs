@@ -1,14 +1,18 @@
 //! The limits of a route, asked about one request.
 
-use http::{HeaderMap, HeaderName, HeaderValue, Response, request};
+use std::net::IpAddr;
 
+use http::{HeaderMap, HeaderName, HeaderValue, Response, request};
 use serde_json::Value;
 
-use super::{body::ResponseBody, connection::ClientState, exchange::Exchange, metered::Metered, problem};
+use super::{
+    body::ResponseBody, connection::ClientState, exchange::Exchange, metered::Metered, problem,
+    worker::Worker,
+};
 use crate::{
     limit::{Admission, Facts, Misdeed, RouteLimits},
     observe::Why,
-    runtime::Route,
+    runtime::{Listener, Route, Snapshot},
 };
 
 /// Soft limits that a request is over, told to the upstream.
@@ -45,15 +49,26 @@ pub fn admit(limits: &RouteLimits, exchange: &Exchange, route: &Route, head: &re
 pub fn note(state: &ClientState, why: Why, presented: bool) {
     let misdeed = match why {
         Why::BadRequest => Misdeed::Malformed,
-        Why::HeaderTimeout => Misdeed::Slow,
+        Why::HeaderTimeout | Why::BodyTimeout | Why::WriteTimeout => Misdeed::Slow,
+        Why::HeaderTooLarge | Why::Json => Misdeed::Flood,
         Why::Unauthorized if presented => Misdeed::Login,
         _ => return,
     };
-    let snapshot = state.worker.snapshot();
+    let client = state.client();
+    penalise(&state.worker.snapshot(), client.addr, client.is_direct(), misdeed);
+}
+
+/// `direct`: the connection is the client's own.
+pub fn penalise(snapshot: &Snapshot, client: IpAddr, direct: bool, misdeed: Misdeed) {
     if let Some(penalties) = &snapshot.penalties {
-        let client = state.client();
-        penalties.penalty(&snapshot.limit_store, client.addr, client.is_direct(), misdeed);
+        penalties.penalty(&snapshot.limit_store, client, direct, misdeed);
     }
+}
+
+/// A connection is refused or ended for what its source takes.
+pub fn flooded(listener: &Listener, worker: &Worker, (source, direct): (IpAddr, bool), why: Why) {
+    listener.stats.shards.of(worker.index).error(why);
+    penalise(&worker.snapshot(), source, direct, Misdeed::Flood);
 }
 
 /// The answer to a request that a limit refused.

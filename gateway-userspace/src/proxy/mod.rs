@@ -8,6 +8,7 @@
 mod body;
 mod cached;
 mod careful;
+mod checked;
 mod client;
 mod client_body;
 mod client_io;

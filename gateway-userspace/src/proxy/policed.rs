@@ -31,7 +31,6 @@ use crate::{
         client_cache,
         compress::Accepted,
         cors::Allowed,
-        guard::Guard,
         rewrite::{Changes, Rewrite},
         template::Context,
     },
@@ -137,6 +136,9 @@ pub async fn handle(
     }
     if let Some(allowed) = plan.cors {
         allowed.apply(response.headers_mut());
+    }
+    if let Some(protect) = &policies.protect {
+        protect.apply(response.headers_mut());
     }
     plan.response.apply(response.headers_mut());
     if let Some(told) = told {
@@ -380,8 +382,15 @@ impl<'a> Way<'a> {
         if reads_bodies(self.policies) {
             request.head.headers.remove(header::ACCEPT_ENCODING);
         }
-        if let Some(most) = self.policies.guard.as_ref().and_then(Guard::body) {
-            body.limit(most);
+        if let Some(guard) = &self.policies.guard {
+            if let Some(most) = guard.body() {
+                body.limit(most);
+            }
+            if !body.is_empty()
+                && let Some(checker) = guard.json(&request.head)?
+            {
+                body = body.checked(checker);
+            }
         }
         // After what `Connection` lists was taken out: a client has no say in these.
         for (name, value) in exchange.caller().iter().flat_map(|caller| &caller.fields) {

@@ -18,7 +18,7 @@ use crate::{
     auth::Memory,
     observe::access_log::{Buffer, Line, Rules},
     runtime::Snapshot,
-    upstream::pool::Pool,
+    upstream::{extras::Extras, pool::Pool},
 };
 
 /// A request id is a UUID in text.
@@ -29,6 +29,8 @@ pub struct Worker {
     pub pool: Pool,
     /// Credentials that were checked.
     pub memory: Memory,
+    /// What an upstream has that does nothing of the kind, for routes that retry more than it does.
+    pub plain: Extras,
     snapshot: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
     log: RefCell<Buffer>,
     draining: Cell<bool>,
@@ -53,6 +55,7 @@ impl Worker {
             index,
             pool: Pool::default(),
             memory: Memory::default(),
+            plain: Extras::default(),
             snapshot: RefCell::new(Cache::new(snapshot)),
             log: RefCell::new(log),
             draining: Cell::new(false),

@@ -14,14 +14,17 @@ use http::HeaderValue;
 use crate::{
     auth::Auths,
     cache::{Cache, disk::Disks},
-    config::model::{self, AcmeChallenge, Config, Destination},
+    config::{
+        model::{self, AcmeChallenge, Config, Destination, RetryOn},
+        units::{Prefixes, lenient_path},
+    },
     limit::{self, Limit, RouteLimits},
     observe::{
         stats::{ListenerStats, NO_ROUTE, Registry, RouteStats},
         trace::Tracer,
     },
     policy::{Policies, compare::Compare},
-    route::{Router, Takes},
+    route::{Asked, Router, Takes},
     service::Services,
     tls::{Acceptor, Tls, acme::Challenges},
     upstream::{Upstream, discovered::Answers},
@@ -47,6 +50,8 @@ pub struct Snapshot {
     pub limit_store: Arc<limit::Store>,
     pub penalties: Option<limit::Penalties>,
     pub tls: Tls,
+    /// Some route is not for everybody.
+    pub guarded: bool,
     /// `None`: requests are part of no trace.
     pub tracer: Option<Arc<Tracer>>,
     /// `Via` of what came by HTTP/1.1 (RFC 9110 section 7.6.3).
@@ -61,6 +66,8 @@ pub struct Listener {
     pub name: Arc<str>,
     /// Nothing comes before HTTP/1.1.
     pub plain: bool,
+    /// What one source may have of it. `None`: all of it.
+    pub sources: Option<Box<limit::Sources>>,
     /// Upstreams are told by the PROXY protocol where a client's connection leads to.
     pub tells: bool,
     pub tls: Option<Arc<Acceptor>>,
@@ -87,8 +94,12 @@ pub struct Route {
     /// Lower-case protocol names.
     pub upgrade: Vec<String>,
     pub early_hints: bool,
+    /// Not everybody may.
+    pub guarded: bool,
     /// In place of the upstream's.
     pub timeout: model::RouteTimeout,
+    /// Likewise.
+    pub retry: Option<Box<model::RouteRetry>>,
     /// Which of them takes a request; the route itself takes none then.
     pub versions: Option<Box<Versions>>,
     /// It is a version of the route of that name.
@@ -101,10 +112,19 @@ pub struct Route {
 impl Route {
     /// How long an upstream may take to begin its answer.
     pub fn first_byte(&self, upstream: &Upstream) -> Duration {
-        let per_try = upstream.config.retry.per_try;
-        self.timeout
-            .first_byte
-            .map_or(upstream.first_byte, |own| per_try.map_or(own, |per_try| per_try.min(own)))
+        let own_per_try = self.retry.as_ref().and_then(|retry| retry.per_try);
+        if self.timeout.first_byte.is_none() && own_per_try.is_none() {
+            return upstream.first_byte;
+        }
+        let first_byte = self.timeout.first_byte.unwrap_or(upstream.config.timeout.first_byte);
+        let per_try = own_per_try.unwrap_or(upstream.config.retry.per_try);
+        per_try.map_or(first_byte, |per_try| per_try.min(first_byte))
+    }
+
+    /// What is retried at other targets, and at how many.
+    pub fn retries(&self, upstream: &Upstream) -> (RetryOn, u32) {
+        let of_upstream = &upstream.config.retry;
+        self.retry.as_ref().map_or((of_upstream.on, of_upstream.tries), |own| own.over(of_upstream))
     }
 
     /// How long nothing may come of an answer's body.
@@ -141,11 +161,19 @@ impl Snapshot {
     ) -> Snapshot {
         let http01 = config.acme.as_ref().is_some_and(|acme| acme.challenge == AcmeChallenge::Http01);
         let tells = config.upstreams.values().any(|upstream| upstream.proxy_protocol.is_some());
+        let limit_store = match old {
+            Some(old) => old.limit_store.clone(),
+            None => Arc::new(limit::Store::new(&config, &tls.vault, registry.workers())),
+        };
+        limit_store.bans.seal_with(&tls.vault);
         let listeners: BTreeMap<String, Arc<Listener>> = config
             .listeners
             .iter()
             .map(|(name, listener)| {
-                (name.clone(), Arc::new(Listener::new(name, listener, (tells, http01), &tls, registry)))
+                let sources =
+                    limit::Sources::new(&limit_store, name, &listener.max, spared(&config, listener));
+                let listener = Listener::new(name, listener, (tells, http01), &tls, registry);
+                (name.clone(), Arc::new(Listener { sources, ..listener }))
             })
             .collect();
         let zone = config.gateway.zone.as_deref();
@@ -166,10 +194,6 @@ impl Snapshot {
             })
             .collect();
         let caches = caches(&config, &disks, old, registry);
-        let limit_store = match old {
-            Some(old) => old.limit_store.clone(),
-            None => Arc::new(limit::Store::new(&config, registry.workers())),
-        };
         let limits: BTreeMap<String, Arc<Limit>> = config
             .limits
             .iter()
@@ -198,6 +222,7 @@ impl Snapshot {
         let tracer =
             tracer.map(|tracing| Arc::new(Tracer::new(tracing, &config.gateway.name, &config.access_log)));
         Snapshot {
+            guarded: config.routes.values().any(is_guarded),
             tracer,
             generation,
             router,
@@ -256,6 +281,16 @@ impl Snapshot {
         }
     }
 
+    /// Whether a lenient upstream would take a request for that of another route, which not everybody may use.
+    pub fn is_confusing(&self, asked: &Asked<'_>, route: &Arc<Route>) -> bool {
+        let lenient = || lenient_path(asked.path);
+        self.guarded
+            && lenient().is_some_and(|path| {
+                let other = self.router.find(&Asked { path: &path, ..*asked });
+                other.is_some_and(|other| other.guarded && !Arc::ptr_eq(other, route))
+            })
+    }
+
     pub fn drain(&self) -> Duration {
         self.config.gateway.drain
     }
@@ -301,6 +336,23 @@ fn taken<'a>(
     Takes::all_of(route).map(move |takes| (takes, compiled.clone()))
 }
 
+/// Whether a route is not for everybody.
+fn is_guarded(route: &model::Route) -> bool {
+    let versions = route.versions.iter().flat_map(|versions| &versions.versions);
+    route.auth.is_some()
+        || route.guard.allow_from.is_some()
+        || route.guard.deny_from.is_some()
+        || versions.into_iter().any(|version| is_guarded(&version.route))
+}
+
+/// Whom limits of one source do not concern: proxies, behind which there are many, and who is exempt.
+fn spared(config: &Config, listener: &model::Listener) -> Prefixes {
+    let proxies = listener.real_ip.iter().map(|proxies| &proxies.from);
+    let proxies = proxies.chain(listener.proxy_protocol.iter().map(|proxies| &proxies.from));
+    let exempt = config.kernel.limit.exempt.iter().copied();
+    Prefixes::new(proxies.flat_map(|proxies| proxies.listed()).copied().chain(exempt).collect())
+}
+
 /// `Via` takes a token as a pseudonym.
 fn pseudonym(name: &str) -> String {
     name.chars().map(|c| if c.is_ascii_alphanumeric() || "-._".contains(c) { c } else { '-' }).collect()
@@ -319,6 +371,7 @@ impl Listener {
         Listener {
             name: name.into(),
             plain: config.tls.is_none() && !config.http2 && config.proxy_protocol.is_none() && !tells,
+            sources: None,
             tells,
             tls: tls.acceptors.get(name).cloned(),
             challenges: (http01 && config.tls.is_none()).then(|| tls.challenges.clone()),
@@ -387,7 +440,9 @@ impl Route {
             policies,
             upgrade: config.upgrade.clone(),
             early_hints: config.early_hints,
+            guarded: is_guarded(config),
             timeout: config.timeout.clone(),
+            retry: (config.retry != model::RouteRetry::default()).then(|| Box::new(config.retry.clone())),
             versions,
             version: version.map(Box::new),
             only: if stats.len() == 1 { stats.values().next().cloned() } else { None },

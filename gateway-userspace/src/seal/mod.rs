@@ -6,6 +6,7 @@
 //! too: a file cannot be put in another's place.
 
 mod secret;
+mod vault;
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
@@ -19,7 +20,8 @@ use zeroize::Zeroizing;
 
 use crate::config::model::{Secret, State};
 
-pub use secret::{SecretError, read};
+pub use secret::{SecretError, place, read, read_telling};
+pub use vault::{FileError, FileErrorKind, Kept, Vault};
 
 const MAGIC: &[u8; 6] = b"GWSEAL";
 const VERSION: u8 = 1;
@@ -89,6 +91,11 @@ impl Sealer {
         let Some(current) = &config.key else { return Ok(None) };
         let secrets = std::iter::once(current).chain(&config.old_keys);
         Ok(Some(Sealer { keys: secrets.map(Key::of).collect::<Result<_, _>>()? }))
+    }
+
+    /// Whether these bytes are of a sealed file.
+    pub fn made(bytes: &[u8]) -> bool {
+        bytes.starts_with(MAGIC)
     }
 
     /// Whether it seals and opens the same.

@@ -9,12 +9,13 @@ use arc_swap::ArcSwapOption;
 use serde_json::json;
 
 use super::pair::{Facts, Pair, PairError};
-use crate::{config::model, observe::events};
+use crate::{config::model, observe::events, seal::Vault};
 
 #[derive(Debug)]
 pub struct Cert {
     pub name: String,
     pub config: model::Cert,
+    vault: Arc<Vault>,
     /// `None`: the first one has yet to be got by ACME.
     pair: ArcSwapOption<Pair>,
     /// Why what is in the files now is not in use.
@@ -30,11 +31,11 @@ enum RefreshError {
 }
 
 impl Cert {
-    pub fn load(name: &str, config: &model::Cert) -> Result<Cert, PairError> {
-        let pair = match Pair::read(config) {
+    pub fn load(name: &str, config: &model::Cert, vault: &Arc<Vault>) -> Result<Cert, PairError> {
+        let pair = match Pair::read(name, config, vault) {
             Ok(pair) => Some(pair),
             // It will be got anew.
-            Err(_) if config.issued.is_some() => None,
+            Err(error) if config.issued.is_some() && !error.is_sealed() => None,
             Err(error) => return Err(error),
         };
         if pair.as_ref().is_some_and(|pair| pair.facts.expired(now())) {
@@ -43,16 +44,18 @@ impl Cert {
         Ok(Cert {
             name: name.to_owned(),
             config: config.clone(),
+            vault: vault.clone(),
             pair: ArcSwapOption::from_pointee(pair),
             error: Mutex::default(),
         })
     }
 
-    /// Whether `config` names the same files.
-    pub fn is_from(&self, config: &model::Cert) -> bool {
+    /// Whether `config` names the same files, which are sealed in the same way.
+    pub fn is_from(&self, config: &model::Cert, vault: &Arc<Vault>) -> bool {
         self.config.chain == config.chain
             && self.config.key == config.key
             && self.config.issued == config.issued
+            && (config.issued.is_none() || Arc::ptr_eq(&self.vault, vault))
     }
 
     pub fn pair(&self) -> Option<Arc<Pair>> {
@@ -80,10 +83,11 @@ impl Cert {
 
     /// Reads the files again; whether there is another pair in use now.
     pub fn refresh(&self) -> bool {
-        let read = Pair::read(&self.config).map_err(RefreshError::from).and_then(|new| {
-            let same = self.pair.load().as_ref().is_some_and(|old| old.key.cert == new.key.cert);
-            if !same && new.facts.expired(now()) { Err(RefreshError::Expired) } else { Ok((same, new)) }
-        });
+        let read =
+            Pair::read(&self.name, &self.config, &self.vault).map_err(RefreshError::from).and_then(|new| {
+                let same = self.pair.load().as_ref().is_some_and(|old| old.key.cert == new.key.cert);
+                if !same && new.facts.expired(now()) { Err(RefreshError::Expired) } else { Ok((same, new)) }
+            });
         match read {
             // The same certificate with another encoding of its key is no change worth telling.
             Ok((true, _)) => {
@@ -98,7 +102,11 @@ impl Cert {
                 true
             }
             // There is none yet.
-            Err(_) if self.config.issued.is_some() && self.pair.load().is_none() => false,
+            Err(RefreshError::Pair(error))
+                if self.config.issued.is_some() && self.pair.load().is_none() && !error.is_sealed() =>
+            {
+                false
+            }
             Err(error) => {
                 let text = error.to_string();
                 if self.error().as_deref() != Some(&text) {

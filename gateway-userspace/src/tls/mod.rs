@@ -19,12 +19,15 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 pub use acceptor::Acceptor;
 pub use cert::{Cert, now};
 pub use connector::{Connector, Offer, TlsStream};
-pub use pair::{Facts, PairError as SecretError, secret};
+pub use pair::{Facts, PairError};
 pub use watch::{Changes, Watch};
 
-use crate::config::{
-    ConfigErrors, Problems,
-    model::{AdminHttp, Config, Secret, Upstream, among_listeners},
+use crate::{
+    config::{
+        ConfigErrors, Problems,
+        model::{AdminHttp, Config, Secret, Upstream, among_listeners},
+    },
+    seal::Vault,
 };
 
 /// All of a config's TLS.
@@ -37,6 +40,8 @@ pub struct Tls {
     pub challenges: Arc<acme::Challenges>,
     /// By upstream.
     pub connectors: BTreeMap<String, Arc<Connector>>,
+    /// What is got by ACME is sealed with it.
+    pub vault: Arc<Vault>,
 }
 
 impl Tls {
@@ -44,13 +49,14 @@ impl Tls {
     ///
     /// # Errors
     /// Every file that cannot be used, by its place in the config.
-    pub fn load(config: &Config, old: Option<&Tls>) -> Result<Tls, ConfigErrors> {
+    pub fn load(config: &Config, vault: &Arc<Vault>, old: Option<&Tls>) -> Result<Tls, ConfigErrors> {
         let mut problems = Problems::default();
         let challenges = old.map(|old| old.challenges.clone()).unwrap_or_default();
-        let mut tls = Tls { challenges, ..Tls::default() };
+        let mut tls = Tls { challenges, vault: vault.clone(), ..Tls::default() };
         for (name, wanted) in &config.certs {
-            let kept = old.and_then(|old| old.certs.get(name)).filter(|cert| cert.is_from(wanted));
-            match kept.map_or_else(|| Cert::load(name, wanted).map(Arc::new), |kept| Ok(kept.clone())) {
+            let kept = old.and_then(|old| old.certs.get(name)).filter(|cert| cert.is_from(wanted, vault));
+            match kept.map_or_else(|| Cert::load(name, wanted, vault).map(Arc::new), |kept| Ok(kept.clone()))
+            {
                 Ok(cert) => drop(tls.certs.insert(name.clone(), cert)),
                 Err(error) => problems.file(&wanted.at, format!("cert.{name}: {error}")),
             }

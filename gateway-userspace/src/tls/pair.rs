@@ -9,10 +9,15 @@ use rustls::{
 };
 use serde::{Deserialize, Serialize};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+use zeroize::Zeroizing;
 
-use crate::config::model::{Cert, Secret};
+use super::store::purpose;
+use crate::{
+    config::model::Cert,
+    seal::{self, FileError, SecretError, Vault},
+};
 
-/// No chain or key is larger; what is, is something else.
+/// No chain is larger; what is, is something else.
 const MOST: u64 = 1 << 20;
 
 /// What handshakes use, and what people want to know of it.
@@ -39,14 +44,12 @@ pub struct Facts {
 pub enum PairError {
     #[error("cannot read {}: {error}", path.display())]
     Read { path: PathBuf, error: io::Error },
-    #[error("{} is larger than 1 MiB: it is no certificate or key", path.display())]
+    #[error("{} is larger than 1 MiB: it is no certificate", path.display())]
     TooLarge { path: PathBuf },
-    #[error("the environment variable {0} is not set")]
-    NoVariable(String),
-    #[error(
-        "there is no credential {0}: $CREDENTIALS_DIRECTORY is not set; load it with LoadCredential= in the unit"
-    )]
-    NoCredentials(String),
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    #[error(transparent)]
+    Kept(#[from] FileError),
     #[error("{} has no certificate in PEM (-----BEGIN CERTIFICATE-----)", path.display())]
     NoCertificate { path: PathBuf },
     #[error("{} is not a certificate: {error}", path.display())]
@@ -57,18 +60,34 @@ pub enum PairError {
     Mismatch { place: String, chain: PathBuf },
 }
 
+impl PairError {
+    /// It is there, and sealed with a key that is not ours.
+    pub fn is_sealed(&self) -> bool {
+        matches!(self, PairError::Kept(error) if error.is_sealed())
+    }
+}
+
 impl Pair {
-    pub fn read(config: &Cert) -> Result<Pair, PairError> {
+    /// `vault`: what a pair that came by ACME is sealed with.
+    pub fn read(name: &str, config: &Cert, vault: &Vault) -> Result<Pair, PairError> {
         let path = config.chain.clone();
-        let pem = read(&path)?;
+        let (pem, key) = if config.issued.is_some() {
+            let missing = || FileError::new(&path, io::Error::from(io::ErrorKind::NotFound));
+            let both = vault.read(&path, &purpose(&path))?.ok_or_else(missing)?.plain;
+            (both.clone(), both)
+        } else {
+            let pem = Zeroizing::new(read(&path)?);
+            let warn = |error: SecretError| tracing::warn!(cert = name, "the certificate's key: {error}");
+            (pem, seal::read_telling(&config.key, warn)?)
+        };
         let bad = |error: String| PairError::BadCertificate { path: path.clone(), error };
         let chain: Vec<CertificateDer<'static>> =
             CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().map_err(|e| bad(e.to_string()))?;
         let Some(leaf) = chain.first() else { return Err(PairError::NoCertificate { path }) };
         let facts = Facts::of(leaf).map_err(bad)?;
-        let place = place(&config.key);
+        let place = seal::place(&config.key);
         let bad_key = |error: String| PairError::BadKey { place: place.clone(), error };
-        let key = PrivateKeyDer::from_pem_slice(&secret(&config.key)?).map_err(|e| bad_key(e.to_string()))?;
+        let key = PrivateKeyDer::from_pem_slice(&key).map_err(|e| bad_key(e.to_string()))?;
         let key = match CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()) {
             Ok(key) => key,
             Err(rustls::Error::InconsistentKeys(_)) => {
@@ -86,30 +105,6 @@ fn read(path: &PathBuf) -> Result<Vec<u8>, PairError> {
         return Err(PairError::TooLarge { path: path.clone() });
     }
     fs::read(path).map_err(failed)
-}
-
-/// Where the key is, for messages.
-fn place(secret: &Secret) -> String {
-    match secret {
-        Secret::File(path) => path.display().to_string(),
-        Secret::Env(variable) => format!("${variable}"),
-        Secret::Credential(name) => format!("the credential {name}"),
-    }
-}
-
-/// What is in it, a MiB at most.
-pub fn secret(secret: &Secret) -> Result<Vec<u8>, PairError> {
-    match secret {
-        Secret::File(path) => read(path),
-        Secret::Env(variable) => std::env::var(variable)
-            .map(String::into_bytes)
-            .map_err(|_| PairError::NoVariable(variable.clone())),
-        Secret::Credential(name) => {
-            let directory = std::env::var_os("CREDENTIALS_DIRECTORY")
-                .ok_or_else(|| PairError::NoCredentials(name.clone()))?;
-            read(&PathBuf::from(directory).join(name))
-        }
-    }
 }
 
 impl Facts {

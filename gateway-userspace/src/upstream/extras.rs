@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{config::model, observe::events};
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Extras {
     pub breaker: Option<Arc<Breaker>>,
     pub budget: Option<Arc<Budget>>,

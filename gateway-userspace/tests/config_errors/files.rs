@@ -40,7 +40,7 @@ fn problems_of_all_files_are_told() {
             ("conf.d/c.toml", b"not toml"),
             ("conf.d/d.toml", b"[listener.x]\nbind = \":80\"\xff\n"),
             ("bad.txt", b"10.0.0.0/8\n\n # comment\n10.1.2.3/8 # host bits\n  what\n"),
-            ("x.yaml", b"a: b\n"),
+            ("x.yaml", b"rout:\n  a: {}\n"),
         ]),
         "bad.txt:4:1: 10.1.2.3/8 has host bits set\n  \
          hint: write \"10.0.0.0/8\", or \"10.1.2.3\" for the one address\n\
@@ -55,8 +55,8 @@ fn problems_of_all_files_are_told() {
          gateway.toml:1:29: `include`: there is no file no.toml\n\
          gateway.toml:1:40: `include`: `*` is only supported in the last part of a path\n\
          none.txt: cannot read the file: there is no such file\n\
-         x.yaml:1:1: unknown key `a`\n  \
-         hint: HINT"
+         x.yaml:1:1: unknown key `rout`\n  \
+         hint: did you mean `route`?"
     );
 }
 

@@ -182,3 +182,32 @@ fn a_body_goes_on_only_when_all_of_it_is_what_was_signed() -> Result<()> {
     assert_eq!((answer.status, answer.text().as_str()), (200, "hello"));
     Ok(())
 }
+
+// S5
+#[test]
+fn a_signature_that_was_used_stays_so_over_restarts_kills_and_upgrades() -> Result<()> {
+    lab_test!();
+    let mut rig = start()?;
+    let fields = Signer::new("a").fields("GET");
+    let get = |rig: &Rig, fields: &str| ask(rig, "GET /echo-body", fields);
+    assert_eq!(get(&rig, &fields)?.status, 200);
+    is_refused(&rig, "replayed", &get(&rig, &fields)?)?;
+    rig.gateway.cli(&["reload"])?.ok()?;
+    is_refused(&rig, "replayed", &get(&rig, &fields)?)?;
+    rig.gateway.stop()?;
+    rig.gateway.run()?;
+    is_refused(&rig, "replayed", &get(&rig, &fields)?)?;
+    let second = Signer::new("b").fields("GET");
+    assert_eq!(get(&rig, &second)?.status, 200);
+    rig.gateway.kill();
+    rig.gateway.run()?;
+    for used in [&fields, &second] {
+        is_refused(&rig, "replayed", &get(&rig, used)?)?;
+    }
+    let third = Signer::new("c").fields("GET");
+    assert_eq!(get(&rig, &third)?.status, 200);
+    rig.gateway.upgrade(&[])?.ok()?;
+    is_refused(&rig, "replayed", &get(&rig, &third)?)?;
+    assert_eq!(get(&rig, &Signer::new("d").fields("GET"))?.status, 200);
+    Ok(())
+}

@@ -10,7 +10,7 @@ use std::{
 use aws_lc_rs::{constant_time, digest, rand};
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 
-use crate::{config::model::AdminHttp, tls};
+use crate::{config::model::AdminHttp, seal};
 
 const SHORTEST: usize = 16;
 /// A session ends, however it is used.
@@ -26,7 +26,7 @@ const MOST_ADDRESSES: usize = 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
     #[error(transparent)]
-    Unreadable(#[from] tls::SecretError),
+    Unreadable(#[from] seal::SecretError),
     #[error(
         "it has {0} characters, and must have at least {SHORTEST}; make one with: openssl rand -base64 24"
     )]
@@ -83,7 +83,7 @@ pub enum Refused {
 
 impl Gate {
     pub fn open(config: &AdminHttp) -> Result<Gate, TokenError> {
-        let token = tls::secret(&config.token)?;
+        let token = seal::read(&config.token)?;
         let token = token.trim_ascii();
         if token.len() < SHORTEST {
             return Err(TokenError::Short(token.len()));

@@ -54,7 +54,7 @@ fn admit(gate: &Gate, peer: Peer, method: &Method, headers: &HeaderMap) -> Resul
 pub fn address(peer: Peer) -> std::net::IpAddr {
     match peer {
         Peer::Remote(addr) => addr,
-        Peer::User(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+        Peer::User { .. } => std::net::Ipv4Addr::LOCALHOST.into(),
     }
 }
 

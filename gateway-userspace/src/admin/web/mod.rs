@@ -23,7 +23,7 @@ use tokio::{
 
 pub use gate::{Gate, TokenError};
 
-use super::{api, peer::Peer};
+use super::{api, audit, peer::Peer};
 use crate::{config::model::AdminHttp, daemon::Control};
 
 /// Connections at once; each page has two.
@@ -79,7 +79,13 @@ fn app(gate: Gate, control: &Arc<Control>) -> Router {
         .with_state(control.clone());
     let open = sessions::login().with_state(gate.clone());
     let pages = if gate.dashboard { pages::routes() } else { Router::new() };
-    guarded.merge(open).merge(pages).layer(Extension(gate)).layer(middleware::map_response(guard::harden))
+    let audited = middleware::from_fn_with_state(control.clone(), audit::audit);
+    guarded
+        .merge(open)
+        .layer(audited)
+        .merge(pages)
+        .layer(Extension(gate))
+        .layer(middleware::map_response(guard::harden))
 }
 
 async fn connection(

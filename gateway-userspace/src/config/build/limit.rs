@@ -129,6 +129,7 @@ pub(super) fn penalty(root: &Fields) -> Option<Penalty> {
         login: fields.or_default("login"),
         malformed: fields.or_default("malformed"),
         slow: fields.or_default("slow"),
+        flood: fields.or_default("flood"),
     })
 }
 

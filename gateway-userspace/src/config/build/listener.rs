@@ -56,11 +56,19 @@ fn listener(
             problems.push(problem.hint(format!("take `{key}` out, or put it into another listener")));
         }
     }
+    if !tls && max.node("handshakes_per_source").is_some() && !fields.broken {
+        let message =
+            format!("`listener.{name}.max.handshakes_per_source` is of TLS, which there is none of");
+        let problem = Problem::new(ProblemKind::Conflict, &max.place("handshakes_per_source"), message);
+        problems.push(problem.hint("take it out, or add `tls`".to_owned()));
+    }
     Some(Listener {
         at: fields.at.clone(),
         bind: fields.get("bind")?,
         max: ListenerMax {
             connections: max.or_default("connections"),
+            connections_per_source: max.get("connections_per_source"),
+            handshakes_per_source: max.get("handshakes_per_source"),
             header: usize::try_from(max.or_default::<ByteSize>("header").0).unwrap_or(usize::MAX),
             body: max.or_default::<Option<ByteSize>>("body").map(|size| size.0),
             streams: max.or_default("streams"),

@@ -10,8 +10,8 @@ use super::{
 use crate::config::{
     error::{Problem, ProblemKind, Problems, did_you_mean},
     model::{
-        Compare, Destination, Mirror, MirrorVersion, PathPattern, Route, RouteTimeout, Split, Sticky,
-        Upstream,
+        Compare, Destination, Mirror, MirrorVersion, PathPattern, RetryOn, Route, RouteRetry, RouteTimeout,
+        Split, Sticky, Upstream,
     },
     node::{Fields, Node, Value},
     table::{Kind, ROOT, Section},
@@ -110,7 +110,9 @@ fn route(
         early_hints: fields.or_default("early_hints"),
         grpc_web: fields.or_default("grpc_web"),
         timeout: timeout(fields),
-        guard: guard::guard(fields),
+        retry: retry(fields),
+        guard: guard::guard(fields, problems),
+        security_headers: guard::security_headers(fields),
         auth: auth::route_auth(fields, auths, problems),
         allow: auth::allow(fields, problems),
         versions: None,
@@ -170,6 +172,16 @@ fn timeout(fields: &Fields) -> RouteTimeout {
         first_byte: timeout.get("first_byte"),
         idle: timeout.get("idle"),
         total: timeout.get("total"),
+    }
+}
+
+fn retry(fields: &Fields) -> RouteRetry {
+    let retry = fields.table("retry");
+    let words: Option<Vec<&'static str>> = retry.get("on");
+    RouteRetry {
+        on: words.map(|words| RetryOn::from_words(&words)),
+        tries: retry.get("tries"),
+        per_try: retry.get("per_try"),
     }
 }
 

@@ -58,7 +58,8 @@ fn address(bind: Bind) -> SocketAddr {
 
 pub(super) fn admin(root: &Fields, problems: &mut Problems) -> Admin {
     let fields = root.table("admin");
-    Admin { socket: file(&fields, "socket"), http: http(&fields, root, problems) }
+    let audit = fields.node("audit").map(|_| file(&fields, "audit"));
+    Admin { socket: file(&fields, "socket"), audit, http: http(&fields, root, problems) }
 }
 
 fn http(fields: &Fields, root: &Fields, problems: &mut Problems) -> Option<AdminHttp> {

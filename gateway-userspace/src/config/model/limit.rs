@@ -64,6 +64,7 @@ pub struct Penalty {
     pub login: u64,
     pub malformed: u64,
     pub slow: u64,
+    pub flood: u64,
 }
 
 /// What is counted, and how.

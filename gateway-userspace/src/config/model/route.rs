@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use super::{Allow, ClientCache, RouteAuth, Versions};
+use super::{Allow, ClientCache, RouteAuth, RouteRetry, Versions};
 use crate::config::units::{Date, Number, Percent, Place, Prefixes, Template, VersionForm, VersionName};
 
 /// `[route.NAME]`
@@ -31,7 +31,9 @@ pub struct Route {
     /// gRPC-Web is translated to gRPC. Default false.
     pub grpc_web: bool,
     pub timeout: RouteTimeout,
+    pub retry: RouteRetry,
     pub guard: Guard,
+    pub security_headers: Option<SecurityHeaders>,
     /// Who may call. `None`: anyone.
     pub auth: Option<RouteAuth>,
     /// What callers must have. Only with `auth`; `None`: every caller that is known may.
@@ -65,6 +67,32 @@ pub struct Guard {
     pub content_types: Option<Vec<String>>,
     /// `%2F` and `%5C` in a path.
     pub encoded_slash: bool,
+    /// Of bodies that are JSON, or may be taken for it.
+    pub json: Option<JsonLimits>,
+    /// Pages of other sites change nothing, but those of these origins.
+    pub csrf: Option<Vec<Origin>>,
+}
+
+/// `max = { json_depth, json_items }`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JsonLimits {
+    /// Brackets within brackets. Default 64.
+    pub depth: u16,
+    /// Values in all. `None`: as many as there are.
+    pub items: Option<u64>,
+}
+
+/// `security_headers = true`, or a table: values of fields, `None` for none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecurityHeaders {
+    /// `X-Frame-Options`. Default DENY.
+    pub frame: Option<String>,
+    /// `Referrer-Policy`. Default strict-origin-when-cross-origin.
+    pub referrer: Option<String>,
+    /// `Content-Security-Policy`.
+    pub csp: Option<String>,
+    /// `Permissions-Policy`.
+    pub permissions: Option<String>,
 }
 
 /// `timeout = { first_byte, idle, total }`: what is there counts in place of the upstream's.

@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use super::{listener::secret, some};
 use crate::config::{
     model::{
-        Allow, Auth, AuthKind, Consumer, Demand, ForwardAuth, Guard, JwtAuth, JwtKeys, RouteAuth, State,
-        Whence,
+        Allow, Auth, AuthKind, Consumer, Demand, ForwardAuth, Guard, JwtAuth, JwtKeys, Origin, RouteAuth,
+        SecurityHeaders, State, Whence,
     },
     units::{ByteSize, Prefixes, show_duration},
 };
@@ -130,17 +130,35 @@ pub(super) fn state(state: &State) -> Value {
 }
 
 /// Of a route, each under its own key.
-pub(super) fn guard(guard: &Guard) -> [(&'static str, Option<Value>); 5] {
+pub(super) fn guard(guard: &Guard) -> [(&'static str, Option<Value>); 6] {
     let prefixes = |prefixes: &Option<Prefixes>| prefixes.as_ref().map(|prefixes| json!(prefixes.listed()));
     let max = some([
         ("header", guard.header.map(|size| json!(ByteSize(size as u64)))),
         ("body", guard.body.map(|size| json!(ByteSize(size)))),
+        ("json_depth", guard.json.map(|json| json!(json.depth))),
+        ("json_items", guard.json.and_then(|json| json.items).map(|items| json!(items))),
     ]);
+    let limited = guard.header.is_some() || guard.body.is_some() || guard.json.is_some();
+    let csrf = |origins: &Vec<Origin>| match origins.is_empty() {
+        true => json!(true),
+        false => json!({ "origins": origins.iter().map(ToString::to_string).collect::<Vec<_>>() }),
+    };
     [
         ("allow_from", prefixes(&guard.allow_from)),
         ("deny_from", prefixes(&guard.deny_from)),
-        ("max", (guard.header.is_some() || guard.body.is_some()).then_some(max)),
+        ("max", limited.then_some(max)),
         ("content_types", guard.content_types.as_ref().map(|types| json!(types))),
         ("encoded_slash", guard.encoded_slash.then(|| json!("refuse"))),
+        ("csrf", guard.csrf.as_ref().map(csrf)),
     ]
+}
+
+pub(super) fn security_headers(headers: &SecurityHeaders) -> Value {
+    let or_off = |value: &Option<String>| json!(value.as_deref().unwrap_or("off"));
+    some([
+        ("frame", Some(or_off(&headers.frame))),
+        ("referrer", Some(or_off(&headers.referrer))),
+        ("csp", headers.csp.as_ref().map(|csp| json!(csp))),
+        ("permissions", headers.permissions.as_ref().map(|policy| json!(policy))),
+    ])
 }

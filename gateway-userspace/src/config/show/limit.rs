@@ -92,6 +92,7 @@ pub(super) fn penalty(penalty: &Penalty) -> Value {
         "login": penalty.login,
         "malformed": penalty.malformed,
         "slow": penalty.slow,
+        "flood": penalty.flood,
     })
 }
 

@@ -13,12 +13,17 @@ pub(super) fn listener(listener: &Listener) -> Value {
         ("bind", Some(json!(listener.bind.to_string()))),
         (
             "max",
-            Some(json!({
-                "connections": listener.max.connections,
-                "header": ByteSize(listener.max.header as u64),
-                "body": listener.max.body.map_or(json!("unlimited"), |bytes| json!(ByteSize(bytes))),
-                "streams": listener.max.streams,
-            })),
+            Some(some([
+                ("connections", Some(json!(listener.max.connections))),
+                ("connections_per_source", listener.max.connections_per_source.map(|most| json!(most))),
+                (
+                    "handshakes_per_source",
+                    listener.max.handshakes_per_source.map(|quota| json!(quota.to_string())),
+                ),
+                ("header", Some(json!(ByteSize(listener.max.header as u64)))),
+                ("body", Some(listener.max.body.map_or(json!("unlimited"), |bytes| json!(ByteSize(bytes))))),
+                ("streams", Some(json!(listener.max.streams))),
+            ])),
         ),
         (
             "timeout",

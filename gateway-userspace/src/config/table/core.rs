@@ -321,7 +321,8 @@ static METRICS: Section = Section {
 };
 
 static STATE: Section = Section {
-    doc: "What the gateway keeps from one start to the next. Secrets are kept sealed (AES-256-GCM).",
+    doc: "What the gateway keeps from one start to the next, and what that is sealed with (AES-256-GCM): what it keeps here, \
+          what `[acme]` keeps, and bans. See [auth.md](auth.md#what-is-kept).",
     keys: &[
         Key::new("directory", Kind::Text(&FILE), "Where, made with mode 0700.")
             .default("\"/var/lib/gateway\""),
@@ -329,7 +330,7 @@ static STATE: Section = Section {
             "key",
             Kind::Table(&SECRET),
             "What it is sealed with: at least 16 bytes that nobody can guess, such as `openssl rand -base64 32` prints. \
-             Left out: no keys can be made by `gateway key`.",
+             Left out: files are not sealed, and no keys can be made by `gateway key`.",
         ),
         Key::new(
             "old_keys",
@@ -346,6 +347,12 @@ static ADMIN: Section = Section {
         Key::new("socket", Kind::Text(&FILE), "Its unix socket.")
             .default("\"/run/gateway/admin.sock\"")
             .restart(),
+        Key::new(
+            "audit",
+            Kind::Text(&FILE),
+            "A file, made with mode 0600, that every request to change something is written to, a line of JSON each: when, who, \
+             what, and whether it was done. Left out: the process log has them only.",
+        ),
         Key::new("http", Kind::Table(&ADMIN_HTTP), "The admin API and the dashboard over TCP.").restart(),
     ],
 };

@@ -244,14 +244,28 @@ pub(super) static PENALTY: Section = Section {
             "Points for a malformed request: what is answered 400 (`bad_request`), attempts at smuggling among them.",
         )
         .default("20"),
-        Key::new("slow", POINTS, "Points for a head that does not come in time (`header_timeout`).").default("20"),
+        Key::new(
+            "slow",
+            POINTS,
+            "Points for a head or a body that does not come in time (`header_timeout`, `body_timeout`), and an answer that \
+             is not taken (`write_timeout`).",
+        )
+        .default("20"),
+        Key::new(
+            "flood",
+            POINTS,
+            "Points for each connection and TLS handshake above what a source may have (`max.connections_per_source`, \
+             `max.handshakes_per_source`), for abuse of HTTP/2 (`http2_abuse`), and for a head or JSON beyond its limits \
+             (`header_too_large`, `json`).",
+        )
+        .default("5"),
     ],
 };
 
 const POINTS: Kind = Kind::Int { min: 0, max: 1_000_000_000 };
 const PREFIXES: Kind = Kind::List { of: &Kind::Text(&PREFIX), min: 0, one: true };
 
-static QUOTA: Text = Text {
+pub(super) static QUOTA: Text = Text {
     what: "a rate",
     example: "100/s",
     pattern: Some("^[0-9]+([kMG]|[KMGT]i?B|B)?/[0-9]*(s|m|min|h|hour|d|day|month)$"),

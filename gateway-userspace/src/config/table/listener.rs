@@ -2,6 +2,7 @@
 
 use super::{
     Key, Kind, Need, Section, TIMEOUT,
+    limit::QUOTA,
     match_text::FIELD_NAME,
     seconds,
     text::{ADDRESS, CREDENTIAL, FILE, NAME, PREFIX, VARIABLE},
@@ -98,6 +99,18 @@ static LISTENER_MAX: Section = Section {
             "Open client connections over all workers.",
         )
         .default("100_000"),
+        Key::new(
+            "connections_per_source",
+            Kind::Int { min: 1, max: 10_000_000 },
+            "Of these, open ones of one address (IPv6: /64) over all workers; the rest are reset at once. Not of trusted \
+             proxies, nor of `kernel.limit.exempt`. Left out: no limit.",
+        ),
+        Key::new(
+            "handshakes_per_source",
+            Kind::Text(&QUOTA),
+            "TLS handshakes of one address (IPv6: /64) in so long: \"20/s\". Beyond it a connection is reset before anything is \
+             read of it. Exceptions as for connections. Left out: no limit.",
+        ),
         Key::new("header", Kind::Size { min: 8 << 10, max: 1 << 20 }, "A request's head.")
             .default("\"32KiB\""),
         Key::new(

@@ -6,9 +6,9 @@ use super::{
     cache::CLIENT_CACHE,
     match_text::{FIELD_NAME, MATCHED_VALUE, METHOD, QUERY_NAME, REGEX, STICKY},
     rewrite::{LOCATION, REDIRECT, RESPOND, REWRITE},
-    shape::{COMPRESS, CORS, MEDIA_TYPE},
+    shape::{COMPRESS, CORS, CSRF, MEDIA_TYPE, SECURITY_HEADERS},
     text::{HOST, NAME, PATH, PERCENT, PREFIX, PROTOCOL, UPSTREAM_NAME},
-    traffic::TARGET_OR_TABLE,
+    traffic::{RETRY_ON, TARGET_OR_TABLE},
     version::{VERSION, VERSION_NAME, VERSIONS},
 };
 use crate::config::{
@@ -109,6 +109,19 @@ pub(super) static ROUTE: Section = Section {
         )
         .default("\"keep\""),
         Key::new(
+            "csrf",
+            Kind::Either(&[Kind::Bool, Kind::Table(&CSRF)]),
+            "Refuse what pages of other sites have browsers send, where it may change something (403, `cross_site`): any \
+             method but GET, HEAD and OPTIONS, and upgrades. By `Sec-Fetch-Site`, else by `Origin`; what has neither is no browser.",
+        )
+        .default("false"),
+        Key::new(
+            "security_headers",
+            Kind::Either(&[Kind::Bool, Kind::Table(&SECURITY_HEADERS)]),
+            "Tell browsers to be careful, in answers that do not say so themselves.",
+        )
+        .default("false"),
+        Key::new(
             "limit",
             Kind::List { of: &Kind::Text(&NAME), min: 0, one: true },
             "The `[limit.NAME]`s that hold for it. A request that one refuses costs nothing of the others.",
@@ -132,7 +145,7 @@ pub(super) static ROUTE: Section = Section {
         Key::new("cache", Kind::Text(&NAME), "The `[cache.NAME]` that keeps responses."),
         Key::new("version", Kind::TableAndNamed(&VERSIONS, &VERSION), "Versions of an API behind this route."),
         Key::new("timeout", Kind::Table(&ROUTE_TIMEOUT), "In place of the upstream's time limits."),
-        Key::not_yet("retry", "Retries of this route's own."),
+        Key::new("retry", Kind::Table(&ROUTE_RETRY), "In place of the upstream's retries."),
         Key::not_yet("ai", "Language models."),
     ],
 };
@@ -151,6 +164,18 @@ static ROUTE_MAX: Section = Section {
             "body",
             Kind::Size { min: 0, max: 1 << 40 },
             "Bytes of a request's body: more is answered 413.",
+        ),
+        Key::new(
+            "json_depth",
+            Kind::Int { min: 0, max: 4096 },
+            "Brackets within brackets of a body that is JSON, by its type or for want of one: more is answered 400 (`json`), \
+             as is what is no JSON. It is read as it passes; compressed ones are refused (415, `content_type`). Default: 64 \
+             where `json_items` is there.",
+        ),
+        Key::new(
+            "json_items",
+            Kind::Int { min: 1, max: 1 << 40 },
+            "Values in such a body: numbers, texts, arrays, objects.",
         ),
     ],
 };
@@ -234,6 +259,16 @@ static POINTER: Text = Text {
             ))),
         }
     },
+};
+
+static ROUTE_RETRY: Section = Section {
+    doc: "Retries of this route's own, in place of those of its upstream, whose budget holds for them too; what is left \
+          out is the upstream's.",
+    keys: &[
+        Key::new("on", RETRY_ON, "What is retried; none: nothing."),
+        Key::new("tries", Kind::Int { min: 0, max: 10 }, "How many other targets."),
+        Key::new("per_try", Kind::Either(&[OFF, TIMEOUT]), "What one target may take for its answer's head."),
+    ],
 };
 
 static ROUTE_TIMEOUT: Section = Section {

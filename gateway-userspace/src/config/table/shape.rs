@@ -80,6 +80,60 @@ pub(super) static CORS: Section = Section {
     ],
 };
 
+pub(super) static CSRF: Section = Section {
+    doc: "Requests that pages of other sites have browsers send.",
+    keys: &[Key::new(
+        "origins",
+        Kind::List { of: &Kind::Text(&ORIGIN), min: 0, one: true },
+        "Whose pages may, besides the host's own and those that `cors` names.",
+    )
+    .default("[]")],
+};
+
+pub(super) static SECURITY_HEADERS: Section = Section {
+    doc: "Fields of answers that do not have them; `X-Content-Type-Options: nosniff` always.",
+    keys: &[
+        Key::new(
+            "frame",
+            Kind::Choice {
+                now: &[("DENY", ""), ("SAMEORIGIN", "pages of the same origin"), ("off", "no such field")],
+                later: &[],
+            },
+            "`X-Frame-Options`: who may show it in a frame.",
+        )
+        .default("\"DENY\""),
+        Key::new("referrer", Kind::Text(&FIELD_TEXT), "`Referrer-Policy`; \"off\": no such field.")
+            .default("\"strict-origin-when-cross-origin\""),
+        Key::new(
+            "csp",
+            Kind::Text(&FIELD_TEXT),
+            "`Content-Security-Policy`, such as \"default-src 'self'\".",
+        ),
+        Key::new(
+            "permissions",
+            Kind::Text(&FIELD_TEXT),
+            "`Permissions-Policy`, such as \"camera=(), geolocation=()\".",
+        ),
+    ],
+};
+
+static FIELD_TEXT: Text = Text {
+    what: "the value of a header field",
+    example: "default-src 'self'",
+    pattern: Some("^[!-~]([ -~]*[!-~])?$"),
+    parse: |text| {
+        let edge = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_graphic);
+        let plain = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+        match plain && edge(text.as_bytes().first()) && edge(text.as_bytes().last()) {
+            true => Ok(Value::Text(text.into())),
+            false => Err(UnitError::new(format!(
+                "expected a field's value, which is printable ASCII, found {}",
+                quote(text)
+            ))),
+        }
+    },
+};
+
 pub(super) static MEDIA_TYPE: Text = Text {
     what: "a media type",
     example: "text/html",

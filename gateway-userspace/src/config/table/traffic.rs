@@ -179,27 +179,29 @@ static HEALTH: Section = Section {
     ],
 };
 
+pub(super) const RETRY_ON: Kind = Kind::List {
+    of: &Kind::Choice {
+        now: &[
+            ("connect", "the connection could not be made"),
+            ("reset", "it broke before the answer"),
+            ("timeout", "no answer within `timeout.first_byte` or `per_try`"),
+            ("500", ""),
+            ("502", ""),
+            ("503", ""),
+            ("504", ""),
+        ],
+        later: &[],
+    },
+    min: 0,
+    one: true,
+};
+
 static RETRY: Section = Section {
     doc: "Other targets after a failure.",
     keys: &[
         Key::new(
             "on",
-            Kind::List {
-                of: &Kind::Choice {
-                    now: &[
-                        ("connect", "the connection could not be made"),
-                        ("reset", "it broke before the answer"),
-                        ("timeout", "no answer within `timeout.first_byte` or `per_try`"),
-                        ("500", ""),
-                        ("502", ""),
-                        ("503", ""),
-                        ("504", ""),
-                    ],
-                    later: &[],
-                },
-                min: 0,
-                one: true,
-            },
+            RETRY_ON,
             "What is retried; none: nothing. A request that was sent is so only with an idempotent method and a body of \
              at most 64 KiB.",
         )

@@ -23,7 +23,7 @@ pub use address::{is_https, parse_target};
 pub use duration::{HumanDuration, parse_duration, show_duration};
 pub use lookup::Lookup;
 pub use moment::Moment;
-pub use path::normal_path;
+pub use path::{lenient_path, normal_path};
 pub use prefix::Prefix;
 pub use prefixes::Prefixes;
 pub use quantity::{ByteSize, Percent, Rate, parse_byte_rate, show_byte_rate};

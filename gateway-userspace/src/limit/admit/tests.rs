@@ -10,7 +10,7 @@ fn route(limits: &str, names: &str) -> RouteLimits {
          [route.all]\nto = [\"127.0.0.1:1\"]\nlimit = [{names}]\n{limits}"
     );
     let config = config::parse(&text, std::path::Path::new("gateway.toml")).unwrap();
-    let (store, registry) = (Arc::new(Store::new(&config, 1)), Registry::new(1));
+    let (store, registry) = (Arc::new(Store::new(&config, &Arc::default(), 1)), Registry::new(1));
     let limit = |name: &String| Arc::new(Limit::new(name, &config.limits[name], &store, &registry));
     let limits = config.routes["all"].limits.iter().map(limit).collect();
     RouteLimits::new(&store, limits).unwrap()

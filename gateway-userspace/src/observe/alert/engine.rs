@@ -2,8 +2,8 @@
 
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
-    sync::{Mutex, MutexGuard, PoisonError},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -19,7 +19,10 @@ use super::{
 use crate::{
     config::model::{AlertKind, AlertRule, Config, NotifyFormat, NotifyRule},
     observe::events,
+    seal::{FileError, Vault},
 };
+
+const PURPOSE: &str = "alerts";
 
 /// Lives as long as the process; a reload changes its rules and keeps what goes on.
 #[derive(Debug, Default)]
@@ -35,6 +38,7 @@ struct Inner {
     /// By alert and teller: when it was last told that it fires.
     told: BTreeMap<(String, String), Time>,
     file: PathBuf,
+    vault: Arc<Vault>,
     loaded: bool,
     unsaved: bool,
 }
@@ -78,14 +82,17 @@ impl Alerts {
     }
 
     /// Takes up the rules of a config, on the control thread.
-    pub fn configure(&self, config: &Config) {
+    pub fn configure(&self, config: &Config, vault: &Arc<Vault>) {
         let mut inner = self.lock();
         let inner = &mut *inner;
         let instance = &config.gateway.name;
         inner.file = config.state.directory.join("alerts.json");
+        // Sealed anew with the next change.
+        inner.unsaved |= inner.loaded && !Arc::ptr_eq(&inner.vault, vault);
+        inner.vault = vault.clone();
         if !inner.loaded && !config.alerts.is_empty() {
             inner.loaded = true;
-            inner.kept = load(&inner.file);
+            (inner.kept, inner.unsaved) = load(&inner.file, vault);
         }
         inner.rules = config.alerts.clone();
         inner.tellers.retain(|name, teller| config.notify.get(name) == Some(&teller.rule));
@@ -237,17 +244,26 @@ impl Inner {
         if !std::mem::take(&mut self.unsaved) {
             return;
         }
-        let text = serde_json::to_vec(&self.kept).map_err(Into::into);
-        if let Err(error) = text.and_then(|text| crate::seal::write(&self.file, &text)) {
-            tracing::debug!(%error, file = %self.file.display(), "the state of alerts is not kept");
+        let write = || -> Result<(), FileError> {
+            let failed = |error: serde_json::Error| FileError::new(&self.file, std::io::Error::from(error));
+            self.vault.write(&self.file, PURPOSE, &serde_json::to_vec(&self.kept).map_err(failed)?)
+        };
+        if let Err(error) = write() {
+            tracing::debug!("the state of alerts is not kept: {error}");
         }
     }
 }
 
-/// What is not there or not understood begins anew.
-fn load(file: &std::path::Path) -> Kept {
-    let read = || serde_json::from_slice(&std::fs::read(file).ok()?).ok();
-    read().unwrap_or_default()
+/// What is not there or not understood begins anew. Also whether it is to be written otherwise now.
+fn load(file: &Path, vault: &Vault) -> (Kept, bool) {
+    match vault.read(file, PURPOSE) {
+        Ok(Some(kept)) => (serde_json::from_slice(&kept.plain).unwrap_or_default(), kept.outdated),
+        Ok(None) => Default::default(),
+        Err(error) => {
+            tracing::error!("what was known of alerts is forgotten: {error}");
+            Default::default()
+        }
+    }
 }
 
 #[cfg(test)]
@@ -258,7 +274,7 @@ mod tests {
         let alerts = Alerts::default();
         let mut inner = alerts.lock();
         inner.file = file.to_owned();
-        inner.kept = load(file);
+        (inner.kept, _) = load(file, &Vault::default());
         inner.rules = [("refused".to_owned(), rule)].into();
         drop(inner);
         alerts

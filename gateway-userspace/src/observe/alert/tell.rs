@@ -12,7 +12,7 @@ use std::{
 use tokio::{sync::Notify, task::JoinHandle};
 
 use super::message::{Notice, body};
-use crate::{config::model::NotifyRule, observe::post::post, tls};
+use crate::{config::model::NotifyRule, observe::post::post, seal};
 
 /// Alerts of so short a time are told of together.
 const GROUP: Duration = Duration::from_millis(500);
@@ -111,8 +111,8 @@ fn url(rule: &NotifyRule) -> Result<String, String> {
     let url = match &rule.webhook {
         Webhook::Plain(url) => url.clone(),
         Webhook::Secret(secret) => {
-            let bytes = tls::secret(secret).map_err(|error| error.to_string())?;
-            String::from_utf8(bytes).map_err(|_| "the webhook's URL is no text".to_owned())?.trim().to_owned()
+            let bytes = seal::read(secret).map_err(|error| error.to_string())?;
+            std::str::from_utf8(&bytes).map_err(|_| "the webhook's URL is no text")?.trim().to_owned()
         }
     };
     let has_path =
