@@ -7,6 +7,7 @@ pub mod cache;
 pub mod demo;
 pub mod flood;
 pub mod l4;
+pub mod limit;
 pub mod memory;
 pub mod peers;
 pub mod proxy;

@@ -300,11 +300,21 @@ rate = "1001/15m"
 burst = 2000
 per = { gold = "1M/h" }
 cost = { POST = 5 }
+shared = false
 dry_run = true
 headers = ["ratelimit", "x-ratelimit"]
 ipv4_prefix = 24
 ipv6_prefix = 56
 ban = { after = 50, within = "2m", for = "60s", where = "http" }
+
+[limit.any]
+rate = "100/m"
+algorithm = "sliding-window"
+
+[shared]
+redis = "redis://10.0.0.5:6379/2"
+budget = "5ms"
+name = "edge"
 
 [limit.soft]
 mode = "soft"

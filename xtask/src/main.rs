@@ -81,8 +81,8 @@ struct BenchArgs {
     /// Fewer and shorter rounds: a look, not a measurement
     #[arg(long)]
     quick: bool,
-    /// Which to run; default all: proxy, scale, kernel, forward, flood, l4, memory
-    #[arg(value_parser = ["proxy", "cache", "scale", "seeing", "kernel", "forward", "flood", "l4", "memory"])]
+    /// Which to run; default all: proxy, cache, scale, seeing, kernel, forward, flood, l4, limit, memory
+    #[arg(value_parser = ["proxy", "cache", "scale", "seeing", "kernel", "forward", "flood", "l4", "limit", "memory"])]
     names: Vec<String>,
 }
 

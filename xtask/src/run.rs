@@ -24,7 +24,7 @@ pub fn bench(json: Option<&Path>, quick: bool, names: &[String]) -> Result<()> {
     if wanted("forward") {
         build::run(build::cargo().args(["bench", "--package", "gateway-userspace", "--bench", "forward"]))?;
     }
-    let others: Vec<&str> = ["proxy", "cache", "scale", "seeing", "flood", "l4", "memory"]
+    let others: Vec<&str> = ["proxy", "cache", "scale", "seeing", "flood", "l4", "limit", "memory"]
         .into_iter()
         .filter(|name| wanted(name))
         .collect();
@@ -32,7 +32,7 @@ pub fn bench(json: Option<&Path>, quick: bool, names: &[String]) -> Result<()> {
         return Ok(());
     }
     let mut bench = as_root("gateway-bench");
-    if wanted("proxy") {
+    if wanted("proxy") || wanted("limit") {
         match setup::envoy() {
             Ok(directory) => {
                 let path = std::env::var_os("PATH").unwrap_or_default();

@@ -31,7 +31,7 @@ const TOOLCHAIN: [&str; 8] = [
 ];
 
 /// Programs that the tests, the demo and the benches run, and the packages they are in.
-const TOOLS: [(&str, &str); 21] = [
+const TOOLS: [(&str, &str); 22] = [
     ("ip", "iproute2"),
     ("ethtool", "ethtool"),
     ("nft", "nftables"),
@@ -50,6 +50,7 @@ const TOOLS: [(&str, &str); 21] = [
     ("pebble", "pebble"),
     ("node", "nodejs"),
     ("promtool", "prometheus"),
+    ("redis-server", "redis-server"),
     ("prometheus-alertmanager", "prometheus-alertmanager"),
     ("python3", "python3"),
     ("chromium", "chromium"),

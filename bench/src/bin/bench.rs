@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
-use bench::{Effort, cache, flood, l4, memory, proxy, scale, seeing};
+use bench::{Effort, cache, flood, l4, limit, memory, proxy, scale, seeing};
 use clap::Parser;
 use serde_json::{Map, Value, json};
 
@@ -17,7 +17,7 @@ struct Arguments {
     #[arg(long)]
     quick: bool,
     /// Which to run; default all
-    #[arg(value_parser = ["proxy", "cache", "scale", "seeing", "flood", "l4", "memory"])]
+    #[arg(value_parser = ["proxy", "cache", "scale", "seeing", "flood", "l4", "limit", "memory"])]
     names: Vec<String>,
 }
 
@@ -55,6 +55,9 @@ fn main() -> Result<()> {
     }
     if wanted("l4") {
         figures.insert("l4".into(), l4::run(effort).context("l4")?);
+    }
+    if wanted("limit") {
+        figures.insert("limit".into(), limit::run(effort).context("limit")?);
     }
     if let Some(path) = arguments.json {
         let text = serde_json::to_string_pretty(&figures)?;

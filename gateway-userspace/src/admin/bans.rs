@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::problem::Problem;
 use crate::{
     config::units::{self, Prefix},
-    daemon::Control,
+    daemon::{Control, News},
     kernel,
     limit::HttpBan,
     observe::{events, rfc3339},
@@ -112,6 +112,10 @@ pub async fn add(
             ban.into()
         }
     };
+    control.tell_others(News::Ban {
+        ban: HttpBan::new(prefix, duration, why, "operator"),
+        kernel: new.place == Place::Kernel,
+    });
     tracing::info!(cidr = %prefix, why = new.why, "banned");
     events::tell("ban", json!(ban));
     Ok((StatusCode::CREATED, Json(ban)))
@@ -141,6 +145,7 @@ pub async fn remove(
     if !http && !kernel {
         return Err(Problem::not_found("ban on", &cidr));
     }
+    control.tell_others(News::Unban { cidr: prefix, kernel: here(Place::Kernel), http: here(Place::Http) });
     tracing::info!(cidr = %prefix, "ban lifted");
     events::tell("unban", json!({ "cidr": prefix }));
     Ok(Json(json!({ "lifted": prefix })))

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use super::problem::Problem;
 use crate::{
     cache::{Cache, disk::Disk, key::Place, purge::Purge},
-    daemon::Control,
+    daemon::{Control, News},
     observe::stats::CacheResult,
 };
 
@@ -113,7 +113,7 @@ fn find(control: &Control, name: &str) -> Result<Arc<Cache>, Problem> {
 }
 
 /// `{"key": URL}`, `{"prefix": URL}`, `{"tag": T}` or `{"all": true}`, and `"soft": true`.
-#[derive(Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Wanted {
     key: Option<String>,
@@ -122,11 +122,13 @@ pub struct Wanted {
     #[serde(default)]
     all: bool,
     #[serde(default)]
-    soft: bool,
+    pub soft: bool,
 }
 
 impl Wanted {
-    fn purge(&self) -> Result<Purge, Problem> {
+    /// # Errors
+    /// It says not exactly one thing, or no URL.
+    pub fn purge(&self) -> Result<Purge, Problem> {
         let place = |text: &String, whole| {
             let wrong =
                 || Problem::bad_request(format!("{text:?} is no URL (http://host/path) and no path (/path)"));
@@ -148,10 +150,11 @@ pub async fn purge(
     wanted: Result<Json<Wanted>, JsonRejection>,
 ) -> Result<Json<Value>, Problem> {
     let wanted = wanted.map_err(|rejection| Problem::bad_request(rejection.body_text()))?.0;
-    let (cache, purge) = (find(&control, &name)?, wanted.purge()?);
+    let (cache, purge, told) = (find(&control, &name)?, wanted.purge()?, wanted.clone());
     // A large one is looked through for a while.
     let purged = tokio::task::spawn_blocking(move || cache.purge(purge, wanted.soft)).await;
     let purged = purged.map_err(|error| Problem::bad_request(error.to_string()))?;
+    control.tell_others(News::Purge { cache: name.clone(), what: told });
     tracing::info!(cache = name, purged, soft = wanted.soft, "purged");
     Ok(Json(json!({ "purged": purged, "soft": wanted.soft })))
 }

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use super::problem::Problem;
 use crate::{
     config,
-    daemon::Control,
+    daemon::{Control, News},
     limit::{Limit, Row},
     observe::stats::Decided,
     runtime::Snapshot,
@@ -107,6 +107,7 @@ pub async fn all_keys(State(control): Shared, Query(query): Query<Top>) -> Json<
 pub async fn clear(State(control): Shared, Path(name): Path<String>) -> Result<Json<Value>, Problem> {
     let snapshot = control.snapshot.load();
     snapshot.limit_store.clear(find(&snapshot, &name)?);
+    control.tell_others(News::Reset { limit: name.clone(), key: None });
     Ok(Json(json!({ "reset": name })))
 }
 
@@ -116,8 +117,11 @@ pub async fn reset(
 ) -> Result<Json<Value>, Problem> {
     let snapshot = control.snapshot.load();
     match snapshot.limit_store.reset(find(&snapshot, &name)?, &key) {
-        true => Ok(Json(json!({ "reset": name, "key": key }))),
-        false => Err(Problem::bad_request(format!("{key}: a key's id is 32 hexadecimal digits"))),
+        Some(id) => {
+            control.tell_others(News::Reset { limit: name.clone(), key: Some(id) });
+            Ok(Json(json!({ "reset": name, "key": key })))
+        }
+        None => Err(Problem::bad_request(format!("{key}: a key's id is 32 hexadecimal digits"))),
     }
 }
 

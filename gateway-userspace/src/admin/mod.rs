@@ -26,7 +26,7 @@ mod warm;
 mod web;
 mod why;
 
-pub use caches::{CacheStatus, DiskStatus};
+pub use caches::{CacheStatus, DiskStatus, Wanted};
 pub use certs::CertStatus;
 pub use services::{ServiceStatus, TargetStatus as ServiceTargetStatus};
 pub use socket::{SocketError, bind};

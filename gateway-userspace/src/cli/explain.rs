@@ -38,6 +38,9 @@ struct Request {
     /// The client's address [default: 127.0.0.1]
     #[arg(long, value_name = "IP")]
     from: Option<IpAddr>,
+    /// The consumer who calls, for limits [default: none]
+    #[arg(long = "as", value_name = "CONSUMER")]
+    consumer: Option<String>,
     /// The listener [default: the one at the URL's port]
     #[arg(long, value_name = "NAME")]
     listener: Option<String>,
@@ -124,6 +127,7 @@ impl Request {
             headers: self.headers.iter().map(field).collect::<Result<_, Error>>()?,
             from: self.from,
             listener: self.listener,
+            consumer: self.consumer,
         })
     }
 }
@@ -169,6 +173,10 @@ fn request(told: &Value) -> String {
             format!("{}{weight}, {}: {target}", text(&to["upstream"]), text(&to["balance"])),
         ));
     }
+    for (at, limit) in told["limits"].as_array().into_iter().flatten().enumerate() {
+        rows.push((if at == 0 { "limits" } else { "" }, near(limit)));
+        rows.push(("", format!("  of {}", text(&limit["key"]))));
+    }
     for (at, other) in told["others"].as_array().into_iter().flatten().enumerate() {
         let what = if at == 0 { "not taken by" } else { "" };
         rows.push((what, format!("{}: {}", text(&other["route"]), text(&other["why"]))));
@@ -192,6 +200,18 @@ fn cache(told: &Value) -> Vec<(&'static str, String)> {
     let key: Vec<String> = told["key"].as_array().into_iter().flatten().map(text).collect();
     rows.push(("key", key.join(", ")));
     rows
+}
+
+/// How near a limit is.
+fn near(limit: &Value) -> String {
+    let [name, decision, left, of] = ["limit", "decision", "left", "of"].map(|field| text(&limit[field]));
+    let seconds = |field: &str| limit[field].as_f64().unwrap_or(0.0).ceil();
+    let then = match (seconds("wait_seconds"), seconds("full_seconds")) {
+        (0.0, 0.0) => String::new(),
+        (0.0, full) => format!(", all of it in {full} s"),
+        (wait, _) => format!(", again in {wait} s"),
+    };
+    format!("{name}: {decision}, {left} of {of} left{then}")
 }
 
 impl Packet {

@@ -19,8 +19,10 @@ pub use auth::{
     JwtKeys, KeyHash, Right, RouteAuth, Whence,
 };
 pub use cache::{Cache, CacheDisk, ClientCache, KeyPart};
+pub(crate) use limit::check_store;
 pub use limit::{
-    Algorithm, BanRule, CostOf, Headers, KeyPart as LimitKeyPart, Limit, Measure, Overrun, Penalty, Unit,
+    Algorithm, BanRule, CostOf, Headers, KeyPart as LimitKeyPart, Limit, Measure, Overrun, Penalty, Shared,
+    StoreUrl, Unit,
 };
 pub use route::{
     Coding, Compare, Compress, Cors, Destination, FieldRewrite, Guard, HostPattern, JsonLimits, Matcher,
@@ -57,6 +59,7 @@ pub struct Config {
     pub caches: BTreeMap<String, Cache>,
     pub limits: BTreeMap<String, Limit>,
     pub penalty: Option<Penalty>,
+    pub shared: Option<Shared>,
     pub auths: BTreeMap<String, Auth>,
     pub consumers: BTreeMap<String, Consumer>,
     pub access_log: AccessLog,

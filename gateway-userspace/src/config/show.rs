@@ -68,6 +68,9 @@ pub fn to_json(config: &Config) -> Value {
     all["alert"] = by_name(&config.alerts, seeing::alert);
     all["notify"] = by_name(&config.notify, seeing::notify);
     all["gateway"]["resolver"] = json!(config.gateway.resolver);
+    if let Some(shared) = &config.shared {
+        all["shared"] = limit::shared(shared);
+    }
     if let Some(penalty) = &config.penalty {
         all["penalty"] = limit::penalty(penalty);
     }

@@ -9,7 +9,7 @@ use std::{
 use super::Control;
 use crate::{
     config::model::Route,
-    limit::{Controller, Health, TICK, Target},
+    limit::{Controller, FEW, Health, TICK, Target},
     observe::{
         Why,
         stats::{BOUNDS_US, Decided, HistogramTotal},
@@ -23,6 +23,8 @@ struct Counted {
     latency: HistogramTotal,
     failed: u64,
     refused: u64,
+    /// Looks since then.
+    looks: u32,
 }
 
 /// Answers that an upstream did not give.
@@ -38,6 +40,9 @@ const FAILURES: [Why; 10] = [
     Why::UpstreamReset,
     Why::UpstreamBadResponse,
 ];
+
+/// Looks that may pass until there are enough answers.
+const PATIENCE: u32 = 8;
 
 /// The kernel half's factor does not change for less.
 const WORTH: f64 = 0.02;
@@ -91,8 +96,15 @@ fn turn_dials(control: &Control, snapshot: &Snapshot, before: &mut HashMap<Strin
     for (name, limit) in &snapshot.limits {
         let Some(dial) = limit.dial() else { continue };
         let counted = count(control, snapshot, name);
-        let old = before.insert(name.clone(), counted.clone()).unwrap_or_else(|| counted.clone());
-        let value = dial.tick(&health(&old, &counted, queue(snapshot, name), cpu));
+        let old = before.entry(name.clone()).or_insert_with(|| counted.clone());
+        old.looks += 1;
+        let health = health(old, &counted, queue(snapshot, name), cpu);
+        // A few answers say nothing: more are waited for, but not for ever.
+        if dial.needs_answers() && health.requests < FEW && old.looks < PATIENCE {
+            continue;
+        }
+        *old = counted;
+        let value = dial.tick(&health);
         tracing::trace!(limit = name, value, "dynamic limit");
     }
     before.retain(|name, _| snapshot.limits.contains_key(name));
@@ -163,6 +175,7 @@ fn health(before: &Counted, now: &Counted, queue: u64, cpu: f64) -> Health {
         queue,
         cpu,
         refused: now.refused.saturating_sub(before.refused),
+        looks: before.looks,
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashMap,
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -10,7 +11,10 @@ use std::{
 use serde_json::json;
 use tokio::sync::mpsc;
 
-use super::Control;
+use super::{
+    Control,
+    shared::{News, left},
+};
 use crate::{
     config::{model::Config, units::Prefix},
     kernel::{BanBy, KernelError},
@@ -42,7 +46,7 @@ fn punish(control: &Control, past: &mut HashMap<Prefix, Past>, offence: &Offence
     let cidr = prefix(offence.client);
     let now = Instant::now();
     let snapshot = control.snapshot.load();
-    if is_spared(&snapshot.config, offence) {
+    if is_spared(&snapshot.config, offence.client) {
         tracing::debug!(%cidr, by = offence.by, "not banned: exempt, or a proxy that is trusted");
         return;
     }
@@ -58,6 +62,8 @@ fn punish(control: &Control, past: &mut HashMap<Prefix, Past>, offence: &Offence
         past.insert(cidr, Past { times: times.saturating_add(1), ends: now + duration });
     }
     let (by, why) = (&offence.by, &offence.why);
+    let ban = HttpBan::new(cidr, Some(duration), why, by);
+    control.tell_others(News::Ban { ban, kernel: place == "kernel" });
     tracing::info!(%cidr, by, why, ?duration, place, "banned");
     events::tell(
         "ban",
@@ -72,10 +78,19 @@ fn lasts(first: Duration, times: u32) -> Duration {
 
 /// Where it was banned. `None`: it could not be.
 fn ban(control: &Control, offence: &Offence, cidr: Prefix, duration: Duration) -> Option<&'static str> {
-    if offence.kernel && offence.direct {
-        let by = if offence.by == "penalty" { BanBy::Penalty } else { BanBy::Limit };
-        let why = format!("{}: {}", offence.by, offence.why);
-        match control.kernel.ban_by(cidr, Some(duration), &why, by) {
+    let ban = HttpBan::new(cidr, Some(duration), &offence.why, &offence.by);
+    place(control, ban, Some(duration), offence.kernel && offence.direct)
+}
+
+fn place(control: &Control, ban: HttpBan, duration: Option<Duration>, kernel: bool) -> Option<&'static str> {
+    let cidr = ban.cidr;
+    if kernel {
+        let (by, why) = match ban.by.as_str() {
+            "operator" => (BanBy::Operator, ban.why.clone()),
+            "penalty" => (BanBy::Penalty, format!("penalty: {}", ban.why)),
+            by => (BanBy::Limit, format!("{by}: {}", ban.why)),
+        };
+        match control.kernel.ban_by(cidr, duration, &why, by) {
             Ok(_) => return Some("kernel"),
             Err(KernelError::Off { .. }) => {}
             Err(error) => {
@@ -84,9 +99,18 @@ fn ban(control: &Control, offence: &Offence, cidr: Prefix, duration: Duration) -
             }
         }
     }
-    let http = HttpBan::new(cidr, Some(duration), &offence.why, &offence.by);
     let store = control.snapshot.load().limit_store.clone();
-    store.bans.add(http).then_some("http")
+    store.bans.add(ban).then_some("http")
+}
+
+/// What another gateway has banned: where it is banned here. `None`: it is over, spared here, or everybody.
+pub fn take_up(control: &Control, ban: HttpBan, kernel: bool) -> Option<&'static str> {
+    let duration = left(ban.until_ms)?;
+    let ours = ban.by == "operator" || !is_spared(&control.snapshot.load().config, ban.cidr.addr);
+    if !ours || ban.cidr.len == 0 && !kernel {
+        return None;
+    }
+    place(control, ban, duration, kernel)
 }
 
 fn is_banned(control: &Control, cidr: Prefix) -> bool {
@@ -95,8 +119,8 @@ fn is_banned(control: &Control, cidr: Prefix) -> bool {
 }
 
 /// Exempt from all limits, or a proxy behind which there are others.
-fn is_spared(config: &Config, offence: &Offence) -> bool {
-    let client = offence.client.to_canonical();
+fn is_spared(config: &Config, client: IpAddr) -> bool {
+    let client = client.to_canonical();
     let exempt = config.kernel.limit.exempt.iter().chain(config.penalty.iter().flat_map(|rule| &rule.exempt));
     let trusted = config.listeners.values().any(|listener| {
         listener.real_ip.as_ref().is_some_and(|proxies| proxies.from.contain(client))

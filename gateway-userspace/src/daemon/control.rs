@@ -20,6 +20,7 @@ use super::{
     discover::Names,
     ends::Ends,
     inherited::Inherited,
+    shared::Outbox,
     start::{Options, Source},
     upgrade::{Upgrade, UpgradeError},
     workers::{Door, Sockets, Workers},
@@ -146,6 +147,8 @@ pub struct Control {
     /// What upstreams' names were found to be.
     pub names: Names,
     pub alerts: Alerts,
+    /// For other gateways.
+    pub(super) news: Outbox,
 }
 
 impl Control {
@@ -190,6 +193,7 @@ impl Control {
             acme: acme::Wishes::default(),
             names,
             alerts: Alerts::default(),
+            news: Outbox::default(),
         }
     }
 

@@ -20,6 +20,7 @@ mod manager;
 mod memory;
 mod privileges;
 mod services;
+mod shared;
 mod signals;
 mod start;
 mod succession;
@@ -31,5 +32,6 @@ mod workers;
 
 pub use control::{Control, Reach, Reload, ReloadError, Request};
 pub use discover::Known;
+pub use shared::{News, parse as parse_news};
 pub use start::{Options, Source, run};
 pub use upgrade::{Upgrade, UpgradeError};

@@ -14,7 +14,7 @@ use super::{
     ends::{self, Ends},
     handover::Handed,
     inherited::Inherited,
-    manager, privileges, services,
+    manager, privileges, services, shared,
     signals::Signals,
     takeover::Takeover,
     upkeep,
@@ -252,6 +252,7 @@ async fn serve(parts: Parts, before: &mut Option<Takeover>, began: Instant) -> R
     let offences = control.snapshot.load().limit_store.offences();
     tokio::task::spawn_local(bans::follow(control.clone(), offences));
     tokio::task::spawn_local(adapt::follow(control.clone()));
+    tokio::task::spawn_local(shared::follow(control.clone()));
     tokio::task::spawn_local(services::follow(control.clone()));
     tokio::task::spawn_local(services::verify(control.clone()));
     tokio::task::spawn_local(certs::follow(control.clone()));

@@ -5,6 +5,7 @@ mod answers;
 mod auth;
 mod caching;
 mod config;
+mod limits;
 mod requests;
 mod run;
 mod versions;
@@ -13,7 +14,7 @@ mod wire;
 type Target = (&'static str, fn(&[u8]));
 
 /// What is fuzzed, by the name of its folder in the corpus. It panics where something does not hold.
-const TARGETS: [Target; 21] = [
+const TARGETS: [Target; 23] = [
     ("answer-body", answers::body),
     ("answer-head", answers::head),
     ("cache", caching::messages),
@@ -21,11 +22,13 @@ const TARGETS: [Target; 21] = [
     ("certificate", config::certificate),
     ("config", config::config),
     ("config-formats", config::other_formats),
+    ("cost", limits::cost),
     ("credentials", auth::credentials),
     ("forwarded", requests::forwarded),
     ("host", requests::host),
     ("json", requests::json),
     ("jwt", auth::jwt),
+    ("news", limits::news),
     ("packet", wire::packet),
     ("path", requests::path),
     ("proxy-protocol", wire::proxy_protocol),

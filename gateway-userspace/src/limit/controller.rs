@@ -21,6 +21,8 @@ pub struct Health {
     pub cpu: f64,
     /// Requests that the limit held back.
     pub refused: u64,
+    /// How many looks it is of, where one had too few answers; 0 is 1.
+    pub looks: u32,
 }
 
 /// What is to be kept. `None`: it does not matter.
@@ -36,7 +38,7 @@ pub struct Target {
 pub const TICK: Duration = Duration::from_millis(250);
 
 /// Below these, latencies and errors are chance.
-const FEW: u64 = 10;
+pub const FEW: u64 = 10;
 /// To what the limit falls at once.
 const FALL: std::ops::RangeInclusive<f64> = 0.85..=0.95;
 /// By how much it rises a tick far from trouble, at first, and near it, at first.
@@ -91,6 +93,11 @@ impl Controller {
         self
     }
 
+    /// It is told something by answers.
+    pub fn needs_answers(&self) -> bool {
+        self.target.p99.is_some() || self.target.errors.is_some()
+    }
+
     pub fn value(&self) -> f64 {
         self.now
     }
@@ -100,11 +107,12 @@ impl Controller {
         let load = self.load(health);
         let improves = load < self.last_load * 0.98;
         self.last_load = load;
-        let rate = health.requests as f64 / TICK.as_secs_f64();
+        let looks = health.looks.max(1);
+        let rate = health.requests as f64 / TICK.as_secs_f64() / f64::from(looks);
         self.rate = if self.rate == 0.0 { rate } else { (self.rate + rate) / 2.0 };
         self.trouble *= 1.0 + FORGET;
         if self.settle > 0 {
-            self.settle -= 1;
+            self.settle = self.settle.saturating_sub(looks);
         } else if load > 1.0 {
             self.fall(load, improves, health);
         } else {
@@ -237,7 +245,7 @@ mod tests {
         let limits = run(&mut controller(), &mut server, 5000.0, 120);
         let last = &limits[limits.len() - 240..];
         let goodput = mean(&last.iter().map(|limit| limit.min(1000.0)).collect::<Vec<_>>());
-        assert!(goodput >= 870.0, "goodput {goodput}");
+        assert!(goodput >= 930.0, "goodput {goodput}");
         let (least, most) = last.iter().fold((f64::MAX, 0.0f64), |(a, b), v| (a.min(*v), b.max(*v)));
         assert!(most <= 1150.0 && least >= 800.0, "it swings between {least} and {most}");
     }
@@ -268,6 +276,25 @@ mod tests {
         server.base = 0.02;
         let rose = run(&mut control, &mut server, 4000.0, 30);
         assert!(*rose.last().unwrap() >= 4000.0, "{:?}", rose.last());
+    }
+
+    #[test]
+    fn few_answers_are_learned_from_when_there_are_enough() {
+        let mut control = controller();
+        let slow = |requests, looks| Health {
+            requests,
+            looks,
+            p99: Some(Duration::from_millis(1500)),
+            refused: 10,
+            ..Health::default()
+        };
+        // 24 a second.
+        assert_eq!(control.tick(&slow(12, 2)), 50.0, "the floor");
+        let mut control = Controller::new(control.target, (5.0, 5000.0), true);
+        let first = control.tick(&slow(12, 2));
+        assert!((20.0..24.0).contains(&first), "{first}");
+        let waits = (0..).take_while(|_| control.tick(&slow(12, 2)) == first).count();
+        assert!(waits <= 5, "as long as answers take: {waits}");
     }
 
     #[test]

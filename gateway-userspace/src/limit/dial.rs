@@ -25,6 +25,10 @@ impl Dial {
         Dial::new(controller.resume(before.value()), most)
     }
 
+    pub fn needs_answers(&self) -> bool {
+        self.controller.lock().unwrap_or_else(PoisonError::into_inner).needs_answers()
+    }
+
     pub fn value(&self) -> f64 {
         f64::from_bits(self.value.load(Relaxed))
     }

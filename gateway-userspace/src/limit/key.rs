@@ -37,7 +37,9 @@ pub struct Keyed {
 
 impl Keyed {
     pub fn new(name: &str, config: &model::Limit, store: &Store) -> Self {
-        let mut seed = Hasher::new(store.hash_key());
+        // Over several gateways keys have to be the same.
+        let shared = store.shared.key().filter(|_| config.shared);
+        let mut seed = Hasher::new(shared.unwrap_or_else(|| store.hash_key()));
         seed.part(name.as_bytes());
         let (unit, algorithm) = match &config.measure {
             model::Measure::Connections { .. } => ("connections", ""),

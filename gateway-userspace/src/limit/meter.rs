@@ -2,7 +2,10 @@
 
 use gateway_common::bucket::{self, BYTES};
 
-use super::table::{Kind, Word};
+use super::{
+    sliding::Sliding,
+    table::{Kind, Owner, Table, Word},
+};
 use crate::config::{
     model::Algorithm,
     units::{Quota, SpanUnit},
@@ -26,6 +29,22 @@ pub struct Now {
 pub enum Meter {
     Bucket(Bucket),
     Window(Window),
+    Sliding(Sliding),
+}
+
+/// A meter as a store counts it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Shape {
+    Bucket {
+        interval_us: f64,
+        depth_us: f64,
+    },
+    /// Which window it is, and for how long yet.
+    Window {
+        amount: u64,
+        index: u64,
+        left_ms: u64,
+    },
 }
 
 /// What is left of a quota.
@@ -48,7 +67,10 @@ impl Meter {
     pub fn new(algorithm: Algorithm, quota: Quota, burst: Option<u64>) -> Self {
         match algorithm {
             Algorithm::TokenBucket => Meter::Bucket(Bucket::new(quota, burst)),
-            _ => Meter::Window(Window { amount: quota.amount.min(MOST_IN_WINDOW), span: quota.into() }),
+            Algorithm::SlidingWindow => Meter::Sliding(Sliding::new(quota.amount, span_ns(quota))),
+            Algorithm::FixedWindow => {
+                Meter::Window(Window { amount: quota.amount.min(MOST_IN_WINDOW), span: quota.into() })
+            }
         }
     }
 
@@ -60,10 +82,21 @@ impl Meter {
         }
     }
 
+    /// At one moment, asked for `cost`: whose word is to be looked at, and as what.
+    pub fn at(self, table: &Table, owner: Owner, now: Now, cost: u64) -> (Owner, Self) {
+        match self {
+            Meter::Sliding(sliding) => {
+                let (owner, sliding) = sliding.at(table, &owner, now, cost);
+                (owner, Meter::Sliding(sliding))
+            }
+            one => (owner, one),
+        }
+    }
+
     pub fn kind(&self) -> Kind {
         match self {
             Meter::Bucket(_) => Kind::Time,
-            Meter::Window(_) => Kind::Until,
+            Meter::Window(_) | Meter::Sliding(_) => Kind::Until,
         }
     }
 
@@ -72,6 +105,7 @@ impl Meter {
         match self {
             Meter::Bucket(bucket) => bucket.capacity,
             Meter::Window(window) => window.amount,
+            Meter::Sliding(sliding) => sliding.amount,
         }
     }
 
@@ -80,6 +114,7 @@ impl Meter {
         match self {
             Meter::Bucket(bucket) => ((bucket.limit.depth_ns + SECOND / 2) / SECOND).max(1),
             Meter::Window(window) => window.span.seconds(),
+            Meter::Sliding(sliding) => sliding.span_seconds(),
         }
     }
 
@@ -90,6 +125,7 @@ impl Meter {
                 unit * 1e9 / bucket.limit.interval_ns as f64
             }
             Meter::Window(window) => window.amount as f64 / window.span.seconds() as f64,
+            Meter::Sliding(sliding) => sliding.amount as f64 / sliding.span_seconds() as f64,
         }
     }
 
@@ -98,6 +134,7 @@ impl Meter {
         match self {
             Meter::Bucket(bucket) => bucket.take(word, now.steady, cost, 0, shared),
             Meter::Window(window) => window.take(word, now.wall, cost, shared),
+            Meter::Sliding(sliding) => sliding.take(word, now, cost, shared),
         }
     }
 
@@ -113,6 +150,7 @@ impl Meter {
         match self {
             Meter::Bucket(bucket) => bucket.take(word, now.steady, cost, delay_ns, shared),
             Meter::Window(window) => window.take(word, now.wall, cost, shared),
+            Meter::Sliding(sliding) => sliding.take(word, now, cost, shared),
         }
     }
 
@@ -122,7 +160,7 @@ impl Meter {
             Meter::Bucket(bucket) => {
                 word.min(1 << 63).saturating_sub(now.steady).saturating_sub(bucket.limit.depth_ns)
             }
-            Meter::Window(_) => 0,
+            Meter::Window(_) | Meter::Sliding(_) => 0,
         }
     }
 
@@ -131,6 +169,7 @@ impl Meter {
         match self {
             Meter::Bucket(bucket) => Word { value: bucket.charge(word, now.steady, cost), until: 0 },
             Meter::Window(window) => window.charge(word, now.wall, cost),
+            Meter::Sliding(sliding) => sliding.charge(word, cost),
         }
     }
 
@@ -138,10 +177,87 @@ impl Meter {
     pub fn give_back(&self, word: u64, cost: u64) -> u64 {
         match self {
             Meter::Bucket(bucket) => word.saturating_sub(bucket.cost_ns(cost)),
-            Meter::Window(_) => {
+            Meter::Window(_) | Meter::Sliding(_) => {
                 let (index, used) = unpack(word);
                 pack(index, used.saturating_sub(cost))
             }
+        }
+    }
+
+    /// A word, with at least as much used of it as all gateways have, of which this one holds some in advance. `total`:
+    /// nanoseconds until the bucket is full, or what was used in the window.
+    pub fn raised(&self, word: u64, now: Now, total: u64, held: u64) -> Word {
+        match self {
+            Meter::Bucket(bucket) => {
+                let ahead = total.saturating_sub(bucket.cost_ns(held)).min(bucket.most_ahead());
+                Word { value: word.min(1 << 63).max(now.steady + ahead), until: 0 }
+            }
+            Meter::Window(window) => {
+                let (index, used, end) = window.used(word, now.wall);
+                Word { value: pack(index, used.max(total.saturating_sub(held))), until: end }
+            }
+            Meter::Sliding(sliding) => sliding.charge(word, 0),
+        }
+    }
+
+    /// How long until `cost` is there, when all gateways have used `total`; 0: it is.
+    pub fn wait_of(&self, total: u64, now: Now, cost: u64) -> u64 {
+        match self {
+            Meter::Bucket(bucket) => {
+                let depth = bucket.limit.depth_ns;
+                total.saturating_add(bucket.cost_ns(cost).min(depth)).saturating_sub(depth)
+            }
+            Meter::Window(window) => match total.saturating_add(cost.min(window.amount)) > window.amount {
+                true => window.used(0, now.wall).2.saturating_sub(now.wall).max(1),
+                false => 0,
+            },
+            Meter::Sliding(_) => 0,
+        }
+    }
+
+    /// Of what a store has counted: microseconds of buckets, units of windows.
+    pub fn total(&self, used: u64) -> u64 {
+        match self {
+            Meter::Bucket(_) => used.saturating_mul(1000),
+            Meter::Window(_) | Meter::Sliding(_) => used,
+        }
+    }
+
+    /// When hardly anything is left, nobody asks for more at once: what comes back meanwhile is not lost.
+    pub fn held_off(&self, total: u64) -> u64 {
+        const MOST_NS: u64 = 2_000_000;
+        match self {
+            Meter::Bucket(bucket) => {
+                let (depth, one) = (bucket.limit.depth_ns, bucket.cost_ns(1));
+                match total + one > depth {
+                    true => total.max(depth.saturating_sub(one) + MOST_NS.min(depth / 8)),
+                    false => total,
+                }
+            }
+            Meter::Window(_) | Meter::Sliding(_) => total,
+        }
+    }
+
+    /// As a store counts it.
+    pub fn shape(&self, now: Now) -> Shape {
+        match self {
+            Meter::Bucket(bucket) => {
+                let unit = if bucket.fine { BYTES as f64 } else { 1.0 };
+                Shape::Bucket {
+                    interval_us: bucket.limit.interval_ns as f64 / unit / 1e3,
+                    depth_us: bucket.limit.depth_ns as f64 / 1e3,
+                }
+            }
+            Meter::Window(window) => {
+                let (index, _, end) = window.used(0, now.wall);
+                Shape::Window {
+                    amount: window.amount,
+                    index,
+                    left_ms: end.saturating_sub(now.wall) / 1_000_000 + 1,
+                }
+            }
+            // They are no gateway's but its own.
+            Meter::Sliding(sliding) => Shape::Window { amount: sliding.amount, index: 0, left_ms: 1 },
         }
     }
 
@@ -149,6 +265,7 @@ impl Meter {
         match self {
             Meter::Bucket(bucket) => bucket.left(word, now.steady),
             Meter::Window(window) => window.left(word, now.wall),
+            Meter::Sliding(sliding) => sliding.left(word, now),
         }
     }
 }
@@ -211,10 +328,12 @@ impl Bucket {
     }
 
     /// Debts end at twice what the bucket holds: a word further ahead would be taken for another limit's.
+    fn most_ahead(&self) -> u64 {
+        self.limit.depth_ns.saturating_mul(2).min(self.limit.horizon_ns)
+    }
+
     fn charge(&self, word: u64, now: u64, cost: u64) -> u64 {
-        let bucket::Limit { depth_ns, horizon_ns, .. } = self.limit;
-        let debt = depth_ns.saturating_mul(2).min(horizon_ns);
-        word.max(now).saturating_add(self.cost_ns(cost)).min(now + debt)
+        word.max(now).saturating_add(self.cost_ns(cost)).min(now + self.most_ahead())
     }
 
     fn left(&self, word: u64, now: u64) -> Left {
@@ -243,11 +362,15 @@ enum Aligned {
     Months(u32),
 }
 
+fn span_ns(quota: Quota) -> u64 {
+    u64::try_from(quota.span.duration().as_nanos()).unwrap_or(LONGEST_NS)
+}
+
 impl From<Quota> for Aligned {
     fn from(quota: Quota) -> Self {
         match quota.span.unit {
             SpanUnit::Month => Aligned::Months(quota.span.count),
-            _ => Aligned::Even(u64::try_from(quota.span.duration().as_nanos()).unwrap_or(LONGEST_NS)),
+            _ => Aligned::Even(span_ns(quota)),
         }
     }
 }

@@ -13,35 +13,41 @@ mod fields;
 pub(crate) mod hash;
 mod key;
 mod labels;
+mod lease;
 mod meter;
 mod offence;
 mod passage;
+mod sharing;
+mod sliding;
 mod source;
 mod store;
 pub(crate) mod table;
 
 use std::sync::{Arc, PoisonError};
 
-pub use admit::{Admission, RouteLimits};
+pub use admit::{Admission, Foreseen, RouteLimits};
 pub use bans::HttpBan;
-pub use controller::{Controller, Health, TICK, Target};
+pub use controller::{Controller, FEW, Health, TICK, Target};
 pub use dial::Dial;
 pub use key::Facts;
 pub use labels::Row;
+pub use meter::{Now, Shape};
 pub use offence::{Misdeed, Offence, Penalties, prefix};
 pub use passage::{Ending, Passage};
+pub use sharing::{Ask, Reply, Sharing};
 pub use source::{Held, Sources};
 pub use store::{Store, state_file};
 
 use hash::Hasher;
 use key::Keyed;
-use meter::{Meter, Now};
+use meter::Meter;
 use offence::Rule;
+use sharing::Share;
 use table::{Kind, Owner};
 
 use crate::{
     config::{
-        model::{self, CostOf, Headers, Measure, Overrun, Unit},
+        model::{self, Algorithm, CostOf, Headers, Measure, Overrun, Unit},
         units::Quota,
     },
     observe::stats::{LimitStats, Registry},
@@ -62,6 +68,8 @@ pub struct Limit {
     headers: Headers,
     /// Of dynamic limits.
     moves: Option<Moves>,
+    /// Over several gateways.
+    share: Option<Share>,
     ban: Option<Rule>,
 }
 
@@ -106,6 +114,7 @@ impl Limit {
             dry_run: config.dry_run,
             headers: config.headers,
             moves: Moves::new(name, config, store),
+            share: share(config, store),
             ban: config.ban.as_ref().map(|rule| Rule::of_limit(store, name, rule)),
         }
     }
@@ -128,6 +137,10 @@ impl Limit {
         self.group
     }
 
+    fn slides(&self) -> bool {
+        matches!(&self.counts, Counts::Rate { base: Grade { meter: Meter::Sliding(_), .. }, .. })
+    }
+
     fn owner(&self, key: u128) -> Owner {
         let kind = match &self.counts {
             Counts::Active { .. } => Kind::Count,
@@ -147,6 +160,20 @@ impl Limit {
             CostOf::Json(pointer) => Some(pointer),
             _ => None,
         }
+    }
+}
+
+/// Requests at once are each gateway's own, and so is what follows a gateway's own load.
+fn share(config: &model::Limit, store: &Store) -> Option<Share> {
+    store.shared.key().filter(|_| config.shared)?;
+    match (&config.measure, &config.mode) {
+        (Measure::Connections { .. } | Measure::Rate { algorithm: Algorithm::SlidingWindow, .. }, _)
+        | (_, Overrun::Dynamic { .. }) => None,
+        (_, Overrun::Soft { .. }) => Some(Share::Told),
+        _ if config.dry_run => Some(Share::Told),
+        (Measure::Rate { unit: Unit::Bytes, .. }, _) => Some(Share::End),
+        _ if config.cost.is_in_answer() => Some(Share::End),
+        _ => Some(Share::Before),
     }
 }
 
@@ -222,7 +249,7 @@ impl Moves {
 }
 
 impl Now {
-    fn read() -> Self {
+    pub fn read() -> Self {
         Now { steady: clock::now_ns(), wall: clock::wall_ns() }
     }
 }

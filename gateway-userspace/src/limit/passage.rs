@@ -4,7 +4,12 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 
-use super::{Counts, Limit, Now, Store, meter::Meter, table::Owner};
+use super::{
+    Counts, Limit, Now, Store,
+    meter::Meter,
+    sharing::{Ask, Share},
+    table::Owner,
+};
 use crate::config::model::{CostOf, Unit};
 
 /// The right to have been let in.
@@ -85,6 +90,9 @@ impl Passage {
                     let cost = if bytes { ending.bytes } else { cost.unwrap_or(0) };
                     if cost > 0 {
                         self.charge(owner, meter, now, cost);
+                        if limit.shares() == Some(Share::End) {
+                            self.store.shared.ask(Ask { spent: cost, ..Ask::of(limit, *owner, *meter) });
+                        }
                         if let Some((owner, shed)) = shed {
                             self.charge(owner, shed, now, cost);
                         }
@@ -96,6 +104,7 @@ impl Passage {
 
     fn charge(&self, owner: &Owner, meter: &Meter, now: Now, cost: u64) {
         let table = self.store.rates();
-        let _ = table.update::<()>(owner, now.steady, |word, _| Ok(meter.charge(word, now, cost)));
+        let (at, meter) = meter.at(table, *owner, now, cost);
+        let _ = table.update::<()>(&at, now.steady, |word, _| Ok(meter.charge(word, now, cost)));
     }
 }

@@ -14,6 +14,8 @@ use super::{
     clock,
     hash::Key,
     labels::{Labels, Row},
+    sharing::Sharing,
+    sliding,
     table::{Seen, Table},
 };
 use crate::{
@@ -41,6 +43,7 @@ pub struct Store {
     active: OnceLock<Table>,
     pub(super) labels: Labels,
     pub bans: Bans,
+    pub shared: Sharing,
     offences: OnceLock<mpsc::Sender<Offence>>,
     /// Where dynamic limits are, by name: a reload goes on there.
     pub(super) dials: Mutex<BTreeMap<String, Arc<Dial>>>,
@@ -59,6 +62,7 @@ impl Store {
             active: OnceLock::new(),
             labels,
             bans,
+            shared: Sharing::default(),
             offences: OnceLock::new(),
             dials: Mutex::default(),
         }
@@ -137,11 +141,16 @@ impl Store {
         self.rates().clear(limit.group);
     }
 
-    /// One key of a limit starts anew. False: it is none.
-    pub fn reset(&self, limit: &Limit, id: &str) -> bool {
-        let Ok(key) = u128::from_str_radix(id, 16) else { return false };
-        self.rates().forget(&limit.owner(key));
-        self.rates().forget(&limit.shed_owner(key));
-        true
+    /// One key of a limit starts anew: its id in full. `None`: it is none.
+    pub fn reset(&self, limit: &Limit, id: &str) -> Option<String> {
+        let key = u128::from_str_radix(id, 16).ok()?;
+        self.forget_lease(&limit.owner(key));
+        for owner in [limit.owner(key), limit.shed_owner(key)] {
+            self.rates().forget(&owner);
+            if limit.slides() {
+                sliding::parts(owner).for_each(|part| self.rates().forget(&part));
+            }
+        }
+        Some(format!("{key:032x}"))
     }
 }

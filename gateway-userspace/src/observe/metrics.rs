@@ -17,6 +17,7 @@ use super::{
 use crate::{
     daemon::Control,
     kernel::{ServiceRow, TargetState},
+    limit::Sharing,
     policy::compare::Found,
     upstream::{breaker::State, clock::now_ms},
 };
@@ -150,11 +151,25 @@ fn limits(control: &Control, families: &mut Families) {
         "What a limit lets through now: units a second, or at once.",
         rates.collect(),
     );
+    if snapshot.config.shared.is_some() {
+        shared(&snapshot.limit_store.shared, families);
+    }
     if !snapshot.limits.is_empty() {
         let crowded = snapshot.limit_store.crowded();
         let help = "Decisions by quotas that keys share, since the table has no room for more keys.";
         families.counters("limit_crowded_total", help, vec![counter(&[], crowded)]);
     }
+}
+
+fn shared(sharing: &Sharing, families: &mut Families) {
+    let up = f64::from(u8::from(sharing.up.load(Relaxed)));
+    families.gauges("shared_up", "Whether the store that gateways share answers.", vec![gauge(&[], up)]);
+    let results = [("ok", &sharing.exchanges), ("failed", &sharing.failed)];
+    let exchanges = results.map(|(result, n)| counter(&[("result", result)], n.load(Relaxed)));
+    families.counters("shared_exchanges_total", "Exchanges with that store.", exchanges.into());
+    let help =
+        "Decisions on shared limits that were this gateway's alone, as the store did not answer in time.";
+    families.counters("limit_alone_total", help, vec![counter(&[], sharing.alone.load(Relaxed))]);
 }
 
 fn http(control: &Control, families: &mut Families) {

@@ -292,6 +292,10 @@ impl Decided {
         (Decided::Dry, "dry_run"),
         (Decided::Ban, "ban"),
     ];
+
+    pub fn word(self) -> &'static str {
+        Decided::ALL.iter().find(|(one, _)| *one == self).map_or("", |(_, word)| word)
+    }
 }
 
 /// What one worker counted for one limit.

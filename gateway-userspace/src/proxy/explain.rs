@@ -17,6 +17,7 @@ use crate::{
         model::{Balance, Bind, Destination},
         units::Moment,
     },
+    limit::{Facts, Foreseen},
     observe::Why,
     route::why_not,
     runtime::{Listener, Route, Snapshot},
@@ -38,6 +39,9 @@ pub struct RequestSpec {
     /// Default: the one at the URL's port.
     #[serde(default)]
     pub listener: Option<String>,
+    /// Who calls. Default: nobody known.
+    #[serde(default)]
+    pub consumer: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -60,6 +64,9 @@ pub struct Explained {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache: Option<CacheTold>,
     pub upstreams: Vec<Destined>,
+    /// What its limits would say, and how near they are.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<Foreseen>,
     /// Why the other routes do not take it.
     pub others: Vec<Other>,
     /// In words.
@@ -97,6 +104,7 @@ pub struct Other {
 pub fn explain(snapshot: &Snapshot, spec: &RequestSpec) -> Result<Explained, String> {
     let url: Uri = spec.url.parse().map_err(|error| format!("the URL {:?}: {error}", spec.url))?;
     let listener = listener(snapshot, spec, &url)?;
+    known(snapshot, spec)?;
     let mut head = head(spec, &url)?;
     let mut told = Explained {
         listener: listener.name.to_string(),
@@ -110,9 +118,13 @@ pub fn explain(snapshot: &Snapshot, spec: &RequestSpec) -> Result<Explained, Str
         settings: None,
         cache: None,
         upstreams: Vec::new(),
+        limits: Vec::new(),
         others: Vec::new(),
         outcome: String::new(),
     };
+    if snapshot.limit_store.bans.check(client(spec).to_canonical()).is_some() {
+        return Ok(told.refused(Why::Banned));
+    }
     if let Err(why) = strict::check_host(&mut head).and_then(|()| strict::normalise_path(&mut head)) {
         return Ok(told.refused(why));
     }
@@ -163,6 +175,15 @@ pub fn listener<'a>(snapshot: &'a Snapshot, spec: &RequestSpec, url: &Uri) -> Re
     })
 }
 
+fn known(snapshot: &Snapshot, spec: &RequestSpec) -> Result<(), String> {
+    match &spec.consumer {
+        Some(name) if !snapshot.config.consumers.contains_key(name) => {
+            Err(format!("there is no consumer {name:?}"))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn head(spec: &RequestSpec, url: &Uri) -> Result<request::Parts, String> {
     let method =
         Method::from_bytes(spec.method.as_bytes()).map_err(|_| format!("{:?} is no method", spec.method))?;
@@ -206,7 +227,9 @@ impl Explained {
         head: &mut request::Parts,
         spec: &RequestSpec,
     ) -> Self {
-        let Some(versions) = &route.versions else { return self.taken(snapshot, route, head, spec) };
+        let Some(versions) = &route.versions else {
+            return self.taken(snapshot, route, head, spec).limited();
+        };
         let picked = match versions.chooser.choose(&asked(head)) {
             Ok(picked) => picked,
             Err(refused) => {
@@ -242,7 +265,7 @@ impl Explained {
             Some(VersionTold { name: version.name.to_string(), why, deprecated: version.life.deprecated });
         let mut told = self.taken(snapshot, route, head, spec);
         match version.life.at(Moment::of(std::time::SystemTime::now())) {
-            Standing::Serves => told,
+            Standing::Serves => told.limited(),
             Standing::Redirects => {
                 told.outcome =
                     "redirected to the version that follows, as this one is no longer there".into();
@@ -301,9 +324,37 @@ impl Explained {
         }
         let tls = snapshot.listeners.get(&*self.listener).is_some_and(|listener| listener.tls.is_some());
         self.cache = cached::explain(route, if tls { "https" } else { "http" }, head);
+        self.limits = limits(snapshot, route, head, spec);
         self.route = Some(name);
         self
     }
+
+    /// The first limit that refuses it decides.
+    fn limited(self) -> Self {
+        let Some(one) = self.limits.iter().find(|one| one.decision == "deny") else { return self };
+        let why = if one.shed { Why::Shed } else { Why::Limited };
+        let by = format!(", by the limit {}", one.limit);
+        let mut told = self.refused(why);
+        told.outcome += &by;
+        told
+    }
+}
+
+fn limits(snapshot: &Snapshot, route: &Route, head: &request::Parts, spec: &RequestSpec) -> Vec<Foreseen> {
+    let limits = route.policies.as_ref().and_then(|policies| policies.limits.as_ref());
+    let consumer = spec.consumer.as_deref();
+    let known = consumer.and_then(|name| snapshot.config.consumers.get(name));
+    let facts = Facts {
+        head,
+        client: client(spec),
+        direct: true,
+        route: &route.name,
+        version: route.version.as_ref().map(|version| &*version.name),
+        consumer,
+        tier: known.and_then(|known| known.tier.as_deref()),
+        claim: &|_| None,
+    };
+    limits.map(|limits| limits.foresee(&facts)).unwrap_or_default()
 }
 
 fn client(spec: &RequestSpec) -> IpAddr {

@@ -19,7 +19,12 @@ use crate::{
 const OVER: HeaderName = HeaderName::from_static("x-limit-over");
 
 /// What the limits say of it.
-pub fn admit(limits: &RouteLimits, exchange: &Exchange, route: &Route, head: &request::Parts) -> Admission {
+pub async fn admit(
+    limits: &RouteLimits,
+    exchange: &Exchange,
+    route: &Route,
+    head: &request::Parts,
+) -> Admission {
     let (state, caller) = (&exchange.state, exchange.caller());
     let claim = |name: &str| match caller.as_ref()?.claim(name)? {
         Value::String(text) => Some(text.clone()),
@@ -35,7 +40,11 @@ pub fn admit(limits: &RouteLimits, exchange: &Exchange, route: &Route, head: &re
         tier: caller.as_ref().and_then(|caller| caller.tier.as_deref()),
         claim: &claim,
     };
-    let mut admission = limits.admit(state.worker.index, &facts);
+    let worker = state.worker.index;
+    let mut admission = match limits.may_wait() {
+        true => Box::pin(limits.admit_shared(worker, &facts)).await,
+        false => limits.admit(worker, &facts),
+    };
     if let Some(said) = admission.said.take() {
         exchange.set_limit(said);
     }

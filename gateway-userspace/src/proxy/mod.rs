@@ -26,7 +26,7 @@ mod headers;
 mod hops;
 mod http2;
 mod limited;
-mod metered;
+pub(crate) mod metered;
 mod mirrored;
 mod own;
 mod policed;

@@ -104,7 +104,7 @@ pub async fn handle(
     let mut told = None;
     let limits = policies.limits.as_ref().filter(|_| !preflight);
     if let Some(limits) = limits {
-        let admission = limited::admit(limits, &exchange, route, &head);
+        let admission = limited::admit(limits, &exchange, route, &head).await;
         if admission.refused.is_some() {
             let mut response = limited::refuse(exchange, admission);
             if let Some(allowed) = plan.cors {

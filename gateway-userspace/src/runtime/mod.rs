@@ -194,6 +194,7 @@ impl Snapshot {
             })
             .collect();
         let caches = caches(&config, &disks, old, registry);
+        limit_store.shared.configure(config.shared.as_ref());
         let limits: BTreeMap<String, Arc<Limit>> = config
             .limits
             .iter()

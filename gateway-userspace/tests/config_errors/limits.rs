@@ -70,3 +70,29 @@ gateway.toml:37:8: `limit.cost.cost`: expected a field of the answer, found "bod
   hint: it is "header:x-cost" or "json:/usage/total_tokens""#,
     );
 }
+
+#[test]
+fn a_store_that_cannot_be_one_is_named_without_its_secret() {
+    let of = |redis: &str| {
+        format!(
+            "[listener.web]\nbind = \":80\"\n[route.all]\nto = [\"10.0.0.1:1\"]\n[shared]\nredis = {redis}\nbudget = \"2s\"\n"
+        )
+    };
+    let budget = "gateway.toml:7:10: `shared.budget`: must be from 1ms to 1s, found \"2s\"";
+    for (redis, told) in [
+        (
+            "\"redis://:word@10.0.0.5\"",
+            "a secret does not belong into the config\n  hint: write redis = { env = \"REDIS_URL\" }",
+        ),
+        (
+            "\"http://10.0.0.5\"",
+            "expected a place such as \"redis://10.0.0.5:6379\"\n  hint: it begins with redis://",
+        ),
+        (
+            "\"redis://\"",
+            "expected a place such as \"redis://10.0.0.5:6379\"\n  hint: it is redis://HOST:PORT or redis://HOST:PORT/DATABASE",
+        ),
+    ] {
+        says(&of(redis), &format!("\ngateway.toml:6:9: `shared.redis`: {told}\n{budget}"));
+    }
+}

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use super::distinct;
 use crate::config::{
     error::{Problem, ProblemKind, Problems, did_you_mean},
-    model::{Algorithm, BanRule, CostOf, Headers, Limit, LimitKeyPart, Measure, Overrun, Penalty, Unit},
+    model::{
+        Algorithm, BanRule, CostOf, Headers, Limit, LimitKeyPart, Measure, Overrun, Penalty, Shared,
+        StoreUrl, Unit,
+    },
     node::{Fields, FromValue, Value},
     units::{Percent, Quota, quote},
 };
@@ -28,6 +31,7 @@ fn limit(name: &str, fields: &Fields, problems: &mut Problems) -> Option<Limit> 
         key: distinct(fields, "key", key, problems, |part: &LimitKeyPart| format!("\"{part}\"")),
         cost: cost(name, unit, fields, problems),
         measure,
+        shared: fields.or_default("shared"),
         dry_run: fields.or_default("dry_run"),
         ban: ban(fields),
         headers: Headers {
@@ -115,6 +119,17 @@ fn ban(fields: &Fields) -> Option<BanRule> {
         duration: ban.or_default("for"),
         kernel: ban.or_default::<&'static str>("where") == "kernel",
     })
+}
+
+pub(super) fn shared(root: &Fields, problems: &mut Problems) -> Option<Shared> {
+    root.node("shared")?;
+    let fields = root.table("shared");
+    let redis = match &fields.node("redis")?.value {
+        Value::Text(url) => StoreUrl::Plain(url.clone()),
+        Value::Table(place) => StoreUrl::Secret(super::tls::secret("shared.redis", place, problems)?),
+        _ => return None,
+    };
+    Some(Shared { redis, budget: fields.or_default("budget"), name: fields.or_default("name") })
 }
 
 pub(super) fn penalty(root: &Fields) -> Option<Penalty> {

@@ -84,6 +84,7 @@ pub(crate) fn config(root: &Fields, mut files: Vec<PathBuf>, problems: &mut Prob
         caches,
         limits,
         penalty: limit::penalty(root),
+        shared: limit::shared(root, problems),
         auths,
         consumers,
         access_log: seeing::access_log(&root.table("access_log"), problems),

@@ -2,6 +2,9 @@
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
+use zeroize::Zeroizing;
+
+use super::Secret;
 use crate::config::{
     balancing::is_token,
     units::{Prefix, Quota, UnitError, quote},
@@ -17,6 +20,8 @@ pub struct Limit {
     pub measure: Measure,
     /// Default: 1, or with tokens `/usage/total_tokens` of a JSON answer.
     pub cost: CostOf,
+    /// Over all gateways of `[shared]`. Default true.
+    pub shared: bool,
     pub dry_run: bool,
     pub ban: Option<BanRule>,
     pub headers: Headers,
@@ -50,6 +55,49 @@ pub struct BanRule {
     pub duration: Duration,
     /// Rather than at L7.
     pub kernel: bool,
+}
+
+/// `[shared]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Shared {
+    pub redis: StoreUrl,
+    pub budget: Duration,
+    /// What keys begin with.
+    pub name: String,
+}
+
+/// Where a store is: `redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE]`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum StoreUrl {
+    /// Without a secret in it.
+    Plain(String),
+    Secret(Secret),
+}
+
+impl StoreUrl {
+    /// # Errors
+    /// Why there is none, without what it says.
+    pub fn url(&self) -> Result<Zeroizing<String>, String> {
+        let url = match self {
+            StoreUrl::Plain(url) => Zeroizing::new(url.clone()),
+            StoreUrl::Secret(place) => {
+                let bytes = crate::seal::read(place).map_err(|error| error.to_string())?;
+                let text = str::from_utf8(&bytes).map_err(|_| "the store's URL is no text".to_owned())?;
+                Zeroizing::new(text.trim().to_owned())
+            }
+        };
+        check_store(&url)?;
+        Ok(url)
+    }
+}
+
+/// What is wrong with a store's URL, without what it says.
+pub(crate) fn check_store(url: &str) -> Result<(), String> {
+    if !url.starts_with("redis://") {
+        return Err("it begins with redis://".into());
+    }
+    let wrong = |_| "it is redis://HOST:PORT or redis://HOST:PORT/DATABASE".to_owned();
+    redis::IntoConnectionInfo::into_connection_info(url).map(drop).map_err(wrong)
 }
 
 /// `[penalty]`

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{share, some};
 use crate::config::{
-    model::{BanRule, CostOf, Limit, LimitKeyPart, Measure, Overrun, Penalty, Unit},
+    model::{BanRule, CostOf, Limit, LimitKeyPart, Measure, Overrun, Penalty, Shared, StoreUrl, Unit},
     units::{ByteSize, show_duration},
 };
 use crate::limit::Target;
@@ -53,6 +53,7 @@ pub(super) fn limit(limit: &Limit) -> Value {
         ("target", target),
         ("priority", priority),
         ("ban", limit.ban.as_ref().map(ban)),
+        ("shared", Some(json!(limit.shared))),
         ("dry_run", Some(json!(limit.dry_run))),
         ("headers", Some(json!(headers))),
         ("ipv4_prefix", Some(json!(limit.ipv4_prefix))),
@@ -80,6 +81,14 @@ fn ban(ban: &BanRule) -> Value {
         "for": show_duration(ban.duration),
         "where": place(ban.kernel),
     })
+}
+
+pub(super) fn shared(shared: &Shared) -> Value {
+    let redis = match &shared.redis {
+        StoreUrl::Plain(url) => json!(url),
+        StoreUrl::Secret(place) => super::listener::secret(place),
+    };
+    json!({ "redis": redis, "budget": show_duration(shared.budget), "name": shared.name })
 }
 
 pub(super) fn penalty(penalty: &Penalty) -> Value {

@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use super::{
     Key, Kind, Section, Text,
+    listener::SECRET,
     match_text::METHOD,
     seconds,
     text::{NAME, PERCENT, PREFIX},
 };
 use crate::config::{
-    model::{CostOf, LimitKeyPart},
+    model::{CostOf, LimitKeyPart, check_store},
     node::Value,
+    units::UnitError,
 };
 
 pub(super) static LIMIT: Section = Section {
@@ -64,9 +66,10 @@ pub(super) static LIMIT: Section = Section {
             Kind::Choice {
                 now: &[
                     ("token-bucket", "refilled all the time (GCRA)"),
+                    ("sliding-window", "the amount in any span of time, whenever it begins"),
                     ("fixed-window", "the amount in each span of the clock (UTC)"),
                 ],
-                later: &["sliding-window"],
+                later: &[],
             },
             "How it is counted.",
         )
@@ -112,6 +115,7 @@ pub(super) static LIMIT: Section = Section {
             "With mode = \"soft\": requests over the limit wait for their turn, at most so long; those that would have to \
              wait longer are answered 429. Left out: they do not wait.",
         ),
+        Key::new("shared", Kind::Bool, "With `[shared]`: it holds over all gateways together.").default("true"),
         Key::new("dry_run", Kind::Bool, "Only say in log, metric and `x-limit-dry-run` what would be refused.")
             .default("false"),
         Key::new(
@@ -215,6 +219,39 @@ static BAN: Section = Section {
         .default("\"1m\""),
         WHERE,
     ],
+};
+
+pub(super) static SHARED: Section = Section {
+    doc: "A store in which several gateways hold limits, bans and purges together: Redis or Valkey.",
+    keys: &[
+        Key::new(
+            "redis",
+            Kind::Either(&[Kind::Table(&SECRET), Kind::Text(&REDIS)]),
+            "Where it is: \"redis://10.0.0.5:6379\", with the number of a database behind it if need be. One with a password in it \
+             (\"redis://USER:PASSWORD@HOST:PORT\") by reference: { env = \"REDIS_URL\" }.",
+        )
+        .required(),
+        Key::new(
+            "budget",
+            Kind::Duration { min: Duration::from_millis(1), max: seconds(1) },
+            "How long a request waits for it at most; then its gateway decides alone.",
+        )
+        .default("\"20ms\""),
+        Key::new("name", Kind::Text(&NAME), "What its keys begin with: gateways of the same name share.")
+            .default("\"gateway\""),
+    ],
+};
+
+static REDIS: Text = Text {
+    what: "a store's place",
+    example: "redis://10.0.0.5:6379",
+    pattern: Some("^redis://[^@]+$"),
+    parse: |text| match check_store(text) {
+        Ok(()) if text.contains('@') => Err(UnitError::new("a secret does not belong into the config")
+            .hint("write redis = { env = \"REDIS_URL\" }")),
+        Ok(()) => Ok(Value::Text(text.into())),
+        Err(why) => Err(UnitError::new("expected a place such as \"redis://10.0.0.5:6379\"").hint(why)),
+    },
 };
 
 pub(super) static PENALTY: Section = Section {

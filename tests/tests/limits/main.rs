@@ -1,5 +1,7 @@
 //! L7 limits: R1 to R16.
 
+mod shared;
+
 use lab::prelude::*;
 
 /// `limits` and the keys of the route `all`, which leads to one backend.
@@ -194,6 +196,56 @@ fn limits_are_listed_shown_and_started_anew() -> Result<()> {
     Ok(())
 }
 
+// O15
+#[test]
+fn explain_tells_how_near_limits_are_and_spends_nothing() -> Result<()> {
+    lab_test!();
+    let rig = rig(
+        "[consumer.rich]\ntier = \"gold\"\n[limit.few]\nrate = \"3/h\"\nper = { gold = \"30/h\" }\nkey = \"consumer\"\n\
+         [limit.soft]\nmode = \"soft\"\nrate = \"2/h\"\n[limit.dry]\nrate = \"1/h\"\ndry_run = true",
+        "limit = [\"few\", \"soft\", \"dry\"]",
+    )?;
+    let from = rig.net.client(1).v4().to_string();
+    let explain = |more: &[&str]| -> Result<Value> {
+        let asked = ["explain", "GET", "http://a/", "--from", &from, "-o", "json"];
+        rig.gateway.cli(&[&asked, more].concat())?.ok()?.json()
+    };
+    for used in 0..4 {
+        for _ in 0..3 {
+            let told = explain(&[])?;
+            let words = ["few", "soft", "dry"].iter().zip([3, 2, 1]).zip(["deny", "soft", "dry_run"]);
+            for (at, ((limit, of), over)) in words.enumerate() {
+                let one = &told["limits"][at];
+                assert_eq!((&one["limit"], &one["of"]), (&json!(limit), &json!(of)));
+                let used = used.min(3).min(if *limit == "few" { 3 } else { of });
+                assert_eq!(one["left"], json!(of - used), "{told}");
+                assert_eq!(one["decision"], if used < of { json!("allow") } else { json!(over) }, "{told}");
+            }
+            let over = used >= 3;
+            assert_eq!(told["why"], if over { json!("limited") } else { Value::Null });
+            assert_eq!(told["status"], if over { json!(429) } else { Value::Null });
+        }
+        assert_eq!(get(&rig, "/", "")?.status, if used < 3 { 200 } else { 429 });
+    }
+    let rich = explain(&["--as", "rich"])?;
+    assert_eq!(
+        (&rich["limits"][0]["left"], &rich["limits"][0]["key"]),
+        (&json!(30), &json!("consumer=rich"))
+    );
+    assert_eq!(rig.gateway.cli(&["explain", "GET", "http://a/", "--as", "nobody"])?.code, 5);
+    let shown = rig.gateway.cli(&["explain", "GET", "http://a/", "--from", &from])?.ok()?.stdout;
+    assert!(shown.contains("few: deny, 0 of 3 left, again in") && shown.contains(&from), "{shown}");
+    assert!(shown.lines().all(|line| line.chars().count() <= 80), "{shown}");
+    rig.gateway.cli(&["ban", "add", "203.0.113.9", "--where", "http"])?.ok()?;
+    let banned = rig
+        .gateway
+        .cli(&["explain", "GET", "http://a/", "--from", "203.0.113.9", "-o", "json"])?
+        .ok()?
+        .json()?;
+    assert_eq!((&banned["why"], &banned["status"]), (&json!("banned"), &json!(403)));
+    Ok(())
+}
+
 // R15
 #[test]
 fn what_is_used_outlasts_reloads_kills_and_upgrades() -> Result<()> {
@@ -244,6 +296,31 @@ fn windows_end_with_the_clocks_and_several_limits_hold_at_once() -> Result<()> {
     next()?;
     // Of the hour's seven one is left: refused ones cost none.
     assert_eq!(passed(&rig, 5, "")?, 1);
+    Ok(())
+}
+
+// R2
+#[test]
+fn a_sliding_window_has_no_edge_at_which_twice_as_much_passes() -> Result<()> {
+    lab_test!();
+    let rig = rig("[limit.any]\nrate = \"40/4s\"\nalgorithm = \"sliding-window\"", "limit = \"any\"")?;
+    let (began, mut times) = (Instant::now(), Vec::new());
+    let mut client = rig.client()?;
+    while began.elapsed() < Duration::from_secs(10) {
+        let sent = Instant::now();
+        let answer = client.get("/")?;
+        assert_eq!(answer.header("ratelimit-policy"), Some("\"any\";q=40;w=4"));
+        if answer.status == 200 {
+            times.push((sent, Instant::now()));
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    assert!(times.len() >= 80, "{}", times.len());
+    for (first, (sent, _)) in times.iter().enumerate() {
+        let within =
+            times[first..].iter().take_while(|(_, got)| got.duration_since(*sent) < Duration::from_secs(4));
+        assert!(within.count() <= 40);
+    }
     Ok(())
 }
 
