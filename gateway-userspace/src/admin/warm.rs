@@ -43,7 +43,14 @@ pub async fn warm(
     let Wanted { url, headers } = wanted.map_err(|rejection| Problem::bad_request(rejection.body_text()))?.0;
     let uri: Uri = url.parse().map_err(|error| Problem::bad_request(format!("the URL {url:?}: {error}")))?;
     let (addr, secure) = {
-        let spec = RequestSpec { method: "GET".into(), url, headers: Vec::new(), from: None, listener: None };
+        let spec = RequestSpec {
+            method: "GET".into(),
+            url,
+            headers: Vec::new(),
+            from: None,
+            listener: None,
+            consumer: None,
+        };
         let snapshot = control.snapshot.load();
         let listener = explain::listener(&snapshot, &spec, &uri).map_err(Problem::bad_request)?;
         if listener.config.proxy_protocol.is_some() {

@@ -323,7 +323,8 @@ impl Explained {
             self.outcome += ", which has no healthy target: 503";
         }
         let tls = snapshot.listeners.get(&*self.listener).is_some_and(|listener| listener.tls.is_some());
-        self.cache = cached::explain(route, if tls { "https" } else { "http" }, head);
+        let scheme = if tls { "https" } else { "http" };
+        self.cache = cached::explain(route, scheme, head, spec.consumer.as_deref());
         self.limits = limits(snapshot, route, head, spec);
         self.route = Some(name);
         self

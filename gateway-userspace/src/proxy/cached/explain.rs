@@ -17,7 +17,7 @@ pub struct CacheTold {
     /// hit, stale, revalidate, miss, bypass, and `not_cached` (504), where the client takes nothing else.
     pub would: &'static str,
     pub why: String,
-    /// Its parts, in words; of a caller that is not known.
+    /// Its parts, in words.
     pub key: Vec<String>,
     /// Where it is stored.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -31,8 +31,13 @@ pub struct CacheTold {
     pub not_stored: Vec<&'static str>,
 }
 
-/// `scheme`: of the listener.
-pub fn explain(route: &Route, scheme: &str, head: &request::Parts) -> Option<CacheTold> {
+/// `scheme`: of the listener. `consumer`: who calls, if that is known.
+pub fn explain(
+    route: &Route,
+    scheme: &str,
+    head: &request::Parts,
+    consumer: Option<&str>,
+) -> Option<CacheTold> {
     let cache = route.policies.as_ref()?.cache.as_ref()?;
     let asked = key::Asked {
         scheme,
@@ -41,7 +46,7 @@ pub fn explain(route: &Route, scheme: &str, head: &request::Parts) -> Option<Cac
         path: head.uri.path(),
         query: head.uri.query(),
         headers: &head.headers,
-        consumer: None,
+        consumer,
         body: None,
     };
     let mut key = Vec::new();
@@ -60,7 +65,7 @@ pub fn explain(route: &Route, scheme: &str, head: &request::Parts) -> Option<Cac
         told.why = why;
         return Some(told);
     }
-    told.judge(cache, &key, head);
+    told.judge(cache, &key, head, consumer.is_some());
     Some(told)
 }
 
@@ -91,9 +96,9 @@ fn past(route: &Route, cache: &Cache, head: &request::Parts) -> Option<String> {
 }
 
 impl CacheTold {
-    fn judge(&mut self, cache: &Cache, key: &[u8], head: &request::Parts) {
+    fn judge(&mut self, cache: &Cache, key: &[u8], head: &request::Parts, known: bool) {
         let directives = directives(&head.headers);
-        let ask = Ask::new(cache, key.into(), head, directives, false);
+        let ask = Ask::new(cache, key.into(), head, directives, known);
         self.not_stored = not_stored(&ask, &head.headers, &head.method);
         let Some(entry) = cache.store().peek(key, &head.headers) else {
             let on_disk = cache.is_on_disk(key, &head.headers);
@@ -139,8 +144,8 @@ fn not_stored(ask: &Ask, headers: &HeaderMap, method: &Method) -> Vec<&'static s
     [
         (asked.no_store, "the request says no-store"),
         (
-            asked.authorization && !asked.separated,
-            "it has Authorization: only what is public, or has s-maxage or must-revalidate",
+            (asked.authorization || asked.identified) && !asked.separated,
+            "it has Authorization, or its caller is known: only what is public, or has s-maxage or must-revalidate",
         ),
         (asked.cookie && !asked.cookies_keyed, "it has Cookie: not on the word of `ttl` alone"),
         (headers.contains_key(header::RANGE), "it has Range: a part is not kept"),
