@@ -56,6 +56,7 @@ fn build() -> Result<(), String> {
     if env::var_os(LOG).is_some_and(|value| value == "1") {
         build.args(["--features", "log"]);
     }
+    println!("cargo:rerun-if-env-changed=GATEWAY_BPF_REMAP");
     let output = build
         .args(["--package", "gateway-ebpf", "--manifest-path"])
         .arg(workspace.join("gateway-ebpf/Cargo.toml"))

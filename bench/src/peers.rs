@@ -21,28 +21,33 @@ pub const FILES: [usize; 4] = [1 << 10, 10 << 10, 100 << 10, 1 << 20];
 
 /// A certificate for 127.0.0.1 with a P-256 key, in files.
 #[derive(Debug)]
-pub struct Certificate(TempDir);
+pub struct Certificate {
+    directory: TempDir,
+    /// Whom it is from, PEM.
+    pub authority: String,
+}
 
 impl Certificate {
     pub fn new() -> Result<Certificate> {
         let dir = lab::cleanup::scratch()?;
-        let issued = Authority::new()?.issue(&["127.0.0.1"])?;
+        let authority = Authority::new()?;
+        let issued = authority.issue(&["127.0.0.1"])?;
         issued.write(dir.path(), "lab")?;
         // HAProxy wants both in one file.
         std::fs::write(dir.path().join("both.pem"), format!("{}{}", issued.chain, issued.key))?;
-        Ok(Certificate(dir))
+        Ok(Certificate { directory: dir, authority: authority.pem })
     }
 
     pub fn chain(&self) -> PathBuf {
-        self.0.path().join("lab.pem")
+        self.directory.path().join("lab.pem")
     }
 
     pub fn key(&self) -> PathBuf {
-        self.0.path().join("lab.key")
+        self.directory.path().join("lab.key")
     }
 
     fn both(&self) -> PathBuf {
-        self.0.path().join("both.pem")
+        self.directory.path().join("both.pem")
     }
 }
 

@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use rustls::{
     ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned,
+    client::Resumption,
     crypto::aws_lc_rs,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
 };
@@ -44,6 +45,13 @@ impl TlsClient {
         };
         config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
         Ok(TlsClient(Arc::new(config)))
+    }
+
+    /// One whose every handshake is a whole one.
+    pub fn without_resumption(&self) -> TlsClient {
+        let mut config = ClientConfig::clone(&self.0);
+        config.resumption = Resumption::disabled();
+        TlsClient(Arc::new(config))
     }
 
     /// Connects and shakes hands.

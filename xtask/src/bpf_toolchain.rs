@@ -77,13 +77,18 @@ impl Toolchain {
         command
             .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", &self.linker)
             // v3 has compare-and-swap; BTF is made from the debug information.
-            .env("RUSTFLAGS", "-C debuginfo=2 -C link-arg=--btf -C target-cpu=v3")
+            .env("RUSTFLAGS", format!("-C debuginfo=2 -C link-arg=--btf -C target-cpu=v3{}", remap()))
             .env("CARGO_PROFILE_RELEASE_LTO", "true")
             .env("CARGO_PROFILE_RELEASE_PANIC", "abort")
             .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1")
             .env("CARGO_PROFILE_RELEASE_DEBUG", "2");
         command
     }
+}
+
+/// Where paths are to be told otherwise than they are: BTF has those of the source.
+fn remap() -> String {
+    env::var("GATEWAY_BPF_REMAP").map(|flags| format!(" {flags}")).unwrap_or_default()
 }
 
 /// The way this machine has, Debian's first.

@@ -6,6 +6,7 @@
 #[expect(dead_code, reason = "the build script of gateway-userspace shares the file and uses the rest")]
 mod bpf_toolchain;
 mod build;
+mod dist;
 mod run;
 mod setup;
 mod test;
@@ -32,6 +33,13 @@ enum Command {
     Setup(SetupArgs),
     /// Build both halves in release: target/release/gateway, with the BPF object inside
     Build,
+    /// Build what is given to others: target/dist/gateway, and what is in it as gateway.cdx.json
+    ///
+    /// No path of this machine and no time is part of the binary: whoever builds the same commit with the same compilers
+    /// gets the same bytes. The list (SBOM, CycloneDX) has every crate with version, licence, checksum and who needs it.
+    Dist(DistArgs),
+    /// Write the list of what is in the binary (SBOM, CycloneDX): target/dist/gateway.cdx.json
+    Sbom,
     /// Check everything: fmt, clippy, unit tests, kernel tests, black-box tests
     ///
     /// Tests that need network namespaces or BPF want root; without it they say that they were skipped. The last lines
@@ -53,6 +61,13 @@ enum Command {
 #[derive(Debug, Args)]
 struct SetupArgs {
     /// Only say what is missing; exit with 1 if anything is
+    #[arg(long)]
+    check: bool,
+}
+
+#[derive(Debug, Args)]
+struct DistArgs {
+    /// Build what is committed again in another directory, and fail unless the same bytes come out
     #[arg(long)]
     check: bool,
 }
@@ -81,9 +96,18 @@ struct BenchArgs {
     /// Fewer and shorter rounds: a look, not a measurement
     #[arg(long)]
     quick: bool,
-    /// Which to run; default all: proxy, cache, scale, seeing, kernel, forward, flood, l4, limit, memory
-    #[arg(value_parser = ["proxy", "cache", "scale", "seeing", "kernel", "forward", "flood", "l4", "limit", "memory"])]
+    /// Which to run; default all: proxy, cache, scale, seeing, kernel, forward, flood, hostile, l4, limit, memory
+    #[arg(value_parser = ["proxy", "cache", "scale", "seeing", "kernel", "forward", "flood", "hostile", "l4", "limit", "memory"])]
     names: Vec<String>,
+}
+
+fn sbom() -> anyhow::Result<()> {
+    let dist = build::workspace().join("target/dist");
+    std::fs::create_dir_all(&dist)?;
+    let file = dist.join("gateway.cdx.json");
+    dist::sbom(&file)?;
+    println!("{}", file.display());
+    Ok(())
 }
 
 fn main() -> ExitCode {
@@ -91,6 +115,8 @@ fn main() -> ExitCode {
         Command::Setup(SetupArgs { check: true }) => return setup::check(),
         Command::Setup(_) => setup::everything(),
         Command::Build => setup::toolchain().and_then(|()| build::release()),
+        Command::Dist(DistArgs { check }) => setup::toolchain().and_then(|()| dist::dist(check)),
+        Command::Sbom => sbom(),
         Command::Test(TestArgs { release, filter }) => test::all(release, filter.as_deref()),
         Command::Demo(DemoArgs { hold }) => run::demo(hold),
         Command::Bench(BenchArgs { json, quick, names }) => run::bench(json.as_deref(), quick, &names),

@@ -24,10 +24,11 @@ pub fn bench(json: Option<&Path>, quick: bool, names: &[String]) -> Result<()> {
     if wanted("forward") {
         build::run(build::cargo().args(["bench", "--package", "gateway-userspace", "--bench", "forward"]))?;
     }
-    let others: Vec<&str> = ["proxy", "cache", "scale", "seeing", "flood", "l4", "limit", "memory"]
-        .into_iter()
-        .filter(|name| wanted(name))
-        .collect();
+    let others: Vec<&str> =
+        ["proxy", "cache", "scale", "seeing", "flood", "hostile", "l4", "limit", "memory"]
+            .into_iter()
+            .filter(|name| wanted(name))
+            .collect();
     if others.is_empty() {
         return Ok(());
     }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
-use bench::{Effort, cache, flood, l4, limit, memory, proxy, scale, seeing};
+use bench::{Effort, cache, flood, hostile, l4, limit, memory, proxy, scale, seeing};
 use clap::Parser;
 use serde_json::{Map, Value, json};
 
@@ -17,7 +17,7 @@ struct Arguments {
     #[arg(long)]
     quick: bool,
     /// Which to run; default all
-    #[arg(value_parser = ["proxy", "cache", "scale", "seeing", "flood", "l4", "limit", "memory"])]
+    #[arg(value_parser = ["proxy", "cache", "scale", "seeing", "flood", "hostile", "l4", "limit", "memory"])]
     names: Vec<String>,
 }
 
@@ -52,6 +52,9 @@ fn main() -> Result<()> {
     }
     if wanted("flood") {
         figures.insert("flood".into(), flood::run(effort).context("flood")?);
+    }
+    if wanted("hostile") {
+        figures.insert("hostile".into(), hostile::run(effort).context("hostile")?);
     }
     if wanted("l4") {
         figures.insert("l4".into(), l4::run(effort).context("l4")?);
