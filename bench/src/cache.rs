@@ -1,13 +1,14 @@
 //! What a hit costs: CPU time a request that is answered from memory, beside nginx's proxy_cache (in tmpfs) and Varnish,
-//! one worker each, and what a second worker adds.
+//! one worker each, what a second worker adds, and what an entry takes beside Varnish's.
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use lab::{
     gateway::{Gateway, Options},
+    http::Client,
     net::{Namespace, Net, Node},
-    process::cpu_time,
+    process::{cpu_time, resident},
     wrk::{Load, Wrk},
 };
 use serde_json::{Value, json};
@@ -21,6 +22,9 @@ use crate::{
 
 /// Of the best peer, at most.
 const GOAL: f64 = 0.8;
+const TWO_WORKERS: f64 = 1.8;
+/// For what one takes.
+const ENTRIES: u64 = 20_000;
 const SIZES: [(&str, &str); 2] = [("1KiB", "/1024"), ("100KiB", "/102400")];
 
 #[derive(Default)]
@@ -41,6 +45,8 @@ pub fn run(effort: Effort) -> Result<Value> {
     );
     let options = Options { cpu: Some(MEASURED_CPU), quiet: true, ..Options::default() };
     let gateway = Gateway::start_with(&net, &config, options)?;
+    let two = config.replace("workers = 1", "workers = 2").replace(":8003", ":8004");
+    let two = Gateway::start_with(&net, &two, Options { quiet: true, ..Options::default() })?;
     let nginx = nginx(&net.gateway, at(8001), backend)?;
     let mut programs = vec![("gateway", gateway.pid(), 8003), ("nginx", nginx.process.id(), 8001)];
     let varnish = varnish(&net.gateway, at(8002), backend);
@@ -63,6 +69,39 @@ pub fn run(effort: Effort) -> Result<Value> {
             json!({ "goal_times_best_peer": GOAL, "programs": figures.collect::<Value>() }),
         );
     }
+    report.insert("two_workers".into(), scaling(&client, gateway.pid(), two.pid(), effort)?);
+    programs.retain(|(name, ..)| *name != "nginx");
+    report.insert("bytes_per_entry".into(), memory(&client, &programs)?);
+    Ok(report.into())
+}
+
+/// Hits a second on two workers beside one, as far as their CPU time says: with a CPU for each they would be so many.
+fn scaling(client: &Node, one: u32, two: u32, effort: Effort) -> Result<Value> {
+    let programs = [("one", one, 8003), ("two", two, 8004)];
+    let all = measure(client, &programs, SIZES[0].1, effort)?;
+    let of = |name| all.get(name).map_or(0.0, |figures: &Figures| figures.cpu_us.median());
+    let times = 2.0 * of("one") / of("two");
+    println!("\n{}  {times:.2} times the hits of one (goal {TWO_WORKERS})", show::bold("Two workers"));
+    Ok(json!({ "times_one": times, "goal": TWO_WORKERS }))
+}
+
+/// What an entry of 1 KiB adds to the memory of those who keep it there.
+fn memory(client: &Node, programs: &[(&'static str, u32, u16)]) -> Result<Value> {
+    let mut rows = Vec::new();
+    let mut report = serde_json::Map::new();
+    for &(name, pid, port) in programs {
+        let before = resident(pid)?;
+        let mut asked = Client::connect(client, at(port))?;
+        for n in 0..ENTRIES {
+            let answer = asked.get(&format!("/1024?{n}"))?;
+            ensure!(answer.status == 200, "{name}: {answer:?}");
+        }
+        let each = resident(pid)?.saturating_sub(before) / ENTRIES;
+        rows.push(vec![name.to_owned(), each.to_string()]);
+        report.insert(name.into(), each.into());
+    }
+    println!("\n{}  {}", show::bold("An entry's memory"), show::dim("1 KiB, bytes beside what was there"));
+    println!("{}", show::table(&["", "bytes"], &rows));
     Ok(report.into())
 }
 

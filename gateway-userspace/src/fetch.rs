@@ -4,8 +4,9 @@
 use std::{io, net::SocketAddr, path::Path};
 
 use bytes::Bytes;
-use http::{Request, StatusCode, Uri, header, request};
+use http::{Request, Response, StatusCode, Uri, header, request, response};
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -52,8 +53,13 @@ pub async fn fetch(
     let name = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
     let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
     let (stream, addr) = connect(name, port).await.map_err(FetchError::Connect)?;
+    let read = async |answer: Response<Incoming>| {
+        let status = answer.status();
+        let body = Limited::new(answer.into_body(), most).collect().await;
+        Ok(Answer { status, body: body.map(|body| body.to_bytes()).map_err(io::Error::other) })
+    };
     if !secure {
-        return exchange(stream, request, most).await.map_err(FetchError::Broken);
+        return exchange(stream, request, read).await.map_err(FetchError::Broken);
     }
     let tls = UpstreamTls {
         sni: Some(name.to_owned()),
@@ -65,7 +71,33 @@ pub async fn fetch(
     let connector =
         Connector::new(&tls, None, None).map_err(|error| FetchError::Connect(io::Error::other(error)))?;
     let stream = connector.connect(stream, addr, &[b"http/1.1"]).await.map_err(FetchError::Connect)?;
-    exchange(stream, request, most).await.map_err(FetchError::Broken)
+    exchange(stream, request, read).await.map_err(FetchError::Broken)
+}
+
+/// Asks whoever is at this address; `secure`: by TLS, under this name, whatever the certificate says. What comes behind the
+/// answer's head is read to its end and not kept.
+pub async fn ask_at(
+    addr: SocketAddr,
+    secure: Option<&str>,
+    request: Request<Full<Bytes>>,
+) -> Result<response::Parts, FetchError> {
+    let stream = TcpStream::connect(addr).await.map_err(FetchError::Connect)?;
+    let read = async |answer: Response<Incoming>| {
+        let (head, mut body) = answer.into_parts();
+        while let Some(frame) = body.frame().await {
+            frame.map_err(io::Error::other)?;
+        }
+        Ok(head)
+    };
+    let Some(name) = secure else {
+        return exchange(stream, request, read).await.map_err(FetchError::Broken);
+    };
+    let tls =
+        UpstreamTls { sni: Some(name.to_owned()), ca: None, cert: None, verify: false, min: TlsVersion::V12 };
+    let connector =
+        Connector::new(&tls, None, None).map_err(|error| FetchError::Connect(io::Error::other(error)))?;
+    let stream = connector.connect(stream, addr, &[b"http/1.1"]).await.map_err(FetchError::Connect)?;
+    exchange(stream, request, read).await.map_err(FetchError::Broken)
 }
 
 async fn connect(name: &str, port: u16) -> io::Result<(TcpStream, SocketAddr)> {
@@ -79,19 +111,14 @@ async fn connect(name: &str, port: u16) -> io::Result<(TcpStream, SocketAddr)> {
     Err(last)
 }
 
-async fn exchange(
+async fn exchange<T, R: Future<Output = io::Result<T>>>(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     request: Request<Full<Bytes>>,
-    most: usize,
-) -> io::Result<Answer> {
+    read: impl FnOnce(Response<Incoming>) -> R,
+) -> io::Result<T> {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
-    let answer = async {
-        let answer = sender.send_request(request).await.map_err(io::Error::other)?;
-        let status = answer.status();
-        let body = Limited::new(answer.into_body(), most).collect().await;
-        Ok(Answer { status, body: body.map(|body| body.to_bytes()).map_err(io::Error::other) })
-    };
+    let answer = async { read(sender.send_request(request).await.map_err(io::Error::other)?).await };
     let mut connection = std::pin::pin!(connection);
     let mut answer = std::pin::pin!(answer);
     tokio::select! {

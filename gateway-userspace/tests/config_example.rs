@@ -7,8 +7,7 @@ use gateway::config::{self, ProblemKind};
 
 const NOT_YET: &str = r#"
 33:26 `listener.https.protocols = "h3"` is not supported yet
-116:1 `route.chat.ai` is not supported yet
-146:1 `cache.public-get.disk` is not supported yet"#;
+116:1 `route.chat.ai` is not supported yet"#;
 
 #[test]
 fn the_example_gives_nothing_but_what_is_not_supported_yet() {

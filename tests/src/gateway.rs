@@ -288,7 +288,7 @@ impl Gateway {
     pub fn run_to_end(&mut self) -> Result<(ExitStatus, String)> {
         self.spawn(&self.file("no-notify.sock"))?;
         let status = self.process.as_mut().context("not started")?.wait(START)?;
-        std::thread::sleep(Duration::from_millis(20));
+        eventually("all of what it wrote", || Ok(self.stderr.are_all()))?;
         Ok((status, self.stderr().join("\n")))
     }
 

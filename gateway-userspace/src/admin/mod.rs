@@ -22,10 +22,11 @@ pub mod stats;
 mod status;
 mod targets;
 mod versions;
+mod warm;
 mod web;
 mod why;
 
-pub use caches::{CacheStatus, Wanted};
+pub use caches::{CacheStatus, DiskStatus, Wanted};
 pub use certs::CertStatus;
 pub use services::{ServiceStatus, TargetStatus as ServiceTargetStatus};
 pub use socket::{SocketError, bind};

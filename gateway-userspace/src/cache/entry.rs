@@ -11,6 +11,8 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
+use crate::net::pages;
+
 use super::{
     freshness::{Terms, millis},
     vary::{self, Selected},
@@ -20,7 +22,7 @@ use super::{
 const OVERHEAD: usize = size_of::<Entry>() + 256;
 /// Of a field, in a header map.
 const FIELD: usize = 104;
-/// Bodies up to this size are one piece, so that they are sent by one call.
+/// Bodies up to this size are one piece, so that they are sent by one call, and in [`pages`] if they are not small.
 const ONE_PIECE: usize = 1 << 20;
 
 #[derive(Debug)]
@@ -53,6 +55,11 @@ pub struct Body {
 impl Body {
     pub fn new(pieces: Vec<Bytes>) -> Self {
         let length: usize = pieces.iter().map(Bytes::len).sum();
+        if length <= ONE_PIECE
+            && let Some(whole) = pages::keep(&pieces)
+        {
+            return Body { pieces: [whole].into(), length: length as u64 };
+        }
         if pieces.len() > 1 && length <= ONE_PIECE {
             let mut whole = BytesMut::with_capacity(length);
             pieces.iter().for_each(|piece| whole.extend_from_slice(piece));
@@ -76,7 +83,11 @@ impl Entry {
             headers.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD).sum();
         let tags_size: usize = tags.iter().map(|tag| tag.len() + 32).sum();
         let pieces = body.pieces.len() * size_of::<Bytes>();
-        let body_size = usize::try_from(body.length).unwrap_or(usize::MAX);
+        let taken = |piece: &Bytes| match pages::find(piece) {
+            Some(_) => pages::taken(piece.len()),
+            None => piece.len(),
+        };
+        let body_size: usize = body.pieces.iter().map(taken).sum();
         let size = OVERHEAD + key.len() + vary::weight(&vary) + fields + tags_size + pieces + body_size;
         Entry {
             key,
@@ -103,6 +114,11 @@ impl Entry {
 
     pub fn mark_stale(&self, now: SystemTime) {
         self.stale_since.store(millis(now), Relaxed);
+    }
+
+    /// As it was kept elsewhere; 0: it is not.
+    pub(super) fn stale_from(&self, since: i64) {
+        self.stale_since.store(since, Relaxed);
     }
 
     pub fn stale_since(&self) -> Option<i64> {

@@ -97,7 +97,7 @@ pub fn storable(
     let lifetime = match (rules.ttl, explicit) {
         (Some(ttl), _) if rules.override_ttl && status.as_u16() < 400 => Some(ttl_ms(ttl)),
         (_, Some(explicit)) => Some(explicit),
-        _ if directives.no_cache => Some(0),
+        _ if directives.no_cache && (is_heuristic(status) || directives.public) => Some(0),
         _ => policy_lifetime(asked, status, headers, &directives, rules, date.unwrap_or(now_ms))?,
     };
     let Some(lifetime) = lifetime else { return Err(Refused("no-lifetime")) };
@@ -324,5 +324,7 @@ pub fn http_date(text: &[u8]) -> Option<i64> {
     Some(millis(time))
 }
 
+#[cfg(test)]
+mod oracle;
 #[cfg(test)]
 mod tests;

@@ -24,6 +24,8 @@ pub struct Asked<'a> {
     pub query: Option<&'a str>,
     pub headers: &'a HeaderMap,
     pub consumer: Option<&'a str>,
+    /// Hash of the method, the body and its type, where there is a body.
+    pub body: Option<[u8; 32]>,
 }
 
 /// `key = [..]`, compiled.
@@ -72,12 +74,32 @@ impl KeyParts {
         self.others.contains(&KeyPart::Consumer)
     }
 
+    pub fn has_body(&self) -> bool {
+        self.others.contains(&KeyPart::Body)
+    }
+
     pub fn has_cookies(&self) -> bool {
         self.others.iter().any(|part| matches!(part, KeyPart::Cookie(_)))
     }
 
     pub fn has_authorization(&self) -> bool {
         self.others.iter().any(|part| matches!(part, KeyPart::Header(name) if *name == header::AUTHORIZATION))
+    }
+
+    /// A key for people: what it is made of.
+    pub fn words(&self, key: &[u8]) -> Vec<String> {
+        let mut fields = key.split(|byte| *byte == END);
+        let mut next = || match fields.next() {
+            None | Some([NOT_KEYED]) => None,
+            Some(field) => {
+                let field = String::from_utf8_lossy(field.strip_suffix(&[NEXT]).unwrap_or(field));
+                Some(field.replace('\u{1}', " "))
+            }
+        };
+        let names = ["scheme", "forwarded host", "host", "path", "query", "route"].map(str::to_owned);
+        let names = names.into_iter().chain(self.others.iter().map(ToString::to_string));
+        let words = names.filter_map(|name| Some((name, next()?)));
+        words.filter(|(_, field)| !field.is_empty()).map(|(name, field)| format!("{name} {field}")).collect()
     }
 
     /// A URL has one key a route.
@@ -96,6 +118,10 @@ impl KeyParts {
                 }
                 KeyPart::Cookie(name) => values(out, cookies(asked.headers, name)),
                 KeyPart::Consumer => values(out, asked.consumer.iter().map(|name| name.as_bytes())),
+                KeyPart::Body => {
+                    let hash = asked.body.map(|hash| blake3::Hash::from(hash).to_hex());
+                    values(out, hash.iter().map(|hash| hash.as_bytes()));
+                }
                 KeyPart::Host | KeyPart::Path | KeyPart::Query | KeyPart::Parameter(_) => {}
             }
         }
@@ -160,6 +186,11 @@ fn bare_host<'a>(scheme: &str, host: &'a str) -> &'a str {
     host.strip_suffix(port).unwrap_or(host)
 }
 
+/// The path in a key, if it has one.
+pub fn path_of(key: &[u8]) -> Option<&[u8]> {
+    key.split(|byte| *byte == END).nth(3).filter(|path| *path != [NOT_KEYED])
+}
+
 /// What a purge names by URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
@@ -190,6 +221,23 @@ impl Place {
         let host = bare_host(scheme, host).to_ascii_lowercase();
         let target = if target.is_empty() { "/" } else { target };
         Some(Place { scheme: Some(scheme.into()), host: Some(host), target: target.into(), whole })
+    }
+
+    pub fn is_whole(&self) -> bool {
+        self.whole
+    }
+
+    /// Without the query.
+    pub fn path(&self) -> &str {
+        self.target.split_once('?').map_or(&self.target, |(path, _)| path)
+    }
+
+    /// As [`Place::parse`] reads it.
+    pub fn text(&self) -> String {
+        match (&self.scheme, &self.host) {
+            (Some(scheme), Some(host)) => format!("{scheme}://{host}{}", self.target),
+            _ => self.target.clone(),
+        }
     }
 
     /// Whether a stored response is there. What its key does not have is no reason against it: rather too many go.
@@ -235,6 +283,7 @@ impl KeyParts {
             query,
             headers: &headers,
             consumer: None,
+            body: None,
         };
         let mut key = Vec::new();
         self.write_url(&asked, &mut key);
@@ -269,6 +318,7 @@ mod tests {
             query: uri.query(),
             headers: &headers,
             consumer,
+            body: None,
         };
         let mut key = Vec::new();
         parts.write(&asked, "r", &mut key);

@@ -108,10 +108,21 @@ impl Store {
 
     /// The response that a request selects. No lock is taken.
     pub fn get(&self, key: &[u8], request: &HeaderMap) -> Option<Arc<Entry>> {
-        let map = self.map.pin();
-        let found = map.get(key)?.iter().find(|entry| vary::matches(&entry.vary, request))?;
+        let found = self.peek(key, request)?;
         found.used();
-        Some(found.clone())
+        Some(found)
+    }
+
+    /// As [`Store::get`], and it does not count as used.
+    pub fn peek(&self, key: &[u8], request: &HeaderMap) -> Option<Arc<Entry>> {
+        let map = self.map.pin();
+        map.get(key)?.iter().find(|entry| vary::matches(&entry.vary, request)).cloned()
+    }
+
+    /// Whether a response of this key was asked for again lately.
+    pub fn is_in_use(&self, key: &[u8]) -> bool {
+        let map = self.map.pin();
+        map.get(key).is_some_and(|variants| variants.iter().any(|entry| entry.uses.load(Relaxed) > 0))
     }
 
     /// Stores a response, in place of the one for the same requests.

@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 const MOST: usize = 16;
 
 /// One field that a response depends on, as the request had it that it was an answer to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Selected {
     name: HeaderName,
     /// As it came, if it came once: most requests that match are the same to the letter.
@@ -18,6 +18,19 @@ pub struct Selected {
 impl Selected {
     pub fn name(&self) -> &HeaderName {
         &self.name
+    }
+
+    /// What it is made of, for keeping it elsewhere.
+    pub fn parts(&self) -> (&HeaderName, Option<&[u8]>, Option<&[u8]>) {
+        (&self.name, self.raw.as_ref().map(HeaderValue::as_bytes), self.normal.as_deref())
+    }
+
+    pub fn of_parts(name: &[u8], raw: Option<&[u8]>, normal: Option<&[u8]>) -> Option<Self> {
+        let raw = match raw {
+            Some(raw) => Some(HeaderValue::from_bytes(raw).ok()?),
+            None => None,
+        };
+        Some(Selected { name: HeaderName::from_bytes(name).ok()?, raw, normal: normal.map(Box::from) })
     }
 }
 

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::{Global, Outcome, client, exit, output};
 use crate::{
+    cache,
     config::{
         self, ConfigErrors,
         model::{self, Secret},
@@ -28,6 +29,7 @@ impl Check {
         let began = Instant::now();
         let checked = config::load(&path)?;
         let certs = certs(&checked)?;
+        cache::disk::place::check(&checked)?;
         let warnings: Vec<String> = service::not_forwarded(&checked)
             .into_iter()
             .chain(service::unreachable(&checked))

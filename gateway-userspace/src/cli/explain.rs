@@ -121,12 +121,6 @@ impl Explain {
 
 impl Request {
     fn spec(self) -> Result<RequestSpec, Error> {
-        let field = |line: &String| {
-            let (name, value) = line.split_once(':').ok_or_else(|| {
-                Error::Usage(format!("{line:?} is no header field; write it as 'Name: value'"))
-            })?;
-            Ok((name.trim().to_owned(), value.trim().to_owned()))
-        };
         Ok(RequestSpec {
             method: self.method.unwrap_or_default(),
             url: self.url.unwrap_or_default(),
@@ -136,6 +130,14 @@ impl Request {
             consumer: self.consumer,
         })
     }
+}
+
+/// A header field as it is written on the command line.
+pub fn field(line: &String) -> Result<(String, String), Error> {
+    let (name, value) = line
+        .split_once(':')
+        .ok_or_else(|| Error::Usage(format!("{line:?} is no header field; write it as 'Name: value'")))?;
+    Ok((name.trim().to_owned(), value.trim().to_owned()))
 }
 
 fn request(told: &Value) -> String {
@@ -159,6 +161,7 @@ fn request(told: &Value) -> String {
             rows.push(("", format!("{key} {}", plain(value))));
         }
     }
+    rows.extend(cache(&told["cache"]));
     for to in told["upstreams"].as_array().into_iter().flatten() {
         let weight = to["weight"].as_u64().map(|weight| format!(", weight {weight}")).unwrap_or_default();
         let target = match &to["target"] {
@@ -180,6 +183,23 @@ fn request(told: &Value) -> String {
     }
     let rows: String = rows.into_iter().map(|(what, value)| format!("{what:<17} {value}\n")).collect();
     format!("{}\n{rows}", text(&told["outcome"]))
+}
+
+fn cache(told: &Value) -> Vec<(&'static str, String)> {
+    if told.is_null() {
+        return Vec::new();
+    }
+    let mut rows = vec![(
+        "cache",
+        format!("{}: {}: {}", text(&told["cache"]), text(&told["would"]), text(&told["why"])),
+    )];
+    if let (Some(age), Some(ttl)) = (told["age"].as_u64(), told["ttl"].as_i64()) {
+        rows.push(("", format!("age {age}s, ttl {ttl}s, in {}", text(&told["stored"]))));
+    }
+    rows.extend(told["not_stored"].as_array().into_iter().flatten().map(|why| ("not stored", text(why))));
+    let key: Vec<String> = told["key"].as_array().into_iter().flatten().map(text).collect();
+    rows.push(("key", key.join(", ")));
+    rows
 }
 
 /// How near a limit is.

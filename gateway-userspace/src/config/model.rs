@@ -18,7 +18,7 @@ pub use auth::{
     Allow, Auth, AuthKind, CertMark, Consumer, ConsumerKey, ConsumerSecret, Demand, ForwardAuth, JwtAuth,
     JwtKeys, KeyHash, Right, RouteAuth, Whence,
 };
-pub use cache::{Cache, ClientCache, KeyPart};
+pub use cache::{Cache, CacheDisk, ClientCache, KeyPart};
 pub(crate) use limit::check_store;
 pub use limit::{
     Algorithm, BanRule, CostOf, Headers, KeyPart as LimitKeyPart, Limit, Measure, Overrun, Penalty, Shared,

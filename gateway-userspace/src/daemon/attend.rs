@@ -91,6 +91,7 @@ fn tell(outcome: &Outcome) {
 async fn stop(control: &Arc<Control>, requests: &mut UnboundedReceiver<Request>, now: bool) {
     manager::stopping();
     drain(control, requests, now).await;
+    close_disks(control).await;
     control.keep_usages();
     control.kernel.stop();
     let _ = std::fs::remove_file(&control.ends.admin.0);
@@ -103,11 +104,18 @@ async fn leave_to(
     mut successor: Successor,
 ) {
     control.silent.send_replace(true);
+    close_disks(control).await;
     tokio::select! {
         () = drain(control, requests, false) => {}
         () = successor.keep_counting(control) => {}
     }
     successor.tell_counts(control).await;
+}
+
+/// Another process may have them now.
+async fn close_disks(control: &Control) {
+    let snapshot = control.snapshot.load_full();
+    let _ = tokio::task::spawn_blocking(move || snapshot.close_disks()).await;
 }
 
 async fn end_admin(control: &Control, asked: Vec<JoinHandle<()>>) {

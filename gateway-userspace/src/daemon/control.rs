@@ -27,6 +27,7 @@ use super::{
 };
 use crate::{
     auth::{Auths, Jwks},
+    cache,
     config::{
         self, ConfigErrors,
         model::{Bind, Config, L4Protocol},
@@ -288,6 +289,7 @@ impl Control {
         let vault = Vault::load(&config, Some(&old.tls.vault))?;
         let tls = Tls::load(&config, &vault, Some(&old.tls))?;
         let auths = Arc::new(Auths::load(&config, &vault, Some(&old.auths), &self.registry)?);
+        let disks = Arc::new(cache::disk::place::load(&config)?);
         let changes = config::diff(&old.config, &config);
         let needs_restart = config::needing_restart(&changes);
         let new_log = (old.config.access_log != config.access_log).then(|| config.access_log.clone());
@@ -314,13 +316,14 @@ impl Control {
         let snapshot = Arc::new(Snapshot::compile(
             config,
             services,
-            (tls, auths),
+            (tls, auths, disks),
             &self.names.answers(),
             generation,
             Some(&old),
             &self.registry,
         ));
         self.snapshot.store(snapshot.clone());
+        snapshot.take_over_caches(&old);
         old.retire_targets(&snapshot);
         self.start_checks(&snapshot);
         snapshot.tls.refresh();

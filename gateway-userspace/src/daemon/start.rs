@@ -23,6 +23,7 @@ use super::{
 use crate::{
     admin,
     auth::Auths,
+    cache,
     cli::exit::{self, Exit},
     config::{self, ConfigErrors, model::Config},
     kernel::{KernelError, KernelPlane},
@@ -190,12 +191,13 @@ async fn serve(parts: Parts, before: &mut Option<Takeover>, began: Instant) -> R
     let count = worker_count(&config);
     let registry = Arc::new(Registry::new(count));
     let auths = Arc::new(Auths::load(&config, &tls.vault, None, &registry)?);
+    let disks = Arc::new(cache::disk::place::load(&config)?);
     let services = service::compile(&config.services, None, &registry);
     let names = Names::new(handed.names.clone());
     let first = Snapshot::compile(
         config,
         services,
-        (tls, auths),
+        (tls, auths, disks),
         &names.answers(),
         handed.generation + 1,
         None,

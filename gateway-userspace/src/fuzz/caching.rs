@@ -8,12 +8,19 @@ use crate::{
     cache::{
         dictionary,
         directives::{RequestDirectives, ResponseDirectives},
+        disk,
         freshness::{Asked, Rules, Use, storable},
         key::{self, KeyParts, Place},
         purge, range, validators, vary,
     },
     config::model::KeyPart,
 };
+
+/// What a segment's parts say when their sums are right: the first byte says which part it is.
+pub fn segment(input: &[u8]) {
+    let Some((kind, rest)) = input.split_first() else { return };
+    disk::fuzz(*kind, rest);
+}
 
 /// Lines of fields: a request's, and behind an empty line its response's.
 pub fn messages(input: &[u8]) {
@@ -89,6 +96,7 @@ fn key_of(headers: &HeaderMap) {
         query: uri.query(),
         headers,
         consumer: None,
+        body: None,
     };
     for parts in [
         vec![KeyPart::Host, KeyPart::Path, KeyPart::Query, KeyPart::Cookie("a".into())],

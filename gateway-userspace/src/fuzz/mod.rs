@@ -14,10 +14,11 @@ mod wire;
 type Target = (&'static str, fn(&[u8]));
 
 /// What is fuzzed, by the name of its folder in the corpus. It panics where something does not hold.
-const TARGETS: [Target; 22] = [
+const TARGETS: [Target; 23] = [
     ("answer-body", answers::body),
     ("answer-head", answers::head),
     ("cache", caching::messages),
+    ("cache-segment", caching::segment),
     ("certificate", config::certificate),
     ("config", config::config),
     ("config-formats", config::other_formats),

@@ -166,6 +166,7 @@ fuzzed! {
     answer_body_holds: "answer-body",
     answer_head_holds: "answer-head",
     cache_holds: "cache",
+    cache_segment_holds: "cache-segment",
     certificate_holds: "certificate",
     config_holds: "config",
     config_formats_holds: "config-formats",

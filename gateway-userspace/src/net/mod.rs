@@ -3,6 +3,7 @@
 mod datagram;
 mod limits;
 mod listen;
+pub mod pages;
 pub mod pass;
 mod read;
 mod shared;

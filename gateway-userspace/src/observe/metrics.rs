@@ -473,6 +473,7 @@ fn upstreams(control: &Control, families: &mut Families) {
 fn caches(control: &Control, families: &mut Families) {
     let (mut requests, mut bytes, mut entries, mut evicted) =
         (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut on_disk = Vec::new();
     for (name, stats) in control.registry.caches() {
         requests.extend(
             CacheResult::ALL.map(|result| {
@@ -485,6 +486,23 @@ fn caches(control: &Control, families: &mut Families) {
         bytes.push(gauge(&labels, store.bytes() as f64));
         entries.push(gauge(&labels, store.entries() as f64));
         evicted.push(counter(&labels, store.evicted()));
+        let Some(disk) = cache.disk() else { continue };
+        let labels = [("cache", &**name), ("tier", "disk")];
+        bytes.push(gauge(&labels, disk.bytes() as f64));
+        entries.push(gauge(&labels, disk.entries() as f64));
+        let counts = disk.counts();
+        evicted.push(counter(&labels, counts.evicted.load(Relaxed)));
+        on_disk.extend(
+            [
+                ("hit", &counts.hits),
+                ("written", &counts.written),
+                ("dropped", &counts.dropped),
+                ("busy", &counts.busy),
+                ("damaged", &counts.damaged),
+                ("failed", &counts.failed),
+            ]
+            .map(|(event, count)| counter(&[("cache", &**name), ("event", event)], count.load(Relaxed))),
+        );
     }
     families.counters(
         "cache_requests_total",
@@ -494,6 +512,7 @@ fn caches(control: &Control, families: &mut Families) {
     families.gauges("cache_bytes", "Bytes that a cache takes, with all that entries cost", bytes);
     families.gauges("cache_entries", "Responses that a cache keeps", entries);
     families.counters("cache_evictions_total", "Responses that had to go for others", evicted);
+    families.counters("cache_disk_total", "What happened in the disk tier of a cache", on_disk);
 }
 
 fn kernel(control: &Control, families: &mut Families) {

@@ -60,6 +60,36 @@ pub enum RequestBody {
     Checked(Box<Checked>),
 }
 
+/// A request's body before it is known where it goes.
+pub enum Sent {
+    Client(Incoming),
+    /// All of it is here.
+    Read(Bytes),
+}
+
+impl From<Incoming> for Sent {
+    fn from(body: Incoming) -> Self {
+        Sent::Client(body)
+    }
+}
+
+impl Sent {
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Sent::Client(body) => body.is_end_stream(),
+            Sent::Read(body) => body.is_empty(),
+        }
+    }
+
+    pub fn into_upstream(self, state: &Rc<ClientState>, first_byte: Duration) -> RequestBody {
+        match self {
+            Sent::Client(body) => RequestBody::new(body, state, first_byte),
+            Sent::Read(body) if body.is_empty() => RequestBody::Empty,
+            Sent::Read(body) => RequestBody::kept(body),
+        }
+    }
+}
+
 impl RequestBody {
     pub fn new(incoming: Incoming, state: &Rc<ClientState>, first_byte: Duration) -> Self {
         if incoming.is_end_stream() {

@@ -110,6 +110,7 @@ impl<S: Transport> Write for ClientIo<S> {
         let ClientIo { stream, state } = &mut *self;
         let last = state.last_write.get();
         let taken = if last { together(slices, |bytes| stream.poll_write_last(cx, bytes)) } else { None };
+        let taken = taken.or_else(|| stream.poll_write_pages(cx, slices));
         let result = taken.unwrap_or_else(|| write_slices(stream, cx, slices));
         self.note_write(result)
     }

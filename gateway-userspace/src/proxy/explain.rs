@@ -6,7 +6,11 @@ use http::{HeaderValue, Method, Request, Uri, header, request, uri::Scheme};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{handler::asked, strict, versioned};
+use super::{
+    cached::{self, CacheTold},
+    handler::asked,
+    strict, versioned,
+};
 use crate::{
     config::{
         self,
@@ -56,6 +60,9 @@ pub struct Explained {
     pub version: Option<VersionTold>,
     /// The route's settings, or the version's.
     pub settings: Option<Value>,
+    /// What its cache would do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache: Option<CacheTold>,
     pub upstreams: Vec<Destined>,
     /// What its limits would say, and how near they are.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -109,6 +116,7 @@ pub fn explain(snapshot: &Snapshot, spec: &RequestSpec) -> Result<Explained, Str
         route: None,
         version: None,
         settings: None,
+        cache: None,
         upstreams: Vec::new(),
         limits: Vec::new(),
         others: Vec::new(),
@@ -137,7 +145,11 @@ pub fn explain(snapshot: &Snapshot, spec: &RequestSpec) -> Result<Explained, Str
     }
 }
 
-fn listener<'a>(snapshot: &'a Snapshot, spec: &RequestSpec, url: &Uri) -> Result<&'a Listener, String> {
+/// The one that takes a request.
+///
+/// # Errors
+/// There is none: why.
+pub fn listener<'a>(snapshot: &'a Snapshot, spec: &RequestSpec, url: &Uri) -> Result<&'a Listener, String> {
     let names = || snapshot.listeners.keys().cloned().collect::<Vec<_>>().join(", ");
     if let Some(name) = &spec.listener {
         let found = snapshot.listeners.get(name);
@@ -310,6 +322,9 @@ impl Explained {
         if self.upstreams.len() == 1 && self.upstreams.iter().all(|to| to.usable.is_empty()) {
             self.outcome += ", which has no healthy target: 503";
         }
+        let tls = snapshot.listeners.get(&*self.listener).is_some_and(|listener| listener.tls.is_some());
+        let scheme = if tls { "https" } else { "http" };
+        self.cache = cached::explain(route, scheme, head, spec.consumer.as_deref());
         self.limits = limits(snapshot, route, head, spec);
         self.route = Some(name);
         self

@@ -6,7 +6,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, 
 use hyper::body::{Body, Incoming};
 
 use super::{
-    body::{RequestBody, ResponseBody},
+    body::{RequestBody, ResponseBody, Sent},
     connection::ClientState,
     exchange::Exchange,
     forward::{self, Answer},
@@ -174,7 +174,7 @@ pub fn prepare(
     upstream: &Upstream,
     exchange: &Exchange,
     mut head: request::Parts,
-    body: Incoming,
+    body: impl Into<Sent>,
 ) -> (Outgoing, RequestBody) {
     let state = &exchange.state;
     let deadline = exchange.grpc().and_then(|_| grpc::deadline(&head.headers));
@@ -187,7 +187,7 @@ pub fn prepare(
     if head.version < Version::HTTP_11 {
         strict::name_host(&mut head.headers, &upstream.name);
     }
-    let body = RequestBody::new(body, state, route.first_byte(upstream));
+    let body = body.into().into_upstream(state, route.first_byte(upstream));
     (Outgoing { head, switch, about, id: exchange.id() }, body)
 }
 

@@ -7,7 +7,7 @@ use http::{HeaderName, Response, header, request};
 use hyper::body::{Body, Incoming};
 
 use super::{
-    body::{Cut, RequestBody, ResponseBody},
+    body::{Cut, RequestBody, ResponseBody, Sent},
     cached,
     compressed::Compressed,
     exchange::Exchange,
@@ -337,7 +337,7 @@ impl<'a> Way<'a> {
         mut self,
         exchange: Exchange,
         head: request::Parts,
-        body: Incoming,
+        body: impl Into<Sent>,
     ) -> Response<ResponseBody> {
         let (upstream, request, mut body) = match self.prepare(&exchange, head, body) {
             Ok(prepared) => prepared,
@@ -370,7 +370,7 @@ impl<'a> Way<'a> {
         &mut self,
         exchange: &Exchange,
         head: request::Parts,
-        body: Incoming,
+        body: impl Into<Sent>,
     ) -> Result<(&'a Arc<Upstream>, Outgoing, RequestBody), Why> {
         let split = self.policies.split.as_ref();
         let chosen = split.and_then(|split| split.pick(&head.headers, exchange.state.client().addr));

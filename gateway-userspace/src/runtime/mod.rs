@@ -13,7 +13,7 @@ use http::HeaderValue;
 
 use crate::{
     auth::Auths,
-    cache::Cache,
+    cache::{Cache, disk::Disks},
     config::{
         model::{self, AcmeChallenge, Config, Destination, RetryOn},
         units::{Prefixes, lenient_path},
@@ -42,6 +42,8 @@ pub struct Snapshot {
     pub upstreams: BTreeMap<String, Arc<Upstream>>,
     pub services: Services,
     pub caches: BTreeMap<String, Arc<Cache>>,
+    /// Where caches keep what is on disk.
+    pub disks: Arc<Disks>,
     pub auths: Arc<Auths>,
     pub limits: BTreeMap<String, Arc<Limit>>,
     /// What limits remember: the same over all snapshots.
@@ -147,11 +149,11 @@ impl Route {
 }
 
 impl Snapshot {
-    /// `services`, `tls`, `auths`: those of the config. `answers`: what names were found to be. `old`: the snapshot before, whose targets live on where they are still named.
+    /// `services`, `tls`, `auths`, `disks`: those of the config. `answers`: what names were found to be. `old`: the snapshot before, whose targets live on where they are still named.
     pub fn compile(
         config: Config,
         services: Services,
-        (tls, auths): (Tls, Arc<Auths>),
+        (tls, auths, disks): (Tls, Arc<Auths>, Arc<Disks>),
         answers: &Answers,
         generation: u64,
         old: Option<&Snapshot>,
@@ -191,7 +193,7 @@ impl Snapshot {
                 (name.clone(), Arc::new(fresh))
             })
             .collect();
-        let caches = caches(&config, old, registry);
+        let caches = caches(&config, &disks, old, registry);
         limit_store.shared.configure(config.shared.as_ref());
         let limits: BTreeMap<String, Arc<Limit>> = config
             .limits
@@ -229,6 +231,7 @@ impl Snapshot {
             upstreams,
             services,
             caches,
+            disks,
             auths,
             limits,
             penalties: config.penalty.as_ref().map(|penalty| limit::Penalties::new(&limit_store, penalty)),
@@ -243,8 +246,28 @@ impl Snapshot {
     /// The same config with what names were found to be since.
     pub fn refresh(&self, answers: &Answers, registry: &Registry) -> Snapshot {
         let (config, services) = (self.config.clone(), self.services.clone());
-        let read = (self.tls.clone(), self.auths.clone());
+        let read = (self.tls.clone(), self.auths.clone(), self.disks.clone());
         Snapshot::compile(config, services, read, answers, self.generation, Some(self), registry)
+    }
+
+    /// Requests are answered by this one now.
+    pub fn take_over_caches(&self, old: &Snapshot) {
+        for (name, old) in &old.caches {
+            let new = self.caches.get(name);
+            if let Some(new) = new {
+                new.take_over(old);
+            }
+            if let Some(disk) = old.disk()
+                && !new.and_then(|new| new.disk()).is_some_and(|new| Arc::ptr_eq(new, disk))
+            {
+                disk.end();
+            }
+        }
+    }
+
+    /// Writes what caches have still to write, and lets others have their directories.
+    pub fn close_disks(&self) {
+        self.caches.values().filter_map(|cache| cache.disk()).for_each(|disk| disk.close());
     }
 
     /// Marks the targets that `new` no longer has.
@@ -290,13 +313,18 @@ fn cache_name(route: &str, version: Option<&str>) -> String {
     version.map_or_else(|| route.to_owned(), |version| format!("{route}/{version}"))
 }
 
-fn caches(config: &Config, old: Option<&Snapshot>, registry: &Registry) -> BTreeMap<String, Arc<Cache>> {
+fn caches(
+    config: &Config,
+    disks: &Disks,
+    old: Option<&Snapshot>,
+    registry: &Registry,
+) -> BTreeMap<String, Arc<Cache>> {
     let one = |(name, cache): (&String, &model::Cache)| {
         let all = config.routes.iter().flat_map(|(name, route)| cache_names(name, route));
         let uses = all.filter(|(_, route)| route.cache.as_ref() == Some(name));
         let routes = uses.map(|(part, _)| part).collect();
         let old = old.and_then(|old| old.caches.get(name)).map(|old| &**old);
-        (name.clone(), Arc::new(Cache::new(name, cache, routes, old, registry)))
+        (name.clone(), Arc::new(Cache::new(name, cache, routes, disks, old, registry)))
     };
     config.caches.iter().map(one).collect()
 }

@@ -40,6 +40,14 @@ pub struct Sealer {
 struct Key {
     id: [u8; ID],
     key: LessSafeKey,
+    /// What keys for other things are made of.
+    root: Zeroizing<[u8; 32]>,
+}
+
+/// A key for one thing of its own, and whose it is.
+pub struct Derived {
+    pub id: [u8; ID],
+    pub key: Zeroizing<[u8; 32]>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -95,6 +103,25 @@ impl Sealer {
         self.keys.iter().map(|key| key.id).eq(other.keys.iter().map(|key| key.id))
     }
 
+    /// A key for one thing: of the key with this id, or (`None`) of the one in use.
+    ///
+    /// # Errors
+    /// There is no key with that id.
+    pub fn derive(&self, id: Option<&[u8]>, purpose: &str, salt: &[u8]) -> Result<Derived, SealError> {
+        let ours = &self.keys[0];
+        let key = match id {
+            None => ours,
+            Some(id) => self
+                .keys
+                .iter()
+                .find(|key| key.id == id)
+                .ok_or_else(|| SealError::WrongKey { sealed: hex(id), ours: hex(&ours.id) })?,
+        };
+        let mut hasher = blake3::Hasher::new_keyed(&key.root);
+        hasher.update(&(purpose.len() as u64).to_le_bytes()).update(purpose.as_bytes()).update(salt);
+        Ok(Derived { id: key.id, key: Zeroizing::new(*hasher.finalize().as_bytes()) })
+    }
+
     /// # Errors
     /// There is no randomness.
     pub fn seal(&self, purpose: &str, plain: &[u8]) -> Result<Vec<u8>, SealError> {
@@ -144,12 +171,13 @@ impl Key {
             return Err(SealError::Short);
         }
         let key = Zeroizing::new(blake3::derive_key("gateway 2026 seal: key of AES-256-GCM", &secret));
+        let root = Zeroizing::new(blake3::derive_key("gateway 2026 seal: root of other keys", &secret));
         let id = blake3::derive_key("gateway 2026 seal: id of the key", &secret);
         let mut short = [0; ID];
         short.copy_from_slice(&id[..ID]);
         // The length is right.
         let key = UnboundKey::new(&AES_256_GCM, key.as_slice()).map_err(|_| SealError::Short)?;
-        Ok(Key { id: short, key: LessSafeKey::new(key) })
+        Ok(Key { id: short, key: LessSafeKey::new(key), root })
     }
 }
 
@@ -229,6 +257,24 @@ mod tests {
         let again = both.seal("keys", b"secret").unwrap();
         let opened = sealer(dir.path(), &[TWO]).unwrap().open("keys", &again).unwrap();
         assert_eq!((opened.plain.as_slice(), opened.outdated), (&b"secret"[..], false));
+    }
+
+    #[test]
+    fn each_thing_has_a_key_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, both) = (sealer(dir.path(), &[ONE]).unwrap(), sealer(dir.path(), &[TWO, ONE]).unwrap());
+        let key = |sealer: &Sealer, id: Option<&[u8]>, purpose, salt: &[u8]| {
+            sealer.derive(id, purpose, salt).map(|derived| *derived.key)
+        };
+        let first = key(&one, None, "a", b"x").unwrap();
+        assert_ne!(first, key(&one, None, "b", b"x").unwrap());
+        assert_ne!(first, key(&one, None, "a", b"y").unwrap());
+        assert_ne!(key(&one, None, "a", b"bx").unwrap(), key(&one, None, "ab", b"x").unwrap());
+        let id = one.derive(None, "a", b"x").unwrap().id;
+        assert_eq!(first, key(&both, Some(&id), "a", b"x").unwrap());
+        assert_ne!(first, key(&both, None, "a", b"x").unwrap());
+        let other = sealer(dir.path(), &[TWO]).unwrap();
+        assert!(matches!(key(&other, Some(&id), "a", b"x"), Err(SealError::WrongKey { .. })));
     }
 
     #[test]

@@ -122,7 +122,8 @@ pub fn answer(
 
 /// Answers as the request says: `x-answer` has fields, apart by `|`, `x-status` a status, `x-size` a body's length,
 /// `x-ms` how long before the head, `x-pieces` how many chunks with as long between them; `x-cut` breaks off in the
-/// middle. Each answer has a body of its own. A matching `If-None-Match` gets a 304.
+/// middle; `x-raw` has lines of the head, with <CR> and <LF> in them; `x-hash` fills the body with what looks like noise,
+/// and tells its hash. Each answer has a body of its own. A matching `If-None-Match` gets a 304.
 fn made(state: &State, out: &mut Answer<'_>, request: &Request) -> io::Result<()> {
     let number = |name: &str| request.header(name).and_then(|text| text.parse::<u64>().ok());
     let pause = Duration::from_millis(number("x-ms").unwrap_or(0));
@@ -135,7 +136,8 @@ fn made(state: &State, out: &mut Answer<'_>, request: &Request) -> io::Result<()
         .filter(|field| !field.is_empty())
         .map(|field| format!("{field}\r\n"))
         .collect();
-    let fields = format!("{fields}x-serial: {serial}\r\n");
+    let raw = request.header("x-raw").map(|raw| raw.replace("<CR>", "\r").replace("<LF>", "\n") + "\r\n");
+    let mut fields = format!("{fields}x-serial: {serial}\r\n{}", raw.unwrap_or_default());
     let tag = fields.lines().find_map(|line| line.strip_prefix("etag: "));
     if tag.is_some() && request.header("if-none-match") == tag {
         return out.full(304, &fields, b"");
@@ -143,6 +145,11 @@ fn made(state: &State, out: &mut Answer<'_>, request: &Request) -> io::Result<()
     let mut body = format!("{} {serial}\n", request.path()).into_bytes();
     if let Some(size) = number("x-size") {
         body.resize(size as usize, b'.');
+    }
+    if number("x-hash").is_some() {
+        let seed = body.clone();
+        blake3::Hasher::new().update(&seed).finalize_xof().fill(&mut body);
+        fields.push_str(&format!("x-hash: {}\r\n", blake3::hash(&body).to_hex()));
     }
     let status = number("x-status").and_then(|status| u16::try_from(status).ok()).unwrap_or(200);
     match number("x-pieces") {

@@ -1,11 +1,13 @@
 //! `[cache.NAME]`, and which one a route uses.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use super::distinct;
+use crate::cache::disk::place::least_size;
 use crate::config::{
     error::{Problem, ProblemKind, Problems, did_you_mean},
-    model::{Cache, ClientCache, KeyPart},
+    include::{absolute, beside},
+    model::{Cache, CacheDisk, ClientCache, KeyPart},
     node::Fields,
     units::{ByteSize, quote},
 };
@@ -22,6 +24,7 @@ fn cache(name: &str, fields: &Fields, problems: &mut Problems) -> Cache {
     let cache = Cache {
         at: fields.at.clone(),
         memory: size("memory"),
+        disk: disk(fields),
         ttl: fields.or_default("ttl"),
         override_ttl: fields.or_default("override"),
         negative: fields.or_default("negative"),
@@ -30,6 +33,8 @@ fn cache(name: &str, fields: &Fields, problems: &mut Problems) -> Cache {
         if_error: long("if_error"),
         key: parts(fields, "key", problems),
         bypass: parts(fields, "bypass", problems),
+        methods: distinct(fields, "methods", fields.or_default("methods"), problems, |method| quote(method)),
+        max_request: size("max_request"),
         coalesce: fields.or_default("coalesce"),
         max_body: size("max_body"),
         variants: fields.or_default("variants"),
@@ -47,7 +52,41 @@ fn cache(name: &str, fields: &Fields, problems: &mut Problems) -> Cache {
         let problem = Problem::new(ProblemKind::Conflict, &fields.place("max_body"), message);
         problems.push(problem.hint("set max_body lower, or memory higher".to_owned()));
     }
+    if cache.methods.iter().any(|method| *method != "GET")
+        && !cache.key.contains(&KeyPart::Body)
+        && !fields.broken
+    {
+        let message =
+            format!("`cache.{name}.methods`: requests that differ by their bodies need \"body\" in `key`");
+        let problem = Problem::new(ProblemKind::Conflict, &fields.place("methods"), message);
+        problems.push(problem.hint("add key = [\"host\", \"path\", \"query\", \"body\"]".to_owned()));
+    }
+    check_disk(name, &cache, fields, problems);
     cache
+}
+
+fn disk(cache: &Fields) -> Option<CacheDisk> {
+    let at = cache.node("disk")?.at.clone();
+    let fields = cache.table("disk");
+    Some(CacheDisk {
+        at,
+        path: absolute(&beside(&fields.place("path"), fields.get::<PathBuf>("path")?)),
+        size: fields.get::<ByteSize>("size")?.0,
+    })
+}
+
+fn check_disk(name: &str, cache: &Cache, fields: &Fields, problems: &mut Problems) {
+    let Some(disk) = &cache.disk else { return };
+    let least = least_size(cache.max_body);
+    if disk.size < least && !fields.broken {
+        let message = format!(
+            "`cache.{name}.disk.size`: with a `max_body` of {} it must be {} or more",
+            ByteSize(cache.max_body),
+            ByteSize(least)
+        );
+        let problem = Problem::new(ProblemKind::Conflict, &fields.table("disk").place("size"), message);
+        problems.push(problem.hint("set size higher, or max_body lower".to_owned()));
+    }
 }
 
 fn parts(fields: &Fields, key: &str, problems: &mut Problems) -> Vec<KeyPart> {

@@ -1,6 +1,6 @@
 //! `[cache.NAME]`.
 
-use std::{fmt, time::Duration};
+use std::{fmt, path::PathBuf, time::Duration};
 
 use http::HeaderName;
 
@@ -12,6 +12,8 @@ pub struct Cache {
     pub at: Place,
     /// Bytes, with all that an entry costs. Default 64 MiB.
     pub memory: u64,
+    /// Default: none.
+    pub disk: Option<CacheDisk>,
     /// Where the upstream says nothing of freshness. Default: not stored.
     pub ttl: Option<Duration>,
     /// `ttl` holds whatever the upstream says of freshness. Default false.
@@ -25,6 +27,10 @@ pub struct Cache {
     pub if_error: Duration,
     /// Default host, path, query.
     pub key: Vec<KeyPart>,
+    /// Whose answers are stored: GET, with which HEAD goes, POST, QUERY. Default GET.
+    pub methods: Vec<&'static str>,
+    /// Bytes of a request's body that is in the key. Default 64 KiB.
+    pub max_request: u64,
     /// Requests that have one of these go past the cache.
     pub bypass: Vec<KeyPart>,
     /// One fetch for many waiting clients. Default true.
@@ -35,6 +41,16 @@ pub struct Cache {
     pub variants: usize,
     /// Default false.
     pub store_set_cookie: bool,
+}
+
+/// `disk = { path, size }` of a cache
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CacheDisk {
+    pub at: Place,
+    /// The cache has a folder of its name in it.
+    pub path: PathBuf,
+    /// Bytes of all its files.
+    pub size: u64,
 }
 
 /// `client_cache = { control, override, etag, max }` of a route
@@ -60,6 +76,8 @@ pub enum KeyPart {
     Header(HeaderName),
     Cookie(String),
     Consumer,
+    /// The request's, by its hash, with its type.
+    Body,
 }
 
 impl KeyPart {
@@ -75,6 +93,7 @@ impl KeyPart {
                 "path" => KeyPart::Path,
                 "query" => KeyPart::Query,
                 "consumer" => KeyPart::Consumer,
+                "body" => KeyPart::Body,
                 _ => return None,
             },
         })
@@ -91,6 +110,7 @@ impl fmt::Display for KeyPart {
             KeyPart::Header(name) => write!(f, "header:{name}"),
             KeyPart::Cookie(name) => write!(f, "cookie:{name}"),
             KeyPart::Consumer => f.write_str("consumer"),
+            KeyPart::Body => f.write_str("body"),
         }
     }
 }

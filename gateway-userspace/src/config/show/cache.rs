@@ -13,7 +13,7 @@ pub(super) fn cache(cache: &Cache) -> Value {
     let or_off = |duration: Option<Duration>| duration.map_or("off".into(), show_duration);
     let some = |duration: Duration| or_off(Some(duration).filter(|duration| !duration.is_zero()));
     let parts = |parts: &[KeyPart]| parts.iter().map(ToString::to_string).collect::<Vec<_>>();
-    json!({
+    let mut shown = json!({
         "memory": ByteSize(cache.memory),
         "ttl": or_off(cache.ttl),
         "override": cache.override_ttl,
@@ -24,12 +24,18 @@ pub(super) fn cache(cache: &Cache) -> Value {
             "if_error": some(cache.if_error),
         },
         "key": parts(&cache.key),
+        "methods": cache.methods,
+        "max_request": ByteSize(cache.max_request),
         "bypass": parts(&cache.bypass),
         "coalesce": cache.coalesce,
         "max_body": ByteSize(cache.max_body),
         "variants": cache.variants,
         "store_set_cookie": cache.store_set_cookie,
-    })
+    });
+    if let Some(disk) = &cache.disk {
+        shown["disk"] = json!({ "path": disk.path, "size": ByteSize(disk.size) });
+    }
+    shown
 }
 
 pub(super) fn client(client: &ClientCache) -> Value {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Key, Kind, OFF, Section, Text, seconds};
+use super::{Key, Kind, OFF, Section, Text, seconds, text::FILE};
 use crate::config::{
     error::did_you_mean,
     model::KeyPart,
@@ -15,13 +15,13 @@ const LIFETIME: Kind = Kind::Duration { min: Duration::from_millis(1), max: seco
 static KEY_PART: Text = Text {
     what: "a part of a request",
     example: "header:accept-language",
-    pattern: Some("^(host|path|query|consumer|(query|header|cookie):.+)$"),
+    pattern: Some("^(host|path|query|consumer|body|(query|header|cookie):.+)$"),
     parse: |text| match KeyPart::parse(text) {
         Some(_) => Ok(Value::Text(text.into())),
         None => {
-            let words = ["host", "path", "query", "consumer"];
+            let words = ["host", "path", "query", "consumer", "body"];
             let near = did_you_mean(text, words, quote);
-            let all = "it is host, path, query, query:NAME, header:NAME, cookie:NAME or consumer";
+            let all = "it is host, path, query, query:NAME, header:NAME, cookie:NAME, consumer or body";
             Err(UnitError::new(format!("{} is no part of a key", quote(text)))
                 .hint(near.unwrap_or_else(|| all.to_owned())))
         }
@@ -52,7 +52,12 @@ pub(super) static CACHE: Section = Section {
             "The most that it takes, with headers and all that an entry costs, over all workers.",
         )
         .default("\"64MiB\""),
-        Key::not_yet("disk", "A second tier."),
+        Key::new(
+            "disk",
+            Kind::Table(&DISK),
+            "A second tier, from which responses come back when memory has no room for them, and after a restart. With \
+             `state.key` all of it is sealed (AES-256-GCM). Left out: none.",
+        ),
         Key::new(
             "ttl",
             Kind::Either(&[OFF, LIFETIME]),
@@ -82,9 +87,22 @@ pub(super) static CACHE: Section = Section {
             "key",
             Kind::List { of: &Kind::Text(&KEY_PART), min: 1, one: true },
             "What tells requests apart: \"host\", \"path\", \"query\", \"query:NAME\", \"header:NAME\", \"cookie:NAME\", \
-             \"consumer\". The scheme and the route always do.",
+             \"consumer\", \"body\" (the request's, with its type and the method). The scheme and the route always do.",
         )
         .default("[\"host\", \"path\", \"query\"]"),
+        Key::new(
+            "methods",
+            Kind::List { of: &METHOD, min: 1, one: true },
+            "Requests that are answered from it. POST and QUERY need \"body\" in `key`; a POST of such a cache only asks, and \
+             takes out nothing.",
+        )
+        .default("[\"GET\"]"),
+        Key::new(
+            "max_request",
+            Kind::Size { min: 1, max: 16 << 20 },
+            "With \"body\" in `key`: requests with a larger body, or one whose length is not told, go past the cache.",
+        )
+        .default("\"64KiB\""),
         Key::new(
             "bypass",
             Kind::List { of: &Kind::Text(&CONDITION), min: 0, one: true },
@@ -106,6 +124,28 @@ pub(super) static CACHE: Section = Section {
             "Store responses with `Set-Cookie` too. Every client then gets the same cookie.",
         )
         .default("false"),
+    ],
+};
+
+const METHOD: Kind = Kind::Choice {
+    now: &[
+        ("GET", "and HEAD"),
+        ("POST", "where it only asks for something"),
+        ("QUERY", "a GET with a body, by another name"),
+    ],
+    later: &[],
+};
+
+static DISK: Section = Section {
+    doc: "The disk tier of a cache.",
+    keys: &[
+        Key::new("path", Kind::Text(&FILE), "A directory; the cache has one of its name in it.").required(),
+        Key::new(
+            "size",
+            Kind::Size { min: 4 << 20, max: 1 << 46 },
+            "The most that its files take: room for at least four bodies of `max_body`.",
+        )
+        .required(),
     ],
 };
 

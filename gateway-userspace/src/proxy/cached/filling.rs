@@ -133,7 +133,7 @@ impl Filling {
             }
             // It was for this request only.
             Err(_) => {
-                self.cache.store().remove(stale);
+                self.cache.remove(stale);
                 Arc::new(stale.freshened(&merged, stale.terms))
             }
         };

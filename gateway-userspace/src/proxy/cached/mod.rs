@@ -1,7 +1,9 @@
 //! A request of a route with a cache: answered from it, or by the upstream, whose answer is kept for the next one.
 
 mod answer;
+mod asking;
 mod body;
+mod explain;
 mod filling;
 
 use std::{
@@ -12,15 +14,18 @@ use std::{
 };
 
 use http::{HeaderMap, Method, Response, StatusCode, Uri, Version, header, request};
-use hyper::body::{Body, Incoming};
+use hyper::body::Incoming;
 
-pub use self::body::StoredBody;
 use self::{
     answer::{CACHE_STATUS, Done},
     filling::{Filled, Filling},
 };
+pub use self::{
+    body::StoredBody,
+    explain::{CacheTold, explain},
+};
 use super::{
-    body::{RequestBody, ResponseBody},
+    body::{RequestBody, ResponseBody, Sent},
     errand::Errand,
     exchange::Exchange,
     forward,
@@ -68,17 +73,30 @@ pub async fn handle(
     head: request::Parts,
     body: Incoming,
 ) -> Response<ResponseBody> {
-    if !matches!(head.method, Method::GET | Method::HEAD) {
-        return change(way, cache, exchange, head, body).await;
+    if !is_asked(cache, &head.method) {
+        return change(way, cache, exchange, head, body.into()).await;
     }
     if !may_share(&way, cache, &head, &body) {
-        return past(way, cache, Forward::Bypass, exchange, head, body).await;
+        return past(way, cache, Forward::Bypass, exchange, head, body.into()).await;
+    }
+    let (mut body, mut hash) = (Sent::Client(body), None);
+    if !body.is_empty() || head.method != Method::GET && head.method != Method::HEAD {
+        match Box::pin(asking::read(&way, &exchange, body)).await {
+            Ok(read) => {
+                hash = Some(asking::hash(&head, &read));
+                body = Sent::Read(read);
+            }
+            Err(why) => return problem::response(exchange, why),
+        }
     }
     let directives = directives(&head.headers);
     let consumer = consumer(&exchange);
     let mut key = KEY.take();
-    write_key(&way, cache, &exchange, &head, consumer.as_deref(), &mut key);
-    let found = cache.store().get(&key, &head.headers);
+    write_key(&way, cache, &exchange, &head, (consumer.as_deref(), hash), &mut key);
+    let mut found = cache.store().get(&key, &head.headers);
+    if found.is_none() && cache.disk().is_some() {
+        found = Box::pin(cache.load(&key, &head.headers)).await;
+    }
     let now = exchange.state.worker.wall_clock(exchange.started());
     let mut stale = None;
     if let Some(entry) = found {
@@ -135,6 +153,11 @@ impl Ask {
     }
 }
 
+fn is_asked(cache: &Cache, method: &Method) -> bool {
+    let name = if *method == Method::HEAD { "GET" } else { method.as_str() };
+    cache.config.methods.contains(&name)
+}
+
 /// Who calls, if that is known.
 fn consumer(exchange: &Exchange) -> Option<Arc<str>> {
     Some(exchange.caller()?.consumer.clone())
@@ -148,7 +171,7 @@ fn directives(headers: &HeaderMap) -> Option<RequestDirectives> {
 /// Whether the cache may have a part in it at all.
 fn may_share(way: &Way<'_>, cache: &Cache, head: &request::Parts, body: &Incoming) -> bool {
     let upgrades = !way.route.upgrade.is_empty() && head.headers.contains_key(header::UPGRADE);
-    body.is_end_stream()
+    asking::fits(way, cache, &head.method, body)
         && !upgrades
         && head.extensions.get::<Extended>().is_none()
         && !validators::is_for_upstream(&head.headers)
@@ -173,7 +196,7 @@ fn write_key(
     cache: &Cache,
     exchange: &Exchange,
     head: &request::Parts,
-    consumer: Option<&str>,
+    (consumer, body): (Option<&str>, Option<[u8; 32]>),
     out: &mut Vec<u8>,
 ) {
     let client = exchange.state.client();
@@ -185,6 +208,7 @@ fn write_key(
         query: head.uri.query(),
         headers: &head.headers,
         consumer,
+        body,
     };
     out.clear();
     cache.parts.write(&asked, &way.route.cache_name, out);
@@ -197,7 +221,7 @@ async fn past(
     why: Forward,
     exchange: Exchange,
     head: request::Parts,
-    body: Incoming,
+    body: Sent,
 ) -> Response<ResponseBody> {
     let result = match why {
         Forward::Bypass | Forward::Method => CacheResult::Bypass,
@@ -216,7 +240,7 @@ async fn change(
     cache: &Arc<Cache>,
     exchange: Exchange,
     head: request::Parts,
-    body: Incoming,
+    body: Sent,
 ) -> Response<ResponseBody> {
     if matches!(head.method, Method::OPTIONS | Method::TRACE) {
         return past(way, cache, Forward::Method, exchange, head, body).await;
@@ -236,6 +260,7 @@ async fn change(
         query: uri.query(),
         headers: &headers,
         consumer: consumer.as_deref(),
+        body: None,
     };
     cache.invalidate(&asked);
     for name in [header::LOCATION, header::CONTENT_LOCATION] {
@@ -274,7 +299,7 @@ async fn fetch(
     stale: Option<Arc<Entry>>,
     mut exchange: Exchange,
     head: request::Parts,
-    body: Incoming,
+    body: Sent,
 ) -> Response<ResponseBody> {
     let insists = ask.directives.is_some_and(|asked| asked.no_cache || asked.max_age.is_some());
     let mut alone = !cache.config.coalesce || insists || ask.asked.no_store;
@@ -378,7 +403,7 @@ async fn lead(
     stale: Option<Arc<Entry>>,
     exchange: Exchange,
     mut head: request::Parts,
-    body: Incoming,
+    body: Sent,
 ) -> Response<ResponseBody> {
     ask_for_whole(&mut head.headers, stale.as_deref());
     let request = ask.headers.clone();
@@ -511,11 +536,13 @@ fn refresh_behind(
     done: &Done,
     exchange: Exchange,
     mut head: request::Parts,
-    body: Incoming,
+    body: Sent,
 ) -> Response<ResponseBody> {
     let request = ask.headers.clone();
     ask_for_whole(&mut head.headers, Some(entry));
-    head.method = Method::GET;
+    if head.method == Method::HEAD {
+        head.method = Method::GET;
+    }
     if let Ok((upstream, outgoing, _)) = way.prepare(&exchange, head, body) {
         let filling = begin(cache, lead, ask, Some(entry.clone()), &exchange, &way, upstream);
         let errand = Errand::new(&exchange, upstream, outgoing);

@@ -209,10 +209,12 @@ impl Sending {
         (self.tail, self.written) = (b"", 0);
     }
 
-    /// Gives large buffers back.
+    /// Gives large buffers back, once what is in them is written.
     pub fn rest(&mut self) {
-        if self.text.capacity() > 4096 {
-            self.text = Vec::new();
+        if self.text.capacity() > 4096
+            && let Some(written) = self.written.checked_sub(self.text.len())
+        {
+            (self.text, self.written) = (Vec::new(), written);
         }
     }
 

@@ -1,8 +1,15 @@
 //! Caching: C1–C11, C14, C15 and what is safe about it.
 
+mod control;
+mod disk;
+mod safety;
+
 use std::thread;
 
-use lab::prelude::*;
+use lab::{
+    prelude::*,
+    wrk::{Load, Wrk},
+};
 
 /// `cache` are keys of `[cache.c]`, `more` of the route.
 fn rig(cache: &str, more: &str) -> Result<Rig> {
@@ -224,6 +231,25 @@ fn many_who_ask_at_once_for_what_is_not_there_are_one_request() -> Result<()> {
 
 // C6
 #[test]
+fn ten_thousand_clients_of_one_cold_key_are_one_request() -> Result<()> {
+    lab_test!();
+    if lab::tools::missing("wrk") {
+        return Ok(());
+    }
+    lab::sys::raise_open_files()?;
+    let rig = rig("ttl = \"1h\"", "")?;
+    rig.backends[0].slow(1500)?;
+    let load = Load { path: "/made/cold".into(), ..Load::new(10_000, Duration::from_secs(8)) };
+    let outcome = Wrk::run(rig.net.client(1), rig.gateway.at4(), &load)?;
+    assert!(outcome.requests >= 10_000, "{outcome:?}");
+    assert_eq!(asked(&rig)?, 1);
+    let counted = rig.gateway.metrics()?.by("cache_requests_total", "result", &[("cache", "c")]);
+    assert!(counted["miss"] == 1.0 && counted["coalesced"] > 1000.0, "{counted:?}");
+    Ok(())
+}
+
+// C6
+#[test]
 fn what_nobody_else_may_have_holds_nobody_up() -> Result<()> {
     lab_test!();
     let rig = rig("", "")?;
@@ -406,6 +432,41 @@ fn a_body_that_is_too_large_is_passed_on_and_not_kept() -> Result<()> {
 }
 
 #[test]
+fn large_bodies_are_what_they_are_however_they_are_sent() -> Result<()> {
+    lab_test!();
+    let rig = rig("", "")?;
+    let noise = |path: &str, size: usize, more: &str| {
+        ask(&rig, &format!("GET /made/{path}"), FRESH, &format!("x-hash: 1\r\nx-size: {size}\r\n{more}"))
+    };
+    for size in [32_767, 32_768, 102_400, 1 << 20, 3_000_000] {
+        let path = format!("large-{size}");
+        let first = noise(&path, size, "")?;
+        assert_eq!(first.header("x-hash"), Some(blake3::hash(&first.body).to_hex().as_str()));
+        for more in ["", "connection: close\r\n", "accept: */*\r\n"] {
+            let hit = noise(&path, size, more)?;
+            assert!(is_hit(&hit) && hit.body == first.body, "{size} {more}");
+            assert_eq!(rig.gateway.log_of(&hit)?["bytes_out"], json!(size));
+        }
+        let part = noise(&path, size, "range: bytes=1000-32000\r\n")?;
+        assert_eq!((part.status, &part.body[..]), (206, &first.body[1000..=32000]), "{size}");
+    }
+    // What is on its way to somebody who reads slowly stays what it was, whatever takes its place.
+    let first = noise("slow", 1 << 20, "")?;
+    let request = made("slow", &format!("x-answer: {FRESH}\r\n"));
+    let mut slow: Vec<_> = (0..4).map(|_| rig.client()).collect::<Result<_>>()?;
+    slow.iter_mut().try_for_each(|client| client.send(&request))?;
+    thread::sleep(Duration::from_millis(300));
+    rig.gateway.cli(&["cache", "purge", "c", "--all"])?.ok()?;
+    for n in 0..8 {
+        noise(&format!("other-{n}"), 1 << 20, "")?;
+    }
+    for client in &mut slow {
+        assert!(client.response_to("GET")?.body == first.body);
+    }
+    Ok(())
+}
+
+#[test]
 fn other_ways_in_are_not_confused() -> Result<()> {
     lab_test!();
     let rig = rig("bypass = [\"cookie:session\", \"header:x-fresh\"]", "")?;
@@ -427,6 +488,71 @@ fn other_ways_in_are_not_confused() -> Result<()> {
         assert_eq!((status(&answer), answer.body == first.body), ("gateway; fwd=bypass", false), "{fields}");
     }
     assert!(is_hit(&get(&rig, "x", FRESH)?));
+    Ok(())
+}
+
+#[test]
+fn who_asks_with_a_body_gets_what_was_answered_to_that_body() -> Result<()> {
+    lab_test!();
+    let rig = rig(
+        "methods = [\"GET\", \"POST\"]\nkey = [\"host\", \"path\", \"query\", \"body\"]\nmax_request = \"1KiB\"",
+        "",
+    )?;
+    let send = |method: &str, body: &str, fields: &str| {
+        let length = body.len();
+        ask(
+            &rig,
+            &format!("{method} /made/search"),
+            FRESH,
+            &format!("content-length: {length}\r\n{fields}\r\n{body}"),
+        )
+    };
+    // `ask` ends the head once more.
+    let send = |method: &str, body: &str, fields: &str| -> Result<Response> {
+        let answer = send(method, body, fields)?;
+        ensure!(answer.status == 200, "{answer:?}");
+        Ok(answer)
+    };
+    let first = send("POST", "q=1", "content-type: text/plain\r\n")?;
+    assert_eq!(status(&first), "gateway; fwd=miss; stored");
+    let again = send("POST", "q=1", "content-type: text/plain\r\n")?;
+    assert!(is_hit(&again) && again.body == first.body, "{again:?}");
+    for (method, body, fields) in [
+        ("POST", "q=2", "content-type: text/plain\r\n"),
+        ("POST", "q=1", "content-type: text/html\r\n"),
+        ("POST", "", ""),
+        ("GET", "q=1", "content-type: text/plain\r\n"),
+        ("GET", "", ""),
+    ] {
+        let other = send(method, body, fields)?;
+        assert!(!is_hit(&other) && other.body != first.body, "{method} {body} {fields}");
+        assert!(is_hit(&send(method, body, fields)?), "{method} {body} {fields}");
+    }
+    // A POST takes nothing out here, and the upstream gets bodies as they were sent.
+    assert!(is_hit(&send("GET", "", "")?));
+    let echoed = rig.ask("POST /echo/x", "a.test", "content-length: 5\r\n\r\nhello")?;
+    assert!(echoed.text().contains("hello"), "{echoed:?}");
+    // What is too long, or of no told length, goes past.
+    let long = "x".repeat(2000);
+    assert_eq!(status(&send("POST", &long, "")?), "gateway; fwd=bypass");
+    let chunked = "transfer-encoding: chunked\r\n\r\n3\r\nq=1\r\n0\r\n";
+    assert_eq!(status(&ask(&rig, "POST /made/search", FRESH, chunked)?), "gateway; fwd=bypass");
+    // Others that change something still do.
+    send("DELETE", "", "")?;
+    eventually("it is gone", || Ok(!is_hit(&send("GET", "", "cache-control: no-store\r\n")?)))?;
+    // Many who ask the same at once are one request.
+    let before = asked(&rig)?;
+    let request = made("crowd", &format!("x-answer: {FRESH}\r\nx-ms: 300\r\ncontent-length: 3\r\n"))
+        .replacen("GET", "POST", 1)
+        + "q=9";
+    let answers = crowd(&rig, 20, &request)?;
+    assert!(answers.iter().all(|answer| answer.body == answers[0].body));
+    assert_eq!(asked(&rig)?, before + 1);
+    // One whose body does not come is told so, or goes away, and nobody waits for it.
+    let mut late = rig.client()?;
+    late.send(made("late", "content-length: 3\r\n").replacen("GET", "POST", 1))?;
+    drop(late);
+    assert!(send("POST", "q=3", "")?.status == 200);
     Ok(())
 }
 
