@@ -124,7 +124,6 @@ gateway.toml:10:10: `limit.consumers.kernel`: the kernel half cannot hold such a
 gateway.toml:14:10: `limit.clients.kernel`: `kernel.limit.new` says something else
   hint: leave `kernel.limit.new` out
 gateway.toml:17:8: `limit.paced.pace` only works with hard token buckets of bytes
-  hint: write unit = "bytes", and no `mode`, `algorithm` or `ban`
-"#,
+  hint: write unit = "bytes", and no `mode`, `algorithm` or `ban`"#,
     );
 }
