@@ -5,7 +5,7 @@
 //! the honest clients lose. The kernel half limits nothing here.
 
 use std::{
-    net::{IpAddr, SocketAddr, TcpStream},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
     sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     thread,
     time::{Duration, Instant},
@@ -33,8 +33,8 @@ const CONNECTIONS: usize = 32;
 const SLOW: usize = 10_000;
 /// Ports are few: they come from so many addresses of the attacker.
 const ADDRESSES: u16 = 8;
-/// Between two bytes of a head that never ends.
-const DRIP: Duration = Duration::from_secs(2);
+/// Between two bytes of a head that never ends, as the usual tools have it.
+const DRIP: Duration = Duration::from_secs(10);
 /// Threads that shake hands, honest and not.
 const HONEST: usize = 2;
 const HOSTILE: usize = 8;
@@ -65,8 +65,8 @@ pub fn run(effort: Effort) -> Result<Value> {
     let net = Net::of(1, 1, 1)?;
     // More connections a minute than there are ports.
     for node in [net.client(1), net.attacker()] {
-        node.namespace.set_sysctl("net.ipv4.tcp_tw_reuse", "1")?;
-        node.namespace.set_sysctl("net.ipv4.ip_local_port_range", "1024 65000")?;
+        node.namespace.set_sysctl("net/ipv4/tcp_tw_reuse", "1")?;
+        node.namespace.set_sysctl("net/ipv4/ip_local_port_range", "1024 65000")?;
     }
     let backend = net.backend(1).at(8080);
     let _backend = peers::nginx_backend(&net.backend(1).namespace, backend, MEASURED_CPU)?;
@@ -146,18 +146,20 @@ fn hold(node: &Node, to: SocketAddr) -> Result<Vec<TcpStream>> {
     Ok(held)
 }
 
-/// A byte to each now and then; how many were still there the last time.
+/// A byte to each now and then, one connection after the other; how many took theirs.
 fn drip(held: &[TcpStream], over: &AtomicBool) -> usize {
     use std::io::Write;
-    let mut alive = held.len();
+    let (began, mut gone, mut sent) = (Instant::now(), 0, 0);
     while !over.load(Relaxed) {
-        let began = Instant::now();
-        alive = held.iter().filter(|stream| (&**stream).write_all(b"a").is_ok()).count();
-        while began.elapsed() < DRIP && !over.load(Relaxed) {
-            thread::sleep(Duration::from_millis(20));
+        let due = (began.elapsed().as_secs_f64() / DRIP.as_secs_f64() * held.len() as f64) as usize;
+        for n in sent..due {
+            let refused = held.get(n % held.len()).is_some_and(|mut stream| stream.write_all(b"a").is_err());
+            gone += usize::from(refused);
         }
+        sent = due;
+        thread::sleep(Duration::from_millis(5));
     }
-    alive
+    held.len().saturating_sub(gone)
 }
 
 /// Honest handshakes beside those of a flood.
@@ -231,6 +233,11 @@ fn start(
     config: &str,
     certificate: Option<&Certificate>,
 ) -> Result<Running> {
+    // The last one may still be closing its connections.
+    lab::wait::eventually("the ports are free", || {
+        let bound = |port| std::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok();
+        Ok(net.gateway.run(|| bound(80) && bound(443))?)
+    })?;
     if front == Front::Nginx {
         let listen = SocketAddr::from((VIP4, 80));
         let tls = certificate.map(|certificate| (SocketAddr::from((VIP4, 443)), certificate));
