@@ -14,7 +14,7 @@ mod wire;
 type Target = (&'static str, fn(&[u8]));
 
 /// What is fuzzed, by the name of its folder in the corpus. It panics where something does not hold.
-const TARGETS: [Target; 23] = [
+const TARGETS: [Target; 24] = [
     ("answer-body", answers::body),
     ("answer-head", answers::head),
     ("cache", caching::messages),
@@ -23,6 +23,7 @@ const TARGETS: [Target; 23] = [
     ("config", config::config),
     ("config-formats", config::other_formats),
     ("cost", limits::cost),
+    ("cookies", requests::cookies),
     ("credentials", auth::credentials),
     ("forwarded", requests::forwarded),
     ("host", requests::host),

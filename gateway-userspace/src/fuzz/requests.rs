@@ -7,8 +7,44 @@ use crate::{
     observe::trace::context,
     policy::json::Checker,
     proxy::{forwarded_elements, strict},
+    request as request_parts,
     upstream::http1::{Outgoing, Switch},
 };
+
+/// Values of cookies are those between `NAME=` and the next semicolon, whatever stands around; query parameters that are taken
+/// out are gone.
+pub fn cookies(bytes: &[u8]) {
+    let mut headers = http::HeaderMap::new();
+    for line in bytes.split(|byte| *byte == b'\n') {
+        if let Ok(line) = HeaderValue::from_bytes(line) {
+            headers.append(header::COOKIE, line);
+        }
+    }
+    for name in ["a", "sid", "__Host-s"] {
+        let found: Vec<&[u8]> = request_parts::cookies(&headers, name).collect();
+        let mut expected = Vec::new();
+        for pair in
+            headers.get_all(header::COOKIE).iter().flat_map(|line| line.as_bytes().split(|b| *b == b';'))
+        {
+            let pair = pair.trim_ascii();
+            if let Some(at) = pair.iter().position(|byte| *byte == b'=')
+                && pair.get(..at) == Some(name.as_bytes())
+            {
+                expected.extend(pair.get(at + 1..));
+            }
+        }
+        assert_eq!(found, expected, "{name}");
+        assert_eq!(request_parts::cookie(&headers, name), expected.first().copied());
+    }
+    let Ok(uri) = http::Uri::try_from(bytes) else { return };
+    if let Some(left) = request_parts::without_parameters(&uri, &["a", "sid"]) {
+        let query = left.query().unwrap_or_default();
+        assert!(
+            form_urlencoded::parse(query.as_bytes()).all(|(name, _)| name != "a" && name != "sid"),
+            "{left}"
+        );
+    }
+}
 
 /// What is JSON to us is JSON to another reader, however it is cut.
 pub fn json(bytes: &[u8]) {

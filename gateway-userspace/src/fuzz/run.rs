@@ -171,6 +171,7 @@ fuzzed! {
     config_holds: "config",
     config_formats_holds: "config-formats",
     cost_holds: "cost",
+    cookies_holds: "cookies",
     credentials_holds: "credentials",
     forwarded_holds: "forwarded",
     host_holds: "host",
