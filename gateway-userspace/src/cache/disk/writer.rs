@@ -158,7 +158,7 @@ impl Writer {
             Op::Store { entry, hash, began, replaced } => self.store(&entry, hash, began, replaced),
             Op::Forget { hash, vary } => self.forget(hash, vary),
             Op::Purge { noted, durable } => {
-                self.purge(noted);
+                self.purge(noted, durable.is_some());
                 if let Some(durable) = durable {
                     let _ = durable.send(());
                 }
@@ -211,7 +211,8 @@ impl Writer {
         }
     }
 
-    fn purge(&mut self, noted: Noted) {
+    /// `durable`: somebody waits until it is on disk; else it is soon.
+    fn purge(&mut self, noted: Noted, durable: bool) {
         if noted.purge == Purge::All && noted.soft.is_none() {
             return self.clear();
         }
@@ -222,7 +223,8 @@ impl Writer {
         record::write_purge(&noted, &mut meta);
         let written = self.append(PURGE, &meta.0, &[]).is_some();
         self.row(&Row::Purge(noted));
-        if !written || !self.sync() {
+        self.unsynced.get_or_insert_with(Instant::now);
+        if !written || durable && !self.sync() {
             // What cannot be noted must not come back.
             self.clear();
         }
@@ -435,7 +437,7 @@ impl Writer {
         }
         self.next = last.map_or(1, |last| last.wrapping_add(1));
         for noted in self.shared.purges.adopt(purges) {
-            self.purge(noted);
+            self.purge(noted, false);
         }
     }
 
