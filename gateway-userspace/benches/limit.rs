@@ -2,7 +2,8 @@
 //! how a dynamic limit follows what it protects, in simulated time.
 //!
 //! `cargo bench -p gateway-userspace --bench limit -- [--quick] [--json FILE] [--plot FILE]`. The minimum of 15 rounds; fails
-//! above the goal: 60 ns with one limit. `--plot docs/figures/limit-steps.svg` draws the steps.
+//! above the goal: 60 ns with one limit. `--plot $PWD/docs/figures/limit-steps.svg`
+//! draws the steps.
 #![allow(clippy::unwrap_used, reason = "a bench that fails may panic")]
 
 #[path = "limit/steps.rs"]

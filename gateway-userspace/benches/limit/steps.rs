@@ -27,14 +27,13 @@ pub struct Step {
 type Capacity = &'static [(f64, f64)];
 
 /// Of what, and what is offered.
-const STEPS: [(&str, Capacity, f64); 4] = [
+const STEPS: [(&str, Capacity, f64); 3] = [
     ("five times the capacity", &[(0.0, 1000.0)], 5000.0),
     (
         "the capacity falls to a quarter, and comes back",
         &[(0.0, 2000.0), (60.0, 500.0), (100.0, 2000.0)],
         4000.0,
     ),
-    ("it is lost for ten seconds", &[(0.0, 1000.0), (60.0, 20.0), (70.0, 1000.0)], 2000.0),
     ("just below the capacity", &[(0.0, 1000.0)], 900.0),
 ];
 
