@@ -17,7 +17,7 @@ use crate::{
     Effort, MEASURED_CPU, OTHER_CPU,
     peers::{self, Peer},
     show,
-    stats::Rounds,
+    stats::Costs,
 };
 
 /// Of the best peer, at most.
@@ -26,12 +26,6 @@ const TWO_WORKERS: f64 = 1.8;
 /// For what one takes.
 const ENTRIES: u64 = 20_000;
 const SIZES: [(&str, &str); 2] = [("1KiB", "/1024"), ("100KiB", "/102400")];
-
-#[derive(Default)]
-struct Figures {
-    cpu_us: Rounds,
-    rate: Rounds,
-}
 
 pub fn run(effort: Effort) -> Result<Value> {
     let net = Net::of(1, 0, 0)?;
@@ -79,7 +73,7 @@ pub fn run(effort: Effort) -> Result<Value> {
 fn scaling(client: &Node, one: u32, two: u32, effort: Effort) -> Result<Value> {
     let programs = [("one", one, 8003), ("two", two, 8004)];
     let all = measure(client, &programs, SIZES[0].1, effort)?;
-    let of = |name| all.get(name).map_or(0.0, |figures: &Figures| figures.cpu_us.median());
+    let of = |name| all.get(name).map_or(0.0, |figures: &Costs| figures.cpu_us.median());
     let times = 2.0 * of("one") / of("two");
     println!("\n{}  {times:.2} times the hits of one (goal {TWO_WORKERS})", show::bold("Two workers"));
     Ok(json!({ "times_one": times, "goal": TWO_WORKERS }))
@@ -110,8 +104,8 @@ fn measure(
     programs: &[(&'static str, u32, u16)],
     path: &str,
     effort: Effort,
-) -> Result<BTreeMap<&'static str, Figures>> {
-    let mut all: BTreeMap<&str, Figures> = BTreeMap::new();
+) -> Result<BTreeMap<&'static str, Costs>> {
+    let mut all: BTreeMap<&str, Costs> = BTreeMap::new();
     for round in 0..=effort.rounds {
         for &(name, pid, port) in programs {
             // Round 0 warms up, and fills the caches.
@@ -130,16 +124,14 @@ fn measure(
             let cpu = cpu_time(pid)?.saturating_sub(before);
             ensure!(outcome.errors == 0 && outcome.requests > 0, "{name}: {outcome:?}");
             if round > 0 {
-                let figures = all.entry(name).or_default();
-                figures.cpu_us.push(cpu.as_secs_f64() * 1e6 / outcome.requests as f64);
-                figures.rate.push(outcome.rate());
+                all.entry(name).or_default().push(cpu, &outcome);
             }
         }
     }
     Ok(all)
 }
 
-fn show_table(size: &str, all: &BTreeMap<&str, Figures>, effort: Effort) {
+fn show_table(size: &str, all: &BTreeMap<&str, Costs>, effort: Effort) {
     let (rounds, seconds) = (effort.rounds, effort.round.as_secs());
     let what = format!(
         "{size} from memory, 64 connections, 1 worker, no log; median of {rounds} x {seconds} s; at most {GOAL} of the best"

@@ -19,7 +19,10 @@ use lab::{
 };
 use serde_json::{Value, json};
 
-use crate::{Effort, MEASURED_CPU, OTHER_CPU, peers, show, stats::Rounds};
+use crate::{
+    Effort, MEASURED_CPU, OTHER_CPU, peers, show,
+    stats::{Costs, Rounds},
+};
 
 /// All of it, of none of it.
 const GOAL: f64 = 1.05;
@@ -30,12 +33,6 @@ const SCRAPE: Duration = Duration::from_millis(50);
 const ROUTES: usize = 400;
 
 const NAMES: [&str; 4] = ["nothing", "log", "log, traces", "all"];
-
-#[derive(Default)]
-struct Figures {
-    cpu_us: Rounds,
-    rate: Rounds,
-}
 
 pub fn run(effort: Effort) -> Result<Value> {
     let net = Net::of(1, 0, 0)?;
@@ -94,8 +91,8 @@ fn measure(
     client: &Node,
     gateways: &[(&'static str, u16, Gateway)],
     effort: Effort,
-) -> Result<BTreeMap<&'static str, Figures>> {
-    let mut all: BTreeMap<&str, Figures> = BTreeMap::new();
+) -> Result<BTreeMap<&'static str, Costs>> {
+    let mut all: BTreeMap<&str, Costs> = BTreeMap::new();
     for round in 0..=effort.rounds {
         for (name, port, gateway) in gateways {
             // Round 0 warms up.
@@ -114,9 +111,7 @@ fn measure(
             let cpu = cpu_time(gateway.pid())?.saturating_sub(before);
             ensure!(outcome.errors == 0 && outcome.requests > 0, "{name}: {outcome:?}");
             if round > 0 {
-                let figures = all.entry(name).or_default();
-                figures.cpu_us.push(cpu.as_secs_f64() * 1e6 / outcome.requests as f64);
-                figures.rate.push(outcome.rate());
+                all.entry(name).or_default().push(cpu, &outcome);
             }
         }
     }
@@ -164,7 +159,7 @@ fn scrape(net: &Net, client: &Node) -> Result<(usize, Rounds)> {
     Ok((series, took))
 }
 
-fn show_tables(all: &BTreeMap<&str, Figures>, lines: f64, series: usize, scrape: &Rounds, effort: Effort) {
+fn show_tables(all: &BTreeMap<&str, Costs>, lines: f64, series: usize, scrape: &Rounds, effort: Effort) {
     let (rounds, seconds) = (effort.rounds, effort.round.as_secs());
     let what = format!(
         "128-byte bodies, 64 connections, 1 worker; median of {rounds} x {seconds} s; all at most {GOAL} of nothing"

@@ -1,5 +1,8 @@
 //! Medians and spreads of a few rounds.
 
+use std::time::Duration;
+
+use lab::wrk::Outcome;
 use serde_json::{Value, json};
 
 /// The figures of one quantity, one a round.
@@ -37,6 +40,23 @@ impl Rounds {
         let round = |value: f64| (value * 1000.0).round() / 1000.0;
         let rounds: Vec<f64> = self.0.iter().copied().map(round).collect();
         json!({ "median": round(self.median()), "min": round(self.min()), "max": round(self.max()), "rounds": rounds })
+    }
+}
+
+/// What one of several programs costs.
+#[derive(Debug, Default)]
+pub struct Costs {
+    /// CPU time a request.
+    pub cpu_us: Rounds,
+    /// Requests a second.
+    pub rate: Rounds,
+}
+
+impl Costs {
+    /// A round, which took the program so much CPU time.
+    pub fn push(&mut self, cpu: Duration, outcome: &Outcome) {
+        self.cpu_us.push(cpu.as_secs_f64() * 1e6 / outcome.requests as f64);
+        self.rate.push(outcome.rate());
     }
 }
 
