@@ -6,7 +6,6 @@ mod sandbox;
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use aya::maps::{Array, Map};
 use gateway_common::{
     bucket::Limit,
     flow::{self, Flow},
@@ -231,7 +230,7 @@ impl Loaded {
             return "its connection is known".into();
         }
         let slot = maglev_slot(service, parsed);
-        let index = self.slot(service.ring, slot);
+        let index = self.services.slot(&self.maps, service.ring, slot);
         if index == Some(target) {
             return format!("slot {slot} of the service's Maglev table");
         }
@@ -241,13 +240,6 @@ impl Loaded {
             "its connection"
         }
         .into()
-    }
-
-    /// What a Maglev table has in a slot.
-    fn slot(&self, ring: u32, slot: u32) -> Option<u16> {
-        let table = Array::<_, u64>::try_from(Map::Array(self.maps.rings.get(&ring, 0).ok()?)).ok()?;
-        let word = table.get(&(slot >> 2), 0).ok()?;
-        Some((word >> (16 * (slot & 3))) as u16)
     }
 
     /// The source's tokens of packets and connections and its bytes: a source without a bucket has them all.

@@ -6,14 +6,13 @@
 mod host;
 mod indexes;
 mod plan;
+mod rings;
 mod table;
 mod verify;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
-use std::os::fd::AsFd as _;
-
-use aya::maps::{MapData, PerCpuValues};
+use aya::maps::PerCpuValues;
 use gateway_common::{
     maps::{self as layout, Limits, Settings, flag},
     service::{self, TargetCounter, mode, name, target_state},
@@ -23,7 +22,7 @@ use serde::Serialize;
 use super::{error::KernelError, object, object::Maps, plane::Loaded, sys, sysctls::Sysctls};
 use crate::config::model;
 
-pub use plan::{Plan, ring};
+pub use plan::Plan;
 pub(super) use verify::{mode_name, target_addr};
 
 /// A service as it should be.
@@ -84,6 +83,7 @@ pub struct Services {
     indexes: indexes::Indexes,
     /// What the maps hold.
     current: Plan,
+    rings: rings::Rings,
     seed: u64,
     /// Where the half of `SERVICES` begins that counts.
     base: u32,
@@ -117,6 +117,12 @@ impl Services {
         if self.is_on() {
             settings.flags |= flag::SERVICES;
         }
+    }
+
+    /// What the service's Maglev table has in a slot.
+    pub(super) fn slot(&self, maps: &Maps, ring: u32, slot: u32) -> Option<u16> {
+        let words = self.rings.words(maps, ring).ok()??;
+        Some((words.get(slot as usize >> 2)? >> (16 * (slot & 3))) as u16)
     }
 
     /// Of the tables of connections and of replies.
@@ -257,9 +263,9 @@ impl Loaded {
             maps.server_ids.insert(key, target, 0).map_err(KernelError::map(name::SERVER_IDS))?;
         }
         for (ring, members) in next.rings.iter().filter(|(ring, m)| old.rings.get(*ring) != Some(*m)) {
-            let table = new_ring(members)?;
-            maps.rings.set(*ring, &table, 0).map_err(KernelError::map(name::RINGS))?;
+            self.services.rings.put(maps, *ring, members)?;
         }
+        self.services.rings.keep_those_of(next);
         for (index, target) in down {
             maps.targets.set(u32::from(*index), target, 0).map_err(KernelError::map(name::TARGETS))?;
         }
@@ -340,14 +346,4 @@ fn reset_counter(maps: &mut Maps, index: u16) -> Result<(), KernelError> {
     let zero = PerCpuValues::try_from(vec![TargetCounter::default(); cpus])
         .map_err(|error| failed(error.to_string()))?;
     maps.target_counters.set(u32::from(index), zero, 0).map_err(KernelError::map(name::TARGET_COUNTERS))
-}
-
-/// A Maglev table as a map of its own.
-fn new_ring(members: &[plan::Member]) -> Result<MapData, KernelError> {
-    let filled = sys::new_array(service::RING_WORDS).and_then(|map| {
-        sys::fill_array(map.as_fd(), &ring(members))?;
-        Ok(map)
-    });
-    let map = filled.map_err(|error| KernelError::Map { map: name::RINGS, why: error.to_string() })?;
-    MapData::from_fd(map).map_err(KernelError::map(name::RINGS))
 }

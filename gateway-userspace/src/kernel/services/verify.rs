@@ -1,16 +1,15 @@
 //! The maps of services, read back: see `kernel::verify`.
 
-use std::{collections::HashMap, net::SocketAddr, os::fd::AsFd as _};
+use std::{collections::HashMap, net::SocketAddr};
 
 use gateway_common::maps as layout;
 use gateway_common::service::{
     Place, Service, ServiceKey, Target, Vip, mode, name, ring_service, server_key, target_state,
 };
 
-use super::{Loaded, new_ring, plan, table};
+use super::{Loaded, plan, table};
 use crate::kernel::{
     error::KernelError,
-    sys,
     verify::{VerifyReport, differing, entries, show_limits, shown},
 };
 
@@ -129,22 +128,12 @@ impl Loaded {
             let failed =
                 |error: std::io::Error| KernelError::Map { map: name::RINGS, why: error.to_string() };
             let label = self.service_label(ring_service(ring));
-            match self.maps.rings.get(&ring, 0) {
-                Ok(table) => {
-                    let mut is = vec![0; should.len()];
-                    sys::for_each_entry(table.fd().as_fd(), |at: u32, word: u64| {
-                        if let Some(place) = is.get_mut(at as usize) {
-                            *place = word;
-                        }
-                    })
-                    .map_err(failed)?;
-                    self.compare_slots(&label, &is, &should, report);
-                }
-                Err(_) => report.add(name::RINGS, label, "no table".into(), "a table".into()),
+            match self.services.rings.words(&self.maps, ring).map_err(failed)? {
+                Some(is) => self.compare_slots(&label, &is, &should, report),
+                None => report.add(name::RINGS, label, "not the table that was made".into(), "that".into()),
             }
             if repair && report.total > before {
-                let table = new_ring(&members)?;
-                self.maps.rings.set(ring, &table, 0).map_err(KernelError::map(name::RINGS))?;
+                self.services.rings.put(&mut self.maps, ring, &members)?;
             }
         }
         Ok(())
