@@ -34,7 +34,7 @@ pub fn run(effort: Effort) -> Result<Value> {
     let config = format!(
         "[gateway]\nworkers = 1\n[listener.web]\nbind = \"{}\"\n[access_log]\nto = \"off\"\n\
          [cache.all]\nmemory = \"256MiB\"\nttl = \"1h\"\n[route.all]\nto = [\"{backend}\"]\ncache = \"all\"\n\
-         [kernel]\nmode = \"off\"\nsteer = \"off\"\n",
+         [metrics]\nbind = \"off\"\n[kernel]\nmode = \"off\"\nsteer = \"off\"\n",
         at(8003)
     );
     let options = Options { cpu: Some(MEASURED_CPU), quiet: true, ..Options::default() };

@@ -130,7 +130,7 @@ fn start(net: &Net, limits: &str, names: &str, listen: SocketAddr) -> Result<Gat
     let limit = if names.is_empty() { String::new() } else { format!("limit = [\"{names}\"]\n") };
     let config = format!(
         "[gateway]\nworkers = 1\n[listener.web]\nbind = \"{listen}\"\n[access_log]\nto = \"off\"\n{limits}\
-         [upstream.slots]\nto = [\"{}\"]\n[route.all]\nto = \"slots\"\n{limit}[kernel]\nmode = \"off\"\nsteer = \"off\"\n",
+         [upstream.slots]\nto = [\"{}\"]\n[route.all]\nto = \"slots\"\n{limit}[metrics]\nbind = \"off\"\n[kernel]\nmode = \"off\"\nsteer = \"off\"\n",
         at(8090)
     );
     let options = Options { cpu: Some(MEASURED_CPU), quiet: true, ..Options::default() };
