@@ -246,7 +246,9 @@ fn start(
         let nginx = peers::nginx_proxy(&net.gateway, places, MEASURED_CPU, zones, "limit_conn c 20000;")?;
         return Ok(Running::Nginx(nginx));
     }
-    let config = format!("[gateway]\nworkers = 1\n{config}[metrics]\nbind = \"off\"\n[kernel]\nmode = \"off\"\nsteer = \"off\"\n");
+    let config = format!(
+        "[gateway]\nworkers = 1\n{config}[metrics]\nbind = \"off\"\n[kernel]\nmode = \"off\"\nsteer = \"off\"\n"
+    );
     let options = Options { cpu: Some(MEASURED_CPU), quiet: true, ..Options::default() };
     Ok(Running::Gateway(Box::new(Gateway::start_with(net, &config, options)?)))
 }
