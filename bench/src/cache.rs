@@ -14,7 +14,7 @@ use lab::{
 use serde_json::{Value, json};
 
 use crate::{
-    Effort, MEASURED_CPU, OTHER_CPU,
+    Effort, MEASURED_CPU, OTHER_CPU, at,
     peers::{self, Peer},
     show,
     stats::Costs,
@@ -192,8 +192,4 @@ fn varnish(namespace: &Namespace, listen: SocketAddr, backend: SocketAddr) -> Re
         "none",
     ];
     lab::peers::run(namespace, "varnishd", &arguments, dir, listen, Some(MEASURED_CPU)).context("varnishd")
-}
-
-fn at(port: u16) -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], port))
 }

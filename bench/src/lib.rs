@@ -17,7 +17,7 @@ pub mod seeing;
 pub mod show;
 pub mod stats;
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 /// The CPU of what is measured, and the one of everything else.
 pub const MEASURED_CPU: usize = 0;
@@ -33,4 +33,9 @@ pub struct Effort {
 impl Effort {
     pub const FULL: Effort = Effort { rounds: 7, round: Duration::from_secs(5) };
     pub const QUICK: Effort = Effort { rounds: 2, round: Duration::from_secs(2) };
+}
+
+/// On the loopback, where most of what is measured listens.
+pub fn at(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
 }

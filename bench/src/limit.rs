@@ -5,7 +5,7 @@
 
 mod overload;
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use lab::{
@@ -16,7 +16,7 @@ use lab::{
 };
 use serde_json::{Value, json};
 
-use crate::{Effort, MEASURED_CPU, OTHER_CPU, peers, show, stats::Rounds};
+use crate::{Effort, MEASURED_CPU, OTHER_CPU, at, peers, show, stats::Rounds};
 
 /// Of nginx's 429, at most.
 const GOAL: f64 = 0.9;
@@ -84,8 +84,4 @@ fn refusals(effort: Effort) -> Result<Value> {
         "gateway": { "cpu_us": ours.cpu_us.json(), "per_second": ours.rate.json() },
         "nginx": { "cpu_us": theirs.cpu_us.json(), "per_second": theirs.rate.json() },
     }))
-}
-
-fn at(port: u16) -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], port))
 }

@@ -4,7 +4,7 @@
 //! over the loopback of one namespace. Access log and metrics are on in all of them. Envoy is measured where it could be
 //! installed.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Result, ensure};
 use lab::{
@@ -17,7 +17,7 @@ use lab::{
 use serde_json::{Value, json};
 
 use crate::{
-    Effort, MEASURED_CPU, OTHER_CPU,
+    Effort, MEASURED_CPU, OTHER_CPU, at,
     peers::{self, Certificate, Places},
     show,
     stats::Rounds,
@@ -117,10 +117,6 @@ const SCENARIOS: [Scenario; 8] = [
         goal: 0.7,
     },
 ];
-
-fn at(port: u16) -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], port))
-}
 
 #[derive(Debug, Default)]
 struct Figures {

@@ -4,7 +4,6 @@
 use std::{
     collections::BTreeMap,
     fmt::Write,
-    net::SocketAddr,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
     time::{Duration, Instant},
 };
@@ -20,7 +19,7 @@ use lab::{
 use serde_json::{Value, json};
 
 use crate::{
-    Effort, MEASURED_CPU, OTHER_CPU, peers, show,
+    Effort, MEASURED_CPU, OTHER_CPU, at, peers, show,
     stats::{Costs, Rounds},
 };
 
@@ -81,10 +80,6 @@ pub fn run(effort: Effort) -> Result<Value> {
         "log_lines_per_cpu_second": lines,
         "scrape": { "series": series, "ms": scrape.json(), "goal_ms": SCRAPE.as_millis() },
     }))
-}
-
-fn at(port: u16) -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], port))
 }
 
 fn measure(

@@ -48,21 +48,25 @@ fn head() -> request::Parts {
     request.body(()).unwrap().into_parts().0
 }
 
+fn facts(head: &request::Parts, client: Ipv4Addr) -> Facts<'_> {
+    Facts {
+        head,
+        client: IpAddr::V4(client),
+        direct: true,
+        route: "all",
+        version: None,
+        consumer: None,
+        tier: None,
+        claim: &|_| None,
+    }
+}
+
 /// Decides `n` times, of `keys` clients one after the other in an order that caches do not foresee.
 fn decide(limits: &RouteLimits, worker: usize, keys: u32, n: u32) {
     let head = head();
     for at in 0..n {
         let client = (at.wrapping_mul(0x9e37_79b1) ^ at >> 7) % keys;
-        let facts = Facts {
-            head: &head,
-            client: IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + client)),
-            direct: true,
-            route: "all",
-            version: None,
-            consumer: None,
-            tier: None,
-            claim: &|_| None,
-        };
+        let facts = facts(&head, Ipv4Addr::from_bits(0x0a00_0000 + client));
         black_box(limits.admit(worker, black_box(&facts)).refused.is_some());
     }
 }
@@ -135,16 +139,7 @@ fn accuracy(seconds: u64) -> Vec<serde_json::Value> {
 
 fn given(limits: &RouteLimits, worker: usize, start: &Barrier, lasts: Duration) -> (u64, Duration) {
     let head = head();
-    let facts = Facts {
-        head: &head,
-        client: IpAddr::V4(Ipv4Addr::LOCALHOST),
-        direct: true,
-        route: "all",
-        version: None,
-        consumer: None,
-        tier: None,
-        claim: &|_| None,
-    };
+    let facts = facts(&head, Ipv4Addr::LOCALHOST);
     start.wait();
     let (began, mut n) = (Instant::now(), 0);
     while began.elapsed() < lasts {

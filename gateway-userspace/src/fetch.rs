@@ -18,6 +18,9 @@ use crate::{
     tls::Connector,
 };
 
+/// What the gateway calls itself.
+pub const AGENT: &str = concat!("gateway/", env!("CARGO_PKG_VERSION"));
+
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
     #[error("{0}")]
@@ -41,12 +44,8 @@ pub async fn fetch(
     body: Bytes,
     most: usize,
 ) -> Result<Answer, FetchError> {
-    let target = uri.path_and_query().map_or("/", |path| path.as_str());
-    let request = request
-        .uri(target)
-        .header(header::HOST, uri.authority().map_or("", |authority| authority.as_str()))
-        .header(header::USER_AGENT, concat!("gateway/", env!("CARGO_PKG_VERSION")))
-        .header(header::CONNECTION, "close")
+    let request = addressed(request, uri)
+        .header(header::USER_AGENT, AGENT)
         .body(Full::new(body))
         .map_err(|error| FetchError::Broken(io::Error::other(error)))?;
     let secure = uri.scheme_str() == Some("https");
@@ -58,20 +57,26 @@ pub async fn fetch(
         let body = Limited::new(answer.into_body(), most).collect().await;
         Ok(Answer { status, body: body.map(|body| body.to_bytes()).map_err(io::Error::other) })
     };
-    if !secure {
-        return exchange(stream, request, read).await.map_err(FetchError::Broken);
-    }
-    let tls = UpstreamTls {
+    let tls = secure.then(|| tls(name, ca, true));
+    over(stream, addr, tls, request, read).await
+}
+
+/// To what a URI names, on a connection that is used once.
+pub fn addressed(request: request::Builder, uri: &Uri) -> request::Builder {
+    request
+        .uri(uri.path_and_query().map_or("/", |path| path.as_str()))
+        .header(header::HOST, uri.authority().map_or("", |authority| authority.as_str()))
+        .header(header::CONNECTION, "close")
+}
+
+fn tls(name: &str, ca: Option<&Path>, verify: bool) -> UpstreamTls {
+    UpstreamTls {
         sni: Some(name.to_owned()),
         ca: ca.map(Path::to_owned),
         cert: None,
-        verify: true,
+        verify,
         min: TlsVersion::V12,
-    };
-    let connector =
-        Connector::new(&tls, None, None).map_err(|error| FetchError::Connect(io::Error::other(error)))?;
-    let stream = connector.connect(stream, addr, &[b"http/1.1"]).await.map_err(FetchError::Connect)?;
-    exchange(stream, request, read).await.map_err(FetchError::Broken)
+    }
 }
 
 /// Asks whoever is at this address; `secure`: by TLS, under this name, whatever the certificate says. What comes behind the
@@ -89,15 +94,7 @@ pub async fn ask_at(
         }
         Ok(head)
     };
-    let Some(name) = secure else {
-        return exchange(stream, request, read).await.map_err(FetchError::Broken);
-    };
-    let tls =
-        UpstreamTls { sni: Some(name.to_owned()), ca: None, cert: None, verify: false, min: TlsVersion::V12 };
-    let connector =
-        Connector::new(&tls, None, None).map_err(|error| FetchError::Connect(io::Error::other(error)))?;
-    let stream = connector.connect(stream, addr, &[b"http/1.1"]).await.map_err(FetchError::Connect)?;
-    exchange(stream, request, read).await.map_err(FetchError::Broken)
+    over(stream, addr, secure.map(|name| tls(name, None, false)), request, read).await
 }
 
 async fn connect(name: &str, port: u16) -> io::Result<(TcpStream, SocketAddr)> {
@@ -109,6 +106,23 @@ async fn connect(name: &str, port: u16) -> io::Result<(TcpStream, SocketAddr)> {
         }
     }
     Err(last)
+}
+
+/// One exchange; `tls`: after a handshake.
+async fn over<T, R: Future<Output = io::Result<T>>>(
+    stream: TcpStream,
+    addr: SocketAddr,
+    tls: Option<UpstreamTls>,
+    request: Request<Full<Bytes>>,
+    read: impl FnOnce(Response<Incoming>) -> R,
+) -> Result<T, FetchError> {
+    let Some(tls) = tls else {
+        return exchange(stream, request, read).await.map_err(FetchError::Broken);
+    };
+    let connector =
+        Connector::new(&tls, None, None).map_err(|error| FetchError::Connect(io::Error::other(error)))?;
+    let stream = connector.connect(stream, addr, &[b"http/1.1"]).await.map_err(FetchError::Connect)?;
+    exchange(stream, request, read).await.map_err(FetchError::Broken)
 }
 
 async fn exchange<T, R: Future<Output = io::Result<T>>>(

@@ -24,6 +24,7 @@ pub mod runtime;
 pub mod seal;
 pub mod service;
 pub mod splice;
+mod sync;
 pub mod tls;
 pub mod upstream;
 pub mod version;

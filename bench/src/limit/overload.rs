@@ -22,8 +22,7 @@ use lab::{
 };
 use serde_json::{Value, json};
 
-use super::at;
-use crate::{Effort, MEASURED_CPU, peers, show, stats::Rounds};
+use crate::{Effort, MEASURED_CPU, at, peers, show, stats::Rounds};
 
 const SLOTS: usize = 20;
 const SERVICE: Duration = Duration::from_millis(20);

@@ -1,12 +1,6 @@
 //! The config over the admin API: shown, checked, compared, replaced.
 
-use std::{
-    fs::{self, OpenOptions},
-    io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
-    path::Path as File,
-    sync::Arc,
-};
+use std::{fs, io, path::Path as File, sync::Arc};
 
 use axum::{
     Json,
@@ -23,6 +17,7 @@ use crate::{
     config::{self, Format},
     daemon::{Control, Reach, ReloadError},
     request::media_type,
+    seal,
 };
 
 type Shared = State<Arc<Control>>;
@@ -113,10 +108,10 @@ pub async fn put(
         return compare(&control, &new);
     }
     let old = fs::read(&file).map_err(|error| not_written(&file, &error))?;
-    replace(&file, text.as_bytes()).map_err(|error| not_written(&file, &error))?;
+    seal::rewrite(&file, text.as_bytes()).map_err(|error| not_written(&file, &error))?;
     let reloaded = control.ask_reload(Reach::Everything).await;
     if reloaded.is_err()
-        && let Err(error) = replace(&file, &old)
+        && let Err(error) = seal::rewrite(&file, &old)
     {
         tracing::error!(file = %file.display(), "the config that was refused cannot be taken back: {error}");
     }
@@ -149,19 +144,4 @@ fn in_format_of(file: &File, format: Option<Format>, body: String) -> Result<Str
 fn not_written(file: &File, error: &io::Error) -> Problem {
     let detail = format!("cannot write {}: {error}; give the gateway's user the right to", file.display());
     Problem::new(StatusCode::CONFLICT, "not_written", detail)
-}
-
-/// Whole or not at all, with the rights that the file has. Where it is a link, what that leads to is replaced.
-fn replace(file: &File, text: &[u8]) -> io::Result<()> {
-    let file = fs::canonicalize(file)?;
-    let fresh = file.with_extension("new");
-    let write = || {
-        let mut opened =
-            OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&fresh)?;
-        opened.write_all(text)?;
-        opened.set_permissions(fs::metadata(&file)?.permissions())?;
-        opened.sync_all()?;
-        fs::rename(&fresh, &file)
-    };
-    write().inspect_err(|_| drop(fs::remove_file(&fresh)))
 }

@@ -20,7 +20,7 @@ use super::problem::Problem;
 use crate::{
     config::model::Bind,
     daemon::Control,
-    fetch::ask_at,
+    fetch::{AGENT, addressed, ask_at},
     proxy::explain::{self, RequestSpec},
 };
 
@@ -79,12 +79,9 @@ fn reached_at(bind: Bind) -> SocketAddr {
 }
 
 fn request(uri: &Uri, headers: &[(String, String)]) -> Result<Request<Full<Bytes>>, Problem> {
-    let target = uri.path_and_query().map_or("/", |path| path.as_str());
-    let mut request = Request::get(target)
-        .header(header::HOST, uri.authority().map_or("", |authority| authority.as_str()))
-        .header(header::CONNECTION, "close");
+    let mut request = addressed(Request::builder(), uri);
     if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("user-agent")) {
-        request = request.header(header::USER_AGENT, concat!("gateway/", env!("CARGO_PKG_VERSION")));
+        request = request.header(header::USER_AGENT, AGENT);
     }
     for (name, value) in headers {
         request = request.header(name, value);

@@ -29,19 +29,8 @@ impl Seen {
     }
 
     fn table(&self) -> &Table {
-        self.table.get_or_init(|| {
-            let opened =
-                self.file.as_ref().map(|file| Table::of_file(file, MOST).map_err(|error| (file, error)));
-            match opened {
-                Some(Ok(table)) => table,
-                Some(Err((file, error))) => {
-                    let file = file.display();
-                    tracing::warn!(%file, "signatures can be used again after a restart: {error}");
-                    private()
-                }
-                None => private(),
-            }
-        })
+        let lost = "signatures can be used again after a restart";
+        self.table.get_or_init(|| Table::open(self.file.as_deref(), MOST, lost))
     }
 
     /// Takes note of a signature that verified. Times are seconds since 1970.
@@ -60,12 +49,6 @@ impl Seen {
         });
         took.map(drop)
     }
-}
-
-/// Only a process without address space cannot have it.
-#[allow(clippy::expect_used)]
-fn private() -> Table {
-    Table::anonymous(MOST).expect("no memory for signatures")
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
@@ -19,6 +19,7 @@ use super::{
     vary::Selected,
 };
 use crate::observe::Why;
+use crate::sync::lock;
 
 /// How long it is remembered that a key's answers cannot be shared, so that nobody waits for the next one.
 const PASS_FOR: Duration = Duration::from_secs(10);
@@ -423,8 +424,4 @@ impl Draft {
         let (vary, tags) = (self.vary.clone(), self.tags.clone());
         Entry::new(key, vary, self.status, self.headers.clone(), body, tags, self.terms)
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Mutex,
         atomic::{AtomicU64, Ordering::SeqCst},
     },
     time::SystemTime,
@@ -12,6 +12,7 @@ use std::{
 use http::{HeaderMap, HeaderName};
 
 use super::key::{self, KeyParts, Place};
+use crate::sync::lock;
 
 /// Purges that are remembered for answers that were asked for before them.
 const REMEMBERED: usize = 256;
@@ -254,10 +255,6 @@ impl Log {
 fn micros() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Fields that name a response's tags, apart by spaces or commas.

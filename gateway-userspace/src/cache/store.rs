@@ -9,7 +9,7 @@ use std::{
     collections::{HashSet, VecDeque},
     hash::{BuildHasher, RandomState},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Mutex, Weak,
         atomic::{
             AtomicU64, AtomicUsize,
             Ordering::{AcqRel, Acquire, Relaxed},
@@ -21,6 +21,7 @@ use http::HeaderMap;
 use papaya::{Compute, HashMap, Operation};
 
 use super::{entry::Entry, vary};
+use crate::sync::lock;
 
 /// Of a shard's bytes, for what is new: one tenth, as in the paper.
 const SMALL: usize = 10;
@@ -304,10 +305,6 @@ impl Queues {
             }
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     path::PathBuf,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Mutex,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -22,6 +22,7 @@ use super::{
 use crate::{
     admin::{CacheStatus, DiskStatus},
     config::units::{ByteSize, Rate},
+    sync::lock,
 };
 
 #[derive(Debug, Subcommand)]
@@ -206,10 +207,6 @@ fn wait(turn: &Mutex<Instant>, every: Duration) {
         mine
     };
     std::thread::sleep(mine.saturating_duration_since(Instant::now()));
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn read(value: Value) -> Result<BTreeMap<String, CacheStatus>, Error> {

@@ -16,10 +16,11 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use zeroize::Zeroizing;
 
-use super::control::{Control, lock};
+use super::control::Control;
 use crate::{
     config::model::{Acme, AcmeChallenge},
     seal::{FileError, Vault},
+    sync::lock,
     tls::{
         Cert, Facts,
         acme::{Answering, ChallengeError, Challenges},

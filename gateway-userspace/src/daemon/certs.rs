@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use super::control::{Control, lock};
+use super::control::Control;
 use crate::runtime::Snapshot;
+use crate::sync::lock;
 
 impl Control {
     /// Watches the files of this snapshot's certificates, and no others. On the control thread only.

@@ -5,7 +5,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::{Duration, Instant, SystemTime},
@@ -44,6 +44,7 @@ use crate::{
     runtime::Snapshot,
     seal::Vault,
     service,
+    sync::lock,
     tls::{self, Tls},
     upstream::{Upstream, health::Checks},
 };
@@ -289,7 +290,7 @@ impl Control {
         let vault = Vault::load(&config, Some(&old.tls.vault))?;
         let tls = Tls::load(&config, &vault, Some(&old.tls))?;
         let auths = Arc::new(Auths::load(&config, &vault, Some(&old.auths), &self.registry)?);
-        let disks = Arc::new(cache::disk::place::load(&config)?);
+        let disks = Arc::new(cache::disk::place::load(&config, &vault)?);
         let changes = config::diff(&old.config, &config);
         let needs_restart = config::needing_restart(&changes);
         let new_log = (old.config.access_log != config.access_log).then(|| config.access_log.clone());
@@ -485,8 +486,4 @@ fn doors(config: &Config) -> impl Iterator<Item = (Door, Bind)> + '_ {
         service.binds.iter().map(move |bind| (door(name.clone(), *bind), *bind))
     });
     listeners.chain(services)
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

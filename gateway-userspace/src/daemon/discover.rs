@@ -18,9 +18,10 @@ use hickory_resolver::{
 };
 use tokio::task::JoinHandle;
 
-use super::control::{Control, lock};
+use super::control::Control;
 use crate::{
     config::{model::Config, units::Lookup},
+    sync::lock,
     upstream::discovered::{self, Answers, Found, Service},
 };
 

@@ -191,7 +191,7 @@ async fn serve(parts: Parts, before: &mut Option<Takeover>, began: Instant) -> R
     let count = worker_count(&config);
     let registry = Arc::new(Registry::new(count));
     let auths = Arc::new(Auths::load(&config, &tls.vault, None, &registry)?);
-    let disks = Arc::new(cache::disk::place::load(&config)?);
+    let disks = Arc::new(cache::disk::place::load(&config, &tls.vault)?);
     let services = service::compile(&config.services, None, &registry);
     let names = Names::new(handed.names.clone());
     let first = Snapshot::compile(

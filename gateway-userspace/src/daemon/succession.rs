@@ -8,10 +8,11 @@ use std::{
 };
 
 use super::{
-    control::{Control, lock},
+    control::Control,
     handover::{Handed, Sockets, VERSION},
     memory,
 };
+use crate::sync::lock;
 
 impl Control {
     /// Every listening socket, and what each is.

@@ -4,13 +4,12 @@
 //! and what was used comes back up to a part late.
 
 use super::{
-    meter::{Left, Now, Over},
+    meter::{INDEX, Left, MOST_IN_WINDOW, Now, Over, pack, unpack},
     table::{Kind, Owner, Table, Word},
 };
 
 /// Parts of a span.
 pub const PARTS: u64 = 20;
-const MOST: u64 = (1 << 40) - 1;
 
 /// As it is at one moment, to be asked about the part that is now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +35,7 @@ impl Sliding {
         let part_ns = (span_ns / PARTS).max(1);
         let last = PARTS as u8;
         Sliding {
-            amount: amount.min(MOST),
+            amount: amount.min(MOST_IN_WINDOW),
             part_ns,
             index: 0,
             before: 0,
@@ -115,7 +114,7 @@ impl Sliding {
 
     fn word(&self, used: u64) -> Word {
         let until = (self.index + PARTS + 1).saturating_mul(self.part_ns);
-        Word { value: (self.index & INDEX) << 40 | used.min(MOST), until }
+        Word { value: pack(self.index, used), until }
     }
 
     pub fn left(&self, word: u64, now: Now) -> Left {
@@ -130,12 +129,6 @@ impl Sliding {
         let ns = |end| if end == NOW { 0 } else { self.until(end, now) };
         Left { units, next_ns: ns(next), full_ns: ns(full) }
     }
-}
-
-const INDEX: u64 = 0xff_ffff;
-
-fn unpack(word: u64) -> (u64, u64) {
-    (word >> 40, word & MOST)
 }
 
 /// All places of a key.

@@ -97,28 +97,12 @@ impl Store {
     }
 
     pub(super) fn rates(&self) -> &Table {
-        self.rates.get_or_init(|| {
-            let opened = self.file.as_ref().map(|file| (file, Table::of_file(file, self.keys)));
-            match opened {
-                Some((_, Ok(table))) => table,
-                Some((file, Err(error))) => {
-                    let file = file.display();
-                    tracing::warn!(%file, "what is used of limits does not outlast this process: {error}");
-                    self.private()
-                }
-                None => self.private(),
-            }
-        })
+        let lost = "what is used of limits does not outlast this process";
+        self.rates.get_or_init(|| Table::open(self.file.as_deref(), self.keys, lost))
     }
 
     pub(super) fn active(&self) -> &Table {
-        self.active.get_or_init(|| self.private())
-    }
-
-    /// Only a process without address space cannot have it.
-    #[allow(clippy::expect_used)]
-    fn private(&self) -> Table {
-        Table::anonymous(self.keys).expect("no memory for limits")
+        self.active.get_or_init(|| Table::private(self.keys))
     }
 
     pub(super) fn hash_key(&self) -> Key {

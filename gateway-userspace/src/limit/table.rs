@@ -142,6 +142,23 @@ impl Table {
         }
     }
 
+    /// As [`Table::of_file`]; in this process alone where there is no file, or where it cannot be: then it is told what
+    /// is `lost`.
+    pub fn open(file: Option<&Path>, keys: usize, lost: &str) -> Self {
+        match file.map(|file| (file, Table::of_file(file, keys))) {
+            Some((_, Ok(table))) => return table,
+            Some((file, Err(error))) => tracing::warn!(file = %file.display(), "{lost}: {error}"),
+            None => {}
+        }
+        Table::private(keys)
+    }
+
+    /// As [`Table::anonymous`]: only a process without address space cannot have it.
+    #[allow(clippy::expect_used)]
+    pub fn private(keys: usize) -> Self {
+        Table::anonymous(keys).expect("no memory for a table")
+    }
+
     fn begin(words: SharedWords, sets: usize) -> Self {
         words[1].store(sets as u64, Relaxed);
         let mut random = [0; 16];

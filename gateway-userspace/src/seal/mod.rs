@@ -9,7 +9,7 @@ mod secret;
 mod vault;
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
+    fs::{self, DirBuilder, File, OpenOptions, Permissions},
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::Path,
@@ -196,12 +196,32 @@ fn hex(bytes: &[u8]) -> String {
 pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let directory = path.parent().unwrap_or(Path::new("."));
     DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    put(path, bytes, None)
+}
+
+/// As [`write`], of a file that is there, whose rights stay. Where it is a link, what that leads to is replaced.
+///
+/// # Errors
+/// It is not there, or cannot be written.
+pub fn rewrite(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let path = fs::canonicalize(path)?;
+    let rights = fs::metadata(&path)?.permissions();
+    put(&path, bytes, Some(rights))
+}
+
+fn put(path: &Path, bytes: &[u8], rights: Option<Permissions>) -> io::Result<()> {
     let new = path.with_extension("new");
-    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&new, path)?;
-    File::open(directory)?.sync_all()
+    let write = || {
+        let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
+        file.write_all(bytes)?;
+        if let Some(rights) = rights {
+            file.set_permissions(rights)?;
+        }
+        file.sync_all()?;
+        fs::rename(&new, path)
+    };
+    write().inspect_err(|_| drop(fs::remove_file(&new)))?;
+    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
 }
 
 #[cfg(test)]

@@ -73,12 +73,17 @@ impl Vault {
             problems.push(Problem::file(&file, format!("`state`: {error}")));
             problems.into_errors()
         })?;
-        let same = old.filter(|old| match (&old.sealer, &sealer) {
+        let new = Vault { sealer };
+        Ok(old.filter(|old| new.is(old)).cloned().unwrap_or_else(|| Arc::new(new)))
+    }
+
+    /// Whether both have the same keys, or none.
+    pub fn is(&self, other: &Vault) -> bool {
+        match (&self.sealer, &other.sealer) {
             (None, None) => true,
-            (Some(old), Some(new)) => new.is(old),
+            (Some(one), Some(two)) => one.is(two),
             _ => false,
-        });
-        Ok(same.cloned().unwrap_or_else(|| Arc::new(Vault { sealer })))
+        }
     }
 
     pub fn of(sealer: Option<Sealer>) -> Arc<Vault> {

@@ -64,7 +64,7 @@ pub struct Day {
 pub struct Kept {
     /// The last of the hours, since 1970.
     hour: u64,
-    callers: BTreeMap<String, Vec<u32>>,
+    callers: BTreeMap<String, Vec<u64>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     last: Option<Caller>,
 }
@@ -100,22 +100,9 @@ impl Usage {
     }
 
     pub fn day(&self, now: Moment) -> Day {
-        let mut consumers = BTreeMap::<String, u64>::new();
-        let mut last: Option<Caller> = None;
-        for shard in &self.0 {
-            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            shard.turn_to(now.seconds / 3600);
-            for (name, hours) in &shard.callers {
-                *consumers.entry(name.to_string()).or_default() +=
-                    hours.iter().map(|n| u64::from(*n)).sum::<u64>();
-            }
-            if let Some(caller) = &shard.last
-                && last.as_ref().is_none_or(|last| last.at < caller.at)
-            {
-                last = Some(caller.clone());
-            }
-        }
-        let mut consumers: Vec<(String, u64)> = consumers.into_iter().filter(|(_, n)| *n > 0).collect();
+        let Kept { callers, last, .. } = self.kept(now);
+        let consumers = callers.into_iter().map(|(name, hours)| (name, hours.iter().sum()));
+        let mut consumers: Vec<(String, u64)> = consumers.filter(|(_, n)| *n > 0).collect();
         consumers.sort_by(|(a, n), (b, m)| m.cmp(n).then_with(|| a.cmp(b)));
         Day { requests: consumers.iter().map(|(_, n)| n).sum(), consumers, last }
     }
@@ -130,7 +117,7 @@ impl Usage {
             for (name, hours) in &shard.callers {
                 let sums = kept.callers.entry(name.to_string()).or_insert_with(|| vec![0; HOURS]);
                 for (sum, hour) in sums.iter_mut().zip(kept.hour + 1..) {
-                    *sum = sum.saturating_add(hours[(hour % HOURS as u64) as usize]);
+                    *sum += u64::from(hours[(hour % HOURS as u64) as usize]);
                 }
             }
             if let Some(caller) = &shard.last
@@ -153,7 +140,7 @@ impl Usage {
             for (count, of) in counts.iter().rev().zip((0..=kept.hour).rev()) {
                 if (hour.saturating_sub(HOURS as u64 - 1)..=hour).contains(&of) {
                     let slot = &mut hours[(of % HOURS as u64) as usize];
-                    *slot = slot.saturating_add(*count);
+                    *slot = slot.saturating_add(u32::try_from(*count).unwrap_or(u32::MAX));
                 }
             }
         }

@@ -2,9 +2,22 @@
 
 use std::io::{Read, Write};
 
-use lab::{certs::Authority, tls::TlsClient};
+use lab::{
+    certs::{Authority, Issued},
+    tls::TlsClient,
+};
 
 use super::*;
+
+/// The answer to one who shows this certificate.
+fn get(rig: &Rig, authority: &Authority, shown: Option<&Issued>) -> Result<String> {
+    let client = TlsClient::new(&authority.pem, shown, &[])?;
+    let mut stream = client.connect(rig.net.client(1), SocketAddr::from((VIP4, 443)), "shop.test")?;
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: shop.test\r\nconnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
 
 // S9
 #[test]
@@ -43,14 +56,7 @@ rewrite.set = {{ x-consumer = "${{consumer.id}}" }}
             backends[0].addr
         )
     })?;
-    let get = |shown| -> Result<String> {
-        let client = TlsClient::new(&authority.pem, shown, &[])?;
-        let mut stream = client.connect(rig.net.client(1), SocketAddr::from((VIP4, 443)), "shop.test")?;
-        stream.write_all(b"GET / HTTP/1.1\r\nhost: shop.test\r\nconnection: close\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok(answer)
-    };
+    let get = |shown| get(&rig, &authority, shown);
     let answer = get(Some(&acme))?;
     assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("acme"), "{answer}");
     for (result, shown) in [("unknown", Some(&other)), ("missing", None), ("malformed", Some(&both))] {
@@ -76,7 +82,7 @@ fn a_certificate_is_known_by_its_spiffe_id_subject_or_fingerprint_until_it_is_re
     let stranger = Authority::new()?.issue_client("any", Some("spiffe://mesh.test/ns/shop/sa/cart"))?;
     let print = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &lab::tls::der(&pinned.chain)?);
     let print: String = print.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-    let crl = |revoked: &[&lab::certs::Issued]| -> Result<()> {
+    let crl = |revoked: &[&Issued]| -> Result<()> {
         Ok(std::fs::write(files.path().join("crl.pem"), authority.revoke(revoked, 4000)?)?)
     };
     crl(&[])?;
@@ -110,15 +116,7 @@ rewrite.set = {{ x-consumer = "${{consumer.id}}" }}
         )
     })?;
     // `None`: no connection.
-    let get = |shown| -> Option<String> {
-        let client = TlsClient::new(&authority.pem, Some(shown), &[]).ok()?;
-        let mut stream =
-            client.connect(rig.net.client(1), SocketAddr::from((VIP4, 443)), "shop.test").ok()?;
-        stream.write_all(b"GET / HTTP/1.1\r\nhost: shop.test\r\nconnection: close\r\n\r\n").ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        Some(answer)
-    };
+    let get = |shown| get(&rig, &authority, Some(shown)).ok();
     for (consumer, shown) in [("cart", &spiffe), ("batch", &subject), ("pinned", &pinned)] {
         let answer = get(shown).context("no answer")?;
         assert!(answer.starts_with("HTTP/1.1 200") && answer.contains(consumer), "{consumer}: {answer}");

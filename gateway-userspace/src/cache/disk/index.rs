@@ -4,7 +4,7 @@ use std::{
     collections::{HashMap, HashSet},
     hash::{BuildHasherDefault, Hasher},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
 };
@@ -15,6 +15,7 @@ use super::{
     super::vary::{self, Selected},
     record::Span,
 };
+use crate::sync::lock;
 
 const SHARDS: usize = 64;
 
@@ -175,10 +176,6 @@ impl Index {
 
 fn is_same(slot: &Slot, vary: &[Selected]) -> bool {
     vary::same(slot.vary.as_deref().unwrap_or_default(), vary)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

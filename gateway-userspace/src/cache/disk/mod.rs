@@ -18,7 +18,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     path::PathBuf,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed},
         mpsc,
     },
@@ -40,6 +40,7 @@ use super::{
     store::Store,
     vary::Selected,
 };
+use crate::sync::lock;
 use writer::Op;
 
 /// Bytes that wait to be written.
@@ -188,7 +189,7 @@ impl Disk {
     }
 
     pub fn is_sealed(&self) -> bool {
-        self.wanted.sealer.is_some()
+        self.wanted.vault.sealer().is_some()
     }
 
     /// The most that it takes.
@@ -302,10 +303,6 @@ impl Shared {
     fn bytes(&self) -> u64 {
         lock(&self.segments).values().map(|segment| segment.length.load(Relaxed)).sum()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What can be read is what is written of it.

@@ -16,7 +16,7 @@ use crate::{
         model::{self, Config},
         units::ByteSize,
     },
-    seal::{SealError, Sealer},
+    seal::Vault,
 };
 
 /// Of a record beside its body, at most.
@@ -35,8 +35,8 @@ pub struct Wanted {
     pub directory: PathBuf,
     pub size: u64,
     pub segment: u64,
-    /// `None`: it is not sealed.
-    pub sealer: Option<Arc<Sealer>>,
+    /// What it is sealed with, if anything.
+    pub vault: Arc<Vault>,
 }
 
 /// Those of a config, by the cache's name.
@@ -55,19 +55,14 @@ pub enum PlaceError {
 }
 
 impl Wanted {
-    fn new(name: &str, disk: &model::CacheDisk, max_body: u64, sealer: Option<Arc<Sealer>>) -> Wanted {
+    fn new(name: &str, disk: &model::CacheDisk, max_body: u64, vault: &Arc<Vault>) -> Wanted {
         let segment = segment_size(disk.size, max_body);
-        Wanted { directory: disk.path.join(name), size: disk.size, segment, sealer }
+        Wanted { directory: disk.path.join(name), size: disk.size, segment, vault: vault.clone() }
     }
 
     /// Whether it is the same directory and the same key.
     pub(super) fn is_there(&self, other: &Wanted) -> bool {
-        let same_key = match (&self.sealer, &other.sealer) {
-            (None, None) => true,
-            (Some(one), Some(two)) => one.is(two),
-            _ => false,
-        };
-        same_key && self.directory == other.directory
+        self.vault.is(&other.vault) && self.directory == other.directory
     }
 
     /// Whether it can be.
@@ -93,7 +88,7 @@ impl Wanted {
     /// What is there must not be lost because of a wrong key.
     fn check_key(&self) -> Result<(), PlaceError> {
         for (number, path) in segments(&self.directory).unwrap_or_default() {
-            let opened = Segment::open(&path, number, self.sealer.as_deref());
+            let opened = Segment::open(&path, number, self.vault.sealer());
             if let Err(error @ (OpenError::Key(_) | OpenError::NoKey)) = opened {
                 return Err(PlaceError::Key { path: self.directory.clone(), error });
             }
@@ -122,8 +117,8 @@ pub fn least_size(max_body: u64) -> u64 {
 ///
 /// # Errors
 /// What cannot be, by its place in the config.
-pub fn load(config: &Config) -> Result<Disks, ConfigErrors> {
-    each(config, |wanted| wanted.make(), sealer(config))
+pub fn load(config: &Config, vault: &Arc<Vault>) -> Result<Disks, ConfigErrors> {
+    each(config, vault, Wanted::make)
 }
 
 /// As [`load`], and changes nothing. A key that cannot be read here may be where only the daemon finds it.
@@ -131,33 +126,22 @@ pub fn load(config: &Config) -> Result<Disks, ConfigErrors> {
 /// # Errors
 /// What cannot be, by its place in the config.
 pub fn check(config: &Config) -> Result<(), ConfigErrors> {
-    match sealer(config) {
-        Ok(sealer) => each(config, Wanted::check, Ok(sealer)).map(drop),
+    match Vault::load(config, None) {
+        Ok(vault) => each(config, &vault, Wanted::check).map(drop),
         Err(_) => Ok(()),
     }
 }
 
-fn sealer(config: &Config) -> Result<Option<Arc<Sealer>>, SealError> {
-    let any = config.caches.values().any(|cache| cache.disk.is_some());
-    Ok(if any { Sealer::new(&config.state)?.map(Arc::new) } else { None })
-}
-
 fn each(
     config: &Config,
+    vault: &Arc<Vault>,
     make: impl Fn(&Wanted) -> Result<(), PlaceError>,
-    sealer: Result<Option<Arc<Sealer>>, SealError>,
 ) -> Result<Disks, ConfigErrors> {
     let mut problems = Problems::default();
     let mut disks = Disks::new();
     for (name, cache) in &config.caches {
         let Some(disk) = &cache.disk else { continue };
-        let wanted = match &sealer {
-            Ok(sealer) => Wanted::new(name, disk, cache.max_body, sealer.clone()),
-            Err(error) => {
-                problems.file(&disk.at, format!("cache.{name}.disk: `state.key`: {error}"));
-                continue;
-            }
-        };
+        let wanted = Wanted::new(name, disk, cache.max_body, vault);
         match make(&wanted) {
             Ok(()) => drop(disks.insert(name.clone(), wanted)),
             Err(error) => problems.file(&disk.at, format!("cache.{name}.disk: {error}")),

@@ -29,7 +29,7 @@ impl Tier {
     fn at(path: &Path, size: u64) -> Tier {
         let parts = KeyParts::new(&[KeyPart::Path]);
         let (store, purges) = (Arc::new(Store::new(64 * MIB, MIB, 8)), Arc::<Purges>::default());
-        let wanted = Wanted { directory: path.to_owned(), size, segment: MIB, sealer: None };
+        let wanted = Wanted { directory: path.to_owned(), size, segment: MIB, vault: Arc::default() };
         let disk = Disk::start(&"c".into(), &wanted, &store, &purges, &parts, 8);
         let tier = Tier { disk, store, purges, parts };
         tier.until("it is ready", |disk| disk.state() == State::Ready);
@@ -274,7 +274,8 @@ fn a_directory_is_one_process_s_and_the_next_waits_for_it() {
     first.written(2);
     let parts = first.parts.clone();
     let (store, purges) = (Arc::new(Store::new(64 * MIB, MIB, 8)), Arc::<Purges>::default());
-    let wanted = Wanted { directory: dir.path().to_owned(), size: 64 * MIB, segment: MIB, sealer: None };
+    let wanted =
+        Wanted { directory: dir.path().to_owned(), size: 64 * MIB, segment: MIB, vault: Arc::default() };
     let disk = Disk::start(&"c".into(), &wanted, &store, &purges, &parts, 8);
     let second = Tier { disk, store, purges, parts };
     assert_eq!(second.disk.state(), State::Waiting);

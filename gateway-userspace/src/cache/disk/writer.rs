@@ -28,7 +28,7 @@ use crate::{
         purge::{Noted, Purge, Taken},
         vary::Selected,
     },
-    seal::Sealer,
+    seal::Vault,
 };
 
 /// How long what is no longer good may not be on disk yet.
@@ -61,7 +61,7 @@ pub enum Op {
 pub struct Writer {
     shared: Arc<Shared>,
     directory: PathBuf,
-    sealer: Option<Arc<Sealer>>,
+    vault: Arc<Vault>,
     ops: Receiver<Op>,
     open: Option<Growing>,
     next: u32,
@@ -71,8 +71,8 @@ pub struct Writer {
 
 impl Writer {
     pub fn new(shared: Arc<Shared>, wanted: &Wanted, ops: Receiver<Op>) -> Self {
-        let (directory, sealer) = (wanted.directory.clone(), wanted.sealer.clone());
-        Writer { shared, directory, sealer, ops, open: None, next: 1, unsynced: None, pause: None }
+        let (directory, vault) = (wanted.directory.clone(), wanted.vault.clone());
+        Writer { shared, directory, vault, ops, open: None, next: 1, unsynced: None, pause: None }
     }
 
     pub fn run(mut self) {
@@ -299,7 +299,7 @@ impl Writer {
         {
             stays.extend(more);
         }
-        let made = Segment::create(&self.directory, self.next, self.sealer.as_deref());
+        let made = Segment::create(&self.directory, self.next, self.vault.sealer());
         // A name is used once.
         self.next = self.next.wrapping_add(1);
         let segment = Arc::new(made?);
@@ -416,7 +416,7 @@ impl Writer {
                 self.clear();
                 purges.clear();
             }
-            let opened = Segment::open(&path, number, self.sealer.as_deref())
+            let opened = Segment::open(&path, number, self.vault.sealer())
                 .and_then(|segment| Ok((segment.rows()?, segment)));
             match opened {
                 Ok((found, segment)) => self.take_up(segment, found, &mut purges),

@@ -1,3 +1,6 @@
+#[path = "../../../benches/cache/lru.rs"]
+mod lru;
+
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -116,20 +119,7 @@ fn variants_are_told_apart_bounded_and_replaced_by_their_like() {
 #[test]
 fn the_hit_ratio_is_better_than_lru_s() {
     const OBJECTS: usize = if cfg!(debug_assertions) { 20_000 } else { 1_000_000 };
-    let mut sum = 0.0;
-    let cumulated: Vec<f64> = (1..=OBJECTS)
-        .map(|rank| {
-            sum += (rank as f64).powf(-0.9);
-            sum
-        })
-        .collect();
-    let mut random = fastrand::Rng::with_seed(7);
-    let trace: Vec<u32> = (0..OBJECTS * 10)
-        .map(|_| {
-            let drawn = random.f64() * sum;
-            cumulated.partition_point(|upto| *upto < drawn) as u32
-        })
-        .collect();
+    let trace = lru::trace(OBJECTS);
     let template = entry("t", 3000, None);
     let make = |n: u32| {
         let key: Arc<[u8]> = n.to_ne_bytes().as_slice().into();
@@ -146,55 +136,15 @@ fn the_hit_ratio_is_better_than_lru_s() {
     };
     let fits = OBJECTS / 10;
     let store = Store::new((make(0).size * fits) as u64, 1024, 1);
-    let (mut hits, mut lru_hits) = (0, 0);
-    let mut lru = Lru::new(fits);
-    let warm = trace.len() / 5;
-    for (at, n) in trace.iter().enumerate() {
+    let (ours, lru) = lru::beside_lru(&trace, fits, |n| {
         let hit = store.get(&n.to_ne_bytes(), &HeaderMap::new()).is_some();
         if !hit {
-            store.insert(make(*n));
+            store.insert(make(n));
         }
-        let lru_hit = lru.touch(*n);
-        if at >= warm {
-            hits += u32::from(hit);
-            lru_hits += u32::from(lru_hit);
-        }
-    }
-    let ratio = |hits: u32| f64::from(hits) / (trace.len() - warm) as f64;
-    println!("S3-FIFO {:.4}, LRU {:.4}", ratio(hits), ratio(lru_hits));
-    assert!(ratio(hits) > ratio(lru_hits) + 0.05, "{} against {}", ratio(hits), ratio(lru_hits));
-}
-
-/// By time of use.
-struct Lru {
-    most: usize,
-    now: u64,
-    at: std::collections::HashMap<u32, u64>,
-    order: std::collections::BTreeMap<u64, u32>,
-}
-
-impl Lru {
-    fn new(most: usize) -> Self {
-        Lru { most, now: 0, at: Default::default(), order: Default::default() }
-    }
-
-    fn touch(&mut self, n: u32) -> bool {
-        self.now += 1;
-        let before = self.at.insert(n, self.now);
-        self.order.insert(self.now, n);
-        match before {
-            Some(before) => {
-                self.order.remove(&before);
-            }
-            None if self.at.len() > self.most => {
-                if let Some((_, oldest)) = self.order.pop_first() {
-                    self.at.remove(&oldest);
-                }
-            }
-            None => {}
-        }
-        before.is_some()
-    }
+        hit
+    });
+    println!("S3-FIFO {ours:.4}, LRU {lru:.4}");
+    assert!(ours > lru + 0.05, "{ours} against {lru}");
 }
 
 #[test]

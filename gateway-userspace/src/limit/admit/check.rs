@@ -145,21 +145,9 @@ impl Limit {
                 let verdict = if full { Verdict::Deny { wait_ns: 1 } } else { Verdict::Allow };
                 (free(active, max), u64::from(max), verdict)
             }
-            _ => (Left { units: 0, next_ns: 0, full_ns: 0 }, 0, Verdict::Allow),
+            _ => (Left::default(), 0, Verdict::Allow),
         };
-        let mut one = Checked {
-            limit: self,
-            owner,
-            at,
-            grade,
-            meter,
-            taken: 0,
-            taken_from_shed: None,
-            left,
-            capacity,
-            verdict,
-            paid: false,
-        };
+        let mut one = Checked { at, grade, meter, left, capacity, verdict, ..Checked::of(self, owner) };
         one.note_wait();
         one
     }
@@ -189,17 +177,11 @@ impl Limit {
         let table = store.rates();
         let (at, meter) = meter.at(table, owner, now, cost.unwrap_or(1));
         let mut one = Checked {
-            limit: self,
-            owner,
             at,
             grade: Some(grade),
             meter: Some(meter),
-            taken: 0,
-            taken_from_shed: None,
-            left: Left { units: 0, next_ns: 0, full_ns: 0 },
             capacity: meter.capacity(),
-            verdict: Verdict::Allow,
-            paid: false,
+            ..Checked::of(self, owner)
         };
         // What is only known at the end is let in while there is anything.
         let took = match cost {
@@ -261,17 +243,11 @@ impl Limit {
             Err(active) => (active, Verdict::Deny { wait_ns: 1 }),
         };
         Checked {
-            limit: self,
-            owner,
-            at: owner,
-            grade: None,
-            meter: None,
             taken: u64::from(took.is_ok()),
-            taken_from_shed: None,
             left: free(active, max),
             capacity: u64::from(max),
             verdict,
-            paid: false,
+            ..Checked::of(self, owner)
         }
     }
 }
@@ -280,6 +256,25 @@ fn free(active: u64, max: u32) -> Left {
     let units = u64::from(max).saturating_sub(active);
     // Nobody knows when one of them ends: ask again in a second.
     Left { units, next_ns: if units > 0 { 0 } else { 1_000_000_000 }, full_ns: 0 }
+}
+
+impl<'a> Checked<'a> {
+    /// Of which nothing was taken, and nothing is known.
+    fn of(limit: &'a Arc<Limit>, owner: Owner) -> Self {
+        Checked {
+            limit,
+            owner,
+            at: owner,
+            grade: None,
+            meter: None,
+            taken: 0,
+            taken_from_shed: None,
+            left: Left::default(),
+            capacity: 0,
+            verdict: Verdict::Allow,
+            paid: false,
+        }
+    }
 }
 
 impl Checked<'_> {

@@ -8,7 +8,8 @@ mod window;
 pub use bucket::Bucket;
 use gateway_common::bucket::BYTES;
 pub use window::Window;
-use window::{pack, span_ns, unpack};
+use window::span_ns;
+pub(super) use window::{INDEX, pack, unpack};
 
 use super::{
     sliding::Sliding,
@@ -17,7 +18,7 @@ use super::{
 use crate::config::{model::Algorithm, units::Quota};
 
 /// Amounts that words of windows hold.
-const MOST_IN_WINDOW: u64 = (1 << 40) - 1;
+pub(super) const MOST_IN_WINDOW: u64 = (1 << 40) - 1;
 /// Costs and waits, so that sums of them do not overflow: 36 years.
 const LONGEST_NS: u64 = 1 << 60;
 
@@ -53,7 +54,7 @@ pub enum Shape {
 }
 
 /// What is left of a quota.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Left {
     pub units: u64,
     /// Until there is one unit more than none; 0 where there is.

@@ -6,6 +6,9 @@ use crate::{
     limit::table::Word,
 };
 
+/// As much of a number as a word holds beside what was used.
+pub(in crate::limit) const INDEX: u64 = 0xff_ffff;
+
 /// So much in each span of the clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Window {
@@ -77,12 +80,12 @@ pub(super) fn first_day(month: u64) -> u64 {
 }
 
 /// The span's number (its low 24 bits) and what was used in it.
-pub(super) fn unpack(word: u64) -> (u64, u64) {
+pub(in crate::limit) fn unpack(word: u64) -> (u64, u64) {
     (word >> 40, word & MOST_IN_WINDOW)
 }
 
-pub(super) fn pack(index: u64, used: u64) -> u64 {
-    (index & 0xff_ffff) << 40 | used.min(MOST_IN_WINDOW)
+pub(in crate::limit) fn pack(index: u64, used: u64) -> u64 {
+    (index & INDEX) << 40 | used.min(MOST_IN_WINDOW)
 }
 
 impl Window {
@@ -90,7 +93,7 @@ impl Window {
     pub(super) fn used(&self, word: u64, wall: u64) -> (u64, u64, u64) {
         let (index, end) = self.span.at(wall);
         let (before, used) = unpack(word);
-        let behind = before.wrapping_sub(index) & 0xff_ffff;
+        let behind = before.wrapping_sub(index) & INDEX;
         match behind {
             0 => (index, used, end),
             // Not one of long ago: it was set back by a little.

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -12,6 +12,7 @@ use std::{
 use tokio::{sync::Notify, task::JoinHandle};
 
 use super::message::{Notice, body};
+use crate::sync::lock;
 use crate::{config::model::NotifyRule, observe::post::post, seal};
 
 /// Alerts of so short a time are told of together.
@@ -68,10 +69,6 @@ impl Teller {
     pub fn counts(&self) -> (u64, u64) {
         (self.outbox.sent.load(Relaxed), self.outbox.failed.load(Relaxed))
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn run(name: String, rule: NotifyRule, instance: String, outbox: Arc<Outbox>) {
