@@ -7,7 +7,7 @@ use lab::{gateway::simple_config, prelude::*, process::Process};
 use super::{listens, read, rig};
 
 /// What OpenTelemetry's collector does of OTLP over HTTP: takes what is posted, and writes it down. `fail` posts are
-/// answered 503 first.
+/// answered 503 first. Log records stand in a file of their own.
 const COLLECTOR: &str = r#"
 import http.server, json, sys
 left = int(sys.argv[2])
@@ -19,11 +19,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
             left -= 1
             self.send_response(503)
         else:
-            assert self.path == "/v1/traces" and self.headers["content-type"] == "application/json"
-            for resource in json.loads(body)["resourceSpans"]:
-                for scope in resource["scopeSpans"]:
-                    for span in scope["spans"]:
-                        with open(sys.argv[1], "a") as out: out.write(json.dumps(span) + "\n")
+            of = {"/v1/traces": ("resourceSpans", "scopeSpans", "spans"), "/v1/logs": ("resourceLogs", "scopeLogs", "logRecords")}
+            resources, scopes, records = of[self.path]
+            assert self.headers["content-type"] == "application/json"
+            for resource in json.loads(body)[resources]:
+                about = {a["key"]: a["value"] for a in resource["resource"]["attributes"]}
+                assert about["service.name"] == {"stringValue": "gateway"}
+                for scope in resource[scopes]:
+                    with open(sys.argv[1].replace("spans", records), "a") as out:
+                        for record in scope[records]: out.write(json.dumps(record) + "\n")
             self.send_response(200)
         self.send_header("content-length", "2")
         self.end_headers()

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use serde_json::{Value, json};
 
 use super::{Ending, Facts, Traced, context::SpanId};
+use crate::observe::collector::{number, text};
 
 /// `SpanKind`
 const INTERNAL: u8 = 1;
@@ -120,24 +121,4 @@ fn about(facts: &Facts, ending: &Ending<'_>) -> Value {
         all.extend(value.map(|value| text(name, value)));
     }
     Value::Array(all)
-}
-
-fn text(key: &str, value: &str) -> Value {
-    json!({ "key": key, "value": { "stringValue": value } })
-}
-
-fn number(key: &str, value: i64) -> Value {
-    json!({ "key": key, "value": { "intValue": value.to_string() } })
-}
-
-/// An `ExportTraceServiceRequest`.
-pub fn request(instance: &str, spans: Vec<Value>) -> Value {
-    json!({ "resourceSpans": [{
-        "resource": { "attributes": [
-            text("service.name", "gateway"),
-            text("service.instance.id", instance),
-            text("service.version", env!("CARGO_PKG_VERSION")),
-        ] },
-        "scopeSpans": [{ "scope": { "name": "gateway" }, "spans": spans }],
-    }] })
 }
