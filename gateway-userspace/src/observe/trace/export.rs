@@ -5,8 +5,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-use serde_json::Value;
-
+use super::otlp::Spans;
 use crate::observe::collector::{Collector, Fate, Parcel, Sender};
 
 /// How many spans met which end.
@@ -21,9 +20,6 @@ pub struct Counts {
 pub static COUNTS: Counts =
     Counts { exported: AtomicU64::new(0), dropped: AtomicU64::new(0), failed: AtomicU64::new(0) };
 
-/// Those of one request.
-struct Spans(Vec<Value>);
-
 impl Parcel for Spans {
     const WHAT: &'static str = "traces";
     const QUEUE: usize = 4096;
@@ -31,17 +27,11 @@ impl Parcel for Spans {
     const NAMES: [&'static str; 4] = ["resourceSpans", "scopeSpans", "spans", "rejectedSpans"];
 
     fn count(&self) -> u64 {
-        self.0.len() as u64
+        self.count
     }
 
     fn put(&self, out: &mut Vec<u8>) {
-        for (place, span) in self.0.iter().enumerate() {
-            if place > 0 {
-                out.push(b',');
-            }
-            // A Vec takes every write, and a value is always JSON.
-            let _ = serde_json::to_writer(&mut *out, span);
-        }
+        out.extend_from_slice(&self.json);
     }
 
     fn note(&self, fate: Fate, records: u64) {
@@ -58,11 +48,11 @@ impl Parcel for Spans {
 static SENDER: OnceLock<Option<Sender<Spans>>> = OnceLock::new();
 
 /// Never waits.
-pub fn send(collector: &Arc<Collector>, spans: Vec<Value>) {
+pub fn send(collector: &Arc<Collector>, spans: Spans) {
     let start = || Sender::start().inspect_err(|error| tracing::error!(%error, "no thread for traces")).ok();
     match SENDER.get_or_init(start) {
-        Some(sender) => sender.send(collector, Spans(spans)),
-        None => drop(COUNTS.dropped.fetch_add(spans.len() as u64, Relaxed)),
+        Some(sender) => sender.send(collector, spans),
+        None => drop(COUNTS.dropped.fetch_add(spans.count, Relaxed)),
     }
 }
 
