@@ -22,7 +22,9 @@ use super::{
     client::{Client, Manner, Origin},
     client_io::ClientIo,
     exchange::Record,
-    handler, limited, problem,
+    handler,
+    inbound::Inbound,
+    limited, problem,
     reuse::Reuse,
     timer::{Expired, Timer, Wait},
     transport::Transport,
@@ -69,7 +71,8 @@ pub struct ClientState {
     pub tunnelled: Cell<bool>,
     /// The request at hand.
     pub record: RefCell<Record>,
-    raw: RefCell<Vec<u8>>,
+    /// What an HTTP/1.1 client sends, as it came.
+    pub inbound: RefCell<Inbound>,
     cut: Cell<Option<Why>>,
     started: Cell<Option<Instant>>,
     closing: Cell<bool>,
@@ -107,7 +110,7 @@ impl ClientState {
             tunnel: RefCell::default(),
             tunnelled: Cell::new(false),
             record: RefCell::default(),
-            raw: RefCell::default(),
+            inbound: RefCell::default(),
             cut: Cell::new(None),
             started: Cell::new(None),
             closing: Cell::new(false),
@@ -144,8 +147,7 @@ impl ClientState {
         self.client.borrow().clone()
     }
 
-    /// The client sent something; the first bytes of a request start its clock. Heads are kept as they came, for
-    /// [`ClientState::raw_head`].
+    /// The client sent something; the first bytes of a request start its clock.
     pub fn received(&self, bytes: &[u8]) {
         if bytes.is_empty() {
             return;
@@ -155,16 +157,8 @@ impl ClientState {
             self.started.set(Some(now));
             self.no_longer_fresh();
             self.timer.start(Wait::Header, now + self.listener.config.timeout.header);
-            self.raw.borrow_mut().clear();
         }
-        if self.timer.waiting_for() == Wait::Header {
-            self.raw.borrow_mut().extend_from_slice(bytes);
-        }
-    }
-
-    /// What was received of the request at hand up to its head's end, and maybe more. Empty for one that was pipelined.
-    pub fn raw_head(&self) -> Ref<'_, [u8]> {
-        Ref::map(self.raw.borrow(), Vec::as_slice)
+        self.inbound.borrow_mut().received(bytes);
     }
 
     /// When the request at hand began. A pipelined one began when its turn came.
@@ -175,7 +169,7 @@ impl ClientState {
 
     pub fn request_ended(&self) {
         self.in_request.set(false);
-        self.raw.borrow_mut().clear();
+        self.inbound.borrow_mut().answered();
     }
 
     /// Notes why the request at hand is cut, by whoever knows.
@@ -324,7 +318,7 @@ pub async fn serve_http1<S: Transport>(mut stream: S, open: Open) {
         match serve_awake(stream, state).await {
             End::Sleep(idle) => {
                 stream = idle;
-                state.raw.take();
+                state.inbound.take();
                 state.record.take();
                 let left = state.listener.config.timeout.idle.saturating_sub(state.first_idle());
                 state.timer.start(Wait::Idle, Instant::now() + left);

@@ -21,7 +21,7 @@ use crate::{
     runtime::{Route, Snapshot},
     upstream::{
         Upstream,
-        http1::{self, Head, Outgoing, Switch},
+        http1::{self, Framing, Head, Outgoing, Switch},
     },
 };
 
@@ -131,9 +131,12 @@ fn check(head: &mut request::Parts, body: &Incoming, exchange: &Exchange) -> Res
     strict::check_host(head)?;
     if head.version == Version::HTTP_2 {
         http2::check(&head.headers, body.is_end_stream())?;
+    } else {
+        let mut inbound = exchange.state.inbound.borrow_mut();
+        let length = strict::check_framing(head, inbound.head())?;
+        inbound.begin_body(length, framing(body));
     }
     strict::normalise_path(head)?;
-    strict::check_framing(head, &exchange.state.raw_head())?;
     // RFC 9110 section 9.3.8: TRACE has no content.
     if head.method == Method::CONNECT || head.method == Method::TRACE && !body.is_end_stream() {
         return Err(Why::BadRequest);
@@ -143,6 +146,15 @@ fn check(head: &mut request::Parts, body: &Incoming, exchange: &Exchange) -> Res
         return Err(Why::BodyTooLarge);
     }
     Ok(())
+}
+
+/// How hyper takes a body's end to be known.
+fn framing(body: &Incoming) -> Framing {
+    match body.size_hint().exact() {
+        _ if body.is_end_stream() => Framing::Length(0),
+        Some(length) => Framing::Length(length),
+        None => Framing::Chunked,
+    }
 }
 
 /// `check` made sure that the host is text.

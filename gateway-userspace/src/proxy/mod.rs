@@ -25,6 +25,7 @@ mod handler;
 mod headers;
 mod hops;
 mod http2;
+mod inbound;
 mod limited;
 pub(crate) mod metered;
 mod mirrored;

@@ -24,9 +24,9 @@ use tokio::{
     net::TcpStream,
 };
 
-use self::{body::Decoder, request::Sending};
+use self::request::Sending;
 pub use self::{
-    body::Framing,
+    body::{Decoder, Framing},
     head::{Head, MAX_HEAD, Malformed},
     request::{Outgoing, SendFailed, Switch, ends_here, may_trail},
 };
