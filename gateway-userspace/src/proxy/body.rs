@@ -13,7 +13,6 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
 use super::{
     cached::StoredBody,
@@ -24,6 +23,7 @@ use super::{
     exchange::Exchange,
     grpc,
     grpc_web::{Decoded, Encoded},
+    incoming::Incoming,
     metered::Metered,
     paced::Paced,
     shadow::Kept,

@@ -15,6 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use http::{Request, Response};
 use hyper::{server::conn::http1, service::service_fn};
 use tokio::{io::Interest, net::TcpStream};
 
@@ -24,6 +25,7 @@ use super::{
     exchange::Record,
     handler,
     inbound::Inbound,
+    incoming::Incoming,
     limited, problem,
     reuse::Reuse,
     timer::{Expired, Timer, Wait},
@@ -64,8 +66,10 @@ pub struct ClientState {
     pub in_request: Cell<bool>,
     /// The client did not take at once what was written.
     pub write_blocked: Cell<bool>,
-    /// Interim answers to write.
+    /// Interim answers to write, in wire format.
     pub early: RefCell<Vec<u8>>,
+    /// Those to send on a stream.
+    pub interim: RefCell<Vec<Response<()>>>,
     pub tunnel: RefCell<Option<Tunnel>>,
     /// A stream that has become a tunnel, which goes on after it.
     pub tunnelled: Cell<bool>,
@@ -107,6 +111,7 @@ impl ClientState {
             in_request: Cell::new(false),
             write_blocked: Cell::new(false),
             early: RefCell::default(),
+            interim: RefCell::default(),
             tunnel: RefCell::default(),
             tunnelled: Cell::new(false),
             record: RefCell::default(),
@@ -377,7 +382,10 @@ pub async fn unless_over<T>(
 async fn serve_awake<S: Transport>(stream: S, state: &Rc<ClientState>) -> End<S> {
     let service_state = state.clone();
     let reuse = Reuse::default();
-    let service = service_fn(move |request| reuse.run(handler::handle(service_state.clone(), request)));
+    let service = service_fn(move |request: Request<hyper::body::Incoming>| {
+        let (head, body) = request.into_parts();
+        reuse.run(handler::handle(service_state.clone(), head, Incoming::Http1(body)))
+    });
     let mut connection = http1::Builder::new()
         .half_close(false)
         .max_buf_size(state.listener.config.max.header.max(8192))

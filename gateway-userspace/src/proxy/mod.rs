@@ -26,6 +26,7 @@ mod headers;
 mod hops;
 mod http2;
 mod inbound;
+mod incoming;
 mod limited;
 pub(crate) mod metered;
 mod mirrored;

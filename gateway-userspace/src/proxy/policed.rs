@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::{HeaderName, Response, header, request};
-use hyper::body::{Body, Incoming};
+use http_body::Body;
 
 use super::{
     body::{RequestBody, ResponseBody, Sent},
@@ -13,6 +13,7 @@ use super::{
     exchange::Exchange,
     grpc_web::Web,
     handler::{self, prepare},
+    incoming::Incoming,
     limited,
     mirrored::{self, Shadow},
     own, problem, strict,

@@ -2,12 +2,12 @@
 
 use bytes::Bytes;
 use http::{Method, header, request};
-use hyper::body::{Body, Incoming};
+use http_body::Body;
 
 use crate::{
     cache::Cache,
     observe::Why,
-    proxy::{body::Sent, exchange::Exchange, policed::Way},
+    proxy::{body::Sent, exchange::Exchange, incoming::Incoming, policed::Way},
 };
 
 /// Whether the body, if there is one, can be a part of the key.

@@ -128,6 +128,8 @@ pub enum Failed {
     Tls,
     /// The request's own body was cut.
     Cut,
+    /// The target does not switch to what the request asks for.
+    NoUpgrade,
     /// The request cannot be said in the target's protocol.
     Unfit,
 }
