@@ -32,6 +32,8 @@ pub use services::{ServiceStatus, TargetStatus as ServiceTargetStatus};
 pub use socket::{SocketError, bind};
 pub use status::{NameStatus, Status, TargetStatus, UpstreamStatus};
 pub use targets::{OverrideRow, OverrideStatus};
+#[cfg(test)]
+pub use web::same_text;
 pub use web::{Gate, TokenError, serve as serve_http};
 
 use std::sync::Arc;

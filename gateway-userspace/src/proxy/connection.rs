@@ -35,7 +35,10 @@ use super::{
 };
 use crate::{
     limit::{Held, Sources},
-    observe::Why,
+    observe::{
+        Why,
+        stats::{Handshake, TlsVersion},
+    },
     runtime::Listener,
 };
 
@@ -267,7 +270,15 @@ impl Drop for Open {
 /// Takes a place among the listener's `max.connections`, and those of one source; the end of the [`Open`] gives it back.
 pub fn admit(listener: Arc<Listener>, peer: SocketAddr, worker: &Worker) -> Option<Admitted> {
     let held = match &listener.sources {
-        Some(sources) => hold(sources, &listener, worker, (peer.ip(), true))?,
+        Some(sources) => {
+            let source = (peer.ip(), true);
+            // A flood of handshakes ends here, before anything is made for a connection.
+            let shakes = listener.tls.is_some() && !listener.hears_of_clients(peer);
+            if shakes && !may_shake(sources, &listener, worker, source) {
+                return None;
+            }
+            hold(sources, &listener, worker, source)?
+        }
         None => None,
     };
     listener.stats.admit(listener.config.max.connections, worker.index).then_some(Admitted { listener, held })
@@ -283,6 +294,21 @@ pub fn hold(
 ) -> Option<Option<Box<Held>>> {
     let held = sources.enter(&worker.snapshot().limit_store, source);
     held.inspect_err(|_| limited::flooded(listener, worker, (source, direct), Why::SourceConnections)).ok()
+}
+
+/// Whether there is a handshake left for the client: before anything is computed for it.
+pub fn may_shake(
+    sources: &Sources,
+    listener: &Listener,
+    worker: &Worker,
+    (source, direct): (IpAddr, bool),
+) -> bool {
+    let may = sources.may_shake(&worker.snapshot().limit_store, source);
+    if !may {
+        listener.stats.shards.of(worker.index).handshake(TlsVersion::Unknown, Handshake::Limited);
+        limited::flooded(listener, worker, (source, direct), Why::SourceHandshakes);
+    }
+    may
 }
 
 /// Reset rather than linger: there are too many connections as it is.

@@ -13,7 +13,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use super::{
     client::{Client, Manner, Origin},
     connection::{self, Admitted, Open},
-    http2, limited,
+    http2,
     timer::Wait,
     transport::Transport,
     worker::Worker,
@@ -21,10 +21,7 @@ use super::{
 use crate::{
     auth,
     config::model::CertMark,
-    observe::{
-        Why,
-        stats::{Handshake, ProxyHeader, TlsVersion},
-    },
+    observe::stats::{Handshake, ProxyHeader, TlsVersion},
     proxy_protocol::{self, Says},
     tls::acme,
 };
@@ -41,16 +38,15 @@ pub async fn serve(mut stream: TcpStream, peer: SocketAddr, admitted: Admitted, 
     if open.listener().tells {
         origin.destination = stream.local_addr().ok();
     }
-    if let Some(proxy) = &open.listener().config.proxy_protocol
-        && proxy.from.contain(origin.peer.ip())
-    {
+    let listener = open.listener();
+    if listener.hears_of_clients(peer) {
         // Boxed: the future of connections without it stays small.
         match Box::pin(proxy_header(&mut stream, &open)).await {
             Some(Says::Proxied { source, destination }) => {
                 origin = Origin { source, destination: Some(destination), ..origin };
-                if let Some(sources) = &open.listener().sources {
+                if let Some(sources) = &listener.sources {
                     let source = (origin.source.ip(), false);
-                    match connection::hold(sources, open.listener(), &open.state.worker, source) {
+                    match connection::hold(sources, listener, &open.state.worker, source) {
                         Some(held) => _held = held,
                         None => return connection::turn_away(&stream),
                     }
@@ -59,12 +55,16 @@ pub async fn serve(mut stream: TcpStream, peer: SocketAddr, admitted: Admitted, 
             Some(Says::Local | Says::Unknown) => {}
             None => return,
         }
-    }
-    match &open.listener().tls {
-        Some(acceptor) => {
-            if !may_shake(&open, &origin) {
+        if let (Some(_), Some(sources)) = (&listener.tls, &listener.sources) {
+            let source = origin.source.ip();
+            let source = (source, source == origin.peer.ip());
+            if !connection::may_shake(sources, listener, &open.state.worker, source) {
                 return connection::turn_away(&stream);
             }
+        }
+    }
+    match &listener.tls {
+        Some(acceptor) => {
             // Boxed, as what follows is: a connection holds what its phase needs, and not what the largest one would.
             let handshake = Box::pin(handshake(stream, TlsAcceptor::from(acceptor.config()), &open)).await;
             let Some((stream, version)) = handshake else { return };
@@ -83,20 +83,6 @@ pub async fn serve(mut stream: TcpStream, peer: SocketAddr, admitted: Admitted, 
             }
         }
     }
-}
-
-/// Whether there is a handshake left for the client: before anything is computed for it.
-fn may_shake(open: &Open, origin: &Origin) -> bool {
-    let (listener, worker) = (open.listener(), &open.state.worker);
-    let Some(sources) = &listener.sources else { return true };
-    let source = origin.source.ip();
-    let may = sources.may_shake(&worker.snapshot().limit_store, source);
-    if !may {
-        listener.stats.shards.of(worker.index).handshake(TlsVersion::Unknown, Handshake::Limited);
-        let direct = source == origin.peer.ip();
-        limited::flooded(listener, worker, (source, direct), Why::SourceHandshakes);
-    }
-    may
 }
 
 /// What the client's certificate says, which the handshake has checked.

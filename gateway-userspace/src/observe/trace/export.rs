@@ -9,15 +9,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::Value;
-
-use super::{Collector, otlp};
+use super::{Collector, otlp::Spans};
 use crate::observe::post::post;
 
 /// Requests that may wait to be told of.
 const QUEUE: usize = 4096;
 /// Spans that are sent at once, and how long the first of them may wait.
-const BATCH: usize = 1024;
+const BATCH: u64 = 1024;
 const SOON: Duration = Duration::from_secs(1);
 /// How often a batch is sent, and the pause after the first time, doubled after each.
 const TRIES: u32 = 4;
@@ -36,7 +34,7 @@ pub static COUNTS: Counts =
     Counts { exported: AtomicU64::new(0), dropped: AtomicU64::new(0), failed: AtomicU64::new(0) };
 
 enum Message {
-    Spans(Arc<Collector>, Vec<Value>),
+    Spans(Arc<Collector>, Spans),
     Flush(SyncSender<()>),
 }
 
@@ -50,8 +48,8 @@ fn start() -> Option<SyncSender<Message>> {
 }
 
 /// Never waits.
-pub fn send(collector: &Arc<Collector>, spans: Vec<Value>) {
-    let count = spans.len() as u64;
+pub fn send(collector: &Arc<Collector>, spans: Spans) {
+    let count = spans.count;
     let sent = QUEUE_OF_ALL
         .get_or_init(start)
         .as_ref()
@@ -89,8 +87,8 @@ fn run(messages: &Receiver<Message>) {
                 }
                 batch.until.get_or_insert_with(|| Instant::now() + SOON);
                 batch.collector = Some(collector);
-                batch.spans.extend(spans);
-                if batch.spans.len() >= BATCH {
+                batch.spans.append(&spans);
+                if batch.spans.count >= BATCH {
                     runtime.block_on(batch.send());
                 }
             }
@@ -107,7 +105,7 @@ fn run(messages: &Receiver<Message>) {
 #[derive(Default)]
 struct Batch {
     collector: Option<Arc<Collector>>,
-    spans: Vec<Value>,
+    spans: Spans,
     until: Option<Instant>,
     /// Told of once, until it works again.
     failing: bool,
@@ -117,9 +115,9 @@ impl Batch {
     async fn send(&mut self) {
         self.until = None;
         let spans = std::mem::take(&mut self.spans);
-        let Some(collector) = self.collector.clone().filter(|_| !spans.is_empty()) else { return };
-        let count = spans.len() as u64;
-        let body = otlp::request(&collector.instance, spans).to_string().into_bytes();
+        let Some(collector) = self.collector.clone().filter(|_| spans.count > 0) else { return };
+        let count = spans.count;
+        let body = spans.request(&collector.instance);
         let mut pause = PAUSE;
         for attempt in 1..=TRIES {
             match post(&collector.url, "application/json", body.clone()).await {

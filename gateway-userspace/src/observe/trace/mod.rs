@@ -49,7 +49,7 @@ pub struct Traced {
     /// Of what upstreams do.
     client_span: SpanId,
     /// What the collector is told; `None`: nothing.
-    facts: Option<Facts>,
+    facts: Option<Box<Facts>>,
     /// When it had a connection to the upstream.
     connected: Option<Instant>,
     /// When it had waited for its turn.
@@ -112,16 +112,23 @@ impl Tracer {
 
     /// Takes up the trace that a request is part of, or begins one, and tells what comes next.
     pub fn begin(self: &Arc<Self>, head: &mut request::Parts) -> Box<Traced> {
-        let (before, manner) = context::parent(&head.headers);
+        let is_told = context::is_in(&head.headers);
+        let (before, manner) = match is_told {
+            true => context::parent(&head.headers),
+            false => (None, Manner::W3c),
+        };
         let before = before.filter(|_| self.trust_parent);
         let by_chance = || u64::from(fastrand::u32(..)) < self.share;
         let sampled = before.and_then(|before| before.sampled).unwrap_or_else(by_chance);
         let trace = before.map_or_else(|| fastrand::u128(1..), |before| before.trace);
         let (span, client_span) = (fastrand::u64(1..), fastrand::u64(1..));
-        let facts = sampled.then(|| self.facts(head));
+        let facts = sampled.then(|| Box::new(self.facts(head)));
         let now = Parent { trace, span: client_span, sampled: Some(sampled) };
         let manner = if self.trust_parent { manner } else { Manner::W3c };
-        context::say(&mut head.headers, now, manner, before.is_some());
+        match is_told {
+            true => context::say(&mut head.headers, now, manner, before.is_some()),
+            false => context::say_first(&mut head.headers, now),
+        }
         Box::new(Traced {
             tracer: self.clone(),
             trace,
@@ -188,7 +195,7 @@ impl Traced {
     /// Tells the collector, if it is to be told of this request.
     pub fn end(self, ending: &Ending<'_>) {
         if let Some(facts) = &self.facts {
-            export::send(&self.tracer.collector, otlp::spans(&self, facts, ending));
+            export::send(&self.tracer.collector, otlp::Spans::of(&self, facts, ending));
         }
     }
 }

@@ -1,111 +1,248 @@
 //! Spans as OTLP's JSON has them (opentelemetry-proto 1.x, "JSON Protobuf Encoding"), with the names of OpenTelemetry's
-//! semantic conventions for HTTP.
+//! semantic conventions for HTTP. They are written as text at once: a tree of values costs a hundred times what the
+//! request's other bookkeeping does.
 
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::{
+    borrow::Cow,
+    fmt,
+    net::IpAddr,
+    time::{Duration, Instant, UNIX_EPOCH},
+};
 
-use serde_json::{Value, json};
+use serde::{Serialize, Serializer};
 
-use super::{Ending, Facts, Traced, context::SpanId};
+use super::{
+    Ending, Facts, Traced,
+    context::{SpanId, TraceId},
+};
 
 /// `SpanKind`
 const INTERNAL: u8 = 1;
 const SERVER: u8 = 2;
 const CLIENT: u8 = 3;
 /// `StatusCode`
-const ERROR: u8 = 2;
+const ERROR: Status = Status { code: 2 };
 
-pub fn spans(traced: &Traced, facts: &Facts, ending: &Ending<'_>) -> Vec<Value> {
-    let clock = |at: Instant| {
-        let since = at.saturating_duration_since(ending.started);
-        let nanos = ending.at.duration_since(UNIX_EPOCH).unwrap_or_default() + since;
-        // 64-bit numbers are texts in protobuf's JSON.
-        nanos.as_nanos().to_string()
-    };
-    let span = |id: SpanId,
-                parent: Option<SpanId>,
-                name: String,
-                kind: u8,
-                from: Instant,
-                to: Instant,
-                rest: Value| {
-        let mut all = json!({
-            "traceId": format!("{:032x}", traced.trace),
-            "spanId": format!("{id:016x}"),
-            "name": name,
-            "kind": kind,
-            "startTimeUnixNano": clock(from),
-            "endTimeUnixNano": clock(to),
-            "attributes": rest,
-        });
-        if let Some(parent) = parent {
-            all["parentSpanId"] = format!("{parent:016x}").into();
-        }
-        all
-    };
-    let mut server = span(
-        traced.span,
-        traced.parent,
-        format!("{} {}", facts.method, ending.route.unwrap_or("-")),
-        SERVER,
-        ending.started,
-        ending.now,
-        about(facts, ending),
-    );
-    if ending.status >= 500 {
-        server["status"] = json!({ "code": ERROR });
-    }
-    let mut all = vec![server];
-    if let Some((from, to)) = traced.auth {
-        let id = fastrand::u64(1..);
-        all.push(span(id, Some(traced.span), "auth".into(), INTERNAL, from, to, json!([])));
-    }
-    let mut waited = |name: &str, end: Option<Instant>, took: Option<Duration>| {
-        if let (Some(end), Some(took)) = (end, took) {
-            let from = end.checked_sub(took).unwrap_or(end).max(ending.started);
-            let id = fastrand::u64(1..);
-            all.push(span(id, Some(traced.span), name.to_owned(), INTERNAL, from, end, json!([])));
-        }
-    };
-    waited("queue", traced.queued, ending.queued);
-    waited("connect", traced.connected, ending.connect);
-    if let (Some(upstream), Some(sent)) = (ending.upstream, ending.sent) {
-        let mut attributes = vec![
-            text("http.request.method", &facts.method),
-            text("gateway.upstream", upstream),
-            number("http.request.resend_count", i64::from(ending.tries.saturating_sub(1))),
-        ];
-        if let Some((address, port)) = ending.target.and_then(|target| target.rsplit_once(':')) {
-            attributes.push(text("server.address", address.trim_matches(['[', ']'])));
-            attributes.extend(port.parse().ok().map(|port| number("server.port", port)));
-        }
-        let end = ending.first_byte.map_or(ending.now, |_| ending.now);
-        let name = format!("{} {upstream}", facts.method);
-        let mut client =
-            span(traced.client_span, Some(traced.span), name, CLIENT, sent, end, Value::Array(attributes));
-        if let Some(at) = ending.first_byte {
-            client["events"] = json!([{ "timeUnixNano": clock(at), "name": "first byte" }]);
-        }
-        if ending.first_byte.is_none() || ending.status >= 500 {
-            client["status"] = json!({ "code": ERROR });
-        }
-        all.push(client);
-    }
-    all
+/// Some spans, as the elements of a JSON array without its brackets.
+#[derive(Debug, Default)]
+pub struct Spans {
+    pub json: Vec<u8>,
+    pub count: u64,
 }
 
-fn about(facts: &Facts, ending: &Ending<'_>) -> Value {
-    let mut all = vec![
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Span<'a> {
+    trace_id: Hex<TraceId>,
+    span_id: Hex<SpanId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parent_span_id: Option<Hex<SpanId>>,
+    name: Cow<'a, str>,
+    kind: u8,
+    start_time_unix_nano: Number,
+    end_time_unix_nano: Number,
+    attributes: Vec<Attribute<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    events: Option<[Event; 1]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<Status>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Event {
+    time_unix_nano: Number,
+    name: &'static str,
+}
+
+#[derive(Serialize)]
+struct Status {
+    code: u8,
+}
+
+#[derive(Serialize)]
+struct Attribute<'a> {
+    key: &'static str,
+    value: Value<'a>,
+}
+
+#[derive(Serialize)]
+enum Value<'a> {
+    #[serde(rename = "stringValue")]
+    Text(&'a str),
+    #[serde(rename = "stringValue")]
+    Address(IpAddr),
+    #[serde(rename = "intValue")]
+    Number(Number),
+}
+
+/// 64-bit numbers are texts in protobuf's JSON.
+struct Number(u64);
+
+impl Serialize for Number {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(itoa::Buffer::new().format(self.0))
+    }
+}
+
+/// With all its digits.
+struct Hex<T>(T);
+
+impl<T: fmt::LowerHex> Serialize for Hex<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{:0width$x}", self.0, width = 2 * size_of::<T>()))
+    }
+}
+
+impl Spans {
+    pub fn of(traced: &Traced, facts: &Facts, ending: &Ending<'_>) -> Spans {
+        let mut all = Spans { json: Vec::with_capacity(2048), count: 0 };
+        let moments = Moments { traced, ending };
+        all.add(&server(&moments, facts));
+        for span in waits(&moments) {
+            all.add(&span);
+        }
+        if let (Some(upstream), Some(sent)) = (ending.upstream, ending.sent) {
+            all.add(&client(&moments, facts, upstream, sent));
+        }
+        all
+    }
+
+    pub fn append(&mut self, other: &Spans) {
+        self.separate();
+        self.json.extend_from_slice(&other.json);
+        self.count += other.count;
+    }
+
+    fn add(&mut self, span: &Span<'_>) {
+        self.separate();
+        // A Vec takes every write, and nothing here fails to be JSON.
+        let _ = serde_json::to_writer(&mut self.json, span);
+        self.count += 1;
+    }
+
+    fn separate(&mut self) {
+        if self.count > 0 {
+            self.json.push(b',');
+        }
+    }
+
+    /// An `ExportTraceServiceRequest`.
+    pub fn request(&self, instance: &str) -> Vec<u8> {
+        let resource = [
+            text("service.name", "gateway"),
+            text("service.instance.id", instance),
+            text("service.version", env!("CARGO_PKG_VERSION")),
+        ];
+        let mut all = Vec::with_capacity(self.json.len() + 512);
+        all.extend_from_slice(b"{\"resourceSpans\":[{\"resource\":{\"attributes\":");
+        let _ = serde_json::to_writer(&mut all, &resource);
+        all.extend_from_slice(b"},\"scopeSpans\":[{\"scope\":{\"name\":\"gateway\"},\"spans\":[");
+        all.extend_from_slice(&self.json);
+        all.extend_from_slice(b"]}]}]}");
+        all
+    }
+}
+
+/// The request's times, and whose they are.
+struct Moments<'a> {
+    traced: &'a Traced,
+    ending: &'a Ending<'a>,
+}
+
+impl<'a> Moments<'a> {
+    fn clock(&self, at: Instant) -> Number {
+        let since = at.saturating_duration_since(self.ending.started);
+        let nanos = self.ending.at.duration_since(UNIX_EPOCH).unwrap_or_default() + since;
+        Number(nanos.as_nanos().try_into().unwrap_or(u64::MAX))
+    }
+
+    fn span(
+        &self,
+        (id, parent): (SpanId, Option<SpanId>),
+        name: Cow<'a, str>,
+        kind: u8,
+        (from, to): (Instant, Instant),
+        attributes: Vec<Attribute<'a>>,
+    ) -> Span<'a> {
+        Span {
+            trace_id: Hex(self.traced.trace),
+            span_id: Hex(id),
+            parent_span_id: parent.map(Hex),
+            name,
+            kind,
+            start_time_unix_nano: self.clock(from),
+            end_time_unix_nano: self.clock(to),
+            attributes,
+            events: None,
+            status: None,
+        }
+    }
+
+    /// Of what we did ourselves.
+    fn internal(&self, name: &'static str, from: Instant, to: Instant) -> Span<'a> {
+        let ids = (fastrand::u64(1..), Some(self.traced.span));
+        self.span(ids, name.into(), INTERNAL, (from, to), Vec::new())
+    }
+}
+
+fn server<'a>(moments: &Moments<'a>, facts: &'a Facts) -> Span<'a> {
+    let (traced, ending) = (moments.traced, moments.ending);
+    let name = format!("{} {}", facts.method, ending.route.unwrap_or("-")).into();
+    let times = (ending.started, ending.now);
+    let mut span = moments.span((traced.span, traced.parent), name, SERVER, times, about(facts, ending));
+    span.status = (ending.status >= 500).then_some(ERROR);
+    span
+}
+
+/// For what the request waited before it went upstream.
+fn waits<'a>(moments: &Moments<'a>) -> impl Iterator<Item = Span<'a>> {
+    let (traced, ending) = (moments.traced, moments.ending);
+    let waited = |name, end: Option<Instant>, took: Option<Duration>| {
+        let (end, took) = (end?, took?);
+        let from = end.checked_sub(took).unwrap_or(end).max(ending.started);
+        Some(moments.internal(name, from, end))
+    };
+    let auth = traced.auth.map(|(from, to)| moments.internal("auth", from, to));
+    let queue = waited("queue", traced.queued, ending.queued);
+    let connect = waited("connect", traced.connected, ending.connect);
+    [auth, queue, connect].into_iter().flatten()
+}
+
+fn client<'a>(moments: &Moments<'a>, facts: &'a Facts, upstream: &'a str, sent: Instant) -> Span<'a> {
+    let (traced, ending) = (moments.traced, moments.ending);
+    let mut attributes = vec![
+        text("http.request.method", &facts.method),
+        text("gateway.upstream", upstream),
+        number("http.request.resend_count", u64::from(ending.tries.saturating_sub(1))),
+    ];
+    if let Some((address, port)) = ending.target.and_then(|target| target.rsplit_once(':')) {
+        attributes.push(text("server.address", address.trim_matches(['[', ']'])));
+        attributes.extend(port.parse().ok().map(|port| number("server.port", port)));
+    }
+    let name = format!("{} {upstream}", facts.method).into();
+    let ids = (traced.client_span, Some(traced.span));
+    let mut span = moments.span(ids, name, CLIENT, (sent, ending.now), attributes);
+    span.events =
+        ending.first_byte.map(|at| [Event { time_unix_nano: moments.clock(at), name: "first byte" }]);
+    span.status = (ending.first_byte.is_none() || ending.status >= 500).then_some(ERROR);
+    span
+}
+
+fn about<'a>(facts: &'a Facts, ending: &Ending<'a>) -> Vec<Attribute<'a>> {
+    let mut all = Vec::with_capacity(20);
+    all.extend([
         text("http.request.method", &facts.method),
         text("url.scheme", ending.scheme),
         text("url.path", &facts.path),
-        number("http.response.status_code", i64::from(ending.status)),
+        number("http.response.status_code", u64::from(ending.status)),
         text("network.protocol.version", if facts.http2 { "2" } else { "1.1" }),
-        text("client.address", &ending.client.to_string()),
-        number("http.request.body.size", ending.bytes_in.try_into().unwrap_or(i64::MAX)),
-        number("http.response.body.size", ending.bytes_out.try_into().unwrap_or(i64::MAX)),
+        Attribute { key: "client.address", value: Value::Address(ending.client) },
+        number("http.request.body.size", ending.bytes_in),
+        number("http.response.body.size", ending.bytes_out),
         text("gateway.listener", ending.listener),
         text("gateway.request.id", ending.id),
-    ];
+    ]);
     for (name, value) in [
         ("url.query", facts.query.as_deref()),
         ("server.address", facts.host.as_deref()),
@@ -119,25 +256,37 @@ fn about(facts: &Facts, ending: &Ending<'_>) -> Value {
     ] {
         all.extend(value.map(|value| text(name, value)));
     }
-    Value::Array(all)
+    all
 }
 
-fn text(key: &str, value: &str) -> Value {
-    json!({ "key": key, "value": { "stringValue": value } })
+fn text<'a>(key: &'static str, value: &'a str) -> Attribute<'a> {
+    Attribute { key, value: Value::Text(value) }
 }
 
-fn number(key: &str, value: i64) -> Value {
-    json!({ "key": key, "value": { "intValue": value.to_string() } })
+fn number<'a>(key: &'static str, value: u64) -> Attribute<'a> {
+    Attribute { key, value: Value::Number(Number(value)) }
 }
 
-/// An `ExportTraceServiceRequest`.
-pub fn request(instance: &str, spans: Vec<Value>) -> Value {
-    json!({ "resourceSpans": [{
-        "resource": { "attributes": [
-            text("service.name", "gateway"),
-            text("service.instance.id", instance),
-            text("service.version", env!("CARGO_PKG_VERSION")),
-        ] },
-        "scopeSpans": [{ "scope": { "name": "gateway" }, "spans": spans }],
-    }] })
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_json_that_protobuf_understands() {
+        let attribute = |attribute: Attribute<'_>| serde_json::to_value(attribute).unwrap();
+        assert_eq!(
+            attribute(number("n", u64::MAX)),
+            serde_json::json!({ "key": "n", "value": { "intValue": "18446744073709551615" } })
+        );
+        let address = Attribute { key: "a", value: Value::Address("::1".parse().unwrap()) };
+        assert_eq!(attribute(address), serde_json::json!({ "key": "a", "value": { "stringValue": "::1" } }));
+        assert_eq!(serde_json::to_string(&Hex(0xab_u64)).unwrap(), "\"00000000000000ab\"");
+        let mut all = Spans { json: b"{\"a\":1}".to_vec(), count: 1 };
+        all.append(&Spans { json: b"{\"b\":2},{}".to_vec(), count: 2 });
+        let request: serde_json::Value = serde_json::from_slice(&all.request("g\"1")).unwrap();
+        let [resource] = request["resourceSpans"].as_array().unwrap().as_slice() else { panic!("{request}") };
+        assert_eq!(resource["resource"]["attributes"][1]["value"]["stringValue"], "g\"1");
+        assert_eq!(resource["scopeSpans"][0]["spans"].as_array().unwrap().len(), 3);
+        assert_eq!(all.count, 3);
+    }
 }
