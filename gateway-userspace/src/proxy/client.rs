@@ -6,7 +6,7 @@ use std::{
     rc::Rc,
 };
 
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
 
 use super::headers::About;
 use crate::{
@@ -52,6 +52,8 @@ pub struct Told {
     pub scheme: Option<&'static str>,
     /// The host that was asked for.
     pub host: Option<String>,
+    /// What goes on as it came.
+    pub more: Vec<(HeaderName, HeaderValue)>,
 }
 
 /// Where a connection comes from.

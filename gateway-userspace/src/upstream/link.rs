@@ -285,10 +285,10 @@ impl Link {
         with_http1!(self, on => on.alive())
     }
 
-    /// After a 101: what carries the bytes, and what was read beyond the head. `None`: it is no HTTP/1.1.
+    /// After a 101: what carries the bytes, and what was read beyond the head. `None`: it was not opened to anything.
     pub fn into_upgraded(self) -> Option<(Pipe, Bytes)> {
         Some(match self {
-            Link::Http2(..) => return None,
+            Link::Http2(stream, _) => (Pipe::Other(Box::new(stream.into_upgraded()?)), Bytes::new()),
             Link::Plain(connection) => {
                 let (stream, read) = connection.into_upgraded();
                 (Pipe::Plain(stream), read)

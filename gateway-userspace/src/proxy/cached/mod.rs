@@ -14,7 +14,6 @@ use std::{
 };
 
 use http::{HeaderMap, Method, Response, StatusCode, Uri, Version, header, request};
-use hyper::body::Incoming;
 
 use self::{
     answer::{CACHE_STATUS, Done},
@@ -30,6 +29,7 @@ use super::{
     exchange::Exchange,
     forward,
     handler::deliver,
+    incoming::Incoming,
     policed::{Way, changes_field},
     problem,
     timer::{Expired, Wait},
@@ -520,7 +520,7 @@ async fn send(
     body: &mut RequestBody,
     exchange: &Exchange,
 ) -> Result<forward::Answer, Why> {
-    let early = way.route.early_hints && outgoing.head.version == Version::HTTP_11;
+    let early = way.route.early_hints && outgoing.head.version >= Version::HTTP_11;
     let hints = early.then_some(&*exchange.state);
     let answer = forward::send(upstream, exchange, &outgoing, body, hints).await;
     http1::recycle(outgoing.head.headers);
