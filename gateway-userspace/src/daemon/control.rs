@@ -20,6 +20,7 @@ use super::{
     discover::Names,
     ends::Ends,
     inherited::Inherited,
+    recent::Recent,
     shared::Outbox,
     start::{Options, Source},
     upgrade::{Upgrade, UpgradeError},
@@ -150,6 +151,7 @@ pub struct Control {
     pub alerts: Alerts,
     /// For other gateways.
     pub(super) news: Outbox,
+    pub(super) recent: Recent,
 }
 
 impl Control {
@@ -195,6 +197,7 @@ impl Control {
             names,
             alerts: Alerts::default(),
             news: Outbox::default(),
+            recent: Recent::default(),
         }
     }
 

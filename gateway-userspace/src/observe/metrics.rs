@@ -262,6 +262,17 @@ fn connections(control: &Control, families: &mut Families) {
         "Connections of those who send PROXY headers, by what became of the header",
         proxy_headers,
     );
+    let (mut waiting, mut overflowed) = (Vec::new(), Vec::new());
+    for (name, queue) in control.backlogs() {
+        waiting.push(gauge(&[("listener", &name)], queue.waiting.into()));
+        overflowed.push(counter(&[("listener", &name)], queue.dropped.into()));
+    }
+    families.gauges("connections_waiting", "Connections that no worker has accepted yet", waiting);
+    families.counters(
+        "connections_overflowed_total",
+        "Connections that the kernel dropped, as the accept queue was full",
+        overflowed,
+    );
     let certs = snapshot.tls.certs.values();
     let expiry = certs
         .filter_map(|cert| Some(gauge(&[("cert", &cert.name)], cert.facts()?.not_after as f64)))
