@@ -6,6 +6,7 @@
 pub mod access_log;
 pub mod alert;
 pub mod events;
+pub mod latency;
 pub mod metrics;
 pub mod pcapng;
 pub mod post;
