@@ -1,5 +1,7 @@
-//! Parts of requests that more than one module looks at: cookies, query parameters, media types.
+//! Parts of requests that more than one module looks at: cookies, query parameters, media types, keys of WebSockets.
 
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+use base64::{Engine, engine::general_purpose::STANDARD};
 use http::{HeaderMap, HeaderValue, Uri, header, uri::PathAndQuery};
 
 /// The values of a cookie (RFC 6265 section 4.2.1), in their order.
@@ -12,6 +14,12 @@ pub fn cookies<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = &
 /// The first of that name.
 pub fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
     cookies(headers, name).next()
+}
+
+/// The answer to a `Sec-WebSocket-Key` (RFC 6455 section 1.3).
+pub fn websocket_accept(key: &HeaderValue) -> String {
+    const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+    STANDARD.encode(digest(&SHA1_FOR_LEGACY_USE_ONLY, &[key.as_bytes(), GUID].concat()))
 }
 
 /// The first query parameter of that name, both as they are written.
@@ -55,6 +63,12 @@ pub fn is_of_type(media_type: &str, wanted: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keys_of_websockets_are_answered_as_rfc_6455_says() {
+        let key = HeaderValue::from_static("dGhlIHNhbXBsZSBub25jZQ==");
+        assert_eq!(websocket_accept(&key), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    }
 
     #[test]
     fn cookies_are_found_by_their_whole_name_in_any_line() {

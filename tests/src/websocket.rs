@@ -14,10 +14,14 @@ pub struct Socket(pub WebSocket<TcpStream>);
 impl Socket {
     /// Connects and upgrades, within ten seconds.
     pub fn open(node: &Node, to: impl Into<SocketAddr>, path: &str) -> Result<Socket> {
-        let stream = node.connect(to.into(), None)?;
+        Socket::over(node.connect(to.into(), None)?, &format!("ws://gateway.test{path}"))
+    }
+
+    /// As [`Socket::open`], on a connection that is there.
+    pub fn over(stream: TcpStream, url: &str) -> Result<Socket> {
         stream.set_read_timeout(Some(std::time::Duration::from_secs(10)))?;
-        let (socket, _) = tungstenite::client(format!("ws://gateway.test{path}"), stream)
-            .map_err(|error| anyhow!("no WebSocket: {error}"))?;
+        let (socket, _) =
+            tungstenite::client(url, stream).map_err(|error| anyhow!("no WebSocket: {error}"))?;
         Ok(Socket(socket))
     }
 

@@ -204,7 +204,7 @@ fn hop_by_hop_fields_stop_at_the_gateway() -> Result<()> {
         "connection: keep-alive, x-mine\r\nkeep-alive: timeout=5\r\nx-mine: 1\r\nproxy-authorization: x\r\n\
          te: gzip\r\nupgrade: h2c\r\nx-kept: 2\r\n",
     )?;
-    for field in ["x-mine", "keep-alive", "upgrade"] {
+    for field in ["x-mine", "keep-alive", "proxy-authorization", "upgrade"] {
         assert_eq!(seen.all(field), Vec::<String>::new(), "{field}");
     }
     assert_eq!(seen.one("x-kept"), "2");
@@ -237,6 +237,41 @@ fn an_untrusted_client_cannot_say_who_it_is() -> Result<()> {
     let seen = seen(&rig, "x-forwarded-for: 198.51.100.7\r\nforwarded: for=198.51.100.7\r\n")?;
     assert!(!seen.one("x-forwarded-for").contains("198.51.100.7"), "{}", seen.one("x-forwarded-for"));
     assert!(!seen.one("forwarded").contains("198.51.100.7"), "{}", seen.one("forwarded"));
+    // Nor where its request came by.
+    let told = ["server", "prefix", "port", "scheme", "ssl", "by"].map(|what| format!("x-forwarded-{what}"));
+    let fields: String = told.iter().map(|name| format!("{name}: evil\r\n")).collect();
+    let seen = self::seen(&rig, &format!("{fields}x-real-ip: 198.51.100.7\r\n"))?;
+    for name in told.iter().map(String::as_str).chain(["x-real-ip"]) {
+        assert_eq!(seen.all(name), Vec::<String>::new(), "{name}");
+    }
+    Ok(())
+}
+
+// RFC 9110 section 7.6.3
+#[test]
+fn via_of_both_sides_goes_on_with_ours_behind_it() -> Result<()> {
+    lab_test!();
+    let rig = rig()?;
+    let seen = seen(&rig, "via: 1.0 fred, 1.1 p.example.net\r\nvia: 1.1 third\r\n")?;
+    let mut via = seen.all("via");
+    assert!(via.pop().is_some_and(|ours| ours.starts_with("1.1 ")), "{via:?}");
+    assert_eq!(via, ["1.0 fred, 1.1 p.example.net", "1.1 third"]);
+    let answer = rig.client()?.get("/via")?;
+    let via: Vec<&str> =
+        answer.headers.iter().filter(|(name, _)| name == "via").map(|(_, value)| value.as_str()).collect();
+    assert!(matches!(via[..], ["1.1 backend", ours] if ours.starts_with("1.1 ")), "{via:?}");
+    Ok(())
+}
+
+// RFC 9110 section 11.7: what is between a client and its proxy, or between us and an upstream.
+#[test]
+fn challenges_and_credentials_of_proxies_end_at_the_gateway() -> Result<()> {
+    lab_test!();
+    let rig = rig()?;
+    let seen = seen(&rig, "proxy-authorization: Basic eDp5\r\nauthorization: Basic eDp5\r\n")?;
+    assert_eq!(seen.all("proxy-authorization"), Vec::<String>::new());
+    assert_eq!(seen.one("authorization"), "Basic eDp5");
+    assert_eq!(rig.client()?.get("/via")?.header("proxy-authenticate"), None);
     Ok(())
 }
 

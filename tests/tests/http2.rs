@@ -29,7 +29,7 @@ fn rig(more: &str) -> Result<Rig> {
         "[listener.web]\nbind = \":80\"\nprotocols = [\"h1\", \"h2\"]\n{more}\n\
          [listener.secure]\nbind = \":443\"\ntls = {{ cert = \"main\" }}\n\
          [cert.main]\nchain = \"main.pem\"\nkey = {{ file = \"main.key\" }}\n\
-         [route.all]\nto = {to}\nupgrade = [\"websocket\"]\n\
+         [route.all]\nto = {to}\nearly_hints = true\n\
          [route.closed]\npath = \"/closed/*\"\nto = {to}\n",
         to = targets(&backends)
     );
@@ -127,6 +127,125 @@ fn a_hundred_streams_at_once_all_get_their_answers() -> Result<()> {
     let output = String::from_utf8_lossy(&h2load.output()?.stdout).into_owned();
     assert!(output.contains("5000 succeeded, 0 failed"), "{output}");
     assert_eq!(rig.backends[0].stats()?.requests, 5000);
+    Ok(())
+}
+
+/// A head that ends nothing: an interim one, or one with a body to come.
+fn next_head(client: &mut Http2, what: &str) -> Result<http2::Frame> {
+    let head = client.until(what, |frame| frame.kind == HEADERS)?;
+    ensure!(head.flags & END_STREAM == 0, "{what}: {head:?}");
+    Ok(head)
+}
+
+// P1: RFC 9110 section 10.1.1
+#[test]
+fn clients_that_wait_for_100_continue_get_it_when_their_body_is_wanted() -> Result<()> {
+    lab_test!();
+    let rig = rig("")?;
+    let post = |path: &str, fields: &[(&str, &str)]| {
+        let head = [
+            (":method", "POST"),
+            (":scheme", "http"),
+            (":path", path),
+            (":authority", "a"),
+            ("content-length", "4"),
+        ];
+        let fields = head.iter().chain(fields);
+        fields.map(|(name, value)| http2::field(name, value)).collect::<Vec<_>>().concat()
+    };
+    let expect = [("expect", "100-Continue")];
+    let mut client = rig.http2()?;
+    client.send(HEADERS, END_HEADERS, 1, &post("/echo-body", &expect))?;
+    // Not 200, which would be 0x88.
+    assert_ne!(next_head(&mut client, "100")?.payload.first(), Some(&0x88));
+    client.send(DATA, END_STREAM, 1, b"body")?;
+    assert_eq!(next_head(&mut client, "200")?.payload.first(), Some(&0x88));
+    assert_eq!(client.until("the body", |frame| frame.kind == DATA)?.payload, b"body");
+    // Who does not ask, or has sent it already, is not told; nor is one whose body is not wanted.
+    client.send(HEADERS, END_HEADERS, 3, &post("/echo-body", &[]))?;
+    client.send(DATA, END_STREAM, 3, b"body")?;
+    assert_eq!(next_head(&mut client, "200")?.payload.first(), Some(&0x88));
+    let both = [
+        http2::frame(HEADERS, END_HEADERS, 5, &post("/echo-body", &expect)),
+        http2::frame(DATA, END_STREAM, 5, b"body"),
+    ];
+    std::io::Write::write_all(&mut client.stream, &both.concat())?;
+    let own = |frame: &http2::Frame| frame.kind == HEADERS && frame.stream == 5;
+    assert_eq!(client.until("200", own)?.payload.first(), Some(&0x88));
+    client.send(HEADERS, END_HEADERS, 7, &post("/closed/..;x", &expect))?;
+    let refused = client.until("400", |frame| frame.kind == HEADERS && frame.stream == 7)?;
+    // 400 in HPACK's static table.
+    assert_eq!(refused.payload.first(), Some(&0x8c));
+    // A client that others wrote.
+    let answer = rig.curl("/echo-body", &["--http2", "-H", "expect: 100-continue", "-d", "body"])?;
+    assert_eq!((answer.status, answer.text().ends_with("body")), (200, true), "{answer:?}");
+    assert!(answer.head.starts_with("http/2 100"), "{}", answer.head);
+    Ok(())
+}
+
+// P1: RFC 8297
+#[test]
+fn early_hints_come_before_the_answer_and_at_once() -> Result<()> {
+    lab_test!();
+    let rig = rig("")?;
+    let mut client = rig.http2()?;
+    let path = [&[0x82, 0x86][..], &http2::field(":path", "/103?ms=1500"), &http2::field(":authority", "a")]
+        .concat();
+    let began = Instant::now();
+    client.request(1, &path)?;
+    assert_ne!(next_head(&mut client, "103")?.payload.first(), Some(&0x88));
+    assert!(began.elapsed() < Duration::from_millis(1000), "{:?}", began.elapsed());
+    assert_eq!(next_head(&mut client, "200")?.payload.first(), Some(&0x88));
+    assert!(began.elapsed() >= Duration::from_millis(1500), "{:?}", began.elapsed());
+    let answer = rig.curl("/103", &["--http2"])?;
+    let (hint, last) = answer.head.split_once("\r\n\r\n").context("one head only")?;
+    assert!(hint.starts_with("http/2 103") && hint.contains("link: </style.css>; rel=preload"), "{hint}");
+    assert!(last.starts_with("http/2 200"), "{last}");
+    let mut nghttp = rig.net.client(1).namespace.command("nghttp")?;
+    nghttp.args(["-v", &format!("http://{VIP4}/103")]).stdin(Stdio::null());
+    let told = String::from_utf8_lossy(&nghttp.output()?.stdout).into_owned();
+    let statuses: Vec<&str> =
+        told.lines().filter_map(|line| line.split_once(":status: ")).map(|line| line.1).collect();
+    assert_eq!(statuses, ["103", "200"], "{told}");
+    Ok(())
+}
+
+// 8.1, 5.4.2: a stream that is reset is no request that has ended.
+#[test]
+fn a_body_that_is_taken_back_has_no_end_at_the_backend() -> Result<()> {
+    lab_test!();
+    let rig = rig("")?;
+    for (n, code) in [8u32, 0, 1].into_iter().enumerate() {
+        let mut client = rig.http2()?;
+        let post = [(":method", "POST"), (":scheme", "http"), (":path", "/echo-body"), (":authority", "a")];
+        let post = post.iter().map(|(name, value)| http2::field(name, value)).collect::<Vec<_>>().concat();
+        client.send(HEADERS, END_HEADERS, 1, &post)?;
+        client.send(DATA, 0, 1, b"half of a sent")?;
+        rig.backends[0].until("it comes", |stats| stats.requests == n as u64 + 1)?;
+        client.send(RST_STREAM, 0, 1, &code.to_be_bytes())?;
+        rig.backends[0]
+            .until("it is given up", |stats| stats.aborted == n as u64 + 1)
+            .with_context(|| format!("reset with {code}"))?;
+    }
+    let line = rig.gateway.log_of_path("/echo-body")?;
+    assert_eq!(line["why"], "client_gone", "{line}");
+    Ok(())
+}
+
+// 8.1: RFC 9110 section 9.3.2
+#[test]
+fn answers_to_head_have_no_body_whoever_gives_them() -> Result<()> {
+    lab_test!();
+    let rig = rig("")?;
+    for (stream, path, status) in [(1, "/", 0x88), (3, "/closed/..;x", 0x8c)] {
+        let fields = [(":method", "HEAD"), (":scheme", "http"), (":path", path), (":authority", "a")];
+        let head = fields.iter().map(|(name, value)| http2::field(name, value)).collect::<Vec<_>>().concat();
+        let mut client = rig.http2()?;
+        client.request(stream, &head)?;
+        let answer = client.until("an answer", |frame| matches!(frame.kind, HEADERS | DATA))?;
+        assert_eq!((answer.kind, answer.payload.first()), (HEADERS, Some(&status)), "{path}");
+        assert_eq!(answer.flags & END_STREAM, END_STREAM, "{path}");
+    }
     Ok(())
 }
 
@@ -317,81 +436,4 @@ fn idle_connections_end_with_a_goaway() -> Result<()> {
     client.until("the answer", |frame| frame.kind == HEADERS)?;
     client.until("GOAWAY", |frame| frame.kind == GOAWAY && frame.code() == Some(0))?;
     within(Duration::from_secs(5), "it is closed", || Ok(client.frame()?.is_none().then_some(())))
-}
-
-/// HPACK of an extended CONNECT for a WebSocket at this path.
-fn websocket(path: &str) -> Vec<u8> {
-    let fields = [
-        (":method", "CONNECT"),
-        (":protocol", "websocket"),
-        (":scheme", "http"),
-        (":path", path),
-        (":authority", "a.test"),
-        ("sec-websocket-version", "13"),
-    ];
-    fields.iter().map(|(name, value)| http2::field(name, value)).collect::<Vec<_>>().concat()
-}
-
-/// A text message of less than 126 bytes as a client sends it, masked with zeros.
-fn message(text: &str) -> Vec<u8> {
-    [&[0x81, 0x80 | text.len() as u8, 0, 0, 0, 0][..], text.as_bytes()].concat()
-}
-
-// P6: RFC 8441
-#[test]
-fn websockets_open_on_streams_and_outlast_the_idle_time() -> Result<()> {
-    lab_test!();
-    let rig = rig("timeout = { idle = \"300ms\" }")?;
-    let mut client = rig.http2()?;
-    client.send(HEADERS, END_HEADERS, 1, &websocket("/ws"))?;
-    let answer = client.until("it is open", |frame| frame.kind == HEADERS)?;
-    assert_eq!((answer.payload.first(), answer.flags & END_STREAM), (Some(&0x88), 0), "{answer:?}");
-    for text in ["hello", "again"] {
-        client.send(DATA, 0, 1, &message(text))?;
-        let echo = client.until("the echo", |frame| frame.kind == DATA && frame.stream == 1)?;
-        assert_eq!(echo.payload, [&[0x81, text.len() as u8][..], text.as_bytes()].concat());
-        // Longer than the connection may idle, and beside another request.
-        std::thread::sleep(Duration::from_millis(700));
-        let stream = if text == "hello" { 3 } else { 5 };
-        client.request(stream, &http2::get("a", &[]))?;
-        client.until("an answer", |frame| frame.kind == HEADERS && frame.stream == stream)?;
-    }
-    let seen = rig.backends[0].stats()?;
-    assert_eq!((seen.paths.get("/ws"), seen.open >= 1), (Some(&1), true));
-    // A close is answered, and the stream ends.
-    client.send(DATA, END_STREAM, 1, &[0x88, 0x80, 0, 0, 0, 0])?;
-    client.until("it ends", |frame| frame.stream == 1 && frame.flags & END_STREAM != 0)?;
-    let line = rig.gateway.log_of_path("/ws")?;
-    assert_eq!((line["status"].as_u64(), line["why"].is_null()), (Some(200), true), "{line}");
-    Ok(())
-}
-
-// P6: RFC 8441
-#[test]
-fn a_websocket_that_is_not_to_be_gets_no_open_stream() -> Result<()> {
-    lab_test!();
-    let rig = rig("")?;
-    // The backend answers 200 and switches nothing; 426; other CONNECTs are refused as ever.
-    let other = [
-        http2::field(":method", "CONNECT"),
-        http2::field(":protocol", "connect-udp"),
-        http2::field(":scheme", "http"),
-        http2::field(":path", "/"),
-        http2::field(":authority", "a"),
-    ];
-    let plain = [http2::field(":method", "CONNECT"), http2::field(":authority", "a:443")];
-    for (block, status) in [
-        (websocket("/"), 502),
-        (websocket("/status/403"), 403),
-        (websocket("/closed/x"), 405),
-        (other.concat(), 400),
-        (plain.concat(), 400),
-    ] {
-        let mut client = rig.http2()?;
-        client.send(HEADERS, END_HEADERS, 1, &block)?;
-        client.until("an answer", |frame| frame.kind == HEADERS)?;
-        client.send(RST_STREAM, 0, 1, &8u32.to_be_bytes())?;
-        rig.gateway.log_line("it is told", |line| line["status"] == status)?;
-    }
-    Ok(())
 }

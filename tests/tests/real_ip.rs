@@ -80,6 +80,15 @@ fn each_request_of_a_trusted_proxy_is_its_own_client_s() -> Result<()> {
         let peer = rig.gateway.log_of_path(path)?["peer"].clone();
         assert!(peer.as_str().is_some_and(|peer| peer.starts_with(&proxy)), "{peer}");
     }
+    // What it says besides goes on, each if it is there once.
+    let fields = "x-forwarded-for: 198.51.100.1\r\nx-forwarded-prefix: /shop\r\nx-forwarded-server: edge-1\r\n\
+                  x-forwarded-port: 8443\r\nx-forwarded-port: 1\r\nx-forwarded-ssl: on\r\n";
+    let seen = rig.ask(&mut client, "/echo/more", fields)?;
+    assert_eq!(http::echoed(&seen, "x-forwarded-prefix"), ["/shop"]);
+    assert_eq!(http::echoed(&seen, "x-forwarded-server"), ["edge-1"]);
+    for name in ["x-forwarded-port", "x-forwarded-ssl"] {
+        assert!(http::echoed(&seen, name).is_empty(), "{name}: {seen}");
+    }
     // Without the header it is the proxy's own request.
     let seen = rig.ask(&mut client, "/echo/own", "")?;
     assert_eq!(http::echoed(&seen, "x-forwarded-for"), std::slice::from_ref(&proxy));

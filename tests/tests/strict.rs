@@ -43,6 +43,73 @@ fn a_bare_line_feed_in_a_head_is_refused_and_nothing_behind_it_is_read() -> Resu
     Ok(())
 }
 
+// RFC 9112 section 2.2: wherever the head before it ends, and however it comes.
+#[test]
+fn a_bare_line_feed_in_a_pipelined_head_is_refused_as_in_the_first() -> Result<()> {
+    lab_test!();
+    let rig = rig()?;
+    let firsts = [
+        "GET /first HTTP/1.1\r\nhost: a\r\n\r\n",
+        "POST /first HTTP/1.1\r\nhost: a\r\ncontent-length: 7\r\n\r\na\n\n\r\n\r\n",
+        "POST /first HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3\r\na\n\n\r\n0\r\nx-t: 1\r\n\r\n",
+    ];
+    let bad = [
+        "GET /bad HTTP/1.1\nhost: a\r\n\r\n",
+        "GET /bad HTTP/1.1\r\nhost: a\nx: y\r\n\r\n",
+        "GET /bad HTTP/1.1\r\nhost: a\r\nx: y\n\n",
+        "GET /bad HTTP/1.1\r\nhost: a\r\n\n",
+        "\nGET /bad HTTP/1.1\r\nhost: a\r\n\r\n",
+        "POST /bad HTTP/1.1\r\nhost: a\r\nx: y\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+    ];
+    for (first, second) in firsts.iter().flat_map(|first| bad.iter().map(move |bad| (first, bad))) {
+        let all = format!("{first}{second}GET /behind HTTP/1.1\r\nhost: a\r\n\r\n");
+        // At once, in two at the requests' border, and in the middle of the second.
+        for at in [all.len(), first.len(), first.len() + 9] {
+            let mut client = rig.client()?;
+            for piece in [&all[..at], &all[at..]] {
+                let _ = client.send(piece);
+                std::thread::sleep(Duration::from_millis(if at == all.len() { 0 } else { 20 }));
+            }
+            let told = || format!("{first:?} {second:?} at {at}");
+            ensure!(client.response()?.status == 200, told());
+            client.response()?.refused(400, "bad_request").with_context(told)?;
+            client.closed(Duration::from_secs(3)).with_context(told)?;
+        }
+    }
+    let paths = rig.backends[0].stats()?.paths;
+    assert_eq!(paths.keys().map(String::as_str).collect::<Vec<_>>(), ["/first"]);
+    Ok(())
+}
+
+// RFC 9112 section 9.3.2
+#[test]
+fn pipelined_requests_with_bodies_of_all_kinds_are_answered_in_order() -> Result<()> {
+    lab_test!();
+    let rig = rig()?;
+    let kinds = [
+        ("1", "POST /echo-body HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n1\r\n1\r\n0\r\n\r\n"),
+        ("2", "POST /echo-body HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\n\r\n2"),
+        ("", "GET /echo-body HTTP/1.1\r\nhost: a\r\n\r\n"),
+    ];
+    let turns: Vec<_> = (0..27).map(|i| [kinds[i / 9], kinds[i / 3 % 3], kinds[i % 3]]).collect();
+    let all: String = turns.iter().flatten().map(|(_, request)| *request).collect();
+    for size in [all.len(), 1000, 97, 13] {
+        let mut client = rig.client()?;
+        for piece in all.as_bytes().chunks(size) {
+            client.send(piece)?;
+        }
+        for (i, (body, _)) in turns.iter().flatten().enumerate() {
+            let answer = client.response()?;
+            assert_eq!(
+                (answer.status, answer.text().as_str()),
+                (200, *body),
+                "number {i}, in pieces of {size}"
+            );
+        }
+    }
+    Ok(())
+}
+
 // RFC 9112 section 3.2.4, RFC 3986 sections 2 and 3.3, RFC 9110 section 9.3.8
 #[test]
 fn targets_that_servers_take_in_different_ways_are_refused() -> Result<()> {

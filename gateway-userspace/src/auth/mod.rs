@@ -19,6 +19,8 @@ pub(crate) mod place;
 mod seen;
 pub(crate) mod signature;
 mod store;
+#[cfg(test)]
+mod timing;
 pub(crate) mod token;
 
 use std::{

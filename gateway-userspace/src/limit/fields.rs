@@ -1,8 +1,9 @@
 //! What answers tell of limits: `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-11, structured
 //! fields by RFC 9651), and the older `X-RateLimit-*`.
 
-use std::{borrow::Cow, fmt::Write};
+use std::borrow::Cow;
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{
@@ -53,8 +54,10 @@ impl Fields {
         let mut tightest: Option<(&Limit, Left, u64)> = None;
         for (limit, policy, left, capacity) in limits.filter(|(limit, ..)| !limit.dry_run) {
             if limit.headers.ratelimit {
-                let comma = if self.policies.is_empty() { "" } else { ", " };
-                let _ = write!(self.policies, "{comma}{policy}");
+                match self.policies.is_empty() {
+                    true => self.policies = policy.into_owned(),
+                    false => self.policies.extend([", ", &policy]),
+                }
             }
             if !limit.headers.ratelimit && !limit.headers.x_ratelimit {
                 continue;
@@ -72,7 +75,9 @@ impl Fields {
         // With nothing left until there is something, else until all is there again.
         let reset = if left.units == 0 { left.next_ns } else { left.full_ns }.div_ceil(1_000_000_000);
         if limit.headers.ratelimit {
-            let _ = write!(self.ratelimit, "\"{}\";r={};t={reset}", limit.name, left.units);
+            let (mut units, mut seconds) = (itoa::Buffer::new(), itoa::Buffer::new());
+            self.ratelimit =
+                ["\"", &limit.name, "\";r=", units.format(left.units), ";t=", seconds.format(reset)].concat();
         }
         if limit.headers.x_ratelimit {
             self.older = Some([capacity, left.units, reset]);
@@ -87,7 +92,7 @@ impl Fields {
     pub fn apply(self, headers: &mut HeaderMap) {
         for (name, text) in [(RATELIMIT_POLICY, self.policies), (RATELIMIT, self.ratelimit)] {
             if !text.is_empty()
-                && let Ok(value) = HeaderValue::try_from(text)
+                && let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(text))
             {
                 headers.append(name, value);
             }

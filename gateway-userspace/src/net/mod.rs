@@ -7,6 +7,7 @@ pub mod pages;
 pub mod pass;
 mod read;
 mod shared;
+mod stream_io;
 mod write;
 
 use std::net::SocketAddr;
@@ -16,6 +17,7 @@ pub use limits::{Spare, is_ours, most_descriptors, raise_descriptors};
 pub use listen::{bind_all, extend};
 pub use read::read_into;
 pub use shared::SharedWords;
+pub use stream_io::StreamIo;
 pub use write::{together, write_slices};
 
 /// With an IPv4-mapped IPv6 address as IPv4.

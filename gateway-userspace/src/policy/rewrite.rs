@@ -130,7 +130,15 @@ pub struct Changes<'a> {
 
 /// Fields that say who the client is: no client's own word for them is passed on (`upstream/http1/request.rs`), but the
 /// config's is.
-const VOUCHED: [&str; 2] = ["x-forwarded-port", "x-real-ip"];
+const VOUCHED: [&str; 7] = [
+    "x-forwarded-by",
+    "x-forwarded-port",
+    "x-forwarded-prefix",
+    "x-forwarded-scheme",
+    "x-forwarded-server",
+    "x-forwarded-ssl",
+    "x-real-ip",
+];
 
 impl Changes<'_> {
     /// Takes out what the config says of the client, as lines in wire format: a value has no line ends in it.

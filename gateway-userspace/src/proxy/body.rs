@@ -4,15 +4,15 @@
 
 use std::{
     fmt,
+    future::poll_fn,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
 use super::{
     cached::StoredBody,
@@ -23,6 +23,7 @@ use super::{
     exchange::Exchange,
     grpc,
     grpc_web::{Decoded, Encoded},
+    incoming::Incoming,
     metered::Metered,
     paced::Paced,
     shadow::Kept,
@@ -148,6 +149,31 @@ impl RequestBody {
             RequestBody::Checked(body) => body.push_back(data),
             RequestBody::Empty | RequestBody::Kept(_) => *self = RequestBody::Kept(data),
         }
+    }
+
+    /// All of it, before anything goes on: until it is here, it is the client that is waited for.
+    ///
+    /// # Errors
+    /// It is longer than `most`, or does not come.
+    pub async fn whole(mut self, state: &ClientState, most: u64) -> Result<Bytes, Why> {
+        state.awaiting_head.set(true);
+        let mut whole = BytesMut::new();
+        let mut result = Ok(());
+        while let Some(frame) = poll_fn(|cx| Pin::new(&mut self).poll_frame(cx)).await {
+            match frame {
+                Ok(frame) => whole.extend_from_slice(frame.data_ref().unwrap_or(&Bytes::new())),
+                Err(Cut(why)) => result = Err(why),
+            }
+            if whole.len() as u64 > most {
+                result = Err(Why::BodyTooLarge);
+            }
+            if result.is_err() {
+                break;
+            }
+        }
+        state.awaiting_head.set(false);
+        state.timer.stop();
+        result.map(|()| whole.freeze())
     }
 
     /// Where a copy will be, once the body is sent. `None`: it is no client's.

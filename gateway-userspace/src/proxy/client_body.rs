@@ -10,9 +10,14 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
-use super::{body::Cut, connection::ClientState, shadow::Kept, timer::Wait};
+use super::{
+    body::Cut,
+    connection::ClientState,
+    incoming::{Broken, Incoming},
+    shadow::Kept,
+    timer::Wait,
+};
 use crate::observe::Why;
 
 /// Larger bodies are not sent twice.
@@ -165,14 +170,10 @@ impl ClientBody {
                 self.await_answer();
                 Poll::Ready(Some(Ok(frame)))
             }
-            Poll::Ready(Some(Err(error))) => {
-                let why = if error.is_incomplete_message() || error.is_canceled() || error.is_closed() {
-                    Why::ClientGone
-                } else {
-                    Why::BadRequest
-                };
-                Poll::Ready(Some(Err(self.cut(why))))
-            }
+            Poll::Ready(Some(Err(broken))) => Poll::Ready(Some(Err(self.cut(match broken {
+                Broken::Gone => Why::ClientGone,
+                Broken::Malformed => Why::BadRequest,
+            })))),
             Poll::Ready(None) => {
                 self.ended = true;
                 if self.copy.is_some() {

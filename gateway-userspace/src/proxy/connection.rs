@@ -15,6 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use http::{Request, Response};
 use hyper::{server::conn::http1, service::service_fn};
 use tokio::{io::Interest, net::TcpStream};
 
@@ -22,7 +23,10 @@ use super::{
     client::{Client, Manner, Origin},
     client_io::ClientIo,
     exchange::Record,
-    handler, limited, problem,
+    handler,
+    inbound::Inbound,
+    incoming::Incoming,
+    limited, problem,
     reuse::Reuse,
     timer::{Expired, Timer, Wait},
     transport::Transport,
@@ -31,7 +35,10 @@ use super::{
 };
 use crate::{
     limit::{Held, Sources},
-    observe::Why,
+    observe::{
+        Why,
+        stats::{Handshake, TlsVersion},
+    },
     runtime::Listener,
 };
 
@@ -62,14 +69,17 @@ pub struct ClientState {
     pub in_request: Cell<bool>,
     /// The client did not take at once what was written.
     pub write_blocked: Cell<bool>,
-    /// Interim answers to write.
+    /// Interim answers to write, in wire format.
     pub early: RefCell<Vec<u8>>,
+    /// Those to send on a stream.
+    pub interim: RefCell<Vec<Response<()>>>,
     pub tunnel: RefCell<Option<Tunnel>>,
     /// A stream that has become a tunnel, which goes on after it.
     pub tunnelled: Cell<bool>,
     /// The request at hand.
     pub record: RefCell<Record>,
-    raw: RefCell<Vec<u8>>,
+    /// What an HTTP/1.1 client sends, as it came.
+    pub inbound: RefCell<Inbound>,
     cut: Cell<Option<Why>>,
     started: Cell<Option<Instant>>,
     closing: Cell<bool>,
@@ -104,10 +114,11 @@ impl ClientState {
             in_request: Cell::new(false),
             write_blocked: Cell::new(false),
             early: RefCell::default(),
+            interim: RefCell::default(),
             tunnel: RefCell::default(),
             tunnelled: Cell::new(false),
             record: RefCell::default(),
-            raw: RefCell::default(),
+            inbound: RefCell::default(),
             cut: Cell::new(None),
             started: Cell::new(None),
             closing: Cell::new(false),
@@ -144,8 +155,7 @@ impl ClientState {
         self.client.borrow().clone()
     }
 
-    /// The client sent something; the first bytes of a request start its clock. Heads are kept as they came, for
-    /// [`ClientState::raw_head`].
+    /// The client sent something; the first bytes of a request start its clock.
     pub fn received(&self, bytes: &[u8]) {
         if bytes.is_empty() {
             return;
@@ -155,16 +165,8 @@ impl ClientState {
             self.started.set(Some(now));
             self.no_longer_fresh();
             self.timer.start(Wait::Header, now + self.listener.config.timeout.header);
-            self.raw.borrow_mut().clear();
         }
-        if self.timer.waiting_for() == Wait::Header {
-            self.raw.borrow_mut().extend_from_slice(bytes);
-        }
-    }
-
-    /// What was received of the request at hand up to its head's end, and maybe more. Empty for one that was pipelined.
-    pub fn raw_head(&self) -> Ref<'_, [u8]> {
-        Ref::map(self.raw.borrow(), Vec::as_slice)
+        self.inbound.borrow_mut().received(bytes);
     }
 
     /// When the request at hand began. A pipelined one began when its turn came.
@@ -175,7 +177,7 @@ impl ClientState {
 
     pub fn request_ended(&self) {
         self.in_request.set(false);
-        self.raw.borrow_mut().clear();
+        self.inbound.borrow_mut().answered();
     }
 
     /// Notes why the request at hand is cut, by whoever knows.
@@ -268,7 +270,15 @@ impl Drop for Open {
 /// Takes a place among the listener's `max.connections`, and those of one source; the end of the [`Open`] gives it back.
 pub fn admit(listener: Arc<Listener>, peer: SocketAddr, worker: &Worker) -> Option<Admitted> {
     let held = match &listener.sources {
-        Some(sources) => hold(sources, &listener, worker, (peer.ip(), true))?,
+        Some(sources) => {
+            let source = (peer.ip(), true);
+            // A flood of handshakes ends here, before anything is made for a connection.
+            let shakes = listener.tls.is_some() && !listener.hears_of_clients(peer);
+            if shakes && !may_shake(sources, &listener, worker, source) {
+                return None;
+            }
+            hold(sources, &listener, worker, source)?
+        }
         None => None,
     };
     listener.stats.admit(listener.config.max.connections, worker.index).then_some(Admitted { listener, held })
@@ -284,6 +294,21 @@ pub fn hold(
 ) -> Option<Option<Box<Held>>> {
     let held = sources.enter(&worker.snapshot().limit_store, source);
     held.inspect_err(|_| limited::flooded(listener, worker, (source, direct), Why::SourceConnections)).ok()
+}
+
+/// Whether there is a handshake left for the client: before anything is computed for it.
+pub fn may_shake(
+    sources: &Sources,
+    listener: &Listener,
+    worker: &Worker,
+    (source, direct): (IpAddr, bool),
+) -> bool {
+    let may = sources.may_shake(&worker.snapshot().limit_store, source);
+    if !may {
+        listener.stats.shards.of(worker.index).handshake(TlsVersion::Unknown, Handshake::Limited);
+        limited::flooded(listener, worker, (source, direct), Why::SourceHandshakes);
+    }
+    may
 }
 
 /// Reset rather than linger: there are too many connections as it is.
@@ -324,7 +349,7 @@ pub async fn serve_http1<S: Transport>(mut stream: S, open: Open) {
         match serve_awake(stream, state).await {
             End::Sleep(idle) => {
                 stream = idle;
-                state.raw.take();
+                state.inbound.take();
                 state.record.take();
                 let left = state.listener.config.timeout.idle.saturating_sub(state.first_idle());
                 state.timer.start(Wait::Idle, Instant::now() + left);
@@ -383,7 +408,10 @@ pub async fn unless_over<T>(
 async fn serve_awake<S: Transport>(stream: S, state: &Rc<ClientState>) -> End<S> {
     let service_state = state.clone();
     let reuse = Reuse::default();
-    let service = service_fn(move |request| reuse.run(handler::handle(service_state.clone(), request)));
+    let service = service_fn(move |request: Request<hyper::body::Incoming>| {
+        let (head, body) = request.into_parts();
+        reuse.run(handler::handle(service_state.clone(), head, Incoming::Http1(body)))
+    });
     let mut connection = http1::Builder::new()
         .half_close(false)
         .max_buf_size(state.listener.config.max.header.max(8192))

@@ -22,10 +22,11 @@ use crate::{
     observe::{
         Why, access_log,
         stats::{self, CacheResult},
-        trace::{self, Traced},
+        trace::{self, Said, Traced},
     },
     policy::caller::Caller,
     runtime::Route,
+    tls::Shaken,
     upstream::{Active, Upstream},
     version::usage,
 };
@@ -163,10 +164,22 @@ impl Exchange {
         self.state.record.borrow().trace.as_ref().filter(|trace| trace.is_told()).map(|_| Instant::now())
     }
 
-    /// It is found out who calls, or not, since this time of [`Self::trace_clock`].
-    pub fn authenticated(&self, since: Option<Instant>) {
+    /// What began at this time of [`Self::trace_clock`] is over.
+    pub fn traced<const N: usize>(
+        &self,
+        name: &'static str,
+        since: Option<Instant>,
+        attributes: [(&'static str, Said); N],
+    ) {
         if let (Some(since), Some(trace)) = (since, &mut self.state.record.borrow_mut().trace) {
-            trace.authenticated(since);
+            trace.step(name, since, Instant::now(), attributes);
+        }
+    }
+
+    /// TLS is agreed on.
+    pub fn shaken(&self, name: &'static str, shaken: &Shaken) {
+        if let Some(trace) = &mut self.state.record.borrow_mut().trace {
+            trace.shaken(name, shaken);
         }
     }
 
@@ -424,6 +437,9 @@ impl Record {
     /// Tells of its part in a trace.
     fn tell(&mut self, state: &ClientState, started: Instant, now: Instant) {
         let Some(traced) = self.trace.take() else { return };
+        if traced.is_told() {
+            self.exemplify(state, traced.trace, started, now);
+        }
         let client = state.client();
         traced.end(&trace::Ending {
             started,
@@ -449,6 +465,17 @@ impl Record {
             first_byte: self.first_byte,
             bytes_in: state.bytes_in.get(),
             bytes_out: self.bytes_out,
+        });
+    }
+
+    fn exemplify(&self, state: &ClientState, trace: u128, started: Instant, now: Instant) {
+        let (listener, worker) = (&state.listener, &state.worker);
+        let route = self.route.as_ref().map_or(&*listener.unrouted, |route| route.stats(listener));
+        let at = worker.wall_clock(now).duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        route.shards.of(worker.index).exemplify(stats::Exemplar {
+            trace,
+            us: micros(now.saturating_duration_since(started)),
+            at_ms: at.as_millis().try_into().unwrap_or(u64::MAX),
         });
     }
 

@@ -5,13 +5,14 @@
 
 use std::{sync::Arc, time::Instant};
 
-use http::{HeaderMap, Method, StatusCode};
+use http::{Method, Response, StatusCode};
 
 use super::{
     body::RequestBody,
     careful,
     connection::ClientState,
     exchange::Exchange,
+    headers,
     timer::{Expired, Wait},
 };
 use crate::{
@@ -142,7 +143,7 @@ impl Sent<'_> {
             || state.timer.take_expired(),
             |head| {
                 if let (StatusCode::EARLY_HINTS, Some(state)) = (head.status, hints) {
-                    early_hints(&head.headers, &mut state.early.borrow_mut());
+                    early_hints(head, state);
                 }
             },
         );
@@ -181,6 +182,7 @@ impl Sent<'_> {
             Failed::Malformed => Outcome::Failed(Why::UpstreamBadResponse),
             Failed::Tls => Outcome::Failed(Why::UpstreamTls),
             Failed::Unfit => Outcome::Failed(Why::BadRequest),
+            Failed::NoUpgrade => Outcome::Failed(Why::UpstreamNoUpgrade),
         }
     }
 }
@@ -204,7 +206,12 @@ async fn open(upstream: &Upstream, target: &Arc<Target>, exchange: &Exchange) ->
     exchange.connected(began.elapsed());
     let shard = upstream.stats.shards.of(worker);
     match made {
-        Ok(Ok(connection)) => Ok(Box::new(connection)),
+        Ok(Ok((connection, shaken))) => {
+            if let Some(shaken) = shaken {
+                exchange.shaken("upstream tls", &shaken);
+            }
+            Ok(Box::new(connection))
+        }
         Ok(Err(error)) => {
             tracing::debug!(upstream = %upstream.name, target = %target.name, %error, "cannot connect");
             Err(Attempt::NotConnected(error.why()))
@@ -228,10 +235,17 @@ pub(super) fn is_idempotent(method: &Method) -> bool {
     )
 }
 
-/// A 103 answer (RFC 8297) in wire format, to go on to the client before the final one.
-fn early_hints(headers: &HeaderMap, into: &mut Vec<u8>) {
+/// A 103 answer (RFC 8297), to go on to the client before the final one.
+fn early_hints(Head { mut headers, .. }: Head, client: &ClientState) {
+    headers::remove_hop_by_hop(&mut headers);
+    if client.client().http2 {
+        let mut hint = Response::new(());
+        (*hint.status_mut(), *hint.headers_mut()) = (StatusCode::EARLY_HINTS, headers);
+        return client.interim.borrow_mut().push(hint);
+    }
+    let mut into = client.early.borrow_mut();
     into.extend_from_slice(b"HTTP/1.1 103 Early Hints\r\n");
-    for (name, value) in headers {
+    for (name, value) in &headers {
         for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
             into.extend_from_slice(part);
         }

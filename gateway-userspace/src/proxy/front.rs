@@ -2,6 +2,7 @@
 //! telling HTTP/2 from HTTP/1.1.
 
 use std::{
+    cell::Cell,
     net::SocketAddr,
     rc::Rc,
     time::{Duration, Instant},
@@ -13,7 +14,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use super::{
     client::{Client, Manner, Origin},
     connection::{self, Admitted, Open},
-    http2, limited,
+    http2,
     timer::Wait,
     transport::Transport,
     worker::Worker,
@@ -21,12 +22,9 @@ use super::{
 use crate::{
     auth,
     config::model::CertMark,
-    observe::{
-        Why,
-        stats::{Handshake, ProxyHeader, TlsVersion},
-    },
+    observe::stats::{Handshake, ProxyHeader, TlsVersion},
     proxy_protocol::{self, Says},
-    tls::acme,
+    tls::{Shaken, acme},
 };
 
 /// Between two looks at a preface that comes byte by byte.
@@ -41,16 +39,15 @@ pub async fn serve(mut stream: TcpStream, peer: SocketAddr, admitted: Admitted, 
     if open.listener().tells {
         origin.destination = stream.local_addr().ok();
     }
-    if let Some(proxy) = &open.listener().config.proxy_protocol
-        && proxy.from.contain(origin.peer.ip())
-    {
+    let listener = open.listener();
+    if listener.hears_of_clients(peer) {
         // Boxed: the future of connections without it stays small.
         match Box::pin(proxy_header(&mut stream, &open)).await {
             Some(Says::Proxied { source, destination }) => {
                 origin = Origin { source, destination: Some(destination), ..origin };
-                if let Some(sources) = &open.listener().sources {
+                if let Some(sources) = &listener.sources {
                     let source = (origin.source.ip(), false);
-                    match connection::hold(sources, open.listener(), &open.state.worker, source) {
+                    match connection::hold(sources, listener, &open.state.worker, source) {
                         Some(held) => _held = held,
                         None => return connection::turn_away(&stream),
                     }
@@ -59,15 +56,19 @@ pub async fn serve(mut stream: TcpStream, peer: SocketAddr, admitted: Admitted, 
             Some(Says::Local | Says::Unknown) => {}
             None => return,
         }
-    }
-    match &open.listener().tls {
-        Some(acceptor) => {
-            if !may_shake(&open, &origin) {
+        if let (Some(_), Some(sources)) = (&listener.tls, &listener.sources) {
+            let source = origin.source.ip();
+            let source = (source, source == origin.peer.ip());
+            if !connection::may_shake(sources, listener, &open.state.worker, source) {
                 return connection::turn_away(&stream);
             }
+        }
+    }
+    match &listener.tls {
+        Some(acceptor) => {
             // Boxed, as what follows is: a connection holds what its phase needs, and not what the largest one would.
             let handshake = Box::pin(handshake(stream, TlsAcceptor::from(acceptor.config()), &open)).await;
-            let Some((stream, version)) = handshake else { return };
+            let Some((stream, version, shaken)) = handshake else { return };
             let spoken = stream.get_ref().1.alpn_protocol();
             // An ACME authority has seen what it wanted to see: the certificate (RFC 8737 section 3).
             if spoken == Some(acme::ALPN) {
@@ -75,28 +76,14 @@ pub async fn serve(mut stream: TcpStream, peer: SocketAddr, admitted: Admitted, 
             }
             let http2 = spoken == Some(b"h2");
             let marks = marks(&stream);
-            go_on(stream, open, origin, (http2, Some(version.name())), marks).await;
+            go_on(stream, open, origin, (http2, Some(version.name())), (marks, shaken)).await;
         }
         None => {
             if let Some(http2) = sniff(&stream, &open).await {
-                go_on(stream, open, origin, (http2, None), None).await;
+                go_on(stream, open, origin, (http2, None), (None, None)).await;
             }
         }
     }
-}
-
-/// Whether there is a handshake left for the client: before anything is computed for it.
-fn may_shake(open: &Open, origin: &Origin) -> bool {
-    let (listener, worker) = (open.listener(), &open.state.worker);
-    let Some(sources) = &listener.sources else { return true };
-    let source = origin.source.ip();
-    let may = sources.may_shake(&worker.snapshot().limit_store, source);
-    if !may {
-        listener.stats.shards.of(worker.index).handshake(TlsVersion::Unknown, Handshake::Limited);
-        let direct = source == origin.peer.ip();
-        limited::flooded(listener, worker, (source, direct), Why::SourceHandshakes);
-    }
-    may
 }
 
 /// What the client's certificate says, which the handshake has checked.
@@ -110,11 +97,11 @@ async fn go_on<S: Transport>(
     open: Open,
     origin: Origin,
     (http2, tls): (bool, Option<&'static str>),
-    marks: Option<Rc<[CertMark]>>,
+    (marks, shaken): (Option<Rc<[CertMark]>>, Option<Box<Shaken>>),
 ) {
     let protocol = if http2 { "h2" } else { "h1" };
     let client = Client::new(&open.listener().name, origin, Manner { protocol, tls });
-    open.set_client(Client { marks, ..client });
+    open.set_client(Client { marks, shaken: Cell::new(shaken), ..client });
     match http2 {
         true => Box::pin(http2::serve(stream, open)).await,
         // A client that does not know ALPN, of a listener that speaks nothing else.
@@ -174,16 +161,19 @@ async fn handshake(
     stream: TcpStream,
     acceptor: TlsAcceptor,
     open: &Open,
-) -> Option<(TlsStream<TcpStream>, TlsVersion)> {
+) -> Option<(TlsStream<TcpStream>, TlsVersion, Option<Box<Shaken>>)> {
     let limit = open.listener().config.timeout.header;
     let stats = open.listener().stats.shards.of(open.worker());
+    let began = Instant::now();
     let result = tokio::time::timeout(limit, acceptor.accept(stream)).await;
     match result {
         Ok(Ok(stream)) => {
             let connection = stream.get_ref().1;
             let version = TlsVersion::of(connection);
             stats.handshake(version, Handshake::of(connection));
-            Some((stream, version))
+            let traced = open.state.worker.snapshot().tracer.is_some();
+            let shaken = traced.then(|| Box::new(Shaken::now(began, connection)));
+            Some((stream, version, shaken))
         }
         Ok(Err(error)) => {
             // What was agreed on is not told of a handshake that failed.

@@ -2,15 +2,17 @@
 
 use std::{convert::Infallible, rc::Rc};
 
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, request};
-use hyper::body::{Body, Incoming};
+use http::{HeaderValue, Method, Response, StatusCode, Version, header, request};
+use http_body::Body;
 
 use super::{
     body::{RequestBody, ResponseBody, Sent},
     connection::ClientState,
     exchange::Exchange,
     forward::{self, Answer},
-    grpc, headers, hops, http2, policed, problem, real_ip, redirect, strict,
+    grpc, headers, hops, http2,
+    incoming::Incoming,
+    policed, problem, real_ip, redirect, strict,
     tunnel::Tunnel,
     versioned,
     websocket::Extended,
@@ -21,16 +23,16 @@ use crate::{
     runtime::{Route, Snapshot},
     upstream::{
         Upstream,
-        http1::{self, Head, Outgoing, Switch},
+        http1::{self, Framing, Head, Outgoing, Switch},
     },
 };
 
 pub async fn handle(
     state: Rc<ClientState>,
-    request: Request<Incoming>,
+    mut head: request::Parts,
+    body: Incoming,
 ) -> Result<Response<ResponseBody>, Infallible> {
     let snapshot = state.worker.snapshot();
-    let (mut head, body) = request.into_parts();
     state.body_unread.set(!body.is_end_stream());
     state.last_request.set(headers::closes(&head));
     if let Some(real_ip) = &state.listener.config.real_ip {
@@ -38,7 +40,12 @@ pub async fn handle(
     }
     let exchange = Exchange::begin(state, Some(&head));
     if let Some(tracer) = &snapshot.tracer {
-        exchange.set_trace(tracer.begin(&mut head));
+        let mut trace = tracer.begin(&mut head);
+        // Only of a connection's first request.
+        if let Some(shaken) = exchange.state.client().shaken.take() {
+            trace.shaken("tls", &shaken);
+        }
+        exchange.set_trace(trace);
     }
     let client = exchange.state.client().addr;
     if snapshot.limit_store.bans.check(client).is_some() {
@@ -107,7 +114,7 @@ pub async fn forward(
     request: Outgoing,
     mut body: RequestBody,
 ) -> Response<ResponseBody> {
-    let hints = (route.early_hints && request.head.version == Version::HTTP_11).then_some(&*exchange.state);
+    let hints = (route.early_hints && request.head.version >= Version::HTTP_11).then_some(&*exchange.state);
     let answer = forward::send(upstream, &exchange, &request, &mut body, hints).await;
     let upgrade = matches!(request.switch, Switch::Upgrade(_));
     let extended = request.head.extensions.get::<Extended>().cloned();
@@ -131,9 +138,12 @@ fn check(head: &mut request::Parts, body: &Incoming, exchange: &Exchange) -> Res
     strict::check_host(head)?;
     if head.version == Version::HTTP_2 {
         http2::check(&head.headers, body.is_end_stream())?;
+    } else {
+        let mut inbound = exchange.state.inbound.borrow_mut();
+        let length = strict::check_framing(head, inbound.head())?;
+        inbound.begin_body(length, framing(body));
     }
     strict::normalise_path(head)?;
-    strict::check_framing(head, &exchange.state.raw_head())?;
     // RFC 9110 section 9.3.8: TRACE has no content.
     if head.method == Method::CONNECT || head.method == Method::TRACE && !body.is_end_stream() {
         return Err(Why::BadRequest);
@@ -143,6 +153,15 @@ fn check(head: &mut request::Parts, body: &Incoming, exchange: &Exchange) -> Res
         return Err(Why::BodyTooLarge);
     }
     Ok(())
+}
+
+/// How a body's end is known.
+fn framing(body: &Incoming) -> Framing {
+    match body.size_hint().exact() {
+        _ if body.is_end_stream() => Framing::Length(0),
+        Some(length) => Framing::Length(length),
+        None => Framing::Chunked,
+    }
 }
 
 /// `check` made sure that the host is text.
@@ -229,12 +248,6 @@ fn upgrade(
     let protocol = head.headers.get(header::UPGRADE).cloned();
     let response = response(snapshot, head, protocol.as_ref(), &exchange);
     let state = exchange.state.clone();
-    let tunnel = Tunnel::new(*connection, exchange);
-    match (extended, tunnel) {
-        (Some(extended), Some(tunnel)) => extended.open(response, tunnel, &state),
-        (_, tunnel) => {
-            *state.tunnel.borrow_mut() = tunnel;
-            response.map(|()| ResponseBody::Nothing)
-        }
-    }
+    *state.tunnel.borrow_mut() = Tunnel::new(*connection, exchange);
+    response.map(|()| ResponseBody::Nothing)
 }

@@ -58,6 +58,7 @@ struct Found {
     connection: bool,
     keep_alive: bool,
     proxy_connection: bool,
+    proxy_authenticate: bool,
     te: bool,
     transfer_encoding: bool,
     upgrade: bool,
@@ -82,6 +83,7 @@ impl Found {
                 header::TRANSFER_ENCODING => found.transfer_encoding = true,
                 header::UPGRADE => found.upgrade = true,
                 header::EXPECT => found.expect = true,
+                header::PROXY_AUTHENTICATE => found.proxy_authenticate = true,
                 _ if *name == KEEP_ALIVE => found.keep_alive = true,
                 _ if *name == PROXY_CONNECTION => found.proxy_connection = true,
                 _ => {}
@@ -98,6 +100,7 @@ impl Found {
         for (present, name) in [
             (self.keep_alive, KEEP_ALIVE),
             (self.proxy_connection, PROXY_CONNECTION),
+            (self.proxy_authenticate, header::PROXY_AUTHENTICATE),
             (self.te, header::TE),
             (self.transfer_encoding, header::TRANSFER_ENCODING),
             (self.upgrade, header::UPGRADE),
@@ -193,7 +196,13 @@ fn told_lines(client: &Client, told: &Told, host: Option<&str>, via: &HeaderValu
         Some(chain) => format!("{chain}, {}", forwarded(proxy, client.manner.scheme(), host)),
         None => forwarded(client.addr, scheme, named),
     };
-    written(&chain, scheme, named, &forwarded, via)
+    let mut lines = written(&chain, scheme, named, &forwarded, via);
+    for (name, value) in &told.more {
+        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+            lines.extend_from_slice(part);
+        }
+    }
+    lines
 }
 
 /// An element of `Forwarded`.

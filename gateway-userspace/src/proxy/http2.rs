@@ -1,25 +1,25 @@
 //! HTTP/2 to clients (RFC 9113).
 //!
-//! hyper and h2 speak it. Every stream is a task with a [`ClientState`] of its own, so a request goes the same way as in
-//! HTTP/1.1: the same handler, log line, counters and time limits. This module keeps the connection's time, ends it
-//! by GOAWAY, and bounds what a client can make us do without asking for anything.
+//! h2 speaks it. Every stream is a task with a [`ClientState`] of its own, so a request goes the same way as in HTTP/1.1:
+//! the same handler, log line, counters and time limits. This module keeps the connection's time, ends it by GOAWAY, and
+//! bounds what a client can make us do without asking for anything; [`stream`] is a request and its answer.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::Cell,
     future::poll_fn,
-    pin::{Pin, pin},
+    pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 
-use http::{HeaderMap, HeaderValue, Request, header};
-use hyper::{body::Incoming, rt::Executor, server::conn::http2, service::service_fn};
+use h2::server;
+use http::{HeaderMap, HeaderValue, header, request};
 
 use super::{
-    connection::{ClientState, Open},
-    handler, limited,
-    reuse::Reuse,
+    connection::{ClientState, Open, unless_over},
+    limited,
+    reuse::{Reuse, Running as Boxed},
     timer::Wait,
     transport::Transport,
     websocket,
@@ -27,6 +27,7 @@ use super::{
 use crate::observe::Why;
 
 mod io;
+mod stream;
 
 use io::Io;
 
@@ -34,6 +35,8 @@ use io::Io;
 const STREAM_WINDOW: u32 = 256 * 1024;
 /// Of a connection.
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Of a stream: what waits for a client to take it.
+const SEND_BUFFER: usize = 400 * 1024;
 /// Streams that were reset before we got to see them (CVE-2023-44487).
 const UNSEEN_RESETS: usize = 20;
 /// Streams that we had to reset because of what the client sent.
@@ -49,8 +52,6 @@ const GOODBYE: Duration = Duration::from_secs(5);
 struct Shared {
     connection: Rc<ClientState>,
     active: Cell<usize>,
-    /// Between hyper's call of the service and its call of the executor: the stream's state.
-    next: RefCell<Option<Rc<ClientState>>>,
     /// Requests that ended, and those that the client took back.
     ended: Cell<u64>,
     taken_back: Cell<u64>,
@@ -69,50 +70,54 @@ pub async fn serve<S: Transport>(stream: S, open: Open) {
     let shared = Rc::new(Shared {
         connection: state.clone(),
         active: Cell::new(0),
-        next: RefCell::default(),
         ended: Cell::new(0),
         taken_back: Cell::new(0),
     });
-    let streams = Streams(shared.clone());
     let boxes = Reuse::default();
-    let free = boxes.clone();
-    let service = service_fn(move |request| {
-        let state = Rc::new(ClientState::for_stream(&streams.0.connection));
-        streams.0.next.replace(Some(state.clone()));
-        boxes.run(handler::handle(state, as_http1(request)))
-    });
     let max = &state.listener.config.max;
     let quiet = Rc::new(Cell::new(0));
-    let connection = http2::Builder::new(Streams(shared.clone()))
-        .max_concurrent_streams(max.streams)
-        .max_header_list_size(u32::try_from(max.header).unwrap_or(u32::MAX))
-        .max_pending_accept_reset_streams(UNSEEN_RESETS)
-        .max_local_error_reset_streams(OWN_RESETS)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .enable_connect_protocol()
-        .serve_connection(Io::new(stream, quiet.clone()), service);
-    let mut connection = pin!(connection);
     let idle = state.listener.config.timeout.idle;
     let now = Instant::now();
     state.fresh(now);
     state.timer.start(Wait::Idle, now + idle);
+    let mut greeting = server::Builder::new()
+        .max_concurrent_streams(max.streams)
+        .max_header_list_size(u32::try_from(max.header).unwrap_or(u32::MAX))
+        .max_pending_accept_reset_streams(UNSEEN_RESETS)
+        .max_local_error_reset_streams(Some(OWN_RESETS))
+        .max_send_buffer_size(SEND_BUFFER)
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .enable_connect_protocol()
+        .handshake(Io::new(stream, quiet.clone()));
+    // Before the preface is through there is nobody to say GOAWAY to.
+    let Some(Ok(mut connection)) = unless_over(state, |cx| Pin::new(&mut greeting).poll(cx)).await else {
+        return;
+    };
     let mut told_to_close = false;
     // Whether it was for abuse.
     let ended = poll_fn(|cx| {
         loop {
             if state.closing() && !told_to_close {
                 match state.is_fresh() {
-                    // Before the preface is through, to shut down is to close at once.
                     Some(until) => state.timer.start(Wait::Idle, until),
                     None => {
                         told_to_close = true;
-                        connection.as_mut().graceful_shutdown();
+                        connection.graceful_shutdown();
                     }
                 }
             }
-            if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
-                return Poll::Ready(ended.is_err_and(|error| is_abuse(&error)));
+            match connection.poll_accept(cx) {
+                Poll::Ready(Some(Ok((request, respond)))) => {
+                    state.no_longer_fresh();
+                    let state = Rc::new(ClientState::for_stream(state));
+                    let stream = boxes.run(stream::serve(state.clone(), request, respond));
+                    tokio::task::spawn_local(run(stream, state, Running::new(shared.clone())));
+                    continue;
+                }
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(is_abuse(&error)),
+                Poll::Ready(None) => return Poll::Ready(false),
+                Poll::Pending => {}
             }
             if shared.abused() {
                 return Poll::Ready(true);
@@ -126,14 +131,14 @@ pub async fn serve<S: Transport>(stream: S, open: Open) {
             if quiet.get() > io::MOST_QUIET {
                 return Poll::Ready(true);
             }
-            free.keep(KEPT_BOXES);
+            boxes.keep(KEPT_BOXES);
             state.timer.ensure(Wait::Idle, if told_to_close { GOODBYE } else { idle });
             ready!(state.timer.poll(cx));
             if told_to_close {
                 return Poll::Ready(false);
             }
             told_to_close = true;
-            connection.as_mut().graceful_shutdown();
+            connection.graceful_shutdown();
             state.timer.start(Wait::Idle, Instant::now() + GOODBYE);
         }
     });
@@ -145,34 +150,15 @@ pub async fn serve<S: Transport>(stream: S, open: Open) {
 }
 
 /// h2 ended the connection because of what the client made it do.
-fn is_abuse(error: &hyper::Error) -> bool {
-    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
-    source.is_some_and(|error| error.is_library() && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM))
+fn is_abuse(error: &h2::Error) -> bool {
+    error.is_library() && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM)
 }
 
-/// Runs streams as tasks of the worker.
-#[derive(Clone)]
-struct Streams(Rc<Shared>);
-
-impl<F: Future<Output = ()> + 'static> Executor<F> for Streams {
-    fn execute(&self, stream: F) {
-        self.0.connection.no_longer_fresh();
-        let running = Running::new(self.0.clone());
-        // hyper runs nothing else: without a state it writes for a tunnel.
-        let Some(state) = self.0.next.take() else {
-            tokio::task::spawn_local(async move {
-                stream.await;
-                drop(running);
-            });
-            return;
-        };
-        tokio::task::spawn_local(async move {
-            let mut stream = pin!(stream);
-            let mut written = 0;
-            poll_fn(|cx| drive(stream.as_mut(), &state, &mut written, cx)).await;
-            running.end(&state);
-        });
-    }
+/// A stream as a task of the worker.
+async fn run<F: Future<Output = ()>>(mut stream: Boxed<F>, state: Rc<ClientState>, running: Running) {
+    let mut written = 0;
+    poll_fn(|cx| drive(Pin::new(&mut stream), &state, &mut written, cx)).await;
+    running.end(&state);
 }
 
 /// Polls a stream and keeps its time. A stream that does not react to a limit is stuck in writing to a client that does
@@ -189,7 +175,8 @@ fn drive<F: Future<Output = ()>>(
         }
         let now = state.record.borrow().bytes_out();
         let waiting = state.timer.waiting_for();
-        if state.in_request.get() && (waiting == Wait::Nothing || waiting == Wait::Write && now != *written) {
+        let timed = state.in_request.get() && !state.tunnelled.get();
+        if timed && (waiting == Wait::Nothing || waiting == Wait::Write && now != *written) {
             *written = now;
             state.timer.start(Wait::Write, Instant::now() + state.listener.config.timeout.body);
         }
@@ -229,9 +216,9 @@ impl Drop for Running {
 }
 
 /// As an HTTP/1.1 client would have sent it: with `Host` (RFC 9113 section 8.3.1) and one `Cookie` (section 8.2.3).
-fn as_http1(mut request: Request<Incoming>) -> Request<Incoming> {
-    let authority = request.uri().authority().and_then(|name| HeaderValue::from_str(name.as_str()).ok());
-    let headers = request.headers_mut();
+fn as_http1(request: &mut request::Parts) {
+    let authority = request.uri.authority().and_then(|name| HeaderValue::from_str(name.as_str()).ok());
+    let headers = &mut request.headers;
     if let (Some(authority), false) = (authority, headers.contains_key(header::HOST)) {
         headers.insert(header::HOST, authority);
     }
@@ -241,8 +228,7 @@ fn as_http1(mut request: Request<Incoming>) -> Request<Incoming> {
     {
         headers.insert(header::COOKIE, cookie);
     }
-    websocket::as_upgrade(&mut request);
-    request
+    websocket::as_upgrade(request);
 }
 
 /// What h2 leaves to us of a request that goes on as HTTP/1.1: names are tokens (RFC 9113 section 8.2.1, RFC 9110

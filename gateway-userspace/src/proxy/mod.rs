@@ -25,6 +25,8 @@ mod handler;
 mod headers;
 mod hops;
 mod http2;
+mod inbound;
+mod incoming;
 mod limited;
 pub(crate) mod metered;
 mod mirrored;

@@ -1,18 +1,19 @@
 //! A request of a route with policies: what [`super::handler`] tells, with what they add.
 
-use std::{future::poll_fn, pin::Pin, sync::Arc};
+use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
 use http::{HeaderName, Response, header, request};
-use hyper::body::{Body, Incoming};
+use http_body::Body;
 
 use super::{
-    body::{Cut, RequestBody, ResponseBody, Sent},
+    body::{RequestBody, ResponseBody, Sent},
     cached,
     compressed::Compressed,
+    connection::ClientState,
     exchange::Exchange,
     grpc_web::Web,
     handler::{self, prepare},
+    incoming::Incoming,
     limited,
     mirrored::{self, Shadow},
     own, problem, strict,
@@ -171,7 +172,7 @@ async fn admit(
     };
     let since = exchange.trace_clock();
     let admitted = gate.admit(&asking).await;
-    exchange.authenticated(since);
+    exchange.traced("auth", since, []);
     exchange.set_caller(admitted?);
     Ok(())
 }
@@ -200,17 +201,10 @@ fn refuse(
 }
 
 /// The whole body, if it is what was signed: until that is known nothing of it goes on.
-async fn signed(mut body: RequestBody, digest: &BodyDigest) -> Result<RequestBody, Why> {
-    const MOST: usize = 10 << 20;
-    let mut whole = BytesMut::new();
-    while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
-        let frame = frame.map_err(|Cut(why)| why)?;
-        whole.extend_from_slice(frame.data_ref().unwrap_or(&Bytes::new()));
-        if whole.len() > MOST {
-            return Err(Why::BodyTooLarge);
-        }
-    }
-    if digest.is_of(&whole) { Ok(RequestBody::kept(whole.freeze())) } else { Err(Why::Unauthorized) }
+async fn signed(body: RequestBody, state: &ClientState, digest: &BodyDigest) -> Result<RequestBody, Why> {
+    const MOST: u64 = 10 << 20;
+    let whole = body.whole(state, MOST).await?;
+    if digest.is_of(&whole) { Ok(RequestBody::kept(whole)) } else { Err(Why::Unauthorized) }
 }
 
 fn compress(response: Response<ResponseBody>, accepted: &Accepted<'_>) -> Response<ResponseBody> {
@@ -344,7 +338,7 @@ impl<'a> Way<'a> {
             Err(why) => return problem::response(exchange, why),
         };
         if let Some(digest) = exchange.caller().and_then(|caller| caller.body.clone()) {
-            body = match Box::pin(signed(body, &digest)).await {
+            body = match Box::pin(signed(body, &exchange.state, &digest)).await {
                 Ok(body) => body,
                 Err(why) => return problem::response(exchange, why),
             };

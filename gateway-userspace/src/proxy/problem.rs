@@ -33,9 +33,23 @@ pub fn detailed(
 }
 
 fn body(why: Why, id: &str) -> String {
-    let (name, title, status) = (why.name(), why.title(), why.status().as_u16());
-    // Every value is from a closed set or hexadecimal: nothing to escape.
-    format!(r#"{{"type":"{name}","title":"{title}","status":{status},"why":"{name}","id":"{id}"}}"#)
+    let (name, status) = (why.name(), why.status());
+    // Every value is from a closed set or hexadecimal: nothing to escape. Joined rather than formatted: refusing has to
+    // be cheap.
+    [
+        r#"{"type":""#,
+        name,
+        r#"","title":""#,
+        why.title(),
+        r#"","status":"#,
+        status.as_str(),
+        r#","why":""#,
+        name,
+        r#"","id":""#,
+        id,
+        r#""}"#,
+    ]
+    .concat()
 }
 
 /// Answers a request that was read.

@@ -23,6 +23,12 @@ pub(crate) use forwarded::elements;
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+/// What a trusted proxy may say besides, which nothing here goes by.
+const MORE: [HeaderName; 3] = [
+    HeaderName::from_static("x-forwarded-port"),
+    HeaderName::from_static("x-forwarded-prefix"),
+    HeaderName::from_static("x-forwarded-server"),
+];
 
 /// An address, and a port if it is known, else 0.
 type Node = (IpAddr, u16);
@@ -54,7 +60,8 @@ pub fn forget(state: &ClientState) {
 fn read(config: &RealIp, proxy: Node, headers: &HeaderMap) -> (Node, Told) {
     let chain = joined(headers, &X_FORWARDED_FOR);
     let untrusted = |node: &Node| !config.from.contain(node.0);
-    let mut told = Told { scheme: scheme(headers), host: host(headers), ..Told::default() };
+    let mut told =
+        Told { scheme: scheme(headers), host: host(headers), more: more(headers), ..Told::default() };
     let client = match &config.header {
         RealIpHeader::XForwardedFor => {
             let nodes = chain.as_deref().unwrap_or_default().rsplit(',').map(str::trim);
@@ -128,6 +135,11 @@ fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
         (Some(Ok(value)), None) => Some(value.trim()),
         _ => None,
     }
+}
+
+fn more(headers: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
+    let value = |name: &HeaderName| only(headers, name).and_then(|value| HeaderValue::from_str(value).ok());
+    MORE.iter().filter_map(|name| Some((name.clone(), value(name)?))).collect()
 }
 
 fn scheme(headers: &HeaderMap) -> Option<&'static str> {

@@ -40,6 +40,8 @@ pub struct Worker {
     passages: Cell<usize>,
     clock: Cell<(Instant, SystemTime)>,
     ids: RefCell<BytesMut>,
+    /// The last second that an answer was dated by.
+    date: RefCell<(u64, HeaderValue)>,
 }
 
 /// Client connections by slot, to reach them on drain.
@@ -64,6 +66,7 @@ impl Worker {
             passages: Cell::new(0),
             clock: Cell::new((Instant::now(), SystemTime::now())),
             ids: RefCell::default(),
+            date: RefCell::new((0, HeaderValue::from_static(""))),
         }
     }
 
@@ -145,6 +148,18 @@ impl Worker {
     pub fn wall_clock(&self, instant: Instant) -> SystemTime {
         let (then, wall) = self.clock.get();
         wall + instant.saturating_duration_since(then)
+    }
+
+    /// `Date` of an answer (RFC 9110 section 6.6.1), made once a second.
+    pub fn date(&self) -> HeaderValue {
+        let now = self.wall_clock(Instant::now());
+        let second = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let mut date = self.date.borrow_mut();
+        if date.0 != second {
+            let text = httpdate::fmt_http_date(now);
+            *date = (second, HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("")));
+        }
+        date.1.clone()
     }
 
     /// A new request id: UUID version 7 (RFC 9562), so that ids sort by time.

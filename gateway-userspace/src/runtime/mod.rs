@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    net::SocketAddr,
     sync::Arc,
     time::Duration,
 };
@@ -360,6 +361,12 @@ fn pseudonym(name: &str) -> String {
 }
 
 impl Listener {
+    /// Whether the PROXY protocol tells whose connections those of `peer` are.
+    pub fn hears_of_clients(&self, peer: SocketAddr) -> bool {
+        let proxy = self.config.proxy_protocol.as_ref();
+        proxy.is_some_and(|proxy| proxy.from.contain(peer.ip().to_canonical()))
+    }
+
     /// `tells`, `http01`: whether any listener needs to know for the PROXY protocol and for ACME.
     fn new(
         name: &str,

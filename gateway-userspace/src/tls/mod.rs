@@ -10,6 +10,7 @@ mod cert;
 mod choose;
 mod connector;
 mod pair;
+mod shaken;
 pub mod store;
 mod trust;
 mod watch;
@@ -20,6 +21,7 @@ pub use acceptor::Acceptor;
 pub use cert::{Cert, now};
 pub use connector::{Connector, Offer, TlsStream};
 pub use pair::{Facts, PairError};
+pub use shaken::Shaken;
 pub use watch::{Changes, Watch};
 
 use crate::{

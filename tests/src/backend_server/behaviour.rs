@@ -66,6 +66,7 @@ pub fn answer(
             "connection: x-secret, keep-alive\r\nkeep-alive: timeout=9\r\nx-secret: 1\r\n",
             &BODY,
         )?,
+        "/via" => out.full(200, "via: 1.1 backend\r\nproxy-authenticate: Basic realm=x\r\n", &BODY)?,
         "/103" => {
             out.bytes(b"HTTP/1.1 103 Early Hints\r\nlink: </style.css>; rel=preload\r\n\r\n")?;
             thread::sleep(ms);

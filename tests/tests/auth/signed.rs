@@ -65,6 +65,7 @@ fn start() -> Result<Rig> {
 workers = 4
 [listener.web]
 bind = ":80"
+timeout = {{ body = "1s" }}
 [upstream.app]
 to = "{}"
 [auth.signed]
@@ -180,6 +181,38 @@ fn a_body_goes_on_only_when_all_of_it_is_what_was_signed() -> Result<()> {
     );
     let answer = ask(&rig, "POST /echo-body", &chunked)?;
     assert_eq!((answer.status, answer.text().as_str()), (200, "hello"));
+    Ok(())
+}
+
+// S5, T8
+#[test]
+fn a_signed_body_that_stops_coming_is_timed_out() -> Result<()> {
+    lab_test!();
+    let rig = start()?;
+    let signer = Signer { digest: Some(digest_of("hello")), ..Signer::new("a") };
+    let mut client = rig.client()?;
+    client.send(format!(
+        "POST /echo-body HTTP/1.1\r\nhost: shop.test\r\n{}content-length: 5\r\n\r\nhel",
+        signer.fields("POST")
+    ))?;
+    let began = Instant::now();
+    client.response()?.refused(408, "body_timeout")?;
+    assert!(began.elapsed() > Duration::from_millis(900), "{:?}", began.elapsed());
+    client.closed(Duration::from_secs(3))?;
+    assert_eq!(rig.gateway.log_of_path("/echo-body")?["why"], "body_timeout");
+    // One that comes slowly, but comes.
+    let mut client = rig.client()?;
+    let signer = Signer { digest: Some(digest_of("hello")), ..Signer::new("b") };
+    client.send(format!(
+        "POST /echo-body HTTP/1.1\r\nhost: shop.test\r\n{}content-length: 5\r\n\r\n",
+        signer.fields("POST")
+    ))?;
+    for byte in "hello".chars() {
+        std::thread::sleep(Duration::from_millis(300));
+        client.send(byte.to_string())?;
+    }
+    assert_eq!(client.response()?.text(), "hello");
+    assert_eq!(rig.backends[0].stats()?.requests, 1);
     Ok(())
 }
 

@@ -21,6 +21,8 @@ use tokio::{
     sync::{Semaphore, watch},
 };
 
+#[cfg(test)]
+pub use gate::same_text;
 pub use gate::{Gate, TokenError};
 
 use super::{api, audit, peer::Peer};

@@ -1,5 +1,6 @@
 //! What requests bring and take along of a trace: W3C Trace Context (level 2) and Zipkin's B3.
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -29,6 +30,14 @@ pub enum Manner {
     W3c,
     B3Single,
     B3Multi,
+}
+
+/// Whether they say anything of traces. Most do not, and cost no more than this look at their names.
+pub fn is_in(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| {
+        let name = name.as_str();
+        matches!(name, "traceparent" | "tracestate" | "b3") || name.starts_with("x-b3-")
+    })
 }
 
 /// The parent of a request, if it has exactly one that is well-formed: W3C before B3.
@@ -118,7 +127,7 @@ fn hex(digits: &[u8]) -> Option<u128> {
 /// the one that came; a new one takes no state along.
 pub fn say(headers: &mut HeaderMap, now: Parent, manner: Manner, continued: bool) {
     let sampled = now.sampled.unwrap_or(false);
-    set(headers, TRACEPARENT, &format!("00-{:032x}-{:016x}-0{}", now.trace, now.span, u8::from(sampled)));
+    say_first(headers, now);
     if !continued || manner != Manner::W3c {
         headers.remove(TRACESTATE);
     }
@@ -135,6 +144,25 @@ pub fn say(headers: &mut HeaderMap, now: Parent, manner: Manner, continued: bool
             set(headers, B3_SPAN, &format!("{:016x}", now.span));
             set(headers, B3_SAMPLED, if sampled { "1" } else { "0" });
         }
+    }
+}
+
+/// As [`say`], in W3C's way alone, where nothing is said yet.
+pub fn say_first(headers: &mut HeaderMap, now: Parent) {
+    let mut text = b"00-00000000000000000000000000000000-0000000000000000-00".to_vec();
+    write_hex(now.trace, &mut text[3..35]);
+    write_hex(now.span.into(), &mut text[36..52]);
+    text[54] += u8::from(now.sampled.unwrap_or(false));
+    if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(text)) {
+        headers.insert(TRACEPARENT, value);
+    }
+}
+
+/// All its digits, as many as there is room for.
+pub fn write_hex(mut value: u128, digits: &mut [u8]) {
+    for digit in digits.iter_mut().rev() {
+        *digit = b"0123456789abcdef"[(value & 0xf) as usize];
+        value >>= 4;
     }
 }
 
@@ -226,5 +254,18 @@ mod tests {
         let mut map = headers(&[("traceparent", GOOD), ("tracestate", "a=b")]);
         say(&mut map, now, Manner::W3c, false);
         assert!(!map.contains_key("tracestate"));
+    }
+
+    #[test]
+    fn what_says_nothing_of_traces_gets_a_traceparent_and_no_more() {
+        for about in ["traceparent", "tracestate", "b3", "x-b3-traceid", "x-b3-flags"] {
+            assert!(is_in(&headers(&[("host", "a"), (about, "x")])), "{about}");
+        }
+        let mut map = headers(&[("host", "a"), ("x-b4", "x"), ("tracer", "x")]);
+        assert!(!is_in(&map));
+        say_first(&mut map, Parent { trace: 0xa, span: u64::MAX, sampled: Some(true) });
+        assert_eq!(map["traceparent"], "00-0000000000000000000000000000000a-ffffffffffffffff-01");
+        say_first(&mut map, Parent { trace: u128::MAX, span: 1, sampled: Some(false) });
+        assert_eq!(map["traceparent"], "00-ffffffffffffffffffffffffffffffff-0000000000000001-00");
     }
 }

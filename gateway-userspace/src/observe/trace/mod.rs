@@ -17,8 +17,8 @@ use http::{HeaderMap, request};
 pub use export::{COUNTS, flush};
 
 use self::context::{Manner, Parent, SpanId, TraceId};
-use super::{Why, access_log};
-use crate::config::model;
+use super::{Why, access_log, collector::Collector};
+use crate::{config::model, tls::Shaken};
 
 /// `[tracing]`, compiled.
 #[derive(Debug)]
@@ -31,14 +31,6 @@ pub struct Tracer {
     collector: Arc<Collector>,
 }
 
-/// Where spans are sent, and by whom.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Collector {
-    pub url: String,
-    /// This gateway's name.
-    pub instance: String,
-}
-
 /// A request's part in a trace.
 #[derive(Debug)]
 pub struct Traced {
@@ -49,13 +41,32 @@ pub struct Traced {
     /// Of what upstreams do.
     client_span: SpanId,
     /// What the collector is told; `None`: nothing.
-    facts: Option<Facts>,
+    facts: Option<Box<Facts>>,
     /// When it had a connection to the upstream.
     connected: Option<Instant>,
     /// When it had waited for its turn.
     queued: Option<Instant>,
-    /// While it was found out who calls.
-    auth: Option<(Instant, Instant)>,
+    /// What else is told of its way.
+    steps: Vec<Step>,
+}
+
+/// So many of them are told: a request that is tried at many targets shakes many hands.
+const STEPS: usize = 32;
+
+/// Something on a request's way, with its times.
+#[derive(Debug)]
+struct Step {
+    name: &'static str,
+    from: Instant,
+    to: Instant,
+    attributes: Vec<(&'static str, Said)>,
+}
+
+/// The value of an attribute.
+#[derive(Debug, Clone, Copy)]
+pub enum Said {
+    Word(&'static str),
+    Flag(bool),
 }
 
 /// What is kept of a request that is told of: its head goes on to the upstream.
@@ -112,16 +123,23 @@ impl Tracer {
 
     /// Takes up the trace that a request is part of, or begins one, and tells what comes next.
     pub fn begin(self: &Arc<Self>, head: &mut request::Parts) -> Box<Traced> {
-        let (before, manner) = context::parent(&head.headers);
+        let is_told = context::is_in(&head.headers);
+        let (before, manner) = match is_told {
+            true => context::parent(&head.headers),
+            false => (None, Manner::W3c),
+        };
         let before = before.filter(|_| self.trust_parent);
         let by_chance = || u64::from(fastrand::u32(..)) < self.share;
         let sampled = before.and_then(|before| before.sampled).unwrap_or_else(by_chance);
         let trace = before.map_or_else(|| fastrand::u128(1..), |before| before.trace);
         let (span, client_span) = (fastrand::u64(1..), fastrand::u64(1..));
-        let facts = sampled.then(|| self.facts(head));
+        let facts = sampled.then(|| Box::new(self.facts(head)));
         let now = Parent { trace, span: client_span, sampled: Some(sampled) };
         let manner = if self.trust_parent { manner } else { Manner::W3c };
-        context::say(&mut head.headers, now, manner, before.is_some());
+        match is_told {
+            true => context::say(&mut head.headers, now, manner, before.is_some()),
+            false => context::say_first(&mut head.headers, now),
+        }
         Box::new(Traced {
             tracer: self.clone(),
             trace,
@@ -131,7 +149,7 @@ impl Tracer {
             facts,
             connected: None,
             queued: None,
-            auth: None,
+            steps: Vec::new(),
         })
     }
 
@@ -172,8 +190,29 @@ impl Traced {
         self.facts.is_some()
     }
 
-    pub fn authenticated(&mut self, since: Instant) {
-        self.auth = Some((since, Instant::now()));
+    /// A part of the request's way, if the collector is told of it.
+    pub fn step<const N: usize>(
+        &mut self,
+        name: &'static str,
+        from: Instant,
+        to: Instant,
+        attributes: [(&'static str, Said); N],
+    ) {
+        if self.is_told() && self.steps.len() < STEPS {
+            self.steps.push(Step { name, from, to, attributes: attributes.into() });
+        }
+    }
+
+    pub fn shaken(&mut self, name: &'static str, shaken: &Shaken) {
+        let Shaken { from, to, version, cipher, resumed, http2 } = *shaken;
+        let attributes = [
+            ("tls.protocol.name", Said::Word("tls")),
+            ("tls.protocol.version", Said::Word(version)),
+            ("tls.cipher", Said::Word(cipher.unwrap_or("unknown"))),
+            ("tls.next_protocol", Said::Word(if http2 { "h2" } else { "http/1.1" })),
+            ("tls.resumed", Said::Flag(resumed)),
+        ];
+        self.step(name, from, to, attributes);
     }
 
     /// The query is told as this, in place of what came.
@@ -188,7 +227,7 @@ impl Traced {
     /// Tells the collector, if it is to be told of this request.
     pub fn end(self, ending: &Ending<'_>) {
         if let Some(facts) = &self.facts {
-            export::send(&self.tracer.collector, otlp::spans(&self, facts, ending));
+            export::send(&self.tracer.collector, otlp::Spans::of(&self, facts, ending));
         }
     }
 }

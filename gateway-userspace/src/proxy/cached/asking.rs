@@ -1,19 +1,13 @@
 //! Requests that ask with a body: GET with one, and POST and QUERY where the config says that they only ask.
 
-use std::{future::poll_fn, pin::Pin};
-
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{Method, header, request};
-use hyper::body::{Body, Incoming};
+use http_body::Body;
 
 use crate::{
     cache::Cache,
     observe::Why,
-    proxy::{
-        body::{Cut, Sent},
-        exchange::Exchange,
-        policed::Way,
-    },
+    proxy::{body::Sent, exchange::Exchange, incoming::Incoming, policed::Way},
 };
 
 /// Whether the body, if there is one, can be a part of the key.
@@ -35,23 +29,8 @@ pub fn fits(way: &Way<'_>, cache: &Cache, method: &Method, body: &Incoming) -> b
 pub async fn read(way: &Way<'_>, exchange: &Exchange, body: Sent) -> Result<Bytes, Why> {
     let state = &exchange.state;
     let first_byte = way.route.upstream.as_ref().map(|upstream| way.route.first_byte(upstream));
-    let mut body = body.into_upstream(state, first_byte.unwrap_or_default());
-    // Until it is here the client is waited for.
-    state.awaiting_head.set(true);
-    let mut whole = BytesMut::new();
-    let mut result = Ok(());
-    while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
-        match frame {
-            Ok(frame) => whole.extend_from_slice(frame.data_ref().unwrap_or(&Bytes::new())),
-            Err(Cut(why)) => {
-                result = Err(why);
-                break;
-            }
-        }
-    }
-    state.awaiting_head.set(false);
-    state.timer.stop();
-    result.map(|()| whole.freeze())
+    let body = body.into_upstream(state, first_byte.unwrap_or_default());
+    body.whole(state, u64::MAX).await
 }
 
 /// What it asks for, beside what the URL says.

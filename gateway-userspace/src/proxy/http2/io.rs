@@ -1,16 +1,16 @@
-//! The bytes of an HTTP/2 connection, as hyper wants them.
+//! The bytes of an HTTP/2 connection, with an eye on how many come.
 
 use std::{
     cell::Cell,
     io,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
-use hyper::rt::{Read, ReadBufCursor, Write};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::{net::read_into, proxy::transport::Transport};
+use crate::proxy::transport::Transport;
 
 /// Bytes that a client may send while it asks for nothing: more is a flood of PING, SETTINGS and the like.
 pub const MOST_QUIET: usize = 256 * 1024;
@@ -27,21 +27,24 @@ impl<S> Io<S> {
     }
 }
 
-impl<S: Transport> Read for Io<S> {
+impl<S: Transport> AsyncRead for Io<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        cursor: ReadBufCursor<'_>,
+        buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let Io { stream, quiet } = &mut *self;
         if quiet.get() > MOST_QUIET * 8 {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
-        read_into(stream, cx, cursor, |bytes| quiet.set(quiet.get() + bytes.len()))
+        let before = buffer.filled().len();
+        ready!(Pin::new(stream).poll_read(cx, buffer))?;
+        quiet.set(quiet.get() + buffer.filled().len() - before);
+        Poll::Ready(Ok(()))
     }
 }
 
-impl<S: Transport> Write for Io<S> {
+impl<S: Transport> AsyncWrite for Io<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }

@@ -24,9 +24,9 @@ use tokio::{
     net::TcpStream,
 };
 
-use self::{body::Decoder, request::Sending};
+use self::request::Sending;
 pub use self::{
-    body::Framing,
+    body::{Decoder, Framing},
     head::{Head, MAX_HEAD, Malformed},
     request::{Outgoing, SendFailed, Switch, ends_here, may_trail},
 };
@@ -128,6 +128,8 @@ pub enum Failed {
     Tls,
     /// The request's own body was cut.
     Cut,
+    /// The target does not switch to what the request asks for.
+    NoUpgrade,
     /// The request cannot be said in the target's protocol.
     Unfit,
 }

@@ -117,20 +117,19 @@ pub fn ends_here(name: &HeaderName) -> bool {
         | header::TRANSFER_ENCODING
         | header::UPGRADE
         | header::EXPECT
+        | header::PROXY_AUTHORIZATION
         | header::FORWARDED => true,
-        _ => matches!(
-            name.as_str(),
-            "keep-alive"
-                | "proxy-connection"
-                | "x-forwarded-for"
-                | "x-forwarded-host"
-                | "x-forwarded-proto"
-                | "x-forwarded-port"
-                | "x-real-ip"
-                | "x-request-id"
-        ),
+        _ => match name.as_str().strip_prefix("x-forwarded-") {
+            Some(what) => FORWARDED.contains(&what),
+            None => {
+                matches!(name.as_str(), "keep-alive" | "proxy-connection" | "x-real-ip" | "x-request-id")
+            }
+        },
     }
 }
+
+/// Of `X-Forwarded-`: what tells of where a request came by. Other ones are between the config and its upstreams.
+const FORWARDED: [&str; 9] = ["for", "host", "proto", "port", "server", "prefix", "scheme", "ssl", "by"];
 
 /// The part of a request that has not been written yet.
 #[derive(Default)]
@@ -334,7 +333,6 @@ pub fn may_trail(name: &HeaderName) -> bool {
                 | header::CONTENT_RANGE
                 | header::TRAILER
                 | header::AUTHORIZATION
-                | header::PROXY_AUTHORIZATION
                 | header::COOKIE
                 | header::CACHE_CONTROL
         )
@@ -365,6 +363,9 @@ mod tests {
             .header("host", "a")
             .header("x-request-id", "forged")
             .header("x-forwarded-for", "forged")
+            .header("x-forwarded-server", "forged")
+            .header("x-forwarded-prefix", "/forged")
+            .header("proxy-authorization", "Basic eDp5")
             .header("connection", "close")
             .header("via", "1.0 other")
             .header("x-a", "1")

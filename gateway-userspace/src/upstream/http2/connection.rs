@@ -45,8 +45,12 @@ pub struct Shared {
     pub proven: Cell<bool>,
     idle_since: Cell<Instant>,
     ended: Cell<bool>,
-    /// A request got no answer in time.
+    /// A request got no answer in time, or wants to know the target's settings.
     doubted: Cell<bool>,
+    /// The target has told its settings.
+    greeted: Cell<bool>,
+    /// Who waits for them.
+    waiting: RefCell<Vec<Waker>>,
     task: RefCell<Option<Waker>>,
 }
 
@@ -72,6 +76,8 @@ impl Connection {
             idle_since: Cell::new(Instant::now()),
             ended: Cell::new(false),
             doubted: Cell::new(false),
+            greeted: Cell::new(false),
+            waiting: RefCell::default(),
             task: RefCell::default(),
         });
         tokio::task::spawn_local(keep(connection, shared.clone()));
@@ -104,6 +110,10 @@ impl Connection {
 }
 
 impl Shared {
+    pub fn over(&self) -> bool {
+        self.ended.get()
+    }
+
     pub fn enter(&self) {
         self.active.set(self.active.get() + 1);
         self.gauge.set_idle(false);
@@ -115,6 +125,23 @@ impl Shared {
             self.idle_since.set(Instant::now());
             self.gauge.set_idle(true);
         }
+    }
+
+    /// Ready when the target's settings are known, which come before anything else that it sends.
+    pub fn poll_greeted(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.greeted.get() || self.proven.get() || self.ended.get() {
+            return Poll::Ready(());
+        }
+        let mut waiting = self.waiting.borrow_mut();
+        if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+            waiting.push(cx.waker().clone());
+        }
+        self.doubt();
+        Poll::Pending
+    }
+
+    fn tell_waiting(&self) {
+        self.waiting.take().into_iter().for_each(Waker::wake);
     }
 
     /// It is to show that it is still there, or all its requests fail.
@@ -157,6 +184,8 @@ where
                 (Poll::Ready(Ok(_)), _) => {
                     until = None;
                     shared.doubted.set(false);
+                    shared.greeted.set(true);
+                    shared.tell_waiting();
                 }
                 (_, Poll::Ready(())) => {
                     tracing::debug!(%target, "HTTP/2 connection does not answer a PING");
@@ -169,4 +198,5 @@ where
     })
     .await;
     shared.ended.set(true);
+    shared.tell_waiting();
 }

@@ -1,8 +1,14 @@
 //! Heads on their way between HTTP/1.1's form and HTTP/2's (RFC 9113 section 8.2 and 8.3).
 
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, Version, header, uri};
+use h2::ext::Protocol;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, uri,
+};
 
-use crate::upstream::http1::{Framing, Head, Malformed, Outgoing, Switch, ends_here};
+use crate::{
+    request::websocket_accept,
+    upstream::http1::{Framing, Head, Malformed, Outgoing, Switch, ends_here},
+};
 
 /// The request as it goes to a target of that address. `None`: its host is no authority.
 pub fn request(outgoing: &Outgoing, scheme: &'static str, address: &str) -> Option<Request<()>> {
@@ -29,6 +35,27 @@ pub fn request(outgoing: &Outgoing, scheme: &'static str, address: &str) -> Opti
     }
     fields.insert(HeaderName::from_static("x-request-id"), id.clone());
     Some(request)
+}
+
+/// As [`request`], for a WebSocket: an extended CONNECT (RFC 8441 section 5). Also the answer to the key, which HTTP/2 does
+/// not have. `None`: without a key it is none.
+pub fn websocket(
+    outgoing: &Outgoing,
+    scheme: &'static str,
+    address: &str,
+) -> Option<(Request<()>, HeaderValue)> {
+    let mut request = request(outgoing, scheme, address)?;
+    *request.method_mut() = Method::CONNECT;
+    request.extensions_mut().insert(Protocol::from_static("websocket"));
+    let key = request.headers_mut().remove(header::SEC_WEBSOCKET_KEY)?;
+    Some((request, HeaderValue::try_from(websocket_accept(&key)).ok()?))
+}
+
+/// A stream that is open: what a 101 says in HTTP/1.1.
+pub fn opened(head: &mut Head, accept: HeaderValue) {
+    head.status = StatusCode::SWITCHING_PROTOCOLS;
+    head.headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    head.headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
 }
 
 /// The fields that are kept as lines for HTTP/1.1.
@@ -111,6 +138,36 @@ mod tests {
         fields.sort_unstable();
         wanted.sort_unstable();
         assert_eq!(fields, wanted);
+    }
+
+    #[test]
+    fn a_websocket_is_opened_by_an_extended_connect() {
+        let outgoing = |key: Option<&str>| {
+            let fields = [
+                ("host", "a"),
+                ("connection", "upgrade"),
+                ("upgrade", "websocket"),
+                ("sec-websocket-version", "13"),
+            ];
+            let mut request = Request::get("/ws?a");
+            for (name, value) in fields.into_iter().chain(key.map(|key| ("sec-websocket-key", key))) {
+                request = request.header(name, value);
+            }
+            let switch = Switch::Upgrade(HeaderValue::from_static("websocket"));
+            let head = request.body(()).unwrap().into_parts().0;
+            Outgoing { head, switch, about: Rc::from(&b""[..]), id: HeaderValue::from_static("7") }
+        };
+        let (request, accept) =
+            websocket(&outgoing(Some("dGhlIHNhbXBsZSBub25jZQ==")), "https", "10.0.0.1:80").unwrap();
+        assert_eq!(accept, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        assert_eq!(
+            (request.method(), request.uri().to_string().as_str()),
+            (&Method::CONNECT, "https://a/ws?a")
+        );
+        let mut names: Vec<&str> = request.headers().keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["sec-websocket-version", "x-request-id"]);
+        assert!(websocket(&outgoing(None), "https", "10.0.0.1:80").is_none());
     }
 
     #[test]

@@ -16,19 +16,19 @@ use std::{
 
 use bytes::Bytes;
 use h2::{
-    Reason, RecvStream,
+    Reason, RecvStream, SendStream,
     client::{ResponseFuture, SendRequest},
 };
-use http::{HeaderMap, Request, header};
+use http::{HeaderMap, HeaderValue, Request, header};
 use http_body::{Frame, SizeHint};
 
 pub use self::{connection::Connection, pool::Pool};
 use self::{connection::Shared, sending::Sending};
 use super::{
     Target,
-    http1::{Broken, Failed, Head, MAX_INTERIM, Malformed, Outgoing, may_trail},
+    http1::{Broken, Failed, Head, MAX_INTERIM, Malformed, Outgoing, Switch, may_trail},
 };
-use crate::proxy::RequestBody;
+use crate::{net::StreamIo, proxy::RequestBody};
 
 /// One request and its answer. Dropping it before its end takes the request back (RST_STREAM).
 pub struct Stream {
@@ -37,7 +37,10 @@ pub struct Stream {
     /// Of a connection that had answered before.
     proven: bool,
     request: Option<(Request<()>, RequestBody)>,
+    opening: Opening,
     sending: Sending,
+    /// What is sent on a stream that is opened to something else than an answer.
+    outward: Option<SendStream<Bytes>>,
     answer: Option<ResponseFuture>,
     body: Option<RecvStream>,
     size: Option<u64>,
@@ -49,6 +52,16 @@ pub struct Stream {
     ended: bool,
 }
 
+/// What the stream is to be opened to.
+enum Opening {
+    /// It is a request.
+    No,
+    /// A WebSocket, and the answer to its key.
+    Asked(HeaderValue),
+    /// To something that HTTP/2 does not have.
+    Unknown,
+}
+
 impl Stream {
     fn new(connection: &Connection) -> Self {
         connection.shared.enter();
@@ -57,7 +70,9 @@ impl Stream {
             sender: connection.sender(),
             proven: connection.shared.proven.get(),
             request: None,
+            opening: Opening::No,
             sending: Sending::default(),
+            outward: None,
             answer: None,
             body: None,
             size: None,
@@ -78,7 +93,21 @@ impl Stream {
     }
 
     pub fn begin(&mut self, request: &Outgoing, body: RequestBody, scheme: &'static str) {
-        self.request = head::request(request, scheme, &self.target().name).map(|head| (head, body));
+        let address = &self.target().name;
+        let head = match &request.switch {
+            Switch::Upgrade(protocol) => match protocol.as_bytes().eq_ignore_ascii_case(b"websocket") {
+                true => head::websocket(request, scheme, address).map(|(head, accept)| {
+                    self.opening = Opening::Asked(accept);
+                    head
+                }),
+                false => {
+                    self.opening = Opening::Unknown;
+                    None
+                }
+            },
+            Switch::No | Switch::Trailers => head::request(request, scheme, address),
+        };
+        self.request = head.map(|head| (head, body));
     }
 
     /// Sends the request and waits for its answer's head. The body may go on being sent while the answer comes.
@@ -89,8 +118,14 @@ impl Stream {
         interim: &mut impl FnMut(Head),
     ) -> Poll<Result<Head, Failed>> {
         if self.answer.is_none() {
+            ready!(self.poll_may_open(cx))?;
             let Some((request, body)) = self.request.take() else { return Poll::Ready(Err(Failed::Unfit)) };
-            match self.sender.send_request(request, body.is_empty()) {
+            let opens = matches!(self.opening, Opening::Asked(_));
+            match self.sender.send_request(request, body.is_empty() && !opens) {
+                Ok((answer, sender)) if opens => {
+                    self.answer = Some(answer);
+                    self.outward = Some(sender);
+                }
                 Ok((answer, sender)) => {
                     self.answer = Some(answer);
                     self.sending.begin(sender, body);
@@ -120,9 +155,10 @@ impl Stream {
         }
         match ready!(std::pin::Pin::new(answer).poll(cx)) {
             Ok(response) => match head::answer(response) {
-                Ok((head, body)) => {
+                Ok((mut head, body)) => {
                     self.shared.proven.set(true);
                     self.sending.forget();
+                    self.open(&mut head);
                     self.size = length(&head.headers);
                     self.ended = body.is_end_stream();
                     self.body = Some(body);
@@ -132,6 +168,41 @@ impl Stream {
             },
             Err(error) => Poll::Ready(Err(self.fail(&error))),
         }
+    }
+
+    /// Whether the target opens streams to what the request asks for. Its settings say so (RFC 8441 section 3).
+    fn poll_may_open(&self, cx: &mut Context<'_>) -> Poll<Result<(), Failed>> {
+        match self.opening {
+            Opening::No => return Poll::Ready(Ok(())),
+            Opening::Unknown => return Poll::Ready(Err(Failed::NoUpgrade)),
+            Opening::Asked(_) => {}
+        }
+        if !self.sender.is_extended_connect_protocol_enabled() {
+            ready!(self.shared.poll_greeted(cx));
+        }
+        // Whether the connection has ended meanwhile is found out when it is used.
+        Poll::Ready(match self.sender.is_extended_connect_protocol_enabled() || self.shared.over() {
+            true => Ok(()),
+            false => Err(Failed::NoUpgrade),
+        })
+    }
+
+    /// Makes the answer that opens the stream a 101.
+    fn open(&mut self, head: &mut Head) {
+        if let Opening::Asked(accept) = std::mem::replace(&mut self.opening, Opening::No) {
+            match (head.status.is_success(), &mut self.outward) {
+                (true, _) => head::opened(head, accept),
+                (false, Some(outward)) => drop(outward.send_data(Bytes::new(), true)),
+                (false, None) => {}
+            }
+        }
+    }
+
+    /// After a 101: what carries the bytes.
+    pub fn into_upgraded(mut self) -> Option<StreamIo<Stream>> {
+        let (send, recv) = (self.outward.take()?, self.body.take()?);
+        self.ended = true;
+        Some(StreamIo::new(send, recv, self))
     }
 
     fn malformed(&mut self) -> Failed {
