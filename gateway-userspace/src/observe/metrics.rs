@@ -88,6 +88,11 @@ fn limits(control: &Control, families: &mut Families) {
         "What a limit lets through now: units a second, or at once.",
         rates.collect(),
     );
+    let shares = snapshot.limits.iter().filter_map(|(name, limit)| Some((name, limit.even_share()?)));
+    let shares: Vec<_> = shares.map(|(name, share)| gauge(&[("limit", name)], share)).collect();
+    if !shares.is_empty() {
+        families.gauges("limit_share", "A caller's even share of a dynamic limit, a second.", shares);
+    }
     if snapshot.config.shared.is_some() {
         shared(&snapshot.limit_store.shared, families);
     }

@@ -430,7 +430,7 @@ impl Record {
         {
             active.target().stats.shards.of(worker).count(self.status());
             let took = first_byte.saturating_duration_since(sent);
-            upstream.stats.shards.of(worker).duration.record(micros(took));
+            upstream.stats.shards.of(worker).answered(micros(took));
         }
     }
 
