@@ -152,6 +152,8 @@ pub struct Control {
     /// For other gateways.
     pub(super) news: Outbox,
     pub(super) recent: Recent,
+    /// What was in effect before, while workers or requests still use it.
+    retired: Mutex<Vec<Arc<Snapshot>>>,
 }
 
 impl Control {
@@ -198,7 +200,21 @@ impl Control {
             alerts: Alerts::default(),
             news: Outbox::default(),
             recent: Recent::default(),
+            retired: Mutex::default(),
         }
+    }
+
+    /// Puts another snapshot in effect. The one before is kept until nobody uses it: a worker that were the last to
+    /// would spend milliseconds on freeing a large one.
+    fn put(&self, fresh: &Arc<Snapshot>) {
+        let old = self.snapshot.swap(fresh.clone());
+        lock(&self.retired).push(old);
+    }
+
+    /// Those from before that nobody uses any more.
+    pub(super) fn unused(&self) -> Vec<Arc<Snapshot>> {
+        let is_unused = |old: &mut Arc<Snapshot>| Arc::strong_count(old) == 1;
+        lock(&self.retired).extract_if(.., is_unused).collect()
     }
 
     pub fn state(&self) -> State {
@@ -326,7 +342,7 @@ impl Control {
             Some(&old),
             &self.registry,
         ));
-        self.snapshot.store(snapshot.clone());
+        self.put(&snapshot);
         snapshot.take_over_caches(&old);
         old.retire_targets(&snapshot);
         self.start_checks(&snapshot);
@@ -345,7 +361,7 @@ impl Control {
     pub(super) fn refresh_targets(&self) {
         let old = self.snapshot.load_full();
         let fresh = Arc::new(old.refresh(&self.names.answers(), &self.registry));
-        self.snapshot.store(fresh.clone());
+        self.put(&fresh);
         old.retire_targets(&fresh);
         for (name, upstream) in &fresh.upstreams {
             if old.upstreams.get(name).is_some_and(|old| !Arc::ptr_eq(old, upstream)) {

@@ -34,6 +34,10 @@ pub async fn every_second(control: Arc<Control>) {
         }
         control.expire_overrides();
         control.look_at_alerts();
+        let unused = control.unused();
+        if !unused.is_empty() {
+            tokio::task::spawn_blocking(move || drop(unused));
+        }
     }
 }
 
