@@ -86,7 +86,7 @@ fn a_store_that_cannot_be_one_is_named_without_its_secret() {
         ),
         (
             "\"http://10.0.0.5\"",
-            "expected a place such as \"redis://10.0.0.5:6379\"\n  hint: it begins with redis://",
+            "expected a place such as \"redis://10.0.0.5:6379\"\n  hint: it begins with redis://, or rediss:// with TLS",
         ),
         (
             "\"redis://\"",

@@ -301,6 +301,49 @@ fn bans_and_purges_reach_the_other_gateway_and_one_that_starts_later() -> Result
 }
 
 #[test]
+fn a_store_is_spoken_to_over_tls_if_its_certificate_is_from_whom_is_trusted() -> Result<()> {
+    lab_test!();
+    let folder = peers::folder()?;
+    let (ours, theirs) = (lab::certs::Authority::new()?, lab::certs::Authority::new()?);
+    ours.issue(&["127.0.0.1"])?.write(folder.path(), "store")?;
+    for (authority, name) in [(&ours, "ours.pem"), (&theirs, "theirs.pem")] {
+        std::fs::write(folder.path().join(name), &authority.pem)?;
+    }
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let port = REDIS.port().to_string();
+    // The last of each option counts.
+    let settings = [
+        "--port",
+        "0",
+        "--tls-port",
+        &port,
+        "--tls-cert-file",
+        &file("store.pem"),
+        "--tls-key-file",
+        &file("store.key"),
+        "--tls-ca-cert-file",
+        &file("ours.pem"),
+        "--tls-auth-clients",
+        "no",
+    ]
+    .map(|text| &*text.to_owned().leak());
+    let shared =
+        |ca: &str| format!("[shared]\nredis = \"rediss://{REDIS}\"\nca = \"{}\"\nbudget = \"1s\"", file(ca));
+    let limits = "[limit.few]\nrate = \"6/h\"";
+    let pair =
+        Pair::start_with(&settings, &shared("ours.pem"), limits, "limit = \"few\"", Default::default())?;
+    let passed = (0..10).map(|n| Ok(usize::from(pair.status(n, "")? == 200))).sum::<Result<usize>>()?;
+    assert_eq!(passed, 6, "over both");
+    let app = pair._backends[0].addr.to_string();
+    pair.one.write(&config(&app, &format!("{}\n{limits}", shared("theirs.pem")), "limit = \"few\""))?;
+    pair.one.cli(&["reload"])?.ok()?;
+    pair.one.says("hold for this gateway alone")?;
+    let told = pair.one.stderr().join("\n");
+    assert!(told.to_lowercase().contains("certificate"), "{told}");
+    Ok(())
+}
+
+#[test]
 fn a_password_comes_by_reference_and_is_nowhere_to_be_read() -> Result<()> {
     lab_test!();
     const WORD: &str = "uncommonly-secret-word";

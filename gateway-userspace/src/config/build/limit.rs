@@ -216,7 +216,12 @@ pub(super) fn shared(root: &Fields, problems: &mut Problems) -> Option<Shared> {
         Value::Table(place) => StoreUrl::Secret(super::tls::secret("shared.redis", place, problems)?),
         _ => return None,
     };
-    Some(Shared { redis, budget: fields.or_default("budget"), name: fields.or_default("name") })
+    let ca = fields.node("ca").map(|_| super::file(&fields, "ca"));
+    if ca.is_some() && matches!(&redis, StoreUrl::Plain(url) if !url.starts_with("rediss://")) {
+        let message = "`shared.ca` only works with TLS".to_owned();
+        conflict(&fields, "ca", message, "write redis = \"rediss://HOST:PORT\", or drop it", problems);
+    }
+    Some(Shared { redis, ca, budget: fields.or_default("budget"), name: fields.or_default("name") })
 }
 
 pub(super) fn penalty(root: &Fields) -> Option<Penalty> {

@@ -1,6 +1,6 @@
 //! `[limit.NAME]`.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
 use zeroize::Zeroizing;
 
@@ -66,12 +66,14 @@ pub struct BanRule {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Shared {
     pub redis: StoreUrl,
+    /// Whom its certificate is from. `None`: whom the system trusts.
+    pub ca: Option<PathBuf>,
     pub budget: Duration,
     /// What keys begin with.
     pub name: String,
 }
 
-/// Where a store is: `redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE]`.
+/// Where a store is: `redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE]`, or `rediss://` with TLS.
 #[derive(Debug, Clone, PartialEq)]
 pub enum StoreUrl {
     /// Without a secret in it.
@@ -98,8 +100,8 @@ impl StoreUrl {
 
 /// What is wrong with a store's URL, without what it says.
 pub(crate) fn check_store(url: &str) -> Result<(), String> {
-    if !url.starts_with("redis://") {
-        return Err("it begins with redis://".into());
+    if !url.starts_with("redis://") && !url.starts_with("rediss://") {
+        return Err("it begins with redis://, or rediss:// with TLS".into());
     }
     let wrong = |_| "it is redis://HOST:PORT or redis://HOST:PORT/DATABASE".to_owned();
     redis::IntoConnectionInfo::into_connection_info(url).map(drop).map_err(wrong)

@@ -92,7 +92,12 @@ pub(super) fn shared(shared: &Shared) -> Value {
         StoreUrl::Plain(url) => json!(url),
         StoreUrl::Secret(place) => super::listener::secret(place),
     };
-    json!({ "redis": redis, "budget": show_duration(shared.budget), "name": shared.name })
+    some([
+        ("redis", Some(redis)),
+        ("ca", shared.ca.as_ref().map(|file| json!(file.to_string_lossy()))),
+        ("budget", Some(json!(show_duration(shared.budget)))),
+        ("name", Some(json!(shared.name))),
+    ])
 }
 
 pub(super) fn penalty(penalty: &Penalty) -> Value {

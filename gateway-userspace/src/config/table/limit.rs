@@ -7,7 +7,7 @@ use super::{
     listener::SECRET,
     match_text::METHOD,
     seconds,
-    text::{NAME, PERCENT, PREFIX},
+    text::{FILE, NAME, PERCENT, PREFIX},
 };
 use crate::config::{
     model::{CostOf, LimitKeyPart, check_store},
@@ -244,9 +244,14 @@ pub(super) static SHARED: Section = Section {
             "redis",
             Kind::Either(&[Kind::Table(&SECRET), Kind::Text(&REDIS)]),
             "Where it is: \"redis://10.0.0.5:6379\", with the number of a database behind it if need be. One with a password in it \
-             (\"redis://USER:PASSWORD@HOST:PORT\") by reference: { env = \"REDIS_URL\" }.",
+             (\"redis://USER:PASSWORD@HOST:PORT\") by reference: { env = \"REDIS_URL\" }. rediss:// is with TLS.",
         )
         .required(),
+        Key::new(
+            "ca",
+            Kind::Text(&FILE),
+            "With rediss://: the authority that its certificate is from, PEM; relative to the config file. Default: those that the system trusts.",
+        ),
         Key::new(
             "budget",
             Kind::Duration { min: Duration::from_millis(1), max: seconds(1) },
@@ -261,7 +266,7 @@ pub(super) static SHARED: Section = Section {
 static REDIS: Text = Text {
     what: "a store's place",
     example: "redis://10.0.0.5:6379",
-    pattern: Some("^redis://[^@]+$"),
+    pattern: Some("^rediss?://[^@]+$"),
     parse: |text| match check_store(text) {
         Ok(()) if text.contains('@') => Err(UnitError::new("a secret does not belong into the config")
             .hint("write redis = { env = \"REDIS_URL\" }")),

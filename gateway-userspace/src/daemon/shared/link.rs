@@ -2,7 +2,7 @@
 
 use std::{io, time::Duration};
 
-use redis::{AsyncConnectionConfig, Client, RedisError, aio::MultiplexedConnection};
+use redis::{AsyncConnectionConfig, Client, RedisError, TlsCertificates, aio::MultiplexedConnection};
 
 use crate::config::model::Shared as Config;
 
@@ -27,7 +27,7 @@ impl Link {
     /// There is none: why, without secrets.
     pub async fn open(config: &Config) -> Result<Link, String> {
         let url = config.redis.url()?;
-        let client = Client::open(url.as_str()).map_err(|error| error.to_string())?;
+        let client = client(&url, config)?;
         let patience = patience(config);
         let open = |longest: Duration| {
             let client = client.clone();
@@ -41,6 +41,17 @@ impl Link {
         };
         Ok(Link { main: open(patience).await?, news: open(BLOCK + patience * 4).await? })
     }
+}
+
+fn client(url: &str, config: &Config) -> Result<Client, String> {
+    let client = match &config.ca {
+        Some(file) if url.starts_with("rediss://") => {
+            let pem = std::fs::read(file).map_err(|error| format!("{}: {error}", file.display()))?;
+            Client::build_with_tls(url, TlsCertificates { client_tls: None, root_cert: Some(pem) })
+        }
+        _ => Client::open(url),
+    };
+    client.map_err(|error| error.to_string())
 }
 
 /// An answer that does not come is an error like others.
