@@ -38,7 +38,13 @@ pub use web::{Gate, TokenError, serve as serve_http};
 
 use std::sync::Arc;
 
-use axum::{Router, extract::State, http::StatusCode, http::header, response::IntoResponse, routing::get};
+use axum::{
+    Router,
+    extract::State,
+    http::{HeaderMap, StatusCode, header},
+    response::IntoResponse,
+    routing::get,
+};
 use tokio::net::{TcpListener, UnixListener};
 
 use crate::{daemon::Control, observe::metrics};
@@ -76,8 +82,9 @@ fn health() -> Router<Arc<Control>> {
         .route("/readyz", get(ready))
 }
 
-async fn render_metrics(State(control): State<Arc<Control>>) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::render(&control))
+async fn render_metrics(State(control): State<Arc<Control>>, headers: HeaderMap) -> impl IntoResponse {
+    let format = metrics::Format::of(&headers);
+    ([(header::CONTENT_TYPE, format.content_type())], metrics::render(&control, format))
 }
 
 async fn ready(State(control): State<Arc<Control>>) -> impl IntoResponse {

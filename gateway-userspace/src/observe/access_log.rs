@@ -5,6 +5,7 @@
 //! batch is dropped and counted. What makes other lines of them, and writes them somewhere, is that thread's.
 
 mod notable;
+mod otlp;
 mod rules;
 mod shape;
 mod sink;

@@ -1,17 +1,21 @@
 //! The Prometheus exposition: everything is read from the shards when somebody scrapes.
 
+mod families;
+mod openmetrics;
+
 use std::sync::atomic::Ordering::Relaxed;
 
-use prometheus::{
-    Encoder, TextEncoder,
-    proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType},
-};
+use prometheus::{Encoder, TextEncoder, proto::Metric};
+
+pub use openmetrics::Format;
+
+use self::families::{Families, Labels, but_for_none, counter, float_counter, gauge, histogram};
 
 use super::{
     Why,
     stats::{
-        AuthResult, BOUNDS_US, CacheResult, Connect, Decided, Handshake, HistogramTotal, ListenerShard,
-        ProxyHeader, Retry, Sharded, TlsVersion,
+        AuthResult, CacheResult, Connect, Decided, Found as Exemplars, Handshake, HistogramTotal,
+        ListenerShard, ProxyHeader, Retry, Sharded, TlsVersion, later,
     },
 };
 use crate::{
@@ -22,10 +26,7 @@ use crate::{
     upstream::{breaker::State, clock::now_ms},
 };
 
-/// The text format, version 0.0.4.
-pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
-
-pub fn render(control: &Control) -> Vec<u8> {
+pub fn render(control: &Control, format: Format) -> Vec<u8> {
     let mut families = Families::default();
     http(control, &mut families);
     connections(control, &mut families);
@@ -37,87 +38,13 @@ pub fn render(control: &Control) -> Vec<u8> {
     services(control, &mut families);
     spliced(control, &mut families);
     own(control, &mut families);
+    if format == Format::OpenMetrics {
+        return openmetrics::encode(&families);
+    }
     let mut out = Vec::with_capacity(16 * 1024);
     // A Vec takes every write, and every family has metrics.
-    let _ = TextEncoder::new().encode(&families.0, &mut out);
+    let _ = TextEncoder::new().encode(&families.all, &mut out);
     out
-}
-
-type Labels<'a> = &'a [(&'a str, &'a str)];
-
-#[derive(Default)]
-struct Families(Vec<MetricFamily>);
-
-impl Families {
-    fn family(&mut self, name: &str, help: &str, kind: MetricType, metrics: Vec<Metric>) {
-        if metrics.is_empty() {
-            return;
-        }
-        let mut family = MetricFamily::default();
-        family.set_name(format!("gateway_{name}"));
-        family.set_help(help.to_owned());
-        family.set_field_type(kind);
-        family.set_metric(metrics);
-        self.0.push(family);
-    }
-
-    fn counters(&mut self, name: &str, help: &str, metrics: Vec<Metric>) {
-        self.family(name, help, MetricType::COUNTER, metrics);
-    }
-
-    fn gauges(&mut self, name: &str, help: &str, metrics: Vec<Metric>) {
-        self.family(name, help, MetricType::GAUGE, metrics);
-    }
-
-    fn histograms(&mut self, name: &str, help: &str, metrics: Vec<Metric>) {
-        self.family(name, help, MetricType::HISTOGRAM, metrics);
-    }
-}
-
-fn labelled(labels: Labels<'_>) -> Metric {
-    let mut metric = Metric::default();
-    let pairs = labels.iter().map(|(name, value)| {
-        let mut pair = LabelPair::default();
-        pair.set_name((*name).to_owned());
-        pair.set_value((*value).to_owned());
-        pair
-    });
-    metric.set_label(pairs.collect());
-    metric
-}
-
-fn counter(labels: Labels<'_>, value: u64) -> Metric {
-    let mut metric = labelled(labels);
-    let mut counter = Counter::default();
-    counter.set_value(value as f64);
-    metric.set_counter(counter);
-    metric
-}
-
-fn gauge(labels: Labels<'_>, value: f64) -> Metric {
-    let mut metric = labelled(labels);
-    let mut gauge = Gauge::default();
-    gauge.set_value(value);
-    metric.set_gauge(gauge);
-    metric
-}
-
-fn histogram(labels: Labels<'_>, total: &HistogramTotal) -> Metric {
-    let mut metric = labelled(labels);
-    let mut histogram = Histogram::default();
-    let mut below = 0;
-    let buckets = BOUNDS_US.iter().zip(&total.buckets).map(|(bound, count)| {
-        below += count;
-        let mut bucket = Bucket::default();
-        bucket.set_upper_bound(*bound as f64 / 1e6);
-        bucket.set_cumulative_count(below);
-        bucket
-    });
-    histogram.set_bucket(buckets.collect());
-    histogram.set_sample_count(total.count());
-    histogram.set_sample_sum(total.sum_us as f64 / 1e6);
-    metric.set_histogram(histogram);
-    metric
 }
 
 fn sum<T: Default>(shards: &Sharded<T>, of: impl Fn(&T) -> &super::stats::Histogram) -> HistogramTotal {
@@ -208,6 +135,7 @@ fn http(control: &Control, families: &mut Families) {
         let totals = by_route.entry((route, version)).or_default();
         for shard in stats.shards.iter() {
             totals.duration.add(&shard.duration);
+            later(&mut totals.exemplars, shard.exemplars());
             totals.overhead.add(&shard.overhead);
             totals.bytes_in += shard.request_bytes.get();
             totals.bytes_out += shard.response_bytes.get();
@@ -236,10 +164,12 @@ fn http(control: &Control, families: &mut Families) {
         compared.collect(),
     );
     families.counters("http_requests_total", "Requests by listener, route, method and status code", requests);
-    families.histograms(
+    let durations = each(&|labels, totals| histogram(labels, &totals.duration));
+    let exemplars = by_route.values().map(|totals| totals.exemplars);
+    families.histograms_with(
         "http_request_duration_seconds",
         "From a request's first byte to its answer's last",
-        each(&|labels, totals| histogram(labels, &totals.duration)),
+        durations.into_iter().zip(exemplars).collect(),
     );
     families.histograms(
         "http_overhead_seconds",
@@ -263,17 +193,10 @@ fn http(control: &Control, families: &mut Families) {
     );
 }
 
-/// The last label is there only where it has a value.
-fn but_for_none<'a>(labels: Labels<'a>) -> Labels<'a> {
-    match labels {
-        [rest @ .., (_, "")] => rest,
-        all => all,
-    }
-}
-
 #[derive(Default)]
 struct RouteTotals {
     duration: HistogramTotal,
+    exemplars: Exemplars,
     overhead: HistogramTotal,
     bytes_in: u64,
     bytes_out: u64,
@@ -682,12 +605,4 @@ fn own(control: &Control, families: &mut Families) {
         "File descriptors that may be open",
         vec![gauge(&[], process.max_fds as f64)],
     );
-}
-
-fn float_counter(value: f64) -> Metric {
-    let mut metric = Metric::default();
-    let mut counter = Counter::default();
-    counter.set_value(value);
-    metric.set_counter(counter);
-    metric
 }

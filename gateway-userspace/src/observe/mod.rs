@@ -5,6 +5,7 @@
 
 pub mod access_log;
 pub mod alert;
+pub mod collector;
 pub mod events;
 pub mod metrics;
 pub mod pcapng;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{Request, Uri, header};
 
 use crate::fetch::{FetchError, fetch};
@@ -44,12 +45,13 @@ pub fn check(url: &str) -> Result<Uri, String> {
     }
 }
 
-pub async fn post(url: &str, kind: &str, body: Vec<u8>) -> Result<(), PostError> {
+/// What it was answered, if it was taken.
+pub async fn post(url: &str, kind: &str, body: Vec<u8>) -> Result<Bytes, PostError> {
     let uri = check(url).map_err(PostError::Url)?;
     tokio::time::timeout(PATIENCE, exchange(&uri, kind, body)).await.map_err(|_| PostError::Late)?
 }
 
-async fn exchange(uri: &Uri, kind: &str, body: Vec<u8>) -> Result<(), PostError> {
+async fn exchange(uri: &Uri, kind: &str, body: Vec<u8>) -> Result<Bytes, PostError> {
     let request = Request::post("/").header(header::CONTENT_TYPE, kind);
     let answer = fetch(uri, None, request, body.into(), ANSWER).await.map_err(|error| match error {
         // A secret may be in the path: only the host is ever told.
@@ -58,10 +60,10 @@ async fn exchange(uri: &Uri, kind: &str, body: Vec<u8>) -> Result<(), PostError>
         }
         FetchError::Broken(error) => PostError::Broken(error.to_string()),
     })?;
-    if answer.status.is_success() {
-        return Ok(());
-    }
     let text = answer.body.unwrap_or_default();
+    if answer.status.is_success() {
+        return Ok(text);
+    }
     let text: String = String::from_utf8_lossy(&text).chars().filter(|c| !c.is_control()).take(200).collect();
     Err(PostError::Status(answer.status.as_u16(), text))
 }

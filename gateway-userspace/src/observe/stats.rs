@@ -5,8 +5,10 @@
 //! target) and live in a [`Registry`] that outlasts snapshots, so counters survive a reload.
 
 mod carry;
+mod exemplar;
 
 pub use carry::Totals;
+pub use exemplar::{Exemplar, Found, later};
 
 use std::{
     collections::BTreeMap,
@@ -117,16 +119,23 @@ pub const BOUNDS_US: [u64; 16] = [
     2_500_000, 5_000_000, 10_000_000,
 ];
 
+/// With the one for what is above all bounds.
+pub const BUCKETS: usize = BOUNDS_US.len() + 1;
+
+fn bucket_of(us: u64) -> usize {
+    BOUNDS_US.partition_point(|bound| *bound < us)
+}
+
 #[derive(Debug, Default)]
 pub struct Histogram {
-    buckets: [Count; BOUNDS_US.len() + 1],
+    buckets: [Count; BUCKETS],
     sum_us: Count,
 }
 
 impl Histogram {
     #[inline]
     pub fn record(&self, us: u64) {
-        self.buckets[BOUNDS_US.partition_point(|bound| *bound < us)].add(1);
+        self.buckets[bucket_of(us)].add(1);
         self.sum_us.add(us);
     }
 }
@@ -134,7 +143,7 @@ impl Histogram {
 /// The sum of several shards' histograms.
 #[derive(Debug, Default, Clone)]
 pub struct HistogramTotal {
-    pub buckets: [u64; BOUNDS_US.len() + 1],
+    pub buckets: [u64; BUCKETS],
     pub sum_us: u64,
 }
 
@@ -230,6 +239,8 @@ pub struct RouteShard {
     /// By method; a table is made when its method is first seen.
     codes: [OnceLock<Box<Codes>>; METHODS.len()],
     pub duration: Histogram,
+    /// Of `duration`; made with the first request whose trace is told.
+    exemplars: OnceLock<Box<exemplar::Slots>>,
     pub overhead: Histogram,
     pub request_bytes: Count,
     pub response_bytes: Count,
@@ -239,6 +250,17 @@ pub struct RouteShard {
 impl RouteShard {
     pub fn count(&self, method: usize, status: StatusCode) {
         self.codes[method].get_or_init(Box::default).count(status);
+    }
+
+    /// An example of a request that took so long. Only by the shard's own worker.
+    #[cold]
+    pub fn exemplify(&self, exemplar: Exemplar) {
+        self.exemplars.get_or_init(Box::default).put(bucket_of(exemplar.us), exemplar);
+    }
+
+    /// By the buckets of `duration`.
+    pub fn exemplars(&self) -> Found {
+        self.exemplars.get().map(|slots| slots.all()).unwrap_or_default()
     }
 
     pub fn error(&self, why: Why) {

@@ -424,6 +424,9 @@ impl Record {
     /// Tells of its part in a trace.
     fn tell(&mut self, state: &ClientState, started: Instant, now: Instant) {
         let Some(traced) = self.trace.take() else { return };
+        if traced.is_told() {
+            self.exemplify(state, traced.trace, started, now);
+        }
         let client = state.client();
         traced.end(&trace::Ending {
             started,
@@ -449,6 +452,17 @@ impl Record {
             first_byte: self.first_byte,
             bytes_in: state.bytes_in.get(),
             bytes_out: self.bytes_out,
+        });
+    }
+
+    fn exemplify(&self, state: &ClientState, trace: u128, started: Instant, now: Instant) {
+        let (listener, worker) = (&state.listener, &state.worker);
+        let route = self.route.as_ref().map_or(&*listener.unrouted, |route| route.stats(listener));
+        let at = worker.wall_clock(now).duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        route.shards.of(worker.index).exemplify(stats::Exemplar {
+            trace,
+            us: micros(now.saturating_duration_since(started)),
+            at_ms: at.as_millis().try_into().unwrap_or(u64::MAX),
         });
     }
 

@@ -73,8 +73,10 @@ pub(crate) fn config(root: &Fields, mut files: Vec<PathBuf>, problems: &mut Prob
             }
         }
     }
+    let gateway = system::gateway(&root.table("gateway"));
     Some(Config {
-        gateway: system::gateway(&root.table("gateway")),
+        access_log: seeing::access_log(root, &gateway.name, problems),
+        gateway,
         kernel,
         listeners,
         certs,
@@ -88,7 +90,6 @@ pub(crate) fn config(root: &Fields, mut files: Vec<PathBuf>, problems: &mut Prob
         shared: limit::shared(root, problems),
         auths,
         consumers,
-        access_log: seeing::access_log(&root.table("access_log"), problems),
         tracing: seeing::tracing(root, problems),
         alerts: alert::alerts(root, problems),
         notify: alert::notify(root, problems),

@@ -8,13 +8,14 @@ use crate::{
         include::{absolute, beside},
         model::{AccessLog, LogKeep, LogRotate, LogTarget, Redact, Tracing},
         node::Fields,
-        units::{ByteSize, Percent},
+        units::{ByteSize, Percent, Place, quote},
     },
-    observe::access_log::Shape,
+    observe::{access_log::Shape, collector::Collector},
 };
 
-pub(super) fn access_log(fields: &Fields, problems: &mut Problems) -> AccessLog {
-    let to = target(fields);
+pub(super) fn access_log(root: &Fields, name: &str, problems: &mut Problems) -> AccessLog {
+    let fields = &root.table("access_log");
+    let to = target(fields, root, name, problems);
     let shape = match fields.get::<String>("format") {
         // It was checked when it was read.
         Some(template) => Shape::template(&template).unwrap_or(Shape::Json),
@@ -30,6 +31,9 @@ pub(super) fn access_log(fields: &Fields, problems: &mut Problems) -> AccessLog 
             "events",
             "`access_log.events` is for format \"json\": other lines have no place for events",
         );
+    }
+    if matches!(to, LogTarget::Otlp(_)) && shape != Shape::Json {
+        conflict("format", "`access_log.format` is for lines: log records have all fields, each by its name");
     }
     if fields.node("rotate").is_some() && !matches!(to, LogTarget::File(_)) {
         conflict("rotate", "`access_log.rotate` is for a file: what else `to` can be has nothing to rotate");
@@ -64,25 +68,60 @@ pub(super) fn tracing(root: &Fields, problems: &mut Problems) -> Option<Tracing>
         problems.push(Problem::new(ProblemKind::Value, &fields.place("share"), message));
     }
     let url: String = fields.get("otlp")?;
-    let behind_host = url.split_once("://").and_then(|(_, rest)| rest.split_once('/'));
-    let otlp = match behind_host {
-        None | Some((_, "")) => format!("{}/v1/traces", url.trim_end_matches('/')),
-        Some(_) => url,
-    };
     Some(Tracing {
-        otlp,
+        otlp: with_path(&url, TRACES),
         share,
         trust_parent: fields.or_default("trust_parent"),
         server_timing: fields.or_default("server_timing"),
     })
 }
 
-fn target(fields: &Fields) -> LogTarget {
+/// Where collectors take what, unless told otherwise (OTLP 1.x, "OTLP/HTTP Request").
+const TRACES: &str = "/v1/traces";
+const LOGS: &str = "/v1/logs";
+
+/// A collector's URL, with this path unless it has one.
+fn with_path(url: &str, path: &str) -> String {
+    match url.split_once("://").and_then(|(_, rest)| rest.split_once('/')) {
+        None | Some((_, "")) => format!("{}{path}", url.trim_end_matches('/')),
+        Some(_) => url.to_owned(),
+    }
+}
+
+/// The place for logs beside the one for traces, where that is the usual one.
+fn beside_traces(root: &Fields, at: &Place, problems: &mut Problems) -> String {
+    let traces: Option<String> = root.node("tracing").and_then(|_| root.table("tracing").get("otlp"));
+    match traces.map(|url| with_path(&url, TRACES)) {
+        Some(url) => {
+            if let Some(front) = url.strip_suffix(TRACES) {
+                return format!("{front}{LOGS}");
+            }
+            let message = format!(
+                "`access_log.to = \"otlp\"`: the collector of `[tracing]` takes traces at {}, which does not tell where it \
+                 takes logs",
+                quote(&url)
+            );
+            let hint = "name the place: to = \"otlp:https://collector.example/logs\"";
+            problems.push(Problem::new(ProblemKind::Value, at, message).hint(hint.to_owned()));
+        }
+        None => {
+            let message =
+                "`access_log.to = \"otlp\"` is the collector of `[tracing]`, of which there is none";
+            let hint = "name one: to = \"otlp:http://127.0.0.1:4318\"";
+            problems.push(Problem::new(ProblemKind::Missing, at, message).hint(hint.to_owned()));
+        }
+    }
+    String::new()
+}
+
+fn target(fields: &Fields, root: &Fields, name: &str, problems: &mut Problems) -> LogTarget {
+    let collector = |url: String| LogTarget::Otlp(Collector { url, instance: name.to_owned() });
     let path = |text: &str| absolute(&beside(&fields.place("to"), PathBuf::from(text)));
     match fields.get::<String>("to") {
-        Some(text) => match (text.strip_prefix("unix:"), text.strip_prefix("syslog:")) {
-            (Some(socket), _) => LogTarget::Unix(path(socket)),
-            (_, Some(server)) => LogTarget::Syslog(server.parse().ok()),
+        Some(text) => match text.split_once(':') {
+            Some(("unix", socket)) => LogTarget::Unix(path(socket)),
+            Some(("syslog", server)) => LogTarget::Syslog(server.parse().ok()),
+            Some(("otlp", url)) => collector(with_path(url, LOGS)),
             _ => LogTarget::File(path(&text)),
         },
         None => match fields.or_default("to") {
@@ -90,6 +129,7 @@ fn target(fields: &Fields) -> LogTarget {
             "stderr" => LogTarget::Stderr,
             "journald" => LogTarget::Journald,
             "syslog" => LogTarget::Syslog(None),
+            "otlp" => collector(beside_traces(root, &fields.place("to"), problems)),
             _ => LogTarget::Stdout,
         },
     }

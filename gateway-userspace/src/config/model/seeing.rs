@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use super::Secret;
-use crate::observe::access_log::Shape;
+use crate::observe::{access_log::Shape, collector::Collector};
 
 /// `[access_log]`
 #[derive(Debug, Clone, PartialEq)]
@@ -45,6 +45,8 @@ pub enum LogTarget {
     Journald,
     /// `None`: /dev/log.
     Syslog(Option<SocketAddr>),
+    /// With its path.
+    Otlp(Collector),
 }
 
 impl LogTarget {
@@ -59,6 +61,7 @@ impl LogTarget {
             LogTarget::Journald => "journald".into(),
             LogTarget::Syslog(None) => "syslog".into(),
             LogTarget::Syslog(Some(server)) => format!("syslog:{server}"),
+            LogTarget::Otlp(collector) => format!("otlp:{}", collector.url),
         }
     }
 }

@@ -26,6 +26,7 @@ pub(super) static ACCESS_LOG: Section = Section {
                         ("stderr", ""),
                         ("journald", "systemd's journal"),
                         ("syslog", "the system's log, /dev/log"),
+                        ("otlp", "log records to the collector of `[tracing]`"),
                         ("off", "no access log"),
                     ],
                     later: &[],
@@ -33,7 +34,8 @@ pub(super) static ACCESS_LOG: Section = Section {
                 Kind::Text(&LOG_FILE),
             ]),
             "Where it is written; a path is a file, \"unix:/run/log.sock\" a unix socket (of streams or datagrams), \
-             \"syslog:192.0.2.1:514\" a server that takes RFC 5424 over UDP.",
+             \"syslog:192.0.2.1:514\" a server that takes RFC 5424 over UDP, \"otlp:http://127.0.0.1:4318\" a collector that \
+             takes log records by OTLP over HTTP (JSON; without a path in it, `/v1/logs` is added).",
         )
         .default("\"stdout\""),
         Key::new(

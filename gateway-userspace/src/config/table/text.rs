@@ -282,11 +282,20 @@ pub(super) static LOG_FILE: Text = Text {
             };
             return server.parse::<std::net::SocketAddr>().map(|_| Value::Text(text.into())).map_err(wrong);
         }
+        if let Some(url) = text.strip_prefix("otlp:") {
+            let wrong = |why| {
+                UnitError::new(format!(
+                    "expected \"otlp:\" and a URL such as \"otlp:http://127.0.0.1:4318\", found {}: {why}",
+                    quote(text)
+                ))
+            };
+            return crate::observe::post::check(url).map(|_| Value::Text(text.into())).map_err(wrong);
+        }
         // A bare word is a slip in "stdout" rather than a file of that name in the current folder.
         if !text.contains(['/', '.']) || text.contains('\0') || text == "unix:" {
             let message =
                 format!("expected \"stdout\", \"stderr\", \"off\" or a file's path, found {}", quote(text));
-            let hint = did_you_mean(text, ["stdout", "stderr", "off", "journald", "syslog"], quote);
+            let hint = did_you_mean(text, ["stdout", "stderr", "off", "journald", "syslog", "otlp"], quote);
             return Err(
                 UnitError::new(message).hint(hint.unwrap_or_else(|| format!("write a file as \"./{text}\"")))
             );

@@ -6,9 +6,11 @@ use std::{
     net::{SocketAddr, UdpSocket},
     os::unix::net::{UnixDatagram, UnixStream},
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use super::{LineCounts, otlp::Exporter};
 use crate::config::model::{AccessLog, LogRotate, LogTarget};
 
 /// How long a reader may let us wait before lines are given up.
@@ -25,10 +27,12 @@ pub enum Sink {
     File(Rotated),
     /// Its reader may be gone, and come back.
     Socket(Socket),
+    Otlp(Exporter),
 }
 
 impl Sink {
-    pub fn open(config: &AccessLog) -> io::Result<Sink> {
+    /// `counts`: for what only turns out later.
+    pub fn open(config: &AccessLog, counts: &Arc<LineCounts>) -> io::Result<Sink> {
         Ok(match &config.to {
             LogTarget::Off => Sink::Off,
             LogTarget::Stdout => Sink::Stdout,
@@ -37,13 +41,14 @@ impl Sink {
             LogTarget::Unix(path) => Sink::Socket(Socket::new(Address::Unix(path.clone()))),
             LogTarget::Journald => Sink::Socket(Socket::new(Address::Journal)),
             LogTarget::Syslog(server) => Sink::Socket(Socket::new(Address::Syslog(*server))),
+            LogTarget::Otlp(collector) => Sink::Otlp(Exporter::new(collector, counts)),
         })
     }
 
-    /// Writes so many lines; returns how many of them could not be.
-    pub fn write(&mut self, bytes: &[u8], lines: u64) -> u64 {
+    /// Writes so many lines; returns how many of them could not be. `None`: the sink counts them when it knows.
+    pub fn write(&mut self, bytes: &[u8], lines: u64) -> Option<u64> {
         let whole = |result: io::Result<()>| if result.is_ok() { 0 } else { lines };
-        match self {
+        Some(match self {
             Sink::Off => 0,
             Sink::Stdout => {
                 let mut out = io::stdout().lock();
@@ -52,6 +57,17 @@ impl Sink {
             Sink::Stderr => whole(io::stderr().lock().write_all(bytes)),
             Sink::File(file) => whole(file.write(bytes)),
             Sink::Socket(socket) => socket.write(bytes, lines),
+            Sink::Otlp(exporter) => {
+                exporter.write(bytes, lines);
+                return None;
+            }
+        })
+    }
+
+    /// Waits for what is on its way, for two seconds at most.
+    pub fn flush(&self) {
+        if let Sink::Otlp(exporter) = self {
+            exporter.flush();
         }
     }
 }

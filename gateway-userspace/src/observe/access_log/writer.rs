@@ -76,13 +76,14 @@ impl std::fmt::Debug for Orders {
 impl AccessLog {
     /// Opens the target and starts the writer.
     pub fn start(config: &model::AccessLog) -> io::Result<AccessLog> {
-        let sink = Sink::open(config)?;
+        let counts = Arc::default();
+        let sink = Sink::open(config, &counts)?;
         let (queue, messages) = sync_channel(QUEUE);
         let log = AccessLog {
             queue,
             orders: Arc::default(),
             rules: Arc::new(ArcSwap::from_pointee(Rules::new(config))),
-            counts: Arc::default(),
+            counts,
             notable: Arc::default(),
             events: Arc::new(AtomicBool::new(config.events)),
         };
@@ -222,7 +223,7 @@ impl Buffer {
 
 /// Whether lines can be written as `config` says; used before it is taken.
 pub fn check(config: &model::AccessLog) -> io::Result<()> {
-    Sink::open(config).map(drop)
+    Sink::open(config, &Arc::default()).map(drop)
 }
 
 struct Writer {
@@ -239,7 +240,10 @@ impl Writer {
             match message {
                 Message::Batch { bytes, lines } => self.write(&bytes, lines),
                 Message::Wake => {}
-                Message::Flush(done) => drop(done.send(())),
+                Message::Flush(done) => {
+                    self.sink.flush();
+                    let _ = done.send(());
+                }
             }
         }
     }
@@ -249,7 +253,7 @@ impl Writer {
             Shape::Json => bytes.into(),
             shape => shape.of(bytes),
         };
-        let failed = self.sink.write(&shaped, lines).min(lines);
+        let Some(failed) = self.sink.write(&shaped, lines).map(|failed| failed.min(lines)) else { return };
         self.counts.written.fetch_add(lines - failed, Relaxed);
         self.counts.failed.fetch_add(failed, Relaxed);
     }
@@ -263,7 +267,7 @@ impl Writer {
         if !reopen {
             return;
         }
-        match Sink::open(&self.config) {
+        match Sink::open(&self.config, &self.counts) {
             Ok(opened) => self.sink = opened,
             Err(error) => {
                 let target = self.config.to.show();

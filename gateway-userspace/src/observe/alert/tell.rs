@@ -99,7 +99,7 @@ async fn send(rule: &NotifyRule, instance: &str, notices: &[Notice]) -> Result<(
     let url = url(rule)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
     let body = body(rule.format, instance, notices, now).to_string().into_bytes();
-    post(&url, "application/json", body).await.map_err(|error| error.to_string())
+    post(&url, "application/json", body).await.map(drop).map_err(|error| error.to_string())
 }
 
 /// Read each time: a file or a credential may change.

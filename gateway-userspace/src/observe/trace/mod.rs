@@ -17,7 +17,7 @@ use http::{HeaderMap, request};
 pub use export::{COUNTS, flush};
 
 use self::context::{Manner, Parent, SpanId, TraceId};
-use super::{Why, access_log};
+use super::{Why, access_log, collector::Collector};
 use crate::config::model;
 
 /// `[tracing]`, compiled.
@@ -29,14 +29,6 @@ pub struct Tracer {
     pub server_timing: bool,
     rules: access_log::Rules,
     collector: Arc<Collector>,
-}
-
-/// Where spans are sent, and by whom.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Collector {
-    pub url: String,
-    /// This gateway's name.
-    pub instance: String,
 }
 
 /// A request's part in a trace.

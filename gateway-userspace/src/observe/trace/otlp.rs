@@ -108,39 +108,13 @@ impl Spans {
         all
     }
 
-    pub fn append(&mut self, other: &Spans) {
-        self.separate();
-        self.json.extend_from_slice(&other.json);
-        self.count += other.count;
-    }
-
     fn add(&mut self, span: &Span<'_>) {
-        self.separate();
-        // A Vec takes every write, and nothing here fails to be JSON.
-        let _ = serde_json::to_writer(&mut self.json, span);
-        self.count += 1;
-    }
-
-    fn separate(&mut self) {
         if self.count > 0 {
             self.json.push(b',');
         }
-    }
-
-    /// An `ExportTraceServiceRequest`.
-    pub fn request(&self, instance: &str) -> Vec<u8> {
-        let resource = [
-            text("service.name", "gateway"),
-            text("service.instance.id", instance),
-            text("service.version", env!("CARGO_PKG_VERSION")),
-        ];
-        let mut all = Vec::with_capacity(self.json.len() + 512);
-        all.extend_from_slice(b"{\"resourceSpans\":[{\"resource\":{\"attributes\":");
-        let _ = serde_json::to_writer(&mut all, &resource);
-        all.extend_from_slice(b"},\"scopeSpans\":[{\"scope\":{\"name\":\"gateway\"},\"spans\":[");
-        all.extend_from_slice(&self.json);
-        all.extend_from_slice(b"]}]}]}");
-        all
+        // A Vec takes every write, and nothing here fails to be JSON.
+        let _ = serde_json::to_writer(&mut self.json, span);
+        self.count += 1;
     }
 }
 
@@ -272,7 +246,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_is_json_that_protobuf_understands() {
+    fn attributes_are_json_that_protobuf_understands() {
         let attribute = |attribute: Attribute<'_>| serde_json::to_value(attribute).unwrap();
         assert_eq!(
             attribute(number("n", u64::MAX)),
@@ -281,12 +255,5 @@ mod tests {
         let address = Attribute { key: "a", value: Value::Address("::1".parse().unwrap()) };
         assert_eq!(attribute(address), serde_json::json!({ "key": "a", "value": { "stringValue": "::1" } }));
         assert_eq!(serde_json::to_string(&Hex(0xab_u64)).unwrap(), "\"00000000000000ab\"");
-        let mut all = Spans { json: b"{\"a\":1}".to_vec(), count: 1 };
-        all.append(&Spans { json: b"{\"b\":2},{}".to_vec(), count: 2 });
-        let request: serde_json::Value = serde_json::from_slice(&all.request("g\"1")).unwrap();
-        let [resource] = request["resourceSpans"].as_array().unwrap().as_slice() else { panic!("{request}") };
-        assert_eq!(resource["resource"]["attributes"][1]["value"]["stringValue"], "g\"1");
-        assert_eq!(resource["scopeSpans"][0]["spans"].as_array().unwrap().len(), 3);
-        assert_eq!(all.count, 3);
     }
 }

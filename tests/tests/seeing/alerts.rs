@@ -1,0 +1,161 @@
+//! Alerts (M7).
+
+use std::process::Stdio;
+
+use lab::{gateway::simple_config, prelude::*, process::Process};
+
+use super::{listens, rig};
+
+/// Takes webhooks and writes down what is posted, a line each; the first `fail` of them are answered 500.
+const WEBHOOK: &str = r#"
+import http.server, sys
+left = int(sys.argv[2])
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        global left
+        body = self.rfile.read(int(self.headers["content-length"]))
+        if left > 0:
+            left -= 1
+            self.send_response(500)
+        else:
+            with open(sys.argv[1], "ab") as out: out.write(body + b"\n")
+            self.send_response(200)
+        self.send_header("content-length", "0")
+        self.end_headers()
+    def log_message(self, *_): pass
+http.server.ThreadingHTTPServer(("127.0.0.1", 5001), Handler).serve_forever()
+"#;
+
+fn alerting(rig: &Rig, rest: &str) -> Result<()> {
+    let log = rig.gateway.file("access.log").display().to_string();
+    let state = rig.gateway.file("state").display().to_string();
+    let config = simple_config(&rig.backends);
+    let own =
+        format!("[state]\ndirectory = \"{state}\"\n{config}\n[access_log]\nto = \"{log}\"\nevents = true\n");
+    rig.gateway.write(&format!("{own}{rest}"))?;
+    rig.gateway.cli(&["reload"])?.ok()?;
+    Ok(())
+}
+
+const ERRORS: &str = "
+[alert.errors]
+when = \"errors\"
+route = \"all\"
+above = \"20%\"
+over = \"2s\"
+resolve_after = \"1s\"
+notify = [\"ops\", \"slack\"]
+[alert.alive]
+when = \"dead-man\"
+repeat = \"1s\"
+notify = [\"ops\"]
+[notify.ops]
+webhook = { env = \"OPS_WEBHOOK\" }
+[notify.slack]
+webhook = \"http://127.0.0.1:5001/\"
+format = \"slack\"
+";
+
+// M7
+#[test]
+fn an_alert_fires_is_told_with_retries_and_resolves_and_can_be_silenced() -> Result<()> {
+    lab_test!();
+    let turn = shared()?;
+    let net = Net::simple(1)?;
+    let backends = lab::backend::start_all(&net)?;
+    let variables = vec![("OPS_WEBHOOK".to_owned(), "http://127.0.0.1:5001/ops".to_owned())];
+    let options = lab::gateway::Options { variables, ..Default::default() };
+    let gateway = Gateway::start_with(&net, &simple_config(&backends), options)?;
+    let (gateway, backends, net) = (&gateway, &backends, &net);
+    let _turn = turn;
+    let mut command = net.gateway.command("python3")?;
+    command.args(["-c", WEBHOOK]).arg(gateway.file("posted")).arg("1").stdin(Stdio::null());
+    let _webhook = Process::start(command)?;
+    listens(&net.gateway, 5001)?;
+    let state = gateway.file("state").display().to_string();
+    gateway.write(&format!("[state]\ndirectory = \"{state}\"\n{}{ERRORS}", simple_config(backends)))?;
+    gateway.cli(&["reload"])?.ok()?;
+    let mut client = Client::connect(net.client(1), gateway.at4())?;
+    let mut ask = |path: &str| -> Result<()> {
+        for _ in 0..20 {
+            client.get(path)?;
+        }
+        Ok(())
+    };
+    let posted = || std::fs::read_to_string(gateway.file("posted")).unwrap_or_default();
+    within(Duration::from_secs(20), "it is told", || {
+        ask("/status/503")?;
+        let posted = posted();
+        let own = posted.contains("\"alert\":\"errors\"") && posted.contains("\"state\":\"firing\"");
+        Ok((own && posted.contains(":rotating_light: *errors* firing")).then_some(()))
+    })?;
+    let listed = gateway.cli(&["alert", "list"])?;
+    assert!(listed.code == 1 && listed.stdout.contains("of requests of route all fail"), "{listed:?}");
+    assert!(gateway.cli(&["status"])?.stdout.contains("alert errors: "));
+    assert_eq!(gateway.metrics()?.sum("alerts_firing", &[("alert", "errors")]), 1.0);
+    within(Duration::from_secs(20), "it resolves", || {
+        ask("/")?;
+        Ok(posted().contains(":white_check_mark: *errors* resolved").then_some(()))
+    })?;
+    assert!(posted().contains("\"alert\":\"alive\""), "the heartbeat");
+    assert!(gateway.metrics()?.sum("alert_messages_total", &[("result", "failed")]) >= 1.0);
+    gateway.cli(&["alert", "silence", "errors", "--for", "1h", "--why", "known"])?.ok()?;
+    let told = posted().matches("*errors* firing").count();
+    within(Duration::from_secs(20), "it fires again", || {
+        ask("/status/503")?;
+        let rows = gateway.cli(&["alert", "list", "-o", "json"])?.json()?;
+        let of =
+            |name: &str| rows.as_array().and_then(|all| all.iter().find(|row| row["alert"] == name).cloned());
+        let row = of("errors").context("no such alert")?;
+        Ok((row["state"] == "firing" && row["silence"]["why"] == "known").then_some(()))
+    })?;
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(posted().matches("*errors* firing").count(), told, "nobody is told");
+    assert_eq!(gateway.cli(&["alert", "silence", "nobody"])?.code, 5);
+    Ok(())
+}
+
+// M7
+#[test]
+fn a_real_alertmanager_takes_alerts_and_their_end() -> Result<()> {
+    lab_test!();
+    if lab::tools::missing("prometheus-alertmanager") {
+        lab::skip(
+            "a_real_alertmanager_takes_alerts_and_their_end",
+            "prometheus-alertmanager is not installed",
+        );
+        return Ok(());
+    }
+    let rig = rig()?;
+    std::fs::write(rig.gateway.file("am.yml"), "route: { receiver: none }\nreceivers: [{ name: none }]\n")?;
+    let mut command = rig.net.gateway.command("prometheus-alertmanager")?;
+    command.arg(format!("--config.file={}", rig.gateway.file("am.yml").display()));
+    command.arg(format!("--storage.path={}", rig.gateway.file("am").display()));
+    command.args(["--web.listen-address=127.0.0.1:9093", "--cluster.listen-address="]);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let _manager = Process::start(command)?;
+    listens(&rig.net.gateway, 9093)?;
+    alerting(
+        &rig,
+        "[alert.down]\nwhen = \"upstream-down\"\nabove = \"10%\"\nresolve_after = \"0s\"\nnotify = \"am\"\nseverity = \"page\"\n\
+         [notify.am]\nwebhook = \"http://127.0.0.1:9093\"\nformat = \"alertmanager\"\n",
+    )?;
+    let active = || -> Result<Vec<Value>> {
+        let text =
+            rig.net.gateway.output("curl", &["-sS", "http://127.0.0.1:9093/api/v2/alerts?active=true"])?;
+        Ok(serde_json::from_str::<Value>(&text)?.as_array().cloned().unwrap_or_default())
+    };
+    assert_eq!(active()?.len(), 0);
+    let target = format!("all/{}", rig.backends[0].addr);
+    rig.gateway.cli(&["target", "down", &target])?.ok()?;
+    let alert = within(Duration::from_secs(15), "Alertmanager has it", || Ok(active()?.into_iter().next()))?;
+    assert_eq!(
+        (&alert["labels"]["alertname"], &alert["labels"]["severity"]),
+        (&json!("down"), &json!("page"))
+    );
+    assert!(alert["annotations"]["summary"].as_str().is_some_and(|text| text.contains("50.0%")), "{alert}");
+    rig.gateway.log_line("it is in the log", |line| line["event"] == "alert" && line["state"] == "firing")?;
+    rig.gateway.cli(&["target", "up", &target])?.ok()?;
+    within(Duration::from_secs(15), "it is over", || Ok(active()?.is_empty().then_some(())))?;
+    Ok(())
+}

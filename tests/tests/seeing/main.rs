@@ -1,0 +1,143 @@
+//! Seeing what goes on: the live view (M8), sinks and shapes of the access log (M5), traces (M6), alerts (M7), why (M10).
+
+mod alerts;
+mod prometheus;
+mod sinks;
+mod top;
+mod traces;
+
+use lab::{gateway::simple_config, net::Namespace, prelude::*};
+
+use self::traces::{attribute, collector, spans, tracing};
+
+fn rig() -> Result<Rig> {
+    Rig::start(2, simple_config)
+}
+
+/// A config whose access log has these keys; `{dir}` is the gateway's own folder.
+fn logging(rig: &Rig, keys: &str) -> String {
+    let dir = rig.gateway.file("").display().to_string();
+    format!("{}\n[access_log]\n{}\n", simple_config(&rig.backends), keys.replace("{dir}", &dir))
+}
+
+fn relog(rig: &Rig, keys: &str) -> Result<()> {
+    rig.gateway.write(&logging(rig, keys))?;
+    rig.gateway.cli(&["reload"])?.ok()?;
+    Ok(())
+}
+
+fn read(rig: &Rig, name: &str) -> String {
+    std::fs::read_to_string(rig.gateway.file(name)).unwrap_or_default()
+}
+
+fn lines(rig: &Rig, result: &str) -> Result<f64> {
+    Ok(rig.gateway.metrics()?.sum("access_log_lines_total", &[("result", result)]))
+}
+
+fn listens(namespace: &Namespace, port: u16) -> Result<()> {
+    within(Duration::from_secs(15), "it listens", || {
+        let open = namespace.run(|| std::net::TcpStream::connect(("127.0.0.1", port)).is_ok())?;
+        Ok(open.then_some(()))
+    })
+}
+
+// M10
+#[test]
+fn why_tells_of_a_request_by_its_id_and_of_an_address_from_both_halves() -> Result<()> {
+    lab_test!();
+    let rig = rig()?;
+    let cut = rig.ask("GET /close", "a", "")?;
+    let id = cut.header("x-request-id").context("no id")?.to_owned();
+    let told = rig.gateway.cli(&["why", &id])?.ok()?;
+    for text in
+        ["upstream_reset: The upstream closed", "the last target that was tried is", "route all", "/close"]
+    {
+        assert!(told.stdout.contains(text), "{text} in {told:?}");
+    }
+    let failed = rig.ask("GET /status/503", "a", "")?;
+    let id = failed.header("x-request-id").context("no id")?.to_owned();
+    let told = rig.gateway.cli(&["why", &id, "-o", "json"])?.ok()?.json()?;
+    assert!(
+        told["reasons"][0].as_str().is_some_and(|text| text.ends_with("of upstream all answered 503")),
+        "{told}"
+    );
+    // What went well is not remembered.
+    let fine = rig.ask("GET /", "a", "")?;
+    let id = fine.header("x-request-id").context("no id")?.to_owned();
+    assert_eq!(rig.gateway.cli(&["why", &id])?.code, 5);
+    assert_eq!(rig.gateway.cli(&["why", "nonsense"])?.code, 5);
+    let client = rig.net.client(1).v4().to_string();
+    let told = rig.gateway.cli(&["why", &client])?.ok()?;
+    assert!(told.stdout.contains("2 of its last requests were refused, failed or were slow"), "{told:?}");
+    rig.gateway.cli(&["ban", "add", "192.0.2.0/24", "--why", "flood"])?.ok()?;
+    let told = rig.gateway.cli(&["why", "192.0.2.7"])?.ok()?;
+    assert!(told.stdout.contains("banned in the kernel as 192.0.2.0/24: flood"), "{told:?}");
+    let told = rig.gateway.cli(&["why", "2001:db8::7"])?.ok()?;
+    assert!(told.stdout.contains("nothing is held against it"), "{told:?}");
+    Ok(())
+}
+
+// M1, M4, M6, M8
+#[test]
+fn log_metrics_traces_and_the_live_view_agree_with_the_client_to_the_last_request() -> Result<()> {
+    lab_test!();
+    let rig = rig()?;
+    let _collector = collector(&rig, 0)?;
+    tracing(&rig, "share = \"100%\"")?;
+    let counts = std::thread::scope(|threads| -> Result<BTreeMap<u16, u64>> {
+        let run = |seed: usize| {
+            let rig = &rig;
+            move || -> Result<BTreeMap<u16, u64>> {
+                let mut counts = BTreeMap::new();
+                let mut client = rig.client()?;
+                for n in 0..300 {
+                    let path = match (n + seed) % 100 {
+                        0 => "/status/503",
+                        1 => "/status/404",
+                        _ => "/",
+                    };
+                    *counts.entry(client.get(path)?.status).or_default() += 1;
+                }
+                Ok(counts)
+            }
+        };
+        let all: Vec<_> = (0..4).map(|seed| threads.spawn(run(seed * 7))).collect();
+        let mut sums = BTreeMap::new();
+        for one in all {
+            let Ok(counts) = one.join() else { bail!("a client panicked") };
+            for (code, n) in counts? {
+                *sums.entry(code).or_default() += n;
+            }
+        }
+        Ok(sums)
+    })?;
+    assert_eq!(counts.values().sum::<u64>(), 1200);
+    assert_eq!(counts[&503], 12);
+    eventually("every line is written", || Ok(rig.gateway.log()?.len() == 1200))?;
+    let mut logged = BTreeMap::new();
+    for line in rig.gateway.log()? {
+        *logged.entry(line["status"].as_u64().unwrap_or(0) as u16).or_default() += 1;
+    }
+    assert_eq!(logged, counts, "the log");
+    let metrics = rig.gateway.metrics()?;
+    let counted: BTreeMap<u16, u64> = metrics
+        .by("http_requests_total", "code", &[("route", "all")])
+        .iter()
+        .filter_map(|(code, n)| Some((code.parse().ok()?, *n as u64)))
+        .collect();
+    assert_eq!(counted, counts, "the metrics");
+    let top = rig.gateway.cli(&["top", "--interval", "100ms", "-o", "json"])?.ok()?.json()?;
+    let route = |row: &&Value| row["route"] == "all";
+    let row = top["stats"]["routes"].as_array().and_then(|rows| rows.iter().find(route)).context("no row")?;
+    let shown: BTreeMap<u16, u64> = serde_json::from_value(row["codes"].clone())?;
+    assert_eq!(shown, counts, "the live view");
+    within(Duration::from_secs(20), "every trace is told", || {
+        let mut told = BTreeMap::new();
+        for span in spans(&rig).iter().filter(|span| span["kind"] == 2) {
+            let code = attribute(span, "http.response.status_code").and_then(|code| code.parse().ok());
+            *told.entry(code.unwrap_or(0u16)).or_default() += 1u64;
+        }
+        Ok((told == counts).then_some(()))
+    })?;
+    Ok(())
+}
