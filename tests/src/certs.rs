@@ -59,7 +59,7 @@ impl Authority {
         self.issue_for(KeyPair::generate()?, names, year)
     }
 
-    /// As a public authority issues them: for two months, and with where to ask for revocations.
+    /// As a public authority issues them: for less than three months, and with where to ask for revocations.
     pub fn issue_public(&self, key: KeyPair, names: &[&str]) -> Result<Issued> {
         let mut params =
             CertificateParams::new(names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>())?;
@@ -70,7 +70,7 @@ impl Authority {
         params.crl_distribution_points = vec![CrlDistributionPoint { uris }];
         let (now, day) = (SystemTime::now(), Duration::from_secs(86_400));
         params.not_before = (now - day).into();
-        params.not_after = (now + 60 * day).into();
+        params.not_after = (now + 80 * day).into();
         self.sign_as(params, key)
     }
 

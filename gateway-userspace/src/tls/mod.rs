@@ -11,6 +11,7 @@ mod choose;
 mod connector;
 mod pair;
 pub mod store;
+mod tickets;
 mod trust;
 mod watch;
 
