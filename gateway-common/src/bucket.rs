@@ -69,6 +69,12 @@ impl Limit {
         Self::of((self.interval_ns as f64 / factor).round().min(DEEPEST_NS as f64) as u64, self.depth_ns)
     }
 
+    /// The same rate, of a bucket that is full again in so long.
+    #[cfg(any(test, feature = "user"))]
+    pub fn as_deep(&self, depth_ns: u64) -> Self {
+        Self::of(self.interval_ns, depth_ns)
+    }
+
     #[inline(always)]
     pub const fn is_on(&self) -> bool {
         self.interval_ns != 0

@@ -236,7 +236,7 @@ fn prepare(case: Case) -> Ready {
     if let Some(forward) = case.forward {
         let vip: IpAddr = if case.v6 { VIP6 } else { VIP4 }.parse().unwrap();
         let service = |n: u16| Service {
-            at: Place { file: std::sync::Arc::new("bench".into()), line: 0, column: 0 },
+            at: Place { file: std::sync::Arc::new("bench".into()), line: 0, column: 0 }.into(),
             binds: vec![Bind::Addr(SocketAddr::new(vip, 80 + n))],
             protocol: case.protocol,
             targets: Vec::new(),

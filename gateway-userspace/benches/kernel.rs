@@ -144,7 +144,7 @@ fn with_prefixes(mut cfg: Kernel, count: u32) -> Kernel {
 
 fn class(from: &[&str]) -> KernelClass {
     KernelClass {
-        at: Place { file: std::sync::Arc::new("bench".into()), line: 1, column: 1 },
+        at: Place { file: std::sync::Arc::new("bench".into()), line: 1, column: 1 }.into(),
         from: prefixes(from),
         packets: bucket(0.01, 5),
         new: None,

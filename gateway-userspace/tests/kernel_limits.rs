@@ -207,7 +207,14 @@ fn a_reload_changes_the_limit_of_sources_that_were_blocked_by_the_old_one() {
 fn class(from: &[&str], per_second: f64, burst: u64) -> KernelClass {
     let at = Place { file: std::sync::Arc::new("gateway.toml".into()), line: 1, column: 1 };
     let packets = bucket(per_second, burst);
-    KernelClass { at, from: prefixes(from), packets, new: None, bytes: None, mode: LimitMode::Hard }
+    KernelClass {
+        at: at.into(),
+        from: prefixes(from),
+        packets,
+        new: None,
+        bytes: None,
+        mode: LimitMode::Hard,
+    }
 }
 
 #[test]

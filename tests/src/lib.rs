@@ -24,6 +24,7 @@ pub mod l4;
 pub mod lock;
 pub mod metrics;
 pub mod net;
+pub mod overload;
 pub mod packet;
 pub mod peers;
 pub mod ping;

@@ -2,22 +2,13 @@
 //! consumers ask for 5000 together, 20 honest ones for 20 each, less than an equal share. An answer counts if it comes within
 //! 250 ms.
 
-use std::{
-    io::{BufRead, BufReader, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
-    sync::{
-        Arc, Condvar, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
-    },
-    thread,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, time::Duration};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use lab::{
     gateway::{Gateway, Options},
-    http::Client,
     net::{Namespace, Net, Node},
+    overload::{Kind, Slots, load},
     peers::Peer,
 };
 use serde_json::{Value, json};
@@ -29,19 +20,11 @@ const SERVICE: Duration = Duration::from_millis(20);
 const PEAK: f64 = 1000.0;
 const CONSUMERS: usize = 20;
 const IN_TIME: Duration = Duration::from_millis(250);
-const HONEST: Kind = Kind { name: "honest", connections: 4, rate: 20.0 };
-const GREEDY: Kind = Kind { name: "greedy", connections: 15, rate: 250.0 };
+const HONEST: Kind = Kind { name: "honest", consumers: CONSUMERS, connections: 4, rate: 20.0 };
+const GREEDY: Kind = Kind { name: "greedy", consumers: CONSUMERS, connections: 15, rate: 250.0 };
 /// Goals: of the peak, and of what honest consumers ask for.
 const GOODPUT: f64 = 0.9;
 const FAIR: f64 = 0.95;
-
-/// What one consumer does.
-struct Kind {
-    name: &'static str,
-    connections: usize,
-    /// Requests a second.
-    rate: f64,
-}
 
 #[derive(Default)]
 struct Figures {
@@ -51,15 +34,23 @@ struct Figures {
 
 pub fn run(effort: Effort) -> Result<Value> {
     let net = Net::of(1, 0, 0)?;
-    let backend = Slots::listen(&net.gateway, at(8090))?;
+    let backend = Slots::listen(&net.gateway, at(8090), SLOTS, SERVICE)?;
     let fronts = [
         ("gateway, a rate each", Front::Gateway("[limit.each]\nkey = \"host\"\nrate = \"25/s\"\n", "each")),
         (
             "gateway, dynamic",
             Front::Gateway(
-                "[limit.each]\nkey = \"host\"\nrate = \"40/s\"\n[limit.all]\nmode = \"dynamic\"\n\
+                "[limit.all]\nmode = \"dynamic\"\nfair = \"host\"\n\
                  rate = { from = \"100/s\", to = \"5000/s\" }\ntarget = { p99 = \"150ms\" }\n",
-                "each\", \"all",
+                "all",
+            ),
+        ),
+        (
+            "gateway, dynamic, at once",
+            Front::Gateway(
+                "[limit.all]\nmode = \"dynamic\"\nfair = \"host\"\nunit = \"connections\"\n\
+                 max = { from = 10, to = 1000 }\ntarget = { p99 = \"150ms\" }\n",
+                "all",
             ),
         ),
         ("nginx limit_req, a rate each", Front::Nginx),
@@ -73,7 +64,7 @@ pub fn run(effort: Effort) -> Result<Value> {
             Err(error) => println!("{}", show::dim(&format!("without {name}: {error:#}"))),
         }
     }
-    backend.over.store(true, Relaxed);
+    drop(backend);
     let what = format!(
         "{PEAK} a second can be served, 5400 are asked for; answers within {} ms; goals {GOODPUT} and {FAIR}",
         IN_TIME.as_millis()
@@ -114,11 +105,13 @@ fn measure(net: &Net, front: &Front, effort: Effort) -> Result<Figures> {
     for round in 0..=effort.rounds.min(3) {
         // The first lets controllers find their place.
         let lasts = if round == 0 { Duration::from_secs(20) } else { effort.round * 2 };
-        let (honest, greedy) = load(&client, listen, lasts)?;
+        let counts = load(&client, listen, &[HONEST, GREEDY], IN_TIME, lasts);
         if round > 0 {
-            let asked = HONEST.rate * CONSUMERS as f64 * lasts.as_secs_f64();
-            figures.goodput.push((honest + greedy) as f64 / lasts.as_secs_f64() / PEAK);
-            figures.honest.push(honest as f64 / asked);
+            let seconds = lasts.as_secs_f64();
+            figures
+                .goodput
+                .push(counts.iter().map(|fared| fared.in_time).sum::<u64>() as f64 / seconds / PEAK);
+            figures.honest.push(counts[0].in_time as f64 / (HONEST.asks() * seconds));
         }
     }
     drop((gateway, peer));
@@ -190,117 +183,4 @@ fn envoy(namespace: &Namespace, listen: SocketAddr) -> Result<Peer> {
     let path = path.display().to_string();
     let arguments = ["-c", &path, "--concurrency", "1", "--log-level", "error", "--use-dynamic-base-id"];
     lab::peers::run(namespace, "envoy", &arguments, dir, listen, Some(MEASURED_CPU))
-}
-
-/// How many answers came in time, to honest and to greedy consumers.
-fn load(node: &Node, to: SocketAddr, lasts: Duration) -> Result<(u64, u64)> {
-    let counts = [AtomicU64::new(0), AtomicU64::new(0)];
-    let until = Instant::now() + lasts;
-    thread::scope(|scope| {
-        for (kind, count) in [HONEST, GREEDY].into_iter().zip(&counts) {
-            for n in 0..CONSUMERS * kind.connections {
-                let host = format!("{}-{}.test", kind.name, n % CONSUMERS);
-                let every = Duration::from_secs_f64(kind.connections as f64 / kind.rate);
-                // Not all in step.
-                let due = Instant::now() + every.mul_f64(n as f64 / (CONSUMERS * kind.connections) as f64);
-                scope.spawn(move || ask(node, to, &host, (due, every), until, count));
-            }
-        }
-    });
-    let [honest, greedy] = counts.map(AtomicU64::into_inner);
-    Ok((honest, greedy))
-}
-
-/// One connection of a consumer: a request at each time that is due; those that a slow answer holds up are asked late.
-fn ask(
-    node: &Node,
-    to: SocketAddr,
-    host: &str,
-    (mut due, every): (Instant, Duration),
-    until: Instant,
-    count: &AtomicU64,
-) {
-    let request = format!("GET / HTTP/1.1\r\nhost: {host}\r\n\r\n");
-    let mut client: Option<Client> = None;
-    while Instant::now() < until {
-        thread::sleep(due.saturating_duration_since(Instant::now()));
-        let began = Instant::now();
-        due = (due + every).max(began - every);
-        if client.is_none() {
-            client = Client::connect(node, to).ok();
-        }
-        let answer = client.as_mut().and_then(|client| {
-            client.send(&request).ok()?;
-            client.response().ok()
-        });
-        match answer {
-            Some(answer) if answer.status == 200 && began.elapsed() <= IN_TIME => {
-                count.fetch_add(1, Relaxed);
-            }
-            Some(_) => {}
-            None => client = None,
-        }
-    }
-}
-
-/// The backend.
-struct Slots {
-    over: Arc<AtomicBool>,
-}
-
-/// Whose turn it is: tickets in the order in which requests came.
-#[derive(Default)]
-struct Turns {
-    next: u64,
-    busy: usize,
-    first: u64,
-}
-
-impl Slots {
-    fn listen(namespace: &Namespace, at: SocketAddr) -> Result<Slots> {
-        let listener = namespace.run(|| TcpListener::bind(at))?.context("the backend cannot listen")?;
-        let over = Arc::new(AtomicBool::new(false));
-        let turns: Arc<(Mutex<Turns>, Condvar)> = Arc::default();
-        let ended = over.clone();
-        thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                if ended.load(Relaxed) {
-                    return;
-                }
-                let turns = turns.clone();
-                thread::spawn(move || serve(&stream, &turns));
-            }
-        });
-        Ok(Slots { over })
-    }
-}
-
-/// Until the connection ends.
-fn serve(stream: &TcpStream, turns: &(Mutex<Turns>, Condvar)) -> Option<()> {
-    let _ = stream.set_nodelay(true);
-    let mut reader = BufReader::new(stream);
-    loop {
-        let mut line = String::new();
-        while line != "\r\n" {
-            line.clear();
-            if reader.read_line(&mut line).ok()? == 0 {
-                return None;
-            }
-        }
-        let lock = || turns.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut all = lock();
-        let mine = all.next;
-        all.next += 1;
-        while all.busy >= SLOTS || all.first != mine {
-            all = turns.1.wait(all).unwrap_or_else(PoisonError::into_inner);
-        }
-        all.busy += 1;
-        all.first += 1;
-        drop(all);
-        turns.1.notify_all();
-        thread::sleep(SERVICE);
-        lock().busy -= 1;
-        turns.1.notify_all();
-        (&*stream).write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").ok()?;
-    }
 }

@@ -57,6 +57,7 @@ fn describe(snapshot: &Snapshot, limit: &Limit, settings: Value, keys: u64) -> V
         "settings": settings,
         "routes": routes.map(|(name, _)| name).collect::<Vec<_>>(),
         "rate": limit.rate(),
+        "share": limit.even_share(),
         "keys": keys,
         "decisions": Decided::ALL.iter().map(|(decided, word)| ((*word).to_owned(), json!(decisions(*decided)))).collect::<Map<_, _>>(),
     })

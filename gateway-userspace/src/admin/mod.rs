@@ -21,6 +21,7 @@ mod socket;
 pub mod stats;
 mod status;
 mod targets;
+mod troubles;
 mod versions;
 mod warm;
 mod web;
@@ -32,6 +33,7 @@ pub use services::{ServiceStatus, TargetStatus as ServiceTargetStatus};
 pub use socket::{SocketError, bind};
 pub use status::{NameStatus, Status, TargetStatus, UpstreamStatus};
 pub use targets::{OverrideRow, OverrideStatus};
+pub use troubles::{Level, Trouble};
 #[cfg(test)]
 pub use web::same_text;
 pub use web::{Gate, TokenError, serve as serve_http};

@@ -8,6 +8,7 @@ use super::{
     certs::{self, CertStatus},
     services::{self, ServiceStatus},
     targets::OverrideStatus,
+    troubles::{Trouble, troubles},
 };
 use crate::{
     config::{self, model::AlertKind, units::Lookup},
@@ -38,6 +39,9 @@ pub struct Status {
     /// Alerts that fire and are not silenced: name and what is wrong.
     #[serde(default)]
     pub alerts: BTreeMap<String, String>,
+    /// All that is wrong, the worst first.
+    #[serde(default)]
+    pub troubles: Vec<Trouble>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -117,7 +121,7 @@ pub fn status(control: &Control) -> Status {
     let state = control.state();
     let kernel = control.kernel.status();
     let known = control.names.known();
-    Status {
+    let status = Status {
         name: snapshot.config.gateway.name.clone(),
         version: env!("CARGO_PKG_VERSION").into(),
         pid: std::process::id(),
@@ -139,7 +143,9 @@ pub fn status(control: &Control) -> Status {
         services: services::all(control),
         services_off: control.services_off(&snapshot.config),
         alerts: firing(control),
-    }
+        troubles: Vec::new(),
+    };
+    Status { troubles: troubles(control, &status), ..status }
 }
 
 /// A dead man's switch fires for as long as all is well.

@@ -117,7 +117,7 @@ mod tests {
 
     #[test]
     fn a_key_is_good_until_it_expires() {
-        let at = Place { file: Default::default(), line: 0, column: 0 };
+        let at = Place { file: Default::default(), line: 0, column: 0 }.into();
         let key =
             |id: &str, text: &str, until| ConsumerKey { id: id.into(), hash: hash(text.as_bytes()), until };
         let keys = vec![key("a", "key-a", None), key("b", "key-b", Some(Moment { seconds: 100 }))];

@@ -79,7 +79,7 @@ fn a_token_that_is_nearly_right_is_refused_no_later() {
 fn an_api_key_that_is_nearly_right_is_refused_no_later() {
     let secret = secret();
     let consumer = model::Consumer {
-        at: Place { file: Default::default(), line: 0, column: 0 },
+        at: Place { file: Default::default(), line: 0, column: 0 }.into(),
         tier: None,
         grants: vec![],
         keys: vec![ConsumerKey { id: "a".into(), hash: hash(&secret), until: None }],

@@ -112,6 +112,32 @@ pub fn color_states(global: &Global, table: &str) -> String {
     table.split_inclusive([' ', '\n']).map(word).collect()
 }
 
+/// Broken between words so that it fits 80 columns, each line but the first of each paragraph behind `indent`.
+pub fn wrapped(text: &str, indent: usize) -> String {
+    let mut out = String::new();
+    for (place, paragraph) in text.lines().enumerate() {
+        let mut column = indent;
+        if place > 0 {
+            out.push('\n');
+            out.push_str(&" ".repeat(indent));
+        }
+        for (nth, word) in paragraph.split(' ').enumerate() {
+            let width = word.chars().count();
+            if nth > 0 && column + 1 + width > 80 {
+                out.push('\n');
+                out.push_str(&" ".repeat(indent));
+                column = indent;
+            } else if nth > 0 {
+                out.push(' ');
+                column += 1;
+            }
+            out.push_str(word);
+            column += width;
+        }
+    }
+    out
+}
+
 /// `12.3k`, `4.5M`: for counts of packets and bytes.
 pub fn short(n: u64) -> String {
     const UNITS: [(u64, &str); 4] =
@@ -133,6 +159,14 @@ pub fn seconds(total: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn text_is_broken_between_words() {
+        let text = wrapped(&format!("{} b\nc {}", "a".repeat(74), "d".repeat(90)), 4);
+        assert_eq!(text, format!("{} b\n    c\n    {}", "a".repeat(74), "d".repeat(90)));
+        assert_eq!(wrapped(&format!("{} bb", "a".repeat(74)), 4), format!("{}\n    bb", "a".repeat(74)));
+        assert_eq!(wrapped("", 4), "");
+    }
 
     #[test]
     fn tables_fit_80_columns() {

@@ -1,6 +1,7 @@
 //! `gateway status`
 
 use clap::Args;
+use serde_json::Value;
 
 use super::{
     Error, Global, Outcome, cert, client, exit,
@@ -16,11 +17,24 @@ impl Status {
     pub fn run(self, global: &Global) -> Outcome {
         let value = client::get(global, "/v1/status")?;
         let healthy = value["healthy"] == true;
-        let status: admin::Status = serde_json::from_value(value.clone())
-            .map_err(|error| Error::Other(format!("the gateway speaks another version: {error}")))?;
+        let status = of(value.clone())?;
         output::print(global, &value, || describe(global, &status));
         Ok(if healthy { exit::OK } else { exit::FAILED })
     }
+}
+
+pub(super) fn of(value: Value) -> Result<admin::Status, Error> {
+    serde_json::from_value(value)
+        .map_err(|error| Error::Other(format!("the gateway speaks another version: {error}")))
+}
+
+/// A trouble and what to do about it.
+fn tell(global: &Global, trouble: &admin::Trouble) -> String {
+    let color = if trouble.level == admin::Level::Fail { RED } else { YELLOW };
+    let told = output::wrapped(&format!("{}: {}", trouble.of, trouble.what), 2);
+    let cure = output::wrapped(&trouble.cure, 4);
+    let cure = if cure.is_empty() { cure } else { format!("\n    {cure}") };
+    format!("{} {told}{cure}", global.paint(color, "!"))
 }
 
 fn describe(global: &Global, status: &admin::Status) -> String {
@@ -34,21 +48,9 @@ fn describe(global: &Global, status: &admin::Status) -> String {
         status.generation,
         status.workers
     );
-    if let Some(error) = &status.last_error {
-        out += &format!(
-            "{} the last reload failed, an older config is running:\n{error}\n",
-            global.paint(RED, "!")
-        );
-    }
     out += &format!("kernel: {}\n", status.kernel_summary);
-    for warning in status.kernel["warnings"].as_array().into_iter().flatten() {
-        out += &format!("{} {}\n", global.paint(YELLOW, "!"), warning.as_str().unwrap_or_default());
-    }
-    for (alert, text) in &status.alerts {
-        out += &format!("{} alert {alert}: {text}\n", global.paint(RED, "!"));
-    }
-    if let Some(why) = &status.services_off {
-        out += &format!("{} services are not served: {why}\n", global.paint(RED, "!"));
+    for trouble in &status.troubles {
+        out += &format!("{}\n", tell(global, trouble));
     }
     let listeners = status.listeners.iter().map(|(name, listener)| {
         vec![

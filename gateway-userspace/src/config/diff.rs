@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{
     model::Config,
     read::join,
-    show::{to_json, toml_value},
+    show::{toml_value, unlike},
     table::{Kind, ROOT, Section},
 };
 
@@ -41,7 +41,7 @@ impl fmt::Display for Change {
 /// Every setting that differs, in the table's order.
 pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
     let mut changes = Vec::new();
-    compare(Place::Section(&ROOT), "", &to_json(old), &to_json(new), &mut changes);
+    compare(Place::Section(&ROOT), "", &unlike(old, new), &unlike(new, old), &mut changes);
     let (before, after) = (&old.kernel.block, &new.kernel.block);
     // What the block lists say is too long to show: that it changed is not.
     if before.prefixes != after.prefixes && before.cidrs == after.cidrs && before.files == after.files {

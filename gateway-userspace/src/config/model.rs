@@ -37,7 +37,7 @@ pub use seeing::{
 pub use splice::{Splice, SpliceTimeout, among_listeners};
 
 pub use super::balancing::{Breaker, Eject, HashOn, Retry, RetryOn, RouteRetry, StickyCookie};
-use super::units::{Lookup, Place, Prefix, Prefixes, Quota, Rate};
+use super::units::{At, Lookup, Prefix, Prefixes, Quota, Rate};
 use crate::proxy_protocol::Version;
 
 pub use tls::{Acme, AcmeChallenge, Alpn, Cert, ClientAuth, Hsts, Secret, Tls, TlsVersion, UpstreamTls};
@@ -199,7 +199,7 @@ pub enum LimitMode {
 /// `[kernel.class.NAME]`
 #[derive(Debug, Clone, PartialEq)]
 pub struct KernelClass {
-    pub at: Place,
+    pub at: At,
     /// At least one. No prefix is in two classes.
     pub from: Vec<Prefix>,
     /// What is left out is not limited for this class.
@@ -234,7 +234,7 @@ pub struct KernelBlock {
 /// `[listener.NAME]`
 #[derive(Debug, Clone, PartialEq)]
 pub struct Listener {
-    pub at: Place,
+    pub at: At,
     /// `":80"` becomes `[::]:80`, dual stack (`Bind::Any`).
     pub bind: Bind,
     pub max: ListenerMax,
@@ -324,7 +324,7 @@ pub struct ListenerTimeout {
 /// `[upstream.NAME]`, or an anonymous one made from a route's `to = ["ip:port", …]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Upstream {
-    pub at: Place,
+    pub at: At,
     /// At least one, if there are neither `names` nor `dns`.
     pub targets: Vec<Target>,
     /// Names among the targets: each of their addresses is one.
@@ -522,7 +522,7 @@ pub struct Pool {
 /// `[service.NAME]`: an L4 service. The kernel half forwards it, or (`splice`) userspace does.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Service {
-    pub at: Place,
+    pub at: At,
     /// The virtual addresses (VIPs), at least one. `Bind::Any`: that port of every address of `kernel.interfaces`.
     pub binds: Vec<Bind>,
     /// Default tcp.
@@ -661,7 +661,7 @@ pub struct Admin {
 /// `http = { bind, token, tls, dashboard }`
 #[derive(Debug, Clone, PartialEq)]
 pub struct AdminHttp {
-    pub at: Place,
+    pub at: At,
     pub bind: SocketAddr,
     pub token: Secret,
     /// There where `bind` is no loopback address.

@@ -8,6 +8,8 @@ mod seeing;
 mod service;
 mod version;
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -23,6 +25,15 @@ use super::{
 
 /// The config in effect, with the names and forms of the file.
 pub fn to_json(config: &Config) -> Value {
+    shown(config, None)
+}
+
+/// As [`to_json`], but for the routes, upstreams and consumers that are the same in `other`: most, of a large config.
+pub fn unlike(config: &Config, other: &Config) -> Value {
+    shown(config, Some(other))
+}
+
+fn shown(config: &Config, other: Option<&Config>) -> Value {
     let mut all = json!({
         "gateway": {
             "name": config.gateway.name,
@@ -41,12 +52,12 @@ pub fn to_json(config: &Config) -> Value {
         "listener": by_name(&config.listeners, listener::listener),
         "cert": config.certs.iter().filter(|(_, cert)| cert.issued.is_none())
             .map(|(name, cert)| (name.clone(), listener::cert(cert))).collect::<Value>(),
-        "upstream": by_name(&config.upstreams, upstream),
-        "route": by_name(&config.routes, route),
+        "upstream": by_name_unlike(&config.upstreams, other.map(|other| &other.upstreams), upstream),
+        "route": by_name_unlike(&config.routes, other.map(|other| &other.routes), route),
         "cache": by_name(&config.caches, cache::cache),
         "limit": by_name(&config.limits, limit::limit),
         "auth": by_name(&config.auths, auth::auth),
-        "consumer": by_name(&config.consumers, auth::consumer),
+        "consumer": by_name_unlike(&config.consumers, other.map(|other| &other.consumers), auth::consumer),
         "service": by_name(&config.services, service::service),
         "access_log": seeing::access_log(&config.access_log),
         "metrics": { "bind": config.metrics.bind.map_or("off".into(), |addr| addr.to_string()) },
@@ -86,8 +97,18 @@ pub fn to_json(config: &Config) -> Value {
     all
 }
 
-fn by_name<T>(entries: &std::collections::BTreeMap<String, T>, one: fn(&T) -> Value) -> Value {
+fn by_name<T>(entries: &BTreeMap<String, T>, one: fn(&T) -> Value) -> Value {
     entries.iter().map(|(name, entry)| (name.clone(), one(entry))).collect()
+}
+
+fn by_name_unlike<T: PartialEq>(
+    entries: &BTreeMap<String, T>,
+    others: Option<&BTreeMap<String, T>>,
+    one: fn(&T) -> Value,
+) -> Value {
+    let same = |name: &str, entry: &T| others.and_then(|others| others.get(name)) == Some(entry);
+    let unlike = entries.iter().filter(|(name, entry)| !same(name, entry));
+    unlike.map(|(name, entry)| (name.clone(), one(entry))).collect()
 }
 
 fn kernel(kernel: &Kernel) -> Value {

@@ -1,10 +1,6 @@
 //! Dynamic limits, and the kernel half's load factor: measures, and turns the dials.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use super::Control;
 use crate::{
@@ -12,7 +8,8 @@ use crate::{
     limit::{Controller, FEW, Health, TICK, Target},
     observe::{
         Why,
-        stats::{BOUNDS_US, Decided, HistogramTotal},
+        latency::FineTotal,
+        stats::{Decided, LimitShard},
     },
     runtime::Snapshot,
 };
@@ -20,9 +17,10 @@ use crate::{
 /// What was counted up to some moment.
 #[derive(Debug, Clone, Default)]
 struct Counted {
-    latency: HistogramTotal,
+    latency: FineTotal,
     failed: u64,
     refused: u64,
+    within: u64,
     /// Looks since then.
     looks: u32,
 }
@@ -138,7 +136,7 @@ fn count(control: &Control, snapshot: &Snapshot, limit: &str) -> Counted {
     let mut counted = Counted::default();
     for name in upstreams(snapshot, limit) {
         let stats = control.registry.upstream(name);
-        stats.shards.iter().for_each(|shard| counted.latency.add(&shard.duration));
+        stats.shards.iter().for_each(|shard| counted.latency.add(shard.latency()));
         for ((upstream, _), target) in control.registry.targets() {
             if upstream == name {
                 counted.failed += target.requests().range(500..).map(|(_, n)| n).sum::<u64>();
@@ -154,49 +152,25 @@ fn count(control: &Control, snapshot: &Snapshot, limit: &str) -> Counted {
     }
     let decided = control.registry.limit(limit);
     counted.refused = decided.shards.sum(|shard| shard.decisions(Decided::Deny));
+    counted.within = decided.shards.sum(LimitShard::asked_within);
     counted
 }
 
 fn health(before: &Counted, now: &Counted, queue: u64, cpu: f64) -> Health {
-    let buckets: Vec<u64> = now
-        .latency
-        .buckets
-        .iter()
-        .zip(&before.latency.buckets)
-        .map(|(now, before)| now.saturating_sub(*before))
-        .collect();
-    let answered: u64 = buckets.iter().sum();
+    let latency = now.latency.since(&before.latency);
+    let answered = latency.count();
     let failed = now.failed.saturating_sub(before.failed);
     let requests = answered.max(failed);
     Health {
         requests,
-        p99: percentile(&buckets, 0.99),
+        p99: latency.percentile(0.99),
         errors: if requests > 0 { failed as f64 / requests as f64 } else { 0.0 },
         queue,
         cpu,
         refused: now.refused.saturating_sub(before.refused),
+        within: now.within.saturating_sub(before.within),
         looks: before.looks,
     }
-}
-
-/// Within a bucket latencies are taken to be spread evenly.
-fn percentile(buckets: &[u64], share: f64) -> Option<Duration> {
-    let total: u64 = buckets.iter().sum();
-    if total == 0 {
-        return None;
-    }
-    let rank = total as f64 * share;
-    let mut below = 0.0;
-    for (at, count) in buckets.iter().enumerate() {
-        let count = *count as f64;
-        if below + count >= rank && count > 0.0 {
-            let low = at.checked_sub(1).map_or(0, |at| BOUNDS_US[at]) as f64;
-            let high = BOUNDS_US.get(at).map_or(low * 2.0, |bound| *bound as f64);
-            return Some(Duration::from_micros((low + (high - low) * (rank - below) / count) as u64));
-        }
-        below += count;
-    }
-    None
 }
 
 /// Pressure stall information (Linux Documentation/accounting/psi.rst).
@@ -226,31 +200,23 @@ fn stalled_us(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_percentile_is_within_its_bucket() {
-        let mut buckets = [0; BOUNDS_US.len() + 1];
-        assert_eq!(percentile(&buckets, 0.99), None);
-        buckets[7] = 98;
-        buckets[10] = 2;
-        let p99 = percentile(&buckets, 0.99).unwrap();
-        assert!((Duration::from_millis(100)..=Duration::from_millis(250)).contains(&p99), "{p99:?}");
-        buckets[10] = 0;
-        let p99 = percentile(&buckets, 0.99).unwrap();
-        assert!((Duration::from_millis(10)..=Duration::from_millis(25)).contains(&p99), "{p99:?}");
-    }
+    use crate::observe::latency::Fine;
 
     #[test]
     fn health_is_what_came_since() {
-        let mut before = Counted { failed: 10, refused: 5, ..Counted::default() };
-        before.latency.buckets[3] = 100;
-        let mut now = before.clone();
-        now.latency.buckets[3] += 50;
-        now.failed += 10;
-        now.refused += 7;
+        let fine = Fine::default();
+        let counted = |failed, refused| {
+            let mut counted = Counted { failed, refused, ..Counted::default() };
+            counted.latency.add(&fine);
+            counted
+        };
+        (0..100).for_each(|_| fine.record(700));
+        let before = counted(10, 5);
+        (0..50).for_each(|_| fine.record(700));
+        let now = counted(20, 12);
         let health = health(&before, &now, 3, 0.5);
         assert_eq!((health.requests, health.errors, health.refused), (50, 0.2, 7));
-        assert!(health.p99.is_some_and(|p99| p99 <= Duration::from_millis(1)));
+        assert!(health.p99.is_some_and(|p99| p99.as_micros() < 1000));
     }
 
     #[test]

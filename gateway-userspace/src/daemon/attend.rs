@@ -6,17 +6,26 @@ use std::{
 };
 
 use serde_json::json;
-use tokio::{sync::mpsc::UnboundedReceiver, task::JoinHandle};
+use tokio::{
+    sync::{mpsc::UnboundedReceiver, oneshot},
+    task::JoinHandle,
+};
 
 use super::{
     control::{Control, Reach, ReloadError, Request},
     manager,
     upgrade::{self, Outcome, Successor, UpgradeError},
 };
-use crate::observe::{events, trace};
+use crate::{
+    config::model::Config,
+    observe::{events, trace},
+};
 
 /// How long answers of the admin API and the metrics may still take, when another process serves them or nobody does.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
+
+/// By how much reading a config gives way (setpriority(2)).
+const NICE: i32 = 10;
 
 /// Does what is asked until it is to stop, or another process takes over, and then stops. `asked`: the admin API and the
 /// metrics, which end after the answers they owe.
@@ -31,7 +40,7 @@ pub async fn attend(
         match request {
             Request::Reload { reach, reply } => {
                 manager::reloading();
-                let read = control.read_config();
+                let read = read_aside(control).await;
                 if let (Reach::Everything, Ok(config)) = (reach, &read) {
                     control.first_answers(config).await;
                 }
@@ -71,6 +80,22 @@ pub async fn attend(
     trace::flush();
     end_admin(control, asked).await;
     tracing::info!("gateway stopped");
+}
+
+/// The config as it is in the file now, read and checked on a thread of its own that gives way to workers: a large one takes
+/// a while, during which requests, checks of targets and scrapes go on.
+async fn read_aside(control: &Arc<Control>) -> Result<Config, ReloadError> {
+    let (read, done) = oneshot::channel();
+    let reader = control.clone();
+    let reading = move || {
+        // Of this thread alone, on Linux. Refused, it only gives way less.
+        let _ = rustix::process::nice(NICE);
+        let _ = read.send(reader.read_config());
+    };
+    match std::thread::Builder::new().name("config".into()).spawn(reading) {
+        Ok(_) => done.await.map_err(|_| ReloadError::Stopping)?,
+        Err(_) => control.read_config(),
+    }
 }
 
 fn tell(outcome: &Outcome) {

@@ -20,6 +20,7 @@ use super::{
     discover::Names,
     ends::Ends,
     inherited::Inherited,
+    recent::Recent,
     shared::Outbox,
     start::{Options, Source},
     upgrade::{Upgrade, UpgradeError},
@@ -150,6 +151,9 @@ pub struct Control {
     pub alerts: Alerts,
     /// For other gateways.
     pub(super) news: Outbox,
+    pub(super) recent: Recent,
+    /// What was in effect before, while workers or requests still use it.
+    retired: Mutex<Vec<Arc<Snapshot>>>,
 }
 
 impl Control {
@@ -195,7 +199,22 @@ impl Control {
             names,
             alerts: Alerts::default(),
             news: Outbox::default(),
+            recent: Recent::default(),
+            retired: Mutex::default(),
         }
+    }
+
+    /// Puts another snapshot in effect. The one before is kept until nobody uses it: a worker that were the last to
+    /// would spend milliseconds on freeing a large one.
+    fn put(&self, fresh: &Arc<Snapshot>) {
+        let old = self.snapshot.swap(fresh.clone());
+        lock(&self.retired).push(old);
+    }
+
+    /// Those from before that nobody uses any more.
+    pub(super) fn unused(&self) -> Vec<Arc<Snapshot>> {
+        let is_unused = |old: &mut Arc<Snapshot>| Arc::strong_count(old) == 1;
+        lock(&self.retired).extract_if(.., is_unused).collect()
     }
 
     pub fn state(&self) -> State {
@@ -323,7 +342,7 @@ impl Control {
             Some(&old),
             &self.registry,
         ));
-        self.snapshot.store(snapshot.clone());
+        self.put(&snapshot);
         snapshot.take_over_caches(&old);
         old.retire_targets(&snapshot);
         self.start_checks(&snapshot);
@@ -342,7 +361,7 @@ impl Control {
     pub(super) fn refresh_targets(&self) {
         let old = self.snapshot.load_full();
         let fresh = Arc::new(old.refresh(&self.names.answers(), &self.registry));
-        self.snapshot.store(fresh.clone());
+        self.put(&fresh);
         old.retire_targets(&fresh);
         for (name, upstream) in &fresh.upstreams {
             if old.upstreams.get(name).is_some_and(|old| !Arc::ptr_eq(old, upstream)) {

@@ -19,6 +19,7 @@ mod inherited;
 mod manager;
 mod memory;
 mod privileges;
+mod recent;
 mod services;
 mod shared;
 mod signals;
@@ -32,6 +33,7 @@ mod workers;
 
 pub use control::{Control, Reach, Reload, ReloadError, Request};
 pub use discover::Known;
+pub use recent::Losses;
 pub use shared::{News, parse as parse_news};
 pub use start::{Options, Source, run};
 pub use upgrade::{Upgrade, UpgradeError};

@@ -5,6 +5,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use super::{
     control::{Control, Reach},
     heap::Heap,
+    recent,
 };
 use crate::observe::events;
 
@@ -18,6 +19,9 @@ pub async fn every_second(control: Arc<Control>) {
         every.tick().await;
         heap.tick();
         control.workers.sample_busy();
+        if seconds.is_multiple_of(recent::EVERY) {
+            control.recent.sample(control.losses());
+        }
         seconds += 1;
         if seconds.is_multiple_of(60) {
             control.keep_usages();
@@ -30,6 +34,10 @@ pub async fn every_second(control: Arc<Control>) {
         }
         control.expire_overrides();
         control.look_at_alerts();
+        let unused = control.unused();
+        if !unused.is_empty() {
+            tokio::task::spawn_blocking(move || drop(unused));
+        }
     }
 }
 

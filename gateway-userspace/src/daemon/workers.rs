@@ -65,6 +65,16 @@ impl Door {
     }
 }
 
+impl Door {
+    /// As the registry of counters has it.
+    pub fn series(&self) -> String {
+        match self {
+            Door::Listener(name) => name.clone(),
+            Door::Service(name, _) | Door::Datagrams(name, _) => among_listeners(name),
+        }
+    }
+}
+
 impl fmt::Display for Door {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -102,6 +102,12 @@ impl RouteLimits {
             admission.said = Some(one.limit.said[0].clone());
         }
         for one in &checked {
+            if let Some(portion) = one.portion
+                && portion.within
+                && refused.is_none_or(|refused| Arc::ptr_eq(refused.limit, one.limit))
+            {
+                one.limit.stats.shards.of(worker).within(portion.cost);
+            }
             let mut times = 0;
             match one.verdict {
                 Verdict::Deny { .. } => {

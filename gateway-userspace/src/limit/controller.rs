@@ -1,8 +1,12 @@
 //! How a dynamic limit follows the health of what it protects. Pure: told what was measured, and when.
 //!
-//! Additive increase, multiplicative decrease, with three things against swinging. It waits for what it did to show before it
-//! does more. It remembers where things went wrong, and comes near that slowly. And it rises only while the limit is
-//! what holds requests back: an idle gateway learns nothing.
+//! Latency is kept at a share of its target by proportional control: a backlog grows by what is let in above what is
+//! answered, so that the limit is set from what *is* answered, a little less the further latency is above its aim. What is answered
+//! while there is a backlog is what can be; when the backlog is gone the limit goes on from there.
+//!
+//! Errors, queues and pressure jump rather than grow. Against them it is additive increase and multiplicative decrease, with
+//! three things against swinging: it waits for what it did to show, it remembers where things went wrong and comes near
+//! that slowly, and it rises only while the limit is what holds requests back, as an idle gateway learns nothing.
 
 use std::time::Duration;
 
@@ -21,8 +25,26 @@ pub struct Health {
     pub cpu: f64,
     /// Requests that the limit held back.
     pub refused: u64,
+    /// Units asked for by those within their even share.
+    pub within: u64,
     /// How many looks it is of, where one had too few answers; 0 is 1.
     pub looks: u32,
+}
+
+impl Health {
+    pub(super) fn looks(&self) -> u32 {
+        self.looks.max(1)
+    }
+
+    /// So much in these looks, a second.
+    pub(super) fn per_second(&self, amount: f64) -> f64 {
+        amount / TICK.as_secs_f64() / f64::from(self.looks())
+    }
+
+    /// Answered, and not with a failure, a second.
+    pub(super) fn answered(&self) -> f64 {
+        self.per_second(self.requests as f64 * (1.0 - self.errors.clamp(0.0, 1.0)))
+    }
 }
 
 /// What is to be kept. `None`: it does not matter.
@@ -39,16 +61,30 @@ pub const TICK: Duration = Duration::from_millis(250);
 
 /// Below these, latencies and errors are chance.
 pub const FEW: u64 = 10;
-/// To what the limit falls at once.
+/// Where latency is kept, of its target.
+const AIM: f64 = 0.8;
+/// By how much a look changes the limit for a latency that is off by the whole target, down and up, and at most.
+const DOWN: f64 = 0.12;
+const UP: f64 = 0.15;
+const MOST_DOWN: f64 = 0.6;
+const MOST_UP: f64 = 0.2;
+/// How far it goes ahead of what is answered, by as much.
+const AHEAD: f64 = 0.4;
+/// Looks at a backlog until what is answered is what can be, and of that where it goes on.
+const SURE: u32 = 3;
+const BACK: f64 = 0.9;
+/// To what it falls at once for what jumps.
 const FALL: std::ops::RangeInclusive<f64> = 0.85..=0.95;
-/// By how much it rises a tick far from trouble, at first, and near it, at first.
-const RISE: f64 = 0.05;
+/// By how much it rises a look near trouble at first: with a latency that warns, and without.
+const CREEP_WARNED: f64 = 0.02;
 const CREEP: f64 = 0.004;
-/// Near: above this share of where things went wrong.
-const NEAR: f64 = 0.85;
-/// By how much that place is forgotten a tick.
+/// Near: between these shares of where things went wrong.
+const NEAR: std::ops::RangeInclusive<f64> = 0.85..=1.1;
+/// Looks of calm after which it rises three times as fast.
+const CALM: f64 = 40.0;
+/// By how much that place is forgotten a look.
 const FORGET: f64 = 0.001;
-/// Ticks that a fall is given to show; longer where answers take longer.
+/// Looks that a fall is given to show.
 const SETTLE: u32 = 4;
 
 /// A limit between two bounds.
@@ -63,11 +99,20 @@ pub struct Controller {
     settle: u32,
     /// Looks in a row with room.
     calm: u32,
-    last_load: f64,
-    /// What is answered a second, smoothed.
-    rate: f64,
+    /// Looks in a row with a latency above its target, and what was answered then.
+    late: u32,
+    room: f64,
+    /// What was answered a second at the last look; 0: nothing yet.
+    answered: f64,
     /// The limit is one of requests a second.
     counts_rate: bool,
+}
+
+/// How what was measured compares with what is to be kept: 1 is just so.
+struct Load {
+    latency: f64,
+    /// The worst of what jumps.
+    other: f64,
 }
 
 impl Controller {
@@ -82,8 +127,9 @@ impl Controller {
             trouble: f64::INFINITY,
             settle: 0,
             calm: 1,
-            last_load: 0.0,
-            rate: 0.0,
+            late: 0,
+            room: 0.0,
+            answered: 0.0,
         }
     }
 
@@ -98,6 +144,10 @@ impl Controller {
         self.target.p99.is_some() || self.target.errors.is_some()
     }
 
+    pub fn counts_rate(&self) -> bool {
+        self.counts_rate
+    }
+
     pub fn value(&self) -> f64 {
         self.now
     }
@@ -105,62 +155,98 @@ impl Controller {
     /// The limit from now on.
     pub fn tick(&mut self, health: &Health) -> f64 {
         let load = self.load(health);
-        let improves = load < self.last_load * 0.98;
-        self.last_load = load;
-        let looks = health.looks.max(1);
-        let rate = health.requests as f64 / TICK.as_secs_f64() / f64::from(looks);
-        self.rate = if self.rate == 0.0 { rate } else { (self.rate + rate) / 2.0 };
+        let done = self.done(health);
         self.trouble *= 1.0 + FORGET;
-        if self.settle > 0 {
-            self.settle = self.settle.saturating_sub(looks);
-        } else if load > 1.0 {
-            self.fall(load, improves, health);
-        } else {
-            self.rise(load, health);
+        self.settle = self.settle.saturating_sub(health.looks());
+        let held_back = health.refused > 0;
+        if load.other > 1.0 {
+            self.fall(load.other, done);
+        } else if load.latency > 1.0 || load.latency > AIM && held_back {
+            self.ease(load.latency, done);
+        } else if self.settle == 0 && load.other < 0.9 && self.may_rise(health) {
+            self.rise(load.latency, done);
         }
+        self.now = self.now.clamp(self.from, self.to);
         self.now
     }
 
-    fn fall(&mut self, load: f64, improves: bool, health: &Health) {
+    /// What is answered, in the limit's terms: requests a second, or (Little's law) no fewer than are under way. Infinite
+    /// where too few are for that to be known.
+    fn done(&mut self, health: &Health) -> f64 {
+        let answered = health.answered();
+        let before = std::mem::replace(&mut self.answered, answered);
+        if health.requests < FEW {
+            return f64::INFINITY;
+        }
+        let mean = if before == 0.0 { answered } else { (answered + before) / 2.0 };
+        match (self.counts_rate, health.p99) {
+            (true, _) => mean,
+            (false, Some(p99)) => mean * p99.as_secs_f64(),
+            (false, None) => f64::INFINITY,
+        }
+    }
+
+    /// What jumps is above its target.
+    fn fall(&mut self, load: f64, done: f64) {
+        if self.settle > 0 {
+            return;
+        }
         // A limit far above what comes in, or can be answered, holds nothing back.
-        let held = match self.counts_rate {
-            true => self.now.min(self.rate),
-            false => self.now,
-        };
+        let held = self.now.min(done);
+        self.went_wrong(held);
+        self.now = held * (1.0 / load).clamp(*FALL.start(), *FALL.end());
+        self.settle = SETTLE;
+    }
+
+    /// Latency is above where it is kept.
+    fn ease(&mut self, latency: f64, done: f64) {
+        let held = self.now.min(done);
+        if latency > 1.0 {
+            self.went_wrong(held);
+            self.late = self.late.saturating_add(1);
+            self.room = if self.late <= SURE { done } else { self.room * 0.9 + done * 0.1 };
+        }
+        let down = 1.0 - (DOWN * (latency - AIM)).min(MOST_DOWN);
+        // What is answered while a backlog lasts does not become less with the limit: it falls no further while it waits for that.
+        self.now = if self.counts_rate { self.now.min(done * down) } else { held * down };
+    }
+
+    fn went_wrong(&mut self, at: f64) {
         if self.calm > 0 {
-            self.trouble = held;
+            self.trouble = at;
         }
         self.calm = 0;
-        // A backlog that shrinks already needs time only.
-        if improves {
-            return;
-        }
-        let factor = (1.0 / load).clamp(*FALL.start(), *FALL.end());
-        self.now = (held * factor).max(self.from);
-        self.settle = SETTLE.max(self.answers_take(health));
     }
 
-    fn rise(&mut self, load: f64, health: &Health) {
-        self.calm = self.calm.saturating_add(1);
-        // Only while somebody is held back, or nobody has ever been.
-        // Where nothing is answered, and some are held back, all may hang.
-        let wanted = match health.requests {
+    /// Only while somebody is held back, or nobody has ever been. Where nothing is answered, and some are held back, all may
+    /// hang.
+    fn may_rise(&self, health: &Health) -> bool {
+        match health.requests {
             0 => health.refused == 0,
             _ => health.refused > 0 || self.trouble.is_infinite(),
-        };
-        if load >= 0.9 || !wanted {
-            return;
         }
-        // The longer it is calm the faster.
-        let calm = f64::from(self.calm);
-        let far = RISE * (1.0 + calm.min(40.0) / 20.0);
-        let near = CREEP * (1.0 + (calm / 10.0).powi(2));
-        let step = if self.now > self.trouble * NEAR { near.min(far) } else { far };
-        self.now = (self.now * (1.0 + step)).min(self.to);
     }
 
-    /// How the worst of what was measured compares with what is to be kept: 1 is just so.
-    fn load(&self, health: &Health) -> f64 {
+    fn rise(&mut self, latency: f64, done: f64) {
+        let backlog = std::mem::take(&mut self.late) > 0;
+        if backlog && self.counts_rate && self.room * BACK > self.now {
+            self.now = self.room * BACK;
+            return;
+        }
+        self.calm = self.calm.saturating_add(1);
+        // The longer it is calm the faster.
+        let calm = f64::from(self.calm);
+        let far = (UP * (AIM - latency) * (1.0 + calm.min(CALM) / (CALM / 2.0))).min(MOST_UP);
+        let creep = if self.target.p99.is_some() { CREEP_WARNED } else { CREEP };
+        let near = creep * (1.0 + (calm / 10.0).powi(2));
+        let is_near = NEAR.contains(&(self.now / self.trouble));
+        let ahead = if self.counts_rate { done * (1.0 + AHEAD * (AIM - latency)) } else { f64::INFINITY };
+        let risen = self.now.min(ahead) * (1.0 + if is_near { near.min(far) } else { far });
+        // Nothing is amiss: what is answered now may be little for want of requests.
+        self.now = self.now.max(risen);
+    }
+
+    fn load(&self, health: &Health) -> Load {
         let enough = health.requests >= FEW;
         let share = |measured: f64, target: f64| measured / target.max(1e-6);
         let Target { p99, errors, queue, cpu } = self.target;
@@ -171,13 +257,10 @@ impl Controller {
         let errors = errors.filter(|_| enough).map(|target| share(health.errors, target));
         let queue = queue.map(|target| share(health.queue as f64, target as f64));
         let cpu = cpu.map(|target| share(health.cpu, target));
-        [latency, errors, queue, cpu].into_iter().flatten().fold(0.0, f64::max)
-    }
-
-    /// Ticks that an answer takes now: what was let in before is still measured so long.
-    fn answers_take(&self, health: &Health) -> u32 {
-        let ticks = health.p99.map_or(0.0, |p99| p99.as_secs_f64() / TICK.as_secs_f64());
-        (ticks.ceil() as u32 + 1).min(20)
+        Load {
+            latency: latency.unwrap_or(0.0),
+            other: [errors, queue, cpu].into_iter().flatten().fold(0.0, f64::max),
+        }
     }
 }
 
@@ -245,7 +328,7 @@ mod tests {
         let limits = run(&mut controller(), &mut server, 5000.0, 120);
         let last = &limits[limits.len() - 240..];
         let goodput = mean(&last.iter().map(|limit| limit.min(1000.0)).collect::<Vec<_>>());
-        assert!(goodput >= 930.0, "goodput {goodput}");
+        assert!(goodput >= 940.0, "goodput {goodput}");
         let (least, most) = last.iter().fold((f64::MAX, 0.0f64), |(a, b), v| (a.min(*v), b.max(*v)));
         assert!(most <= 1150.0 && least >= 800.0, "it swings between {least} and {most}");
     }
@@ -280,7 +363,6 @@ mod tests {
 
     #[test]
     fn few_answers_are_learned_from_when_there_are_enough() {
-        let mut control = controller();
         let slow = |requests, looks| Health {
             requests,
             looks,
@@ -289,12 +371,48 @@ mod tests {
             ..Health::default()
         };
         // 24 a second.
-        assert_eq!(control.tick(&slow(12, 2)), 50.0, "the floor");
-        let mut control = Controller::new(control.target, (5.0, 5000.0), true);
+        assert_eq!(controller().tick(&slow(12, 2)), 50.0, "the floor");
+        let mut control = Controller::new(controller().target, (5.0, 5000.0), true);
         let first = control.tick(&slow(12, 2));
-        assert!((20.0..24.0).contains(&first), "{first}");
-        let waits = (0..).take_while(|_| control.tick(&slow(12, 2)) == first).count();
-        assert!(waits <= 5, "as long as answers take: {waits}");
+        assert!((9.0..24.0).contains(&first), "{first}");
+        assert!((0..50).all(|_| control.tick(&slow(12, 2)) == first), "while as many are answered, it waits");
+        assert!(control.tick(&slow(12, 4)) < first);
+    }
+
+    #[test]
+    fn a_backlog_is_worked_off_and_then_it_goes_on_from_what_was_answered_meanwhile() {
+        let mut control = controller();
+        let mut server = Server { capacity: 2000.0, base: 0.02, backlog: 0.0 };
+        run(&mut control, &mut server, 4000.0, 60);
+        (server.capacity, server.backlog) = (500.0, 2000.0);
+        let limits = run(&mut control, &mut server, 4000.0, 40);
+        let drained = limits.iter().position(|limit| *limit >= 440.0 && *limit <= 500.0);
+        let fallen = limits.iter().position(|limit| *limit < 440.0).expect("it falls");
+        assert!(limits[fallen..].iter().all(|limit| *limit >= 180.0), "{limits:?}");
+        assert!(drained.is_some_and(|at| at <= 60), "{limits:?}");
+    }
+
+    #[test]
+    fn requests_at_once_settle_where_latency_is_kept() {
+        let target = Target { p99: Some(Duration::from_millis(250)), ..Target::default() };
+        let mut control = Controller::new(target, (5.0, 5000.0), false);
+        let mut limits = Vec::new();
+        let mut at_once = 500.0f64;
+        for _ in 0..400 {
+            // 1000 a second (Little's law), of which the last take longest.
+            let latency = at_once / 1000.0 * 1.3;
+            let health = Health {
+                requests: 250,
+                p99: Some(Duration::from_secs_f64(latency)),
+                refused: 100,
+                ..Health::default()
+            };
+            limits.push(control.tick(&health));
+            at_once = (at_once + control.value().min(500.0)) / 2.0;
+        }
+        let last = &limits[200..];
+        assert!(last.iter().all(|limit| (140.0..=165.0).contains(limit)), "{last:?}");
+        assert!(limits[60] < 250.0, "within fifteen seconds: {}", limits[60]);
     }
 
     #[test]

@@ -5,28 +5,47 @@ use std::sync::{
     atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-use super::controller::{Controller, Health};
+use super::{
+    controller::{Controller, Health},
+    fair::Level,
+};
+
+/// Of what is limited at once: nobody asks for more a second.
+const UNBOUNDED: f64 = 1e6;
 
 #[derive(Debug)]
 pub struct Dial {
     /// Units a second, or requests at once; the bits of an `f64`.
     value: AtomicU64,
     most: f64,
-    controller: Mutex<Controller>,
+    /// An even share of it, in units a second.
+    level: AtomicU64,
+    turned: Mutex<(Controller, Level)>,
 }
 
 impl Dial {
     pub fn new(controller: Controller, most: f64) -> Self {
-        Dial { value: AtomicU64::new(controller.value().to_bits()), most, controller: Mutex::new(controller) }
+        let all = if controller.counts_rate() { most } else { UNBOUNDED };
+        Dial::of(controller, most, Level::new(all))
+    }
+
+    fn of(controller: Controller, most: f64, level: Level) -> Self {
+        Dial {
+            value: AtomicU64::new(controller.value().to_bits()),
+            most,
+            level: AtomicU64::new(level.value().to_bits()),
+            turned: Mutex::new((controller, level)),
+        }
     }
 
     /// Goes on where another one is.
     pub fn resumed(controller: Controller, most: f64, before: &Dial) -> Self {
-        Dial::new(controller.resume(before.value()), most)
+        let all = if controller.counts_rate() { most } else { UNBOUNDED };
+        Dial::of(controller.resume(before.value()), most, Level::new(all).resume(before.level()))
     }
 
     pub fn needs_answers(&self) -> bool {
-        self.controller.lock().unwrap_or_else(PoisonError::into_inner).needs_answers()
+        self.turned.lock().unwrap_or_else(PoisonError::into_inner).0.needs_answers()
     }
 
     pub fn value(&self) -> f64 {
@@ -38,10 +57,22 @@ impl Dial {
         (self.value() / self.most).clamp(1e-6, 1.0)
     }
 
+    pub fn level(&self) -> f64 {
+        f64::from_bits(self.level.load(Relaxed))
+    }
+
+    /// An even share, of the most.
+    pub fn level_share(&self) -> f64 {
+        (self.level() / self.most).clamp(1e-9, 1.0)
+    }
+
     pub fn tick(&self, health: &Health) -> f64 {
-        let mut controller = self.controller.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut turned = self.turned.lock().unwrap_or_else(PoisonError::into_inner);
+        let (controller, level) = &mut *turned;
         let value = controller.tick(health);
         self.value.store(value.to_bits(), Relaxed);
+        let share = level.tick(health, controller.counts_rate().then_some(value));
+        self.level.store(share.to_bits(), Relaxed);
         value
     }
 }

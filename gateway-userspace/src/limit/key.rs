@@ -37,6 +37,17 @@ pub struct Keyed {
 
 impl Keyed {
     pub fn new(name: &str, config: &model::Limit, store: &Store) -> Self {
+        Keyed::of(name, &config.key, config, store)
+    }
+
+    /// Of those who share a limit evenly.
+    pub fn of_shares(name: &str, parts: &[LimitKeyPart], config: &model::Limit, store: &Store) -> Self {
+        let mut keyed = Keyed::of(name, parts, config, store);
+        keyed.seed.part(b"shares");
+        keyed
+    }
+
+    fn of(name: &str, parts: &[LimitKeyPart], config: &model::Limit, store: &Store) -> Self {
         // Over several gateways keys have to be the same.
         let shared = store.shared.key().filter(|_| config.shared);
         let mut seed = Hasher::new(shared.unwrap_or_else(|| store.hash_key()));
@@ -47,11 +58,11 @@ impl Keyed {
         };
         seed.part(unit.as_bytes());
         seed.part(algorithm.as_bytes());
-        for part in &config.key {
+        for part in parts {
             seed.part(part.to_string().as_bytes());
         }
         Keyed {
-            parts: config.key.clone(),
+            parts: parts.to_vec(),
             v4_mask: u32::MAX << (32 - u32::from(config.ipv4_prefix.clamp(1, 32))),
             v6_mask: u128::MAX << (128 - u32::from(config.ipv6_prefix.clamp(1, 128))),
             seed,

@@ -9,6 +9,7 @@ mod bans;
 mod clock;
 mod controller;
 mod dial;
+mod fair;
 mod fields;
 pub(crate) mod hash;
 mod key;
@@ -38,6 +39,7 @@ pub use sharing::{Ask, Reply, Sharing};
 pub use source::{Held, Sources};
 pub use store::{Store, state_file};
 
+use fair::Even;
 use hash::Hasher;
 use key::Keyed;
 use meter::Meter;
@@ -83,6 +85,10 @@ struct Moves {
     dial: Arc<Dial>,
     /// Tiers, the most important first.
     priority: Vec<String>,
+    /// Who shares it evenly.
+    even: Option<Even>,
+    /// Of a bucket, or of what there may be at once, what the least important leave.
+    left: f64,
 }
 
 /// What is counted.
@@ -137,6 +143,12 @@ impl Limit {
             (Counts::Active { max }, None) => f64::from(*max),
             (Counts::Rate { base, .. }, None) => base.meter.per_second(),
         }
+    }
+
+    /// A caller's, in units a second, of a limit that is shared evenly.
+    pub fn even_share(&self) -> Option<f64> {
+        let moves = self.moves.as_ref()?;
+        moves.even.is_some().then(|| moves.dial.level())
     }
 
     pub fn group(&self) -> u32 {
@@ -199,6 +211,9 @@ impl Counts {
         match &config.measure {
             Measure::Connections { max, .. } => Counts::Active { max: *max },
             Measure::Rate { unit, algorithm, quota, burst, per, .. } => {
+                // What is let in at once is a backlog, and a debt that control has to wait for.
+                let dynamic = matches!(config.mode, Overrun::Dynamic { .. });
+                let burst = burst.or_else(|| dynamic.then(|| quota.amount.div_ceil(5)));
                 let (shed, delay, soft) = match config.mode {
                     Overrun::Hard | Overrun::Dynamic { .. } => (None, None, false),
                     Overrun::Soft { shed, delay } => (shed, delay, true),
@@ -221,7 +236,7 @@ impl Counts {
                 Counts::Rate {
                     unit: *unit,
                     tiers: tiers.collect(),
-                    base: grade(*quota, *burst),
+                    base: grade(*quota, burst),
                     delay_ns: delay.map_or(0, |delay| delay.as_nanos().min(1 << 40) as u64),
                     soft,
                 }
@@ -232,7 +247,7 @@ impl Counts {
 
 impl Moves {
     fn new(name: &str, config: &model::Limit, store: &Store) -> Option<Self> {
-        let Overrun::Dynamic { target, priority } = &config.mode else { return None };
+        let Overrun::Dynamic { target, priority, fair } = &config.mode else { return None };
         let (from, to, counts_rate) = match &config.measure {
             Measure::Rate { quota, from, .. } => {
                 (from.unwrap_or(*quota).per_second(), quota.per_second(), true)
@@ -247,14 +262,23 @@ impl Moves {
         };
         let dial = Arc::new(dial);
         dials.insert(name.to_owned(), dial.clone());
-        Some(Moves { dial, priority: priority.clone() })
+        let even =
+            (!fair.is_empty()).then(|| Even::new(Keyed::of_shares(name, fair, config, store), group(name)));
+        // What is left of a bucket comes back to all; of what there may be at once it is room that stays empty.
+        let left = if counts_rate || !priority.is_empty() { 0.5 } else { 0.25 };
+        Some(Moves { dial, priority: priority.clone(), even, left })
     }
 
-    /// The share of it that is kept for more important tiers: of the least important ones half.
-    fn kept(&self, tier: Option<&str>) -> f64 {
+    /// The share of it that is left for others: for more important tiers, and of each tier for those within their even
+    /// shares.
+    fn kept(&self, tier: Option<&str>, within: bool) -> f64 {
         let classes = self.priority.len();
         let class = tier.and_then(|tier| self.priority.iter().position(|of| of == tier)).unwrap_or(classes);
-        if classes == 0 { 0.0 } else { 0.5 * class as f64 / classes as f64 }
+        let (step, steps) = match self.even {
+            Some(_) => (2 * class + usize::from(!within), 2 * classes + 1),
+            None => (class, classes.max(1)),
+        };
+        if step == 0 { 0.0 } else { self.left * step as f64 / steps as f64 }
     }
 }
 

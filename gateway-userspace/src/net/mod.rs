@@ -1,5 +1,6 @@
 //! Sockets: listening, passing on, reading, writing.
 
+mod backlog;
 mod datagram;
 mod limits;
 mod listen;
@@ -12,6 +13,7 @@ mod write;
 
 use std::net::SocketAddr;
 
+pub use backlog::{Backlog, backlog};
 pub use datagram::{Datagrams, Ends, bind_datagrams, connected, send};
 pub use limits::{Spare, is_ours, most_descriptors, raise_descriptors};
 pub use listen::{bind_all, extend};

@@ -88,6 +88,11 @@ fn limits(control: &Control, families: &mut Families) {
         "What a limit lets through now: units a second, or at once.",
         rates.collect(),
     );
+    let shares = snapshot.limits.iter().filter_map(|(name, limit)| Some((name, limit.even_share()?)));
+    let shares: Vec<_> = shares.map(|(name, share)| gauge(&[("limit", name)], share)).collect();
+    if !shares.is_empty() {
+        families.gauges("limit_share", "A caller's even share of a dynamic limit, a second.", shares);
+    }
     if snapshot.config.shared.is_some() {
         shared(&snapshot.limit_store.shared, families);
     }
@@ -261,6 +266,17 @@ fn connections(control: &Control, families: &mut Families) {
         "proxy_protocol_total",
         "Connections of those who send PROXY headers, by what became of the header",
         proxy_headers,
+    );
+    let (mut waiting, mut overflowed) = (Vec::new(), Vec::new());
+    for (name, queue) in control.backlogs() {
+        waiting.push(gauge(&[("listener", &name)], queue.waiting.into()));
+        overflowed.push(counter(&[("listener", &name)], queue.dropped.into()));
+    }
+    families.gauges("connections_waiting", "Connections that no worker has accepted yet", waiting);
+    families.counters(
+        "connections_overflowed_total",
+        "Connections that the kernel dropped, as the accept queue was full",
+        overflowed,
     );
     let certs = snapshot.tls.certs.values();
     let expiry = certs

@@ -22,7 +22,7 @@ use std::{
 use http::{Method, StatusCode};
 use rustls::{HandshakeKind, ProtocolVersion, ServerConnection};
 
-use super::Why;
+use super::{Why, latency::Fine};
 use crate::{
     policy::compare::Compared,
     proxy_protocol::{Header, Malformed, Refused, Says},
@@ -324,11 +324,21 @@ impl Decided {
 #[derive(Debug, Default)]
 pub struct LimitShard {
     decisions: [Count; Decided::ALL.len()],
+    /// Units asked for within even shares.
+    within: Count,
 }
 
 impl LimitShard {
     pub fn count(&self, decided: Decided) {
         self.decisions[decided as usize].add(1);
+    }
+
+    pub fn within(&self, units: u64) {
+        self.within.add(units);
+    }
+
+    pub fn asked_within(&self) -> u64 {
+        self.within.get()
     }
 
     pub fn decisions(&self, decided: Decided) -> u64 {
@@ -610,11 +620,27 @@ impl Retry {
 #[derive(Debug, Default)]
 pub struct UpstreamShard {
     pub duration: Histogram,
+    /// Once somebody steers by it.
+    fine: OnceLock<Fine>,
     connects: [Count; Connect::ALL.len()],
     retries: [Count; Retry::ALL.len() + 1],
 }
 
 impl UpstreamShard {
+    /// It took so long until an answer began.
+    #[inline]
+    pub fn answered(&self, us: u64) {
+        self.duration.record(us);
+        if let Some(fine) = self.fine.get() {
+            fine.record(us);
+        }
+    }
+
+    /// Finely, from now on.
+    pub fn latency(&self) -> &Fine {
+        self.fine.get_or_init(Fine::default)
+    }
+
     pub fn connect(&self, result: Connect) {
         self.connects[result as usize].add(1);
     }

@@ -1,7 +1,7 @@
 //! Who is at the other end of a connection, and how it came: what its requests have in common.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     rc::Rc,
 };
@@ -14,6 +14,7 @@ use crate::{
     net::canonical,
     observe::access_log::ConnectionText,
     proxy_protocol::{self, Version},
+    tls::Shaken,
 };
 
 pub struct Client {
@@ -32,6 +33,8 @@ pub struct Client {
     pub told: Option<Box<Told>>,
     /// Of its certificate, if it has shown one.
     pub marks: Option<Rc<[CertMark]>>,
+    /// Its TLS handshake, until the first request's trace tells of it.
+    pub shaken: Cell<Option<Box<Shaken>>>,
     /// What upstreams are told of it, kept for the host it was made for.
     pub about: RefCell<Option<About>>,
     /// This connection's part of every log line.
@@ -101,6 +104,7 @@ impl Client {
             scheme: manner.scheme(),
             told: None,
             marks: None,
+            shaken: Cell::default(),
             about: RefCell::default(),
             log_text: ConnectionText::new(listener, addr, origin.peer, manner.protocol, manner.tls),
         }
@@ -133,6 +137,7 @@ impl Client {
             scheme: told.scheme.unwrap_or(manner.scheme()),
             told: Some(Box::new(told)),
             marks: self.marks.clone(),
+            shaken: Cell::new(self.shaken.take()),
             about: RefCell::default(),
             log_text: ConnectionText::new(listener, addr, origin.peer, manner.protocol, manner.tls),
         }

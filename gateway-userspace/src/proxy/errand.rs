@@ -53,7 +53,7 @@ impl Errand {
         let pool = &self.worker.pool;
         let fresh =
             Box::pin(Link::open(&self.upstream, active.target(), header, pool, self.worker.index)).await;
-        self.on(Box::new(fresh.ok()?), &active, body).await
+        self.on(Box::new(fresh.ok()?.0), &active, body).await
     }
 
     async fn on(&self, mut connection: Box<Link>, active: &Active, body: Option<Bytes>) -> Option<Answer> {

@@ -22,10 +22,11 @@ use crate::{
     observe::{
         Why, access_log,
         stats::{self, CacheResult},
-        trace::{self, Traced},
+        trace::{self, Said, Traced},
     },
     policy::caller::Caller,
     runtime::Route,
+    tls::Shaken,
     upstream::{Active, Upstream},
     version::usage,
 };
@@ -163,10 +164,22 @@ impl Exchange {
         self.state.record.borrow().trace.as_ref().filter(|trace| trace.is_told()).map(|_| Instant::now())
     }
 
-    /// It is found out who calls, or not, since this time of [`Self::trace_clock`].
-    pub fn authenticated(&self, since: Option<Instant>) {
+    /// What began at this time of [`Self::trace_clock`] is over.
+    pub fn traced<const N: usize>(
+        &self,
+        name: &'static str,
+        since: Option<Instant>,
+        attributes: [(&'static str, Said); N],
+    ) {
         if let (Some(since), Some(trace)) = (since, &mut self.state.record.borrow_mut().trace) {
-            trace.authenticated(since);
+            trace.step(name, since, Instant::now(), attributes);
+        }
+    }
+
+    /// TLS is agreed on.
+    pub fn shaken(&self, name: &'static str, shaken: &Shaken) {
+        if let Some(trace) = &mut self.state.record.borrow_mut().trace {
+            trace.shaken(name, shaken);
         }
     }
 
@@ -417,7 +430,7 @@ impl Record {
         {
             active.target().stats.shards.of(worker).count(self.status());
             let took = first_byte.saturating_duration_since(sent);
-            upstream.stats.shards.of(worker).duration.record(micros(took));
+            upstream.stats.shards.of(worker).answered(micros(took));
         }
     }
 

@@ -206,7 +206,12 @@ async fn open(upstream: &Upstream, target: &Arc<Target>, exchange: &Exchange) ->
     exchange.connected(began.elapsed());
     let shard = upstream.stats.shards.of(worker);
     match made {
-        Ok(Ok(connection)) => Ok(Box::new(connection)),
+        Ok(Ok((connection, shaken))) => {
+            if let Some(shaken) = shaken {
+                exchange.shaken("upstream tls", &shaken);
+            }
+            Ok(Box::new(connection))
+        }
         Ok(Err(error)) => {
             tracing::debug!(upstream = %upstream.name, target = %target.name, %error, "cannot connect");
             Err(Attempt::NotConnected(error.why()))

@@ -2,6 +2,7 @@
 //! telling HTTP/2 from HTTP/1.1.
 
 use std::{
+    cell::Cell,
     net::SocketAddr,
     rc::Rc,
     time::{Duration, Instant},
@@ -23,7 +24,7 @@ use crate::{
     config::model::CertMark,
     observe::stats::{Handshake, ProxyHeader, TlsVersion},
     proxy_protocol::{self, Says},
-    tls::acme,
+    tls::{Shaken, acme},
 };
 
 /// Between two looks at a preface that comes byte by byte.
@@ -67,7 +68,7 @@ pub async fn serve(mut stream: TcpStream, peer: SocketAddr, admitted: Admitted, 
         Some(acceptor) => {
             // Boxed, as what follows is: a connection holds what its phase needs, and not what the largest one would.
             let handshake = Box::pin(handshake(stream, TlsAcceptor::from(acceptor.config()), &open)).await;
-            let Some((stream, version)) = handshake else { return };
+            let Some((stream, version, shaken)) = handshake else { return };
             let spoken = stream.get_ref().1.alpn_protocol();
             // An ACME authority has seen what it wanted to see: the certificate (RFC 8737 section 3).
             if spoken == Some(acme::ALPN) {
@@ -75,11 +76,11 @@ pub async fn serve(mut stream: TcpStream, peer: SocketAddr, admitted: Admitted, 
             }
             let http2 = spoken == Some(b"h2");
             let marks = marks(&stream);
-            go_on(stream, open, origin, (http2, Some(version.name())), marks).await;
+            go_on(stream, open, origin, (http2, Some(version.name())), (marks, shaken)).await;
         }
         None => {
             if let Some(http2) = sniff(&stream, &open).await {
-                go_on(stream, open, origin, (http2, None), None).await;
+                go_on(stream, open, origin, (http2, None), (None, None)).await;
             }
         }
     }
@@ -96,11 +97,11 @@ async fn go_on<S: Transport>(
     open: Open,
     origin: Origin,
     (http2, tls): (bool, Option<&'static str>),
-    marks: Option<Rc<[CertMark]>>,
+    (marks, shaken): (Option<Rc<[CertMark]>>, Option<Box<Shaken>>),
 ) {
     let protocol = if http2 { "h2" } else { "h1" };
     let client = Client::new(&open.listener().name, origin, Manner { protocol, tls });
-    open.set_client(Client { marks, ..client });
+    open.set_client(Client { marks, shaken: Cell::new(shaken), ..client });
     match http2 {
         true => Box::pin(http2::serve(stream, open)).await,
         // A client that does not know ALPN, of a listener that speaks nothing else.
@@ -160,16 +161,19 @@ async fn handshake(
     stream: TcpStream,
     acceptor: TlsAcceptor,
     open: &Open,
-) -> Option<(TlsStream<TcpStream>, TlsVersion)> {
+) -> Option<(TlsStream<TcpStream>, TlsVersion, Option<Box<Shaken>>)> {
     let limit = open.listener().config.timeout.header;
     let stats = open.listener().stats.shards.of(open.worker());
+    let began = Instant::now();
     let result = tokio::time::timeout(limit, acceptor.accept(stream)).await;
     match result {
         Ok(Ok(stream)) => {
             let connection = stream.get_ref().1;
             let version = TlsVersion::of(connection);
             stats.handshake(version, Handshake::of(connection));
-            Some((stream, version))
+            let traced = open.state.worker.snapshot().tracer.is_some();
+            let shaken = traced.then(|| Box::new(Shaken::now(began, connection)));
+            Some((stream, version, shaken))
         }
         Ok(Err(error)) => {
             // What was agreed on is not told of a handshake that failed.

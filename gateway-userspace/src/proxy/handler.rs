@@ -40,7 +40,12 @@ pub async fn handle(
     }
     let exchange = Exchange::begin(state, Some(&head));
     if let Some(tracer) = &snapshot.tracer {
-        exchange.set_trace(tracer.begin(&mut head));
+        let mut trace = tracer.begin(&mut head);
+        // Only of a connection's first request.
+        if let Some(shaken) = exchange.state.client().shaken.take() {
+            trace.shaken("tls", &shaken);
+        }
+        exchange.set_trace(trace);
     }
     let client = exchange.state.client().addr;
     if snapshot.limit_store.bans.check(client).is_some() {

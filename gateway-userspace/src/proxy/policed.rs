@@ -172,7 +172,7 @@ async fn admit(
     };
     let since = exchange.trace_clock();
     let admitted = gate.admit(&asking).await;
-    exchange.authenticated(since);
+    exchange.traced("auth", since, []);
     exchange.set_caller(admitted?);
     Ok(())
 }

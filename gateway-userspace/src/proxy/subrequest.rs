@@ -68,7 +68,7 @@ impl Asking<'_> {
         let header = self.header.as_deref();
         let opening =
             Link::open(self.upstream, active.target(), header, &self.worker.pool, self.worker.index);
-        self.on(Box::new(opening.await.ok()?), &active).await
+        self.on(Box::new(opening.await.ok()?.0), &active).await
     }
 
     async fn on(&self, mut connection: Box<Link>, active: &Active) -> Option<Answered> {

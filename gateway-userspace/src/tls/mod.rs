@@ -10,6 +10,7 @@ mod cert;
 mod choose;
 mod connector;
 mod pair;
+mod shaken;
 pub mod store;
 mod tickets;
 mod trust;
@@ -21,6 +22,7 @@ pub use acceptor::Acceptor;
 pub use cert::{Cert, now};
 pub use connector::{Connector, Offer, TlsStream};
 pub use pair::{Facts, PairError};
+pub use shaken::Shaken;
 pub use watch::{Changes, Watch};
 
 use crate::{

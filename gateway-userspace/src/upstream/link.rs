@@ -6,6 +6,7 @@ use std::{
     net::SocketAddr,
     sync::Arc,
     task::{Context, Poll},
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -22,7 +23,7 @@ use crate::{
     config::model::UpstreamProtocol,
     observe::{Why, stats::Connect},
     proxy::{Pipe, RequestBody},
-    tls::{Connector, Offer, TlsStream},
+    tls::{Connector, Offer, Shaken, TlsStream},
 };
 
 /// Which one it is, is asked once a poll. It is passed about in a box, so that futures are no larger for the rare ones.
@@ -118,7 +119,7 @@ fn offer(protocol: UpstreamProtocol) -> Offer {
 /// A connection as it comes: a TCP socket, or TLS over one.
 pub enum Raw {
     Plain(TcpStream),
-    Tls(TlsStream),
+    Tls(TlsStream, Shaken),
 }
 
 /// Opens a TCP connection and sends the PROXY header, if there is one. The caller bounds the time.
@@ -140,12 +141,13 @@ pub async fn dial(
 ) -> Result<(Raw, bool), ConnectError> {
     let stream = connect(addr, header).await?;
     let Some(tls) = tls else { return Ok((Raw::Plain(stream), protocol == UpstreamProtocol::Http2)) };
+    let began = Instant::now();
     let stream = tls.connect(stream, addr, offer(protocol)).await.map_err(ConnectError::tls)?;
-    let chosen = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    if protocol == UpstreamProtocol::Http2 && !chosen {
+    let shaken = Shaken::now(began, stream.get_ref().1);
+    if protocol == UpstreamProtocol::Http2 && !shaken.http2 {
         return Err(ConnectError::tls(io::Error::other("it does not take HTTP/2 (ALPN)")));
     }
-    Ok((Raw::Tls(stream), chosen))
+    Ok((Raw::Tls(stream, shaken), shaken.http2))
 }
 
 /// Says hello on a connection that is to speak HTTP/2.
@@ -156,21 +158,21 @@ pub async fn multiplex(
 ) -> Result<http2::Connection, ConnectError> {
     Ok(match raw {
         Raw::Plain(stream) => http2::Connection::begin(stream, target, worker).await?,
-        Raw::Tls(stream) => http2::Connection::begin(stream, target, worker).await?,
+        Raw::Tls(stream, _) => http2::Connection::begin(stream, target, worker).await?,
     })
 }
 
 impl Link {
     /// Opens a connection to a target, or a stream on one, as its upstream says. One that begins with a PROXY
     /// header is its client's, and not to be kept for others. The caller bounds the time. Counts connections that were
-    /// made or were not.
+    /// made or were not. Also: the handshake that was made for it alone.
     pub async fn open(
         upstream: &Upstream,
         target: &Arc<Target>,
         header: Option<&[u8]>,
         pool: &Pool,
         worker: usize,
-    ) -> Result<Link, ConnectError> {
+    ) -> Result<(Link, Option<Shaken>), ConnectError> {
         let (protocol, tls) = (upstream.config.protocol, upstream.tls.as_deref());
         let stream = |stream| Link::Http2(Box::new(stream), if tls.is_some() { "https" } else { "http" });
         let shared = match protocol {
@@ -179,15 +181,20 @@ impl Link {
             UpstreamProtocol::Auto => pool.http2.speaks(target),
         };
         if shared {
-            return pool.http2.connect(upstream, target, worker).await.map(stream);
+            return pool.http2.connect(upstream, target, worker).await.map(|made| (stream(made), None));
         }
         let made = dial(target.addr, header, tls, protocol).await;
         let result = made.as_ref().err().map_or(Connect::Ok, ConnectError::result);
         upstream.stats.shards.of(worker).connect(result);
         let target = target.clone();
-        let mut link = match made? {
+        let made = made?;
+        let shaken = match &made.0 {
+            Raw::Plain(_) => None,
+            Raw::Tls(_, shaken) => Some(*shaken),
+        };
+        let mut link = match made {
             (Raw::Plain(stream), false) => Link::Plain(http1::Connection::new(stream, target, worker)),
-            (Raw::Tls(stream), false) => Link::Tls(http1::Connection::new(stream, target, worker)),
+            (Raw::Tls(stream, _), false) => Link::Tls(http1::Connection::new(stream, target, worker)),
             (raw, true) => {
                 let connection = multiplex(raw, target.clone(), worker).await?;
                 stream(pool.http2.add(&target, connection, upstream.config.pool.idle_for))
@@ -196,7 +203,7 @@ impl Link {
         if header.is_some() {
             with_http1!(&mut link, on => on.keep_from_others());
         }
-        Ok(link)
+        Ok((link, shaken))
     }
 
     /// Whether it is a stream of a connection that had answered before, and so may have been closed meanwhile, as is

@@ -1,5 +1,6 @@
 //! L7 limits: R1 to R16.
 
+mod overload;
 mod shared;
 
 use lab::prelude::*;

@@ -1,6 +1,7 @@
 //! Seeing what goes on: the live view (M8), sinks and shapes of the access log (M5), traces (M6), alerts (M7), why (M10).
 
 mod alerts;
+mod doctor;
 mod prometheus;
 mod sinks;
 mod top;

@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use lab::{gateway::simple_config, prelude::*, process::Process};
+use lab::{certs::Authority, gateway::simple_config, prelude::*, process::Process};
 
 use super::{listens, read, rig};
 
@@ -61,7 +61,8 @@ pub fn tracing(rig: &Rig, keys: &str) -> Result<()> {
 pub fn attribute(span: &Value, key: &str) -> Option<String> {
     let all = span["attributes"].as_array()?;
     let found = &all.iter().find(|attribute| attribute["key"] == key)?["value"];
-    found["stringValue"].as_str().or(found["intValue"].as_str()).map(str::to_owned)
+    let text = found["stringValue"].as_str().or(found["intValue"].as_str()).map(str::to_owned);
+    text.or(found["boolValue"].as_bool().map(|flag| flag.to_string()))
 }
 
 /// The fields that the upstream got, a line each.
@@ -199,5 +200,167 @@ fn a_collector_that_is_gone_costs_no_request_anything_and_spans_are_counted() ->
         let lost = rig.gateway.metrics()?.sum("trace_spans_total", &[("result", "failed")]);
         Ok((lost >= 100.0).then_some(()))
     })?;
+    Ok(())
+}
+
+/// When a span began and ended, in nanoseconds since 1970.
+fn times(span: &Value) -> (u128, u128) {
+    let time = |key: &str| span[key].as_str().and_then(|n| n.parse().ok()).unwrap_or(0);
+    (time("startTimeUnixNano"), time("endTimeUnixNano"))
+}
+
+// M6
+#[test]
+fn handshakes_with_the_client_and_with_the_upstream_are_spans_of_the_request_that_waited_for_them()
+-> Result<()> {
+    lab_test!();
+    let turn = shared()?;
+    let net = Net::simple(1)?;
+    let backends = lab::backend::start_all(&net)?;
+    let authority = Authority::new()?;
+    // It is its own upstream: what comes in clear goes on by TLS to the other listener.
+    let config = format!(
+        "[gateway]\nworkers = 1\n[listener.web]\nbind = \":80\"\n[listener.tls]\nbind = \":443\"\ntls = {{ cert = \"own\" }}\n\
+         [cert.own]\nchain = \"own.pem\"\nkey = {{ file = \"own.key\" }}\n\
+         [upstream.self]\nto = \"https://{VIP4}:443\"\ntls = {{ sni = \"a.test\", ca = \"ca.pem\" }}\n\
+         [route.twice]\nhost = \"twice.test\"\nto = \"self\"\nrewrite = {{ set = {{ host = \"a.test\" }} }}\n\
+         [route.all]\nto = {}\n[tracing]\notlp = \"http://127.0.0.1:4318\"\nshare = \"100%\"\n",
+        lab::backend::targets(&backends)
+    );
+    let mut gateway = Gateway::prepare(&net, &config, Default::default())?;
+    std::fs::write(gateway.file("ca.pem"), &authority.pem)?;
+    authority.issue(&["a.test"])?.write(&gateway.file(""), "own")?;
+    gateway.run()?;
+    let rig = Rig::of(gateway, backends, net, turn);
+    let _collector = collector(&rig, 0)?;
+    assert_eq!(rig.ask("GET /echo", "twice.test", "")?.status, 200);
+    // One more on the connection that is kept.
+    assert_eq!(rig.ask("GET /echo", "twice.test", "")?.status, 200);
+    let servers = || spans(&rig).iter().filter(|span| span["kind"] == 2).count();
+    eventually("all four requests are told", || Ok(servers() == 4))?;
+    let all = spans(&rig);
+    let named = |name: &str| all.iter().filter(|span| span["name"] == name).collect::<Vec<_>>();
+    let parent = |span: &Value| {
+        let id = &span["parentSpanId"];
+        all.iter().find(|one| one["spanId"] == *id).cloned().unwrap_or_default()
+    };
+    let (theirs, ours) = (named("tls"), named("upstream tls"));
+    assert_eq!((theirs.len(), ours.len()), (1, 1), "each handshake once: {all:?}");
+    for (span, next) in [(theirs[0], "http/1.1"), (ours[0], "http/1.1")] {
+        for (key, value) in [
+            ("tls.protocol.name", "tls"),
+            ("tls.protocol.version", "1.3"),
+            ("tls.next_protocol", next),
+            ("tls.resumed", "false"),
+        ] {
+            assert_eq!(attribute(span, key).as_deref(), Some(value), "{key} in {span}");
+        }
+        let cipher = attribute(span, "tls.cipher").unwrap_or_default();
+        assert!(cipher.starts_with("TLS_") && cipher.contains("_GCM_SHA"), "{cipher}");
+        let (from, to) = times(span);
+        assert!(from > 0 && from < to, "{span}");
+    }
+    let (inner, outer) = (parent(theirs[0]), parent(ours[0]));
+    assert_eq!(attribute(&inner, "gateway.listener").as_deref(), Some("tls"));
+    assert_eq!(attribute(&outer, "gateway.listener").as_deref(), Some("web"));
+    assert_eq!(inner["traceId"], outer["traceId"], "one trace through both");
+    assert!(times(theirs[0]).1 <= times(&inner).0, "it was over before the request: {inner}");
+    let connect =
+        all.iter().find(|span| span["name"] == "connect" && span["parentSpanId"] == outer["spanId"]);
+    let connect = times(connect.context("no connect")?);
+    let shaken = times(ours[0]);
+    assert!(connect.0 <= shaken.0 && shaken.1 <= connect.1 + 1_000_000, "{connect:?} {shaken:?}");
+    assert_eq!(attribute(&inner, "server.address").as_deref(), Some("a.test"));
+    assert_eq!(attribute(&inner, "network.protocol.name").as_deref(), Some("http"));
+    Ok(())
+}
+
+// M6
+#[test]
+fn spans_tell_what_a_cache_found_and_what_came_of_asking_again() -> Result<()> {
+    lab_test!();
+    let rig = rig()?;
+    let _collector = collector(&rig, 0)?;
+    let target = &rig.backends[0].addr;
+    tracing(
+        &rig,
+        &format!(
+            "share = \"100%\"\n[cache.c]\nmemory = \"16MiB\"\n[route.made]\npath = \"/made/*\"\nto = [\"{target}\"]\ncache = \"c\"\n"
+        ),
+    )?;
+    let get = |fields: &str| {
+        rig.ask(
+            "GET /made/a",
+            "a.test",
+            &format!("x-answer: cache-control: max-age=60|etag: \"1\"\r\n{fields}"),
+        )
+    };
+    get("")?;
+    get("")?;
+    // It is to be asked whether it still holds.
+    get("cache-control: no-cache\r\n")?;
+    let lookups =
+        || spans(&rig).into_iter().filter(|span| span["name"] == "cache lookup").collect::<Vec<_>>();
+    eventually("all are told", || Ok(lookups().len() == 3))?;
+    let found: Vec<_> = lookups().iter().map(|span| attribute(span, "gateway.cache.found")).collect();
+    assert_eq!(found, ["nothing", "fresh", "stale"].map(|word| Some(word.to_owned())));
+    assert!(lookups().iter().all(|span| attribute(span, "gateway.cache.tier").as_deref() == Some("memory")));
+    let all = spans(&rig);
+    let again: Vec<_> = all.iter().filter(|span| span["name"] == "cache revalidate").collect();
+    let [again] = again[..] else { bail!("{again:?}") };
+    assert_eq!(attribute(again, "gateway.cache.revalidated").as_deref(), Some("true"), "{again}");
+    let server = all.iter().find(|span| span["spanId"] == again["parentSpanId"]).context("no parent")?;
+    assert_eq!(attribute(server, "gateway.cache").as_deref(), Some("revalidated"), "{server}");
+    let client = all.iter().find(|span| span["kind"] == 3 && span["parentSpanId"] == server["spanId"]);
+    let (outer, inner) = (times(again), times(client.context("it was asked")?));
+    assert!(outer.0 <= inner.0, "{outer:?} {inner:?}");
+    Ok(())
+}
+
+// M6
+#[test]
+fn spans_of_what_failed_say_why_by_our_word_or_by_the_status() -> Result<()> {
+    lab_test!();
+    let rig = rig()?;
+    let _collector = collector(&rig, 0)?;
+    tracing(&rig, "share = \"100%\"")?;
+    rig.ask("GET /status/503", "a.test:8080", "")?;
+    rig.ask("GET /close", "[2001:db8::1]:8080", "")?;
+    rig.ask("GET /", "a.test", "")?;
+    let servers = || spans(&rig).into_iter().filter(|span| span["kind"] == 2).collect::<Vec<_>>();
+    eventually("all are told", || Ok(servers().len() == 3))?;
+    let all = spans(&rig);
+    let of = |kind: u64, path: &str| {
+        let server =
+            servers().into_iter().find(|span| attribute(span, "url.path").as_deref() == Some(path))?;
+        if kind == 2 {
+            Some(server)
+        } else {
+            all.iter().find(|span| span["kind"] == kind && span["parentSpanId"] == server["spanId"]).cloned()
+        }
+    };
+    for (path, kind, error, status) in [
+        ("/status/503", 2, Some("503"), json!(2)),
+        ("/status/503", 3, Some("503"), json!(2)),
+        ("/close", 2, Some("upstream_reset"), json!(2)),
+        ("/close", 3, Some("upstream_reset"), json!(2)),
+        ("/", 2, None, Value::Null),
+        ("/", 3, None, Value::Null),
+    ] {
+        let span = of(kind, path).context("no such span")?;
+        assert_eq!(attribute(&span, "error.type").as_deref(), error, "{span}");
+        assert_eq!(span["status"]["code"], status, "{span}");
+    }
+    let client = of(3, "/status/503").context("no span")?;
+    assert_eq!(attribute(&client, "http.response.status_code").as_deref(), Some("503"));
+    for (path, address, port) in [
+        ("/status/503", "a.test", Some("8080")),
+        ("/close", "2001:db8::1", Some("8080")),
+        ("/", "a.test", None),
+    ] {
+        let span = of(2, path).context("no span")?;
+        assert_eq!(attribute(&span, "server.address").as_deref(), Some(address), "{span}");
+        assert_eq!(attribute(&span, "server.port").as_deref(), port, "{span}");
+    }
     Ok(())
 }

@@ -19,7 +19,7 @@ pub(super) fn acme(root: &Fields) -> Option<Acme> {
     root.node("acme")?;
     let fields = root.table("acme");
     Some(Acme {
-        at: fields.at.clone(),
+        at: fields.at.clone().into(),
         email: fields.get("email"),
         directory: fields.or_default("directory"),
         challenge: match fields.or_default("challenge") {

@@ -19,7 +19,7 @@ pub(super) fn auths(root: &Fields, problems: &mut Problems) -> BTreeMap<String, 
     for (name, fields) in root.named("auth") {
         if let Some(kind) = kind(&name, &fields, &upstreams, problems) {
             let (keep, realm) = (fields.or_default("keep"), fields.or_default("realm"));
-            auths.insert(name, Auth { at: fields.at.clone(), kind, keep, realm });
+            auths.insert(name, Auth { at: fields.at.clone().into(), kind, keep, realm });
         }
     }
     auths
@@ -213,8 +213,10 @@ pub(super) fn consumers(root: &Fields, problems: &mut Problems) -> BTreeMap<Stri
         }
         let secrets = secrets(&name, &fields, problems);
         let (tier, passwords) = (fields.get("tier"), fields.get("password").unwrap_or_default());
-        consumers
-            .insert(name, Consumer { at: fields.at.clone(), tier, grants, keys, passwords, certs, secrets });
+        consumers.insert(
+            name,
+            Consumer { at: fields.at.clone().into(), tier, grants, keys, passwords, certs, secrets },
+        );
     }
     consumers
 }

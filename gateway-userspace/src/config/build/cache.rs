@@ -22,7 +22,7 @@ fn cache(name: &str, fields: &Fields, problems: &mut Problems) -> Cache {
     let long = |key: &str| stale.or_default::<Option<Duration>>(key).unwrap_or_default();
     let size = |key: &str| fields.or_default::<ByteSize>(key).0;
     let cache = Cache {
-        at: fields.at.clone(),
+        at: fields.at.clone().into(),
         memory: size("memory"),
         disk: disk(fields),
         ttl: fields.or_default("ttl"),
@@ -69,7 +69,7 @@ fn disk(cache: &Fields) -> Option<CacheDisk> {
     let at = cache.node("disk")?.at.clone();
     let fields = cache.table("disk");
     Some(CacheDisk {
-        at,
+        at: at.into(),
         path: absolute(&beside(&fields.place("path"), fields.get::<PathBuf>("path")?)),
         size: fields.get::<ByteSize>("size")?.0,
     })

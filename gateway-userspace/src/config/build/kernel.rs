@@ -90,7 +90,7 @@ fn classes(kernel: &Fields, problems: &mut Problems) -> BTreeMap<String, KernelC
     }
     shared_prefixes(&tables, problems);
     let class = |fields: &Fields| KernelClass {
-        at: fields.at.clone(),
+        at: fields.at.clone().into(),
         from: fields
             .get::<Vec<Prefix>>("from")
             .unwrap_or_default()

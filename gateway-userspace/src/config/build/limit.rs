@@ -56,7 +56,7 @@ fn mode(name: &str, fields: &Fields, problems: &mut Problems) -> Overrun {
     if word == "dynamic" {
         return dynamic(name, fields, problems);
     }
-    for key in ["target", "priority"] {
+    for key in ["target", "priority", "fair"] {
         if !fields.broken && fields.node(key).is_some() {
             let message = format!("`limit.{name}.{key}` only works with mode = \"dynamic\"");
             conflict(fields, key, message, "write mode = \"dynamic\", or drop it", problems);
@@ -109,7 +109,30 @@ fn dynamic(name: &str, fields: &Fields, problems: &mut Problems) -> Overrun {
         let hint = "for example: target = { p99 = \"250ms\", errors = \"2%\" }";
         conflict(fields, "target", message, hint, problems);
     }
-    Overrun::Dynamic { target, priority: fields.or_default("priority") }
+    let fair = fair(name, fields, problems);
+    Overrun::Dynamic { target, priority: fields.or_default("priority"), fair }
+}
+
+/// Who shares a dynamic limit evenly.
+fn fair(name: &str, fields: &Fields, problems: &mut Problems) -> Vec<LimitKeyPart> {
+    let each = fields.get::<Vec<String>>("key").is_some_and(|key| !key.is_empty());
+    let late = matches!(fields.or_default("unit"), "bytes" | "tokens");
+    let parts = fields.get::<Vec<String>>("fair");
+    if (each || late) && parts.as_ref().is_some_and(|parts| !parts.is_empty()) && !fields.broken {
+        let message = match each {
+            true => format!("`limit.{name}.fair`: with a `key` there is nothing to share"),
+            false => format!("`limit.{name}.fair` only works with requests"),
+        };
+        conflict(fields, "fair", message, "leave it out", problems);
+    }
+    match parts {
+        Some(parts) => {
+            let parts = parts.iter().filter_map(|part| LimitKeyPart::parse(part).ok()).collect();
+            distinct(fields, "fair", parts, problems, |part: &LimitKeyPart| format!("\"{part}\""))
+        }
+        None if each || late => Vec::new(),
+        None => vec![LimitKeyPart::Consumer],
+    }
 }
 
 fn ban(fields: &Fields) -> Option<BanRule> {

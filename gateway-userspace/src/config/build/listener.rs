@@ -63,7 +63,7 @@ fn listener(
         problems.push(problem.hint("take it out, or add `tls`".to_owned()));
     }
     Some(Listener {
-        at: fields.at.clone(),
+        at: fields.at.clone().into(),
         bind: fields.get("bind")?,
         max: ListenerMax {
             connections: max.or_default("connections"),

@@ -94,7 +94,7 @@ fn route(
         format!("protocol \"{protocol}\"")
     });
     Route {
-        at: fields.at.clone(),
+        at: fields.at.clone().into(),
         hosts,
         rewrite: rewrite::rewrite(fields, &path, problems),
         path,

@@ -67,7 +67,7 @@ fn service(name: &str, fields: &Fields, root: &Fields, problems: &mut Problems) 
         splice::is_spliced(fields).then(|| Box::new(splice::splice(name, fields, root, protocol, problems)));
     let limit = fields.table("limit");
     let service = Service {
-        at: fields.at.clone(),
+        at: fields.at.clone().into(),
         binds: binds(fields).into_iter().map(|(_, bind)| bind).collect(),
         protocol,
         targets: match &splice {

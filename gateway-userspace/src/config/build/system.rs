@@ -81,5 +81,5 @@ fn http(fields: &Fields, root: &Fields, problems: &mut Problems) -> Option<Admin
         let problem = Problem::new(ProblemKind::Conflict, &http.table("tls").place("cert"), message);
         problems.push(problem.hint("name a [cert.NAME]".to_owned()));
     }
-    Some(AdminHttp { at, bind, token, tls, dashboard: http.or_default("dashboard") })
+    Some(AdminHttp { at: at.into(), bind, token, tls, dashboard: http.or_default("dashboard") })
 }

@@ -21,7 +21,7 @@ fn cert(name: &str, fields: &Fields, problems: &mut Problems) -> Option<Cert> {
     fields.node("chain")?;
     fields.node("key")?;
     let key = secret(&format!("cert.{name}.key"), &fields.table("key"), problems)?;
-    Some(Cert { at: fields.at.clone(), chain: file(fields, "chain"), key, issued: None })
+    Some(Cert { at: fields.at.clone().into(), chain: file(fields, "chain"), key, issued: None })
 }
 
 pub(super) fn secret(path: &str, fields: &Fields, problems: &mut Problems) -> Option<Secret> {

@@ -35,7 +35,7 @@ pub(super) fn upstream(name: &str, fields: &Fields, problems: &mut Problems) -> 
     }
     let (targets, names) = fields.node("to").map(|to| targets(to, problems)).unwrap_or_default();
     Some(Upstream {
-        at: fields.at.clone(),
+        at: fields.at.clone().into(),
         pool: pool(name, fields, &targets, &names, problems),
         targets,
         names,

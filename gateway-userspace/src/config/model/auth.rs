@@ -7,13 +7,13 @@ use http::HeaderName;
 use super::Secret;
 use crate::{
     auth::Algorithm,
-    config::units::{Moment, Place},
+    config::units::{At, Moment},
 };
 
 /// `[auth.NAME]`: a way to tell who calls.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Auth {
-    pub at: Place,
+    pub at: At,
     pub kind: AuthKind,
     /// Credentials go on to the upstream. Default false.
     pub keep: bool,
@@ -144,7 +144,7 @@ impl Whence {
 /// `[consumer.NAME]`: who may call.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Consumer {
-    pub at: Place,
+    pub at: At,
     pub tier: Option<String>,
     /// Sorted, each once.
     pub grants: Vec<String>,

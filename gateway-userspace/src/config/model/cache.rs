@@ -4,12 +4,12 @@ use std::{fmt, path::PathBuf, time::Duration};
 
 use http::HeaderName;
 
-use crate::config::units::Place;
+use crate::config::units::At;
 
 /// `[cache.NAME]`
 #[derive(Debug, Clone, PartialEq)]
 pub struct Cache {
-    pub at: Place,
+    pub at: At,
     /// Bytes, with all that an entry costs. Default 64 MiB.
     pub memory: u64,
     /// Default: none.
@@ -46,7 +46,7 @@ pub struct Cache {
 /// `disk = { path, size }` of a cache
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CacheDisk {
-    pub at: Place,
+    pub at: At,
     /// The cache has a folder of its name in it.
     pub path: PathBuf,
     /// Bytes of all its files.

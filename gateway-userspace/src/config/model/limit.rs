@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use zeroize::Zeroizing;
 
-use super::Secret;
+use super::{LimitKeyPart, Secret};
 use crate::config::{
     balancing::is_token,
     units::{Prefix, Quota, UnitError, quote},
@@ -43,10 +43,11 @@ pub enum Overrun {
         shed: Option<f64>,
         delay: Option<Duration>,
     },
-    /// `priority`: tiers, the most important first.
+    /// `priority`: tiers, the most important first; `fair`: who shares it evenly.
     Dynamic {
         target: Target,
         priority: Vec<String>,
+        fair: Vec<LimitKeyPart>,
     },
 }
 

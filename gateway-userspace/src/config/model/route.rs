@@ -3,12 +3,12 @@
 use std::{fmt, time::Duration};
 
 use super::{Allow, ClientCache, RouteAuth, RouteRetry, Versions};
-use crate::config::units::{Date, Number, Percent, Place, Prefixes, Template, VersionForm, VersionName};
+use crate::config::units::{At, Date, Number, Percent, Prefixes, Template, VersionForm, VersionName};
 
 /// `[route.NAME]`
 #[derive(Debug, Clone, PartialEq)]
 pub struct Route {
-    pub at: Place,
+    pub at: At,
     /// Empty: any host.
     pub hosts: Vec<HostPattern>,
     /// Default `/*`. Without the segment for the version, if there is one.

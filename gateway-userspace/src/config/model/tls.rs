@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use super::HostPattern;
-use crate::config::units::Place;
+use crate::config::units::At;
 
 /// `[listener.NAME] tls = { … }`
 #[derive(Debug, Clone, PartialEq)]
@@ -93,7 +93,7 @@ impl Hsts {
 /// `[cert.NAME]`
 #[derive(Debug, Clone, PartialEq)]
 pub struct Cert {
-    pub at: Place,
+    pub at: At,
     /// PEM. Absolute.
     pub chain: PathBuf,
     pub key: Secret,
@@ -109,7 +109,7 @@ impl Cert {
 /// `[acme]`
 #[derive(Debug, Clone, PartialEq)]
 pub struct Acme {
-    pub at: Place,
+    pub at: At,
     pub email: Option<String>,
     /// https.
     pub directory: String,

@@ -10,13 +10,14 @@ use crate::config::{
 use crate::limit::Target;
 
 pub(super) fn limit(limit: &Limit) -> Value {
-    let (mut target, mut priority) = (None, None);
+    let (mut target, mut priority, mut fair) = (None, None, None);
     let (mode, shed, delay) = match &limit.mode {
         Overrun::Hard => ("hard", None, None),
         Overrun::Soft { shed, delay } => ("soft", *shed, *delay),
-        Overrun::Dynamic { target: kept, priority: tiers } => {
+        Overrun::Dynamic { target: kept, priority: tiers, fair: shares } => {
             target = Some(self::target(kept));
             priority = Some(json!(tiers));
+            fair = Some(shares.iter().map(LimitKeyPart::to_string).collect());
             ("dynamic", None, None)
         }
     };
@@ -52,6 +53,7 @@ pub(super) fn limit(limit: &Limit) -> Value {
         ("delay", delay.map(|delay| json!(show_duration(delay)))),
         ("target", target),
         ("priority", priority),
+        ("fair", fair),
         ("ban", limit.ban.as_ref().map(ban)),
         ("pace", Some(json!(limit.pace))),
         ("kernel", Some(json!(limit.kernel))),

@@ -59,7 +59,8 @@ pub(super) static LIMIT: Section = Section {
                 Kind::Int { min: 1, max: 1_000_000_000_000 },
                 Kind::Size { min: 1, max: 1 << 50 },
             ]),
-            "With token buckets: how much at once. Default: the amount in `rate`.",
+            "With token buckets: how much at once. Default: the amount in `rate`; of dynamic limits a fifth of it, as what is let in at once \
+             is a backlog.",
         ),
         Key::new(
             "algorithm",
@@ -158,6 +159,12 @@ pub(super) static LIMIT: Section = Section {
              ones are refused first, and before them those of none.",
         )
         .default("[]"),
+        Key::new(
+            "fair",
+            Kind::List { of: &Kind::Text(&KEY_PART), min: 0, one: true },
+            "With mode = \"dynamic\": who shares it evenly when it is short; parts as in `key`. Left out: by \"consumer\" (without one, the \
+             client's address), unless the limit has a `key`, or counts bytes or tokens. []: nobody.",
+        ),
         Key::new("ipv6_prefix", Kind::Int { min: 16, max: 128 }, "Bits of an IPv6 address.").default("64"),
     ],
 };

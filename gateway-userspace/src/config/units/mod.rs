@@ -49,6 +49,38 @@ impl fmt::Display for Place {
     }
 }
 
+/// Where a part of the config stands, which is no part of what it says: a config that is only moved about is the same.
+#[derive(Debug, Clone)]
+pub struct At(pub Place);
+
+impl PartialEq for At {
+    fn eq(&self, _: &At) -> bool {
+        true
+    }
+}
+
+impl Eq for At {}
+
+impl From<Place> for At {
+    fn from(place: Place) -> At {
+        At(place)
+    }
+}
+
+impl fmt::Display for At {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::ops::Deref for At {
+    type Target = Place;
+
+    fn deref(&self) -> &Place {
+        &self.0
+    }
+}
+
 /// Why a text is not the value it should be, and what to write instead.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{message}{}", .hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default())]

@@ -3,8 +3,10 @@
 use std::{borrow::Cow, sync::Arc};
 
 use super::super::{
-    Counts, Facts, Grade, Limit, Now, Store, fields,
-    meter::{Left, Meter},
+    Counts, Facts, Grade, Limit, Moves, Now, Store,
+    fair::{DEPTH_NS, Even, Portion},
+    fields,
+    meter::{Bucket, Left, Meter},
     offence::Rule,
     passage::Due,
     table::{Owner, Word},
@@ -31,6 +33,8 @@ pub(super) struct Checked<'a> {
     pub(super) verdict: Verdict,
     /// In the store too.
     pub(super) paid: bool,
+    /// Of its caller's even share.
+    pub(super) portion: Option<Portion>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,20 +60,36 @@ impl Limit {
         }
     }
 
-    /// A grade's meter as it is now, for a tier.
-    fn meter(&self, grade: &Grade, tier: Option<&str>) -> Meter {
+    /// A grade's meter as it is now, for a tier, and for who is within an even share.
+    fn meter(&self, grade: &Grade, tier: Option<&str>, within: bool) -> Meter {
         match &self.moves {
-            Some(moves) => grade.meter.scaled(moves.dial.share(), moves.kept(tier)),
+            Some(moves) => grade.meter.scaled(moves.dial.share(), moves.kept(tier, within)),
             None => grade.meter,
         }
     }
 
-    /// How many there may be at once now, of a tier.
-    fn max(&self, max: u32, tier: Option<&str>) -> u32 {
+    /// How many there may be at once now, likewise.
+    fn max(&self, max: u32, tier: Option<&str>, within: bool) -> u32 {
         match &self.moves {
-            Some(moves) => ((moves.dial.value() * (1.0 - moves.kept(tier))).round() as u32).clamp(1, max),
+            Some(moves) => {
+                ((moves.dial.value() * (1.0 - moves.kept(tier, within))).round() as u32).clamp(1, max)
+            }
             None => max,
         }
+    }
+
+    /// A request's place in its caller's even share, which is taken if it is to be.
+    fn portion(&self, store: &Store, facts: &Facts<'_>, now: Now, take: bool) -> Option<Portion> {
+        let Moves { dial, even, .. } = self.moves.as_ref()?;
+        let even = even.as_ref()?;
+        let bucket = match self.grade(facts.tier).map(|grade| grade.meter) {
+            Some(Meter::Bucket(bucket)) => bucket.scaled(dial.level_share(), 0.0),
+            _ => Bucket::of_a_second(dial.level()),
+        }
+        .as_deep(DEPTH_NS);
+        let cost = self.cost(facts).unwrap_or(1);
+        let ask = if take { Even::take } else { Even::look };
+        Some(ask(even, store.rates(), facts, now, cost, bucket))
     }
 
     /// It was refused: whether it is banned for it.
@@ -102,11 +122,11 @@ impl Limit {
         let owner = self.owner(key);
         match (&self.counts, self.grade(tier)) {
             (Counts::Active { max }, _) => {
-                let (max, seen) = (self.max(*max, tier), store.active().seen(&owner)?);
+                let (max, seen) = (self.max(*max, tier, true), store.active().seen(&owner)?);
                 Some((free(seen.value, max), u64::from(max), seen.refused))
             }
             (_, Some(grade)) => {
-                let (at, meter) = self.meter(grade, tier).at(store.rates(), owner, now, 1);
+                let (at, meter) = self.meter(grade, tier, true).at(store.rates(), owner, now, 1);
                 let seen = store.rates().seen(&at);
                 // Of sliding windows the part that is now may not be used yet.
                 if seen.is_none() && at == owner {
@@ -122,7 +142,10 @@ impl Limit {
     /// Takes nothing.
     pub(super) fn look<'a>(self: &'a Arc<Self>, store: &Store, facts: &Facts<'_>, now: Now) -> Checked<'a> {
         let (owner, grade) = (self.owner(self.key.hash(facts)), self.grade(facts.tier));
-        let (meter, ask) = (grade.map(|grade| self.meter(grade, facts.tier)), self.cost(facts).unwrap_or(1));
+        let portion = self.portion(store, facts, now, false);
+        let within = portion.is_none_or(|portion| portion.within);
+        let meter = grade.map(|grade| self.meter(grade, facts.tier, within));
+        let ask = self.cost(facts).unwrap_or(1);
         let (at, meter) = match meter.map(|meter| meter.at(store.rates(), owner, now, ask)) {
             Some((at, meter)) => (at, Some(meter)),
             None => (owner, None),
@@ -140,28 +163,37 @@ impl Limit {
                 (meter.left(word, now), meter.capacity(), verdict)
             }
             (Counts::Active { max }, _) => {
-                let (max, active) = (self.max(*max, facts.tier), store.active().read(&owner));
+                let max = self.max(*max, facts.tier, within);
+                let active = store.active().read(&owner);
                 let full = active >= u64::from(max);
                 let verdict = if full { Verdict::Deny { wait_ns: 1 } } else { Verdict::Allow };
                 (free(active, max), u64::from(max), verdict)
             }
             _ => (Left::default(), 0, Verdict::Allow),
         };
-        let mut one = Checked { at, grade, meter, left, capacity, verdict, ..Checked::of(self, owner) };
+        let mut one =
+            Checked { at, grade, meter, left, capacity, verdict, portion, ..Checked::of(self, owner) };
+        one.note_shares(store, facts, now);
         one.note_wait();
         one
     }
 
     pub(super) fn take<'a>(self: &'a Arc<Self>, store: &Store, facts: &Facts<'_>, now: Now) -> Checked<'a> {
         let owner = self.owner(self.key.hash(facts));
+        let portion = self.portion(store, facts, now, true);
+        let within = portion.is_none_or(|portion| portion.within);
         let mut one = match (&self.counts, self.grade(facts.tier)) {
             (Counts::Rate { delay_ns, soft, .. }, Some(grade)) => {
-                let (ask, meter) = (self.cost(facts), self.meter(grade, facts.tier));
+                let (ask, meter) = (self.cost(facts), self.meter(grade, facts.tier, within));
                 self.take_rate(store, owner, (grade, meter), (ask, *delay_ns, *soft), now)
             }
-            (Counts::Active { max }, _) => self.take_active(store, owner, self.max(*max, facts.tier), now),
+            (Counts::Active { max }, _) => {
+                self.take_active(store, owner, self.max(*max, facts.tier, within), now)
+            }
             _ => self.look(store, facts, now),
         };
+        one.portion = portion;
+        one.note_shares(store, facts, now);
         one.note_wait();
         one
     }
@@ -273,6 +305,7 @@ impl<'a> Checked<'a> {
             capacity: 0,
             verdict: Verdict::Allow,
             paid: false,
+            portion: None,
         }
     }
 }
@@ -305,6 +338,29 @@ impl Checked<'_> {
         }
     }
 
+    /// What is left is what may be had within the share, or what is left for those who are over theirs.
+    fn note_shares(&mut self, store: &Store, facts: &Facts<'_>, now: Now) {
+        let Some(portion) = self.portion else { return };
+        let (limit, tier) = (self.limit, facts.tier);
+        let of = |within| match (&limit.counts, self.grade) {
+            (Counts::Active { max }, _) => {
+                free(store.active().read(&self.owner), limit.max(*max, tier, within))
+            }
+            (_, Some(grade)) => limit.meter(grade, tier, within).left(store.rates().read(&self.at), now),
+            _ => self.left,
+        };
+        let (all, over, share) = (of(true), of(false), portion.left(store.rates(), now));
+        let within = all.units.min(share.units);
+        self.left = match within.max(over.units) {
+            0 => Left {
+                units: 0,
+                next_ns: over.next_ns.min(all.next_ns.max(share.next_ns)),
+                full_ns: all.full_ns,
+            },
+            units => Left { units, next_ns: 0, full_ns: all.full_ns },
+        };
+    }
+
     /// A request that costs more than one waits longer than until there is one.
     pub(super) fn note_wait(&mut self) {
         if let Verdict::Deny { wait_ns } = self.verdict {
@@ -333,6 +389,9 @@ impl Checked<'_> {
     }
 
     pub(super) fn give_back(&self, store: &Store) {
+        if let Some(portion) = &self.portion {
+            portion.give_back(store.rates());
+        }
         match (&self.limit.counts, self.grade.zip(self.meter)) {
             (Counts::Active { .. }, _) if self.taken > 0 => {
                 store.active().change(&self.owner, |word| word.saturating_sub(1));

@@ -1,7 +1,9 @@
 use http::{Request, request};
 
 use super::*;
-use crate::{config, observe::stats::Registry};
+use crate::{config, limit::Health, observe::stats::Registry};
+
+mod overload;
 
 /// The limits of the route `all`, of a config in which they are.
 fn route(limits: &str, names: &str) -> RouteLimits {
@@ -20,19 +22,25 @@ fn head() -> request::Parts {
     Request::get("/").body(()).unwrap().into_parts().0
 }
 
-/// How many of `n` requests of a consumer of a tier are let in.
-fn passed(limits: &RouteLimits, n: usize, consumer: Option<&str>, tier: Option<&str>, org: &str) -> usize {
-    let head = head();
-    let facts = Facts {
-        head: &head,
+/// Of nobody in particular.
+fn facts(head: &request::Parts) -> Facts<'_> {
+    Facts {
+        head,
         client: "192.0.2.1".parse().unwrap(),
         direct: true,
         route: "all",
         version: None,
-        consumer,
-        tier,
-        claim: &|name| (name == "org").then(|| org.to_owned()),
-    };
+        consumer: None,
+        tier: None,
+        claim: &|_| None,
+    }
+}
+
+/// How many of `n` requests of a consumer of a tier are let in.
+fn passed(limits: &RouteLimits, n: usize, consumer: Option<&str>, tier: Option<&str>, org: &str) -> usize {
+    let head = head();
+    let claim = |name: &str| (name == "org").then(|| org.to_owned());
+    let facts = Facts { consumer, tier, claim: &claim, ..facts(&head) };
     (0..n).filter(|_| limits.admit(0, &facts).refused.is_none()).count()
 }
 
@@ -64,13 +72,46 @@ fn a_request_that_one_limit_refuses_takes_nothing_of_the_others() {
     assert_eq!(others, 9, "ten in all");
 }
 
+const DYNAMIC: &str = "[limit.a]\nmode = \"dynamic\"\nrate = { from = \"1/h\", to = \"100/h\" }\nburst = 100\ntarget = { p99 = \"1s\" }\n";
+
 #[test]
 fn when_a_dynamic_limit_is_short_the_less_important_are_refused_first() {
-    let limits = route(
-        "[limit.a]\nmode = \"dynamic\"\nrate = { from = \"1/h\", to = \"100/h\" }\ntarget = { p99 = \"1s\" }\npriority = [\"gold\", \"silver\"]",
-        "\"a\"",
-    );
+    let limits = route(&format!("{DYNAMIC}fair = []\npriority = [\"gold\", \"silver\"]"), "\"a\"");
     assert_eq!(passed(&limits, 200, None, None, ""), 50);
     assert_eq!(passed(&limits, 200, None, Some("silver"), ""), 25);
     assert_eq!(passed(&limits, 200, None, Some("gold"), ""), 25);
+}
+
+/// So many callers that the share of each is one.
+fn shares_of_one(limits: &RouteLimits) {
+    for _ in 0..20 {
+        limits.limits[0].dial().unwrap().tick(&Health { within: 1_000_000, refused: 1, ..Health::default() });
+    }
+}
+
+#[test]
+fn of_each_tier_those_within_their_even_shares_go_first() {
+    let limits = route(&format!("{DYNAMIC}priority = [\"gold\"]"), "\"a\"");
+    shares_of_one(&limits);
+    // Whoever is over leaves half, or a sixth if gold; the least important within their shares leave a third.
+    assert_eq!(passed(&limits, 200, Some("greedy"), None, ""), 50);
+    let others: usize = (0..100).map(|n| passed(&limits, 2, Some(&format!("honest {n}")), None, "")).sum();
+    assert_eq!(others, 66 - 50, "one each, while there is any");
+    assert_eq!(passed(&limits, 200, Some("rich"), Some("gold"), ""), 83 - 66);
+}
+
+#[test]
+fn what_is_left_is_told_as_it_is_for_that_caller() {
+    let limits = route(DYNAMIC, "\"a\"");
+    shares_of_one(&limits);
+    let left = |consumer: &str| {
+        let head = head();
+        let facts = Facts { consumer: Some(consumer), ..facts(&head) };
+        limits.foresee(&facts)[0].left as usize
+    };
+    for (consumer, least) in [("one", 40), ("two", 1), ("three", 1)] {
+        let told = left(consumer);
+        assert!(told >= least, "{consumer}: {told}");
+        assert_eq!(passed(&limits, 200, Some(consumer), None, ""), told, "{consumer}");
+    }
 }

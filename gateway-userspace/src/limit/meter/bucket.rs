@@ -16,16 +16,32 @@ pub struct Bucket {
 impl Bucket {
     pub fn new(quota: Quota, burst: Option<u64>) -> Self {
         let burst = burst.unwrap_or(quota.amount).max(1);
+        Bucket::of(quota.per_second(), burst)
+    }
+
+    /// Of what so much a second is in a second, at least two.
+    pub fn of_a_second(rate: f64) -> Self {
+        Bucket::of(rate, rate.ceil().max(2.0) as u64)
+    }
+
+    fn of(rate: f64, burst: u64) -> Self {
         // Within 0.01 % below, exact to a byte above.
-        let fine = quota.per_second() >= 100_000.0;
+        let fine = rate >= 100_000.0;
         let limit = match fine {
-            true => bucket::Limit::bytes_per_second(quota.per_second(), burst),
-            false => bucket::Limit::per_second(quota.per_second(), burst),
+            true => bucket::Limit::bytes_per_second(rate, burst),
+            false => bucket::Limit::per_second(rate, burst),
         };
         Bucket { limit, fine, capacity: burst }
     }
 
-    pub(super) fn scaled(self, share: f64, kept: f64) -> Self {
+    /// Of as much as comes back in so long, at least two.
+    pub fn as_deep(self, depth_ns: u64) -> Self {
+        let one_ns = self.cost_ns(1).max(1);
+        let capacity = (depth_ns / one_ns).max(2);
+        Bucket { limit: self.limit.as_deep(one_ns.saturating_mul(capacity)), capacity, ..self }
+    }
+
+    pub fn scaled(self, share: f64, kept: f64) -> Self {
         let mut limit = self.limit.scaled(share);
         limit.depth_ns = ((limit.depth_ns as f64 * (1.0 - kept)) as u64).max(1);
         let capacity = (self.capacity as f64 * share * (1.0 - kept)).round().max(1.0) as u64;
@@ -33,20 +49,13 @@ impl Bucket {
     }
 
     /// In which so much comes back.
-    pub(super) fn cost_ns(&self, cost: u64) -> u64 {
+    pub fn cost_ns(&self, cost: u64) -> u64 {
         let unit = if self.fine { BYTES } else { 1 };
         let ns = u128::from(self.limit.interval_ns) * u128::from(cost) / u128::from(unit);
         ns.min(u128::from(LONGEST_NS)) as u64
     }
 
-    pub(super) fn take(
-        &self,
-        word: u64,
-        now: u64,
-        cost: u64,
-        delay_ns: u64,
-        shared: bool,
-    ) -> Result<Word, Over> {
+    pub fn take(&self, word: u64, now: u64, cost: u64, delay_ns: u64, shared: bool) -> Result<Word, Over> {
         let mut cost_ns = self.cost_ns(cost);
         let mut limit = self.limit;
         if shared {
@@ -78,7 +87,7 @@ impl Bucket {
         word.max(now).saturating_add(self.cost_ns(cost)).min(now + self.most_ahead())
     }
 
-    pub(super) fn left(&self, word: u64, now: u64) -> Left {
+    pub fn left(&self, word: u64, now: u64) -> Left {
         let bucket::Limit { depth_ns, interval_ns, .. } = self.limit;
         let ahead = word.min(1 << 63).saturating_sub(now);
         let units = if self.fine { self.limit.bytes_left(word, now) } else { self.limit.left(word, now) };

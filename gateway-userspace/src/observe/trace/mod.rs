@@ -18,7 +18,7 @@ pub use export::{COUNTS, flush};
 
 use self::context::{Manner, Parent, SpanId, TraceId};
 use super::{Why, access_log, collector::Collector};
-use crate::config::model;
+use crate::{config::model, tls::Shaken};
 
 /// `[tracing]`, compiled.
 #[derive(Debug)]
@@ -46,8 +46,27 @@ pub struct Traced {
     connected: Option<Instant>,
     /// When it had waited for its turn.
     queued: Option<Instant>,
-    /// While it was found out who calls.
-    auth: Option<(Instant, Instant)>,
+    /// What else is told of its way.
+    steps: Vec<Step>,
+}
+
+/// So many of them are told: a request that is tried at many targets shakes many hands.
+const STEPS: usize = 32;
+
+/// Something on a request's way, with its times.
+#[derive(Debug)]
+struct Step {
+    name: &'static str,
+    from: Instant,
+    to: Instant,
+    attributes: Vec<(&'static str, Said)>,
+}
+
+/// The value of an attribute.
+#[derive(Debug, Clone, Copy)]
+pub enum Said {
+    Word(&'static str),
+    Flag(bool),
 }
 
 /// What is kept of a request that is told of: its head goes on to the upstream.
@@ -130,7 +149,7 @@ impl Tracer {
             facts,
             connected: None,
             queued: None,
-            auth: None,
+            steps: Vec::new(),
         })
     }
 
@@ -171,8 +190,29 @@ impl Traced {
         self.facts.is_some()
     }
 
-    pub fn authenticated(&mut self, since: Instant) {
-        self.auth = Some((since, Instant::now()));
+    /// A part of the request's way, if the collector is told of it.
+    pub fn step<const N: usize>(
+        &mut self,
+        name: &'static str,
+        from: Instant,
+        to: Instant,
+        attributes: [(&'static str, Said); N],
+    ) {
+        if self.is_told() && self.steps.len() < STEPS {
+            self.steps.push(Step { name, from, to, attributes: attributes.into() });
+        }
+    }
+
+    pub fn shaken(&mut self, name: &'static str, shaken: &Shaken) {
+        let Shaken { from, to, version, cipher, resumed, http2 } = *shaken;
+        let attributes = [
+            ("tls.protocol.name", Said::Word("tls")),
+            ("tls.protocol.version", Said::Word(version)),
+            ("tls.cipher", Said::Word(cipher.unwrap_or("unknown"))),
+            ("tls.next_protocol", Said::Word(if http2 { "h2" } else { "http/1.1" })),
+            ("tls.resumed", Said::Flag(resumed)),
+        ];
+        self.step(name, from, to, attributes);
     }
 
     /// The query is told as this, in place of what came.

@@ -12,7 +12,7 @@ use std::{
 use serde::{Serialize, Serializer};
 
 use super::{
-    Ending, Facts, Traced,
+    Ending, Facts, Said, Traced,
     context::{SpanId, TraceId},
 };
 
@@ -72,8 +72,13 @@ enum Value<'a> {
     Text(&'a str),
     #[serde(rename = "stringValue")]
     Address(IpAddr),
+    /// A code, which is no number to reckon with.
+    #[serde(rename = "stringValue")]
+    Digits(Number),
     #[serde(rename = "intValue")]
     Number(Number),
+    #[serde(rename = "boolValue")]
+    Flag(bool),
 }
 
 /// 64-bit numbers are texts in protobuf's JSON.
@@ -126,8 +131,12 @@ struct Moments<'a> {
 
 impl<'a> Moments<'a> {
     fn clock(&self, at: Instant) -> Number {
-        let since = at.saturating_duration_since(self.ending.started);
-        let nanos = self.ending.at.duration_since(UNIX_EPOCH).unwrap_or_default() + since;
+        let started = self.ending.at.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let nanos = match at.checked_duration_since(self.ending.started) {
+            Some(since) => started + since,
+            // The handshake was before the request.
+            None => started.saturating_sub(self.ending.started.saturating_duration_since(at)),
+        };
         Number(nanos.as_nanos().try_into().unwrap_or(u64::MAX))
     }
 
@@ -177,10 +186,14 @@ fn waits<'a>(moments: &Moments<'a>) -> impl Iterator<Item = Span<'a>> {
         let from = end.checked_sub(took).unwrap_or(end).max(ending.started);
         Some(moments.internal(name, from, end))
     };
-    let auth = traced.auth.map(|(from, to)| moments.internal("auth", from, to));
+    let steps = traced.steps.iter().map(|step| {
+        let mut span = moments.internal(step.name, step.from, step.to);
+        span.attributes.extend(step.attributes.iter().map(|(key, said)| said_so(key, *said)));
+        span
+    });
     let queue = waited("queue", traced.queued, ending.queued);
     let connect = waited("connect", traced.connected, ending.connect);
-    [auth, queue, connect].into_iter().flatten()
+    steps.chain([queue, connect].into_iter().flatten())
 }
 
 fn client<'a>(moments: &Moments<'a>, facts: &'a Facts, upstream: &'a str, sent: Instant) -> Span<'a> {
@@ -190,6 +203,12 @@ fn client<'a>(moments: &Moments<'a>, facts: &'a Facts, upstream: &'a str, sent: 
         text("gateway.upstream", upstream),
         number("http.request.resend_count", u64::from(ending.tries.saturating_sub(1))),
     ];
+    if ending.first_byte.is_some() {
+        attributes.push(number("http.response.status_code", u64::from(ending.status)));
+    }
+    if ending.first_byte.is_none() || ending.status >= 500 {
+        attributes.push(error(ending));
+    }
     if let Some((address, port)) = ending.target.and_then(|target| target.rsplit_once(':')) {
         attributes.push(text("server.address", address.trim_matches(['[', ']'])));
         attributes.extend(port.parse().ok().map(|port| number("server.port", port)));
@@ -210,6 +229,7 @@ fn about<'a>(facts: &'a Facts, ending: &Ending<'a>) -> Vec<Attribute<'a>> {
         text("url.scheme", ending.scheme),
         text("url.path", &facts.path),
         number("http.response.status_code", u64::from(ending.status)),
+        text("network.protocol.name", "http"),
         text("network.protocol.version", if facts.http2 { "2" } else { "1.1" }),
         Attribute { key: "client.address", value: Value::Address(ending.client) },
         number("http.request.body.size", ending.bytes_in),
@@ -219,18 +239,43 @@ fn about<'a>(facts: &'a Facts, ending: &Ending<'a>) -> Vec<Attribute<'a>> {
     ]);
     for (name, value) in [
         ("url.query", facts.query.as_deref()),
-        ("server.address", facts.host.as_deref()),
         ("user_agent.original", facts.user_agent.as_deref()),
         ("gateway.route", ending.route),
         ("gateway.version", ending.version),
         ("gateway.consumer", ending.consumer),
         ("gateway.cache", ending.cache),
         ("gateway.limit", ending.limit),
-        ("error.type", ending.why.map(super::Why::name)),
     ] {
         all.extend(value.map(|value| text(name, value)));
     }
+    if ending.why.is_some() || ending.status >= 500 {
+        all.push(error(ending));
+    }
+    if let Some(host) = facts.host.as_deref() {
+        let (name, port) = match host.rsplit_once(':') {
+            Some((name, port)) if port.bytes().all(|digit| digit.is_ascii_digit()) => {
+                (name, port.parse().ok())
+            }
+            _ => (host, None),
+        };
+        all.push(text("server.address", name.trim_matches(['[', ']'])));
+        all.extend(port.map(|port| number("server.port", port)));
+    }
     all
+}
+
+/// What went wrong: our word for it, or the status.
+fn error<'a>(ending: &Ending<'_>) -> Attribute<'a> {
+    let status = Value::Digits(Number(ending.status.into()));
+    Attribute { key: "error.type", value: ending.why.map_or(status, |why| Value::Text(why.name())) }
+}
+
+fn said_so(key: &'static str, said: Said) -> Attribute<'static> {
+    let value = match said {
+        Said::Word(word) => Value::Text(word),
+        Said::Flag(flag) => Value::Flag(flag),
+    };
+    Attribute { key, value }
 }
 
 fn text<'a>(key: &'static str, value: &'a str) -> Attribute<'a> {

@@ -46,7 +46,7 @@ use crate::{
         status::{Forward, Status},
         validators, vary,
     },
-    observe::{Why, stats::CacheResult},
+    observe::{Why, stats::CacheResult, trace::Said},
     upstream::{
         Upstream,
         http1::{self, Outgoing},
@@ -93,14 +93,22 @@ pub async fn handle(
     let consumer = consumer(&exchange);
     let mut key = KEY.take();
     write_key(&way, cache, &exchange, &head, (consumer.as_deref(), hash), &mut key);
+    let looks = exchange.trace_clock();
     let mut found = cache.store().get(&key, &head.headers);
+    let mut tier = "memory";
     if found.is_none() && cache.disk().is_some() {
+        tier = "disk";
         found = Box::pin(cache.load(&key, &head.headers)).await;
     }
     let now = exchange.state.worker.wall_clock(exchange.started());
     let mut stale = None;
-    if let Some(entry) = found {
-        let used = entry.terms.judge(directives.as_ref(), entry.stale_since(), now);
+    let used = found.as_ref().map(|entry| entry.terms.judge(directives.as_ref(), entry.stale_since(), now));
+    if looks.is_some() {
+        let said =
+            [("gateway.cache.tier", Said::Word(tier)), ("gateway.cache.found", Said::Word(found_word(used)))];
+        exchange.traced("cache lookup", looks, said);
+    }
+    if let (Some(entry), Some(used)) = (found, used) {
         if used != Use::Validated {
             KEY.set(key);
             let result = if used == Use::Fresh { CacheResult::Hit } else { CacheResult::Stale };
@@ -176,6 +184,15 @@ fn may_share(way: &Way<'_>, cache: &Cache, head: &request::Parts, body: &Incomin
         && head.extensions.get::<Extended>().is_none()
         && !validators::is_for_upstream(&head.headers)
         && !cache.bypasses(&head.headers, head.uri.query())
+}
+
+/// In the words of spans.
+fn found_word(used: Option<Use>) -> &'static str {
+    match used {
+        None => "nothing",
+        Some(Use::Fresh) => "fresh",
+        Some(_) => "stale",
+    }
 }
 
 fn hit(entry: &Entry, now: SystemTime) -> Status {
@@ -414,6 +431,7 @@ async fn lead(
     };
     let was_stale = stale.is_some();
     let filling = begin(cache, lead, ask, stale, &exchange, way, upstream);
+    let asks = exchange.trace_clock().filter(|_| was_stale);
     let answer = send(way, upstream, outgoing, &mut body, &exchange).await;
     let why = if was_stale { Forward::Stale } else { Forward::UriMiss };
     let done = |result, stored, detail| Done {
@@ -436,6 +454,10 @@ async fn lead(
     exchange.answered(answer.head.status);
     let via = if answer.head.http2 { &way.snapshot.via_http2 } else { &way.snapshot.via };
     let filled = filling.take(answer, via, |name| changes_field(way.route, name)).await;
+    if asks.is_some() {
+        let holds = matches!(filled, Filled::Revalidated(_));
+        exchange.traced("cache revalidate", asks, [("gateway.cache.revalidated", Said::Flag(holds))]);
+    }
     let (entry, done) = match filled {
         Filled::Revalidated(entry) => (entry, done(CacheResult::Revalidated, true, None)),
         Filled::Stored(entry) => (entry, done(CacheResult::Miss, true, None)),

@@ -32,7 +32,7 @@ pub struct Answer {
 pub async fn ask(raw: Raw, request: Request<()>, body: Option<Bytes>) -> Result<Answer, Failure> {
     match raw {
         Raw::Plain(stream) => on(stream, request, body).await,
-        Raw::Tls(stream) => on(stream, request, body).await,
+        Raw::Tls(stream, _) => on(stream, request, body).await,
     }
 }
 

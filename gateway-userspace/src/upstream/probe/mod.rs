@@ -89,7 +89,7 @@ async fn ask(target: &Probed<'_>, path: &str, expect: &[u16]) -> Result<(), Stri
     let status = match connect(target).await? {
         (raw, true) => http2::get(raw, target, path).await,
         (Raw::Plain(stream), false) => get(TokioIo::new(stream), target.name, path).await,
-        (Raw::Tls(stream), false) => get(TokioIo::new(stream), target.name, path).await,
+        (Raw::Tls(stream, _), false) => get(TokioIo::new(stream), target.name, path).await,
     };
     let status = status.map_err(|error| format!("bad answer: {error}"))?;
     let fine = if expect.is_empty() { (200..300).contains(&status) } else { expect.contains(&status) };
