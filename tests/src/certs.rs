@@ -4,12 +4,14 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::Path,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::{Duration, SystemTime},
 };
 
 use anyhow::Result;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer, KeyIdMethod,
-    KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CrlDistributionPoint, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType,
+    SerialNumber, date_time_ymd,
 };
 
 /// An authority of the test's own.
@@ -57,6 +59,21 @@ impl Authority {
         self.issue_for(KeyPair::generate()?, names, year)
     }
 
+    /// As a public authority issues them: for less than three months, and with where to ask for revocations.
+    pub fn issue_public(&self, key: KeyPair, names: &[&str]) -> Result<Issued> {
+        let mut params =
+            CertificateParams::new(names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>())?;
+        params.distinguished_name.push(DnType::CommonName, names.first().copied().unwrap_or("lab"));
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        let uris = vec!["http://crl.test/lab.crl".to_owned()];
+        params.crl_distribution_points = vec![CrlDistributionPoint { uris }];
+        let (now, day) = (SystemTime::now(), Duration::from_secs(86_400));
+        params.not_before = (now - day).into();
+        params.not_after = (now + 80 * day).into();
+        self.sign_as(params, key)
+    }
+
     /// A client's, with this subject, and this URI where there is one, such as a SPIFFE id.
     pub fn issue_client(&self, common_name: &str, uri: Option<&str>) -> Result<Issued> {
         let mut params = CertificateParams::new(Vec::new())?;
@@ -74,10 +91,14 @@ impl Authority {
     }
 
     fn sign(&self, mut params: CertificateParams, key: KeyPair, year: i32) -> Result<Issued> {
+        params.not_after = rcgen::date_time_ymd(year, 12, 31);
+        self.sign_as(params, key)
+    }
+
+    fn sign_as(&self, mut params: CertificateParams, key: KeyPair) -> Result<Issued> {
         params.use_authority_key_identifier_extension = true;
         let serial = SERIAL.fetch_add(1, Relaxed);
         params.serial_number = Some(SerialNumber::from(serial));
-        params.not_after = rcgen::date_time_ymd(year, 12, 31);
         let chain = params.signed_by(&key, &self.issuer)?.pem();
         Ok(Issued { chain, key: key.serialize_pem(), serial })
     }

@@ -99,21 +99,27 @@ impl Http2 {
     /// The next frame that is no SETTINGS, WINDOW_UPDATE or answer to a PING of ours; PINGs are answered. `None`: closed.
     pub fn frame(&mut self) -> Result<Option<Frame>> {
         loop {
-            let mut head = [0; 9];
-            if self.stream.read_exact(&mut head).is_err() {
-                return Ok(None);
-            }
-            let [a, b, c, kind, flags, d, e, f, g] = head;
-            let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
-            self.stream.read_exact(&mut payload).context("a frame's payload")?;
-            let stream = u32::from_be_bytes([d, e, f, g]) & 0x7fff_ffff;
-            match kind {
+            let Some(frame) = self.any()? else { return Ok(None) };
+            match frame.kind {
                 SETTINGS | 8 => {}
-                PING if flags & ACK != 0 => {}
-                PING => self.send(PING, ACK, 0, &payload)?,
-                _ => return Ok(Some(Frame { kind, flags, stream, payload })),
+                PING if frame.flags & ACK != 0 => {}
+                PING => self.send(PING, ACK, 0, &frame.payload)?,
+                _ => return Ok(Some(frame)),
             }
         }
+    }
+
+    /// The next frame, whatever it is. `None`: closed.
+    pub fn any(&mut self) -> Result<Option<Frame>> {
+        let mut head = [0; 9];
+        if self.stream.read_exact(&mut head).is_err() {
+            return Ok(None);
+        }
+        let [a, b, c, kind, flags, d, e, f, g] = head;
+        let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+        self.stream.read_exact(&mut payload).context("a frame's payload")?;
+        let stream = u32::from_be_bytes([d, e, f, g]) & 0x7fff_ffff;
+        Ok(Some(Frame { kind, flags, stream, payload }))
     }
 
     /// Reads until a frame is as wanted.

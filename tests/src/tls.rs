@@ -12,7 +12,8 @@ use rustls::{
     ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned,
     client::Resumption,
     crypto::aws_lc_rs,
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
+    time_provider::TimeProvider,
 };
 
 use crate::{certs::Issued, net::Node};
@@ -54,6 +55,13 @@ impl TlsClient {
         TlsClient(Arc::new(config))
     }
 
+    /// One for which no time passes: it believes its tickets to be good for ever.
+    pub fn timeless(&self) -> TlsClient {
+        let mut config = ClientConfig::clone(&self.0);
+        config.time_provider = Arc::new(Then(UnixTime::now()));
+        TlsClient(Arc::new(config))
+    }
+
     /// Connects and shakes hands.
     pub fn connect(&self, node: &Node, at: SocketAddr, name: &str) -> Result<TlsConnection> {
         self.over(node.namespace.run(|| TcpStream::connect_timeout(&at, PATIENCE))??, name)
@@ -81,6 +89,16 @@ impl TlsClient {
         let answer = String::from_utf8_lossy(&answer).into_owned();
         ensure!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         Ok((connection.conn.handshake_kind() == Some(HandshakeKind::Resumed), answer))
+    }
+}
+
+/// A clock that stands.
+#[derive(Debug)]
+struct Then(UnixTime);
+
+impl TimeProvider for Then {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(self.0)
     }
 }
 

@@ -334,6 +334,54 @@ fn udp_sessions_keep_their_target_and_expire() -> Result<()> {
     Ok(())
 }
 
+// K21, O5
+#[test]
+fn udp_sessions_outlast_an_upgrade_and_new_ones_go_to_the_new_process() -> Result<()> {
+    lab_test!();
+    let _turn = shared()?;
+    let net = Net::simple(2)?;
+    let (one, two) = (net.backend(1), net.backend(2));
+    echo(one, one.at(9000))?;
+    echo(two, two.at(9000))?;
+    let to = format!("to = [\"{}\", \"{}\"]\nbalance = \"round-robin\"", one.at(9000), two.at(9000));
+    let mut gateway = udp(&net, &format!("{to}\ntimeout = {{ idle = \"2s\" }}"))?;
+    let sockets = (0..16).map(|_| client(net.client(1), at())).collect::<Result<Vec<_>>>()?;
+    let first = sockets.iter().map(|socket| ask(socket, "x")).collect::<Result<Vec<_>>>()?;
+    let asking = std::sync::atomic::AtomicBool::new(true);
+    let told = std::thread::scope(|scope| -> Result<usize> {
+        let all = scope.spawn(|| -> Result<usize> {
+            let mut asked = 0;
+            while asking.load(std::sync::atomic::Ordering::Relaxed) {
+                for (socket, first) in sockets.iter().zip(&first) {
+                    let answer = ask(socket, "more").with_context(|| format!("datagram {asked}"))?;
+                    // By the same target, and for it from the same socket.
+                    ensure!((&answer.0, &answer.1) == (&first.0, &first.1), "{answer:?} after {first:?}");
+                    asked += 1;
+                }
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            Ok(asked)
+        });
+        let upgraded = gateway.upgrade(&[]).and_then(|told| told.ok());
+        std::thread::sleep(Duration::from_secs(1));
+        asking.store(false, std::sync::atomic::Ordering::Relaxed);
+        upgraded?;
+        all.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })?;
+    assert!(told > 500, "{told} datagrams");
+    let active =
+        || -> Result<f64> { Ok(gateway.metrics()?.sum("connections_active", &[("listener", "service/db")])) };
+    let fresh = client(net.client(1), at())?;
+    ask(&fresh, "x")?;
+    eventually("the new process has the new one", || Ok(active()? >= 1.0))?;
+    // The old one ends with its sessions, long before its drain limit.
+    assert!(gateway.predecessor_ends(Duration::from_secs(10))?.success());
+    for socket in &sockets {
+        assert_eq!(ask(socket, "x")?.2, "x");
+    }
+    Ok(())
+}
+
 #[test]
 fn udp_answers_come_from_the_address_that_was_asked_however_large() -> Result<()> {
     lab_test!();

@@ -172,6 +172,39 @@ fn sessions_are_resumed_at_any_worker_and_after_a_reload() -> Result<()> {
     Ok(())
 }
 
+// S8: the server's part; that clients forget old tickets by themselves is left out.
+#[test]
+fn tickets_are_good_within_their_key_s_time_at_any_worker_and_never_after() -> Result<()> {
+    lab_test!();
+    let rig = rig(", ticket_rotation = \"2s\"", "")?;
+    let node = rig.net.client(1);
+    let shake = |client: &TlsClient| Ok(client.get(node, at(TLS_PORT), "shop.test")?.0);
+    let fresh = || -> Result<TlsClient> {
+        let client = rig.client()?.timeless();
+        ensure!(!shake(&client)?, "a new client comes back");
+        Ok(client)
+    };
+    for round in 1..=2 {
+        // Within, wherever the connection goes: each time a new ticket of the same key or the next.
+        let clients = (0..8).map(|_| fresh()).collect::<Result<Vec<_>>>()?;
+        for client in &clients {
+            ensure!(shake(client)?, "round {round}: not resumed at once");
+        }
+        // By the key before the one that is in use now, too.
+        std::thread::sleep(Duration::from_millis(1500));
+        ensure!(
+            clients.iter().map(shake).collect::<Result<Vec<_>>>()?.iter().all(|resumed| *resumed),
+            "round {round}"
+        );
+        // Twice a key's time and more: at no worker, whether anybody came meanwhile or not.
+        std::thread::sleep(Duration::from_millis(4200));
+        for client in &clients {
+            ensure!(!shake(client)?, "round {round}: resumed by a key that is gone");
+        }
+    }
+    Ok(())
+}
+
 // S8
 #[test]
 fn a_new_certificate_is_in_use_within_a_second_and_no_handshake_fails() -> Result<()> {

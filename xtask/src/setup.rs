@@ -31,7 +31,7 @@ const TOOLCHAIN: [&str; 8] = [
 ];
 
 /// Programs that the tests, the demo and the benches run, and the packages they are in.
-const TOOLS: [(&str, &str); 22] = [
+const TOOLS: [(&str, &str); 24] = [
     ("ip", "iproute2"),
     ("ethtool", "ethtool"),
     ("nft", "nftables"),
@@ -44,6 +44,8 @@ const TOOLS: [(&str, &str); 22] = [
     ("hping3", "hping3"),
     ("bpftool", "bpftool"),
     ("curl", "curl"),
+    ("testssl", "testssl.sh"),
+    ("hexdump", "bsdextrautils"),
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("busybox", "busybox-static"),
     ("tcpdump", "tcpdump"),

@@ -11,6 +11,7 @@ use super::{
     control::Control,
     handover::{Handed, Sockets, VERSION},
     memory,
+    workers::Door,
 };
 use crate::sync::lock;
 
@@ -31,6 +32,15 @@ impl Control {
         let admin_http = pass_on(&self.ends.http, &mut fds)?;
         let pid = std::process::id();
         Ok((Sockets { version: VERSION, pid, listeners, metrics, admin, admin_http }, fds))
+    }
+
+    /// Has sessions of UDP outlast this process's sockets. Whether there may be any.
+    pub(super) fn settle(&self) -> bool {
+        let datagrams = lock(&self.sockets).keys().any(|door| matches!(door, Door::Datagrams(..)));
+        if datagrams {
+            self.workers.settle();
+        }
+        datagrams
     }
 
     /// Lets another process have the kernel half and everything that is remembered.

@@ -27,6 +27,8 @@ use crate::{net::pass, observe::stats::Totals};
 
 /// How long the new process may take until it serves, unless told otherwise.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// What sessions of UDP take to have sockets of their own.
+const SETTLED: Duration = Duration::from_millis(50);
 /// How long one that has failed may take to end.
 const END: Duration = Duration::from_secs(1);
 /// Between two messages of what is still counted.
@@ -173,6 +175,10 @@ async fn talk(control: &Arc<Control>, stream: &mut UnixStream, pid: u32) -> Resu
     loop {
         match receive(stream).await.map_err(UpgradeError::Broken)? {
             FromNew::Claim => {
+                if control.settle() {
+                    // Before the new process has sockets that would take what belongs to them.
+                    tokio::time::sleep(SETTLED).await;
+                }
                 let handed = control.let_go();
                 told = handed.counts.clone();
                 send(stream, &FromOld::Handed(Box::new(handed))).await.map_err(UpgradeError::Broken)?;

@@ -13,7 +13,10 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    sync::{
+        Notify,
+        mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    },
 };
 
 use super::{busy::Busy, privileges};
@@ -89,6 +92,8 @@ enum Command {
     /// Stop accepting for it. A listener's connections end after their requests, a service's when they are done, and
     /// sessions of UDP at once.
     Close(Door),
+    /// Another process is about to take this one's place: sessions of UDP are to outlast what they came by.
+    Settle,
     /// Stop accepting, end every connection after its request, then end the worker.
     Drain,
     /// End now.
@@ -185,6 +190,12 @@ impl Workers {
         }
     }
 
+    pub fn settle(&self) {
+        for worker in &self.commands {
+            let _ = worker.send(Command::Settle);
+        }
+    }
+
     pub fn drain(&self) {
         for worker in &self.commands {
             let _ = worker.send(Command::Drain);
@@ -204,7 +215,9 @@ impl Workers {
 }
 
 struct Accepting {
-    stop: Rc<tokio::sync::Notify>,
+    stop: Rc<Notify>,
+    /// Of sessions.
+    settle: Option<Rc<Notify>>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -221,16 +234,24 @@ async fn work(worker: Rc<Worker>, mut commands: UnboundedReceiver<Command>) {
             }
             Command::Receive(door, socket) => {
                 end(accepting.remove(&door)).await;
-                let stop = Rc::new(tokio::sync::Notify::new());
-                let serve = splice::udp::serve(door.name().to_owned(), socket, worker.clone(), stop.clone());
+                let (stop, settle) = (Rc::new(Notify::new()), Rc::new(Notify::new()));
+                let name = door.name().to_owned();
+                let serve = splice::udp::serve(name, socket, worker.clone(), stop.clone(), settle.clone());
                 let task = tokio::task::spawn_local(serve);
-                accepting.insert(door, vec![Accepting { stop, task }]);
+                accepting.insert(door, vec![Accepting { stop, settle: Some(settle), task }]);
             }
             Command::Close(door) => {
                 end(accepting.remove(&door)).await;
                 if let Door::Listener(name) = &door {
                     worker.drain_listener(name);
                 }
+            }
+            Command::Settle => {
+                accepting
+                    .values()
+                    .flatten()
+                    .filter_map(|one| one.settle.as_ref())
+                    .for_each(|all| all.notify_one());
             }
             Command::Drain => {
                 end(accepting.into_values()).await;
@@ -247,9 +268,9 @@ fn start(door: &Door, socket: std::net::TcpListener, worker: &Rc<Worker>) -> Opt
     let socket = TcpListener::from_std(socket)
         .inspect_err(|error| tracing::error!(%door, %error, "cannot listen"))
         .ok()?;
-    let stop = Rc::new(tokio::sync::Notify::new());
+    let stop = Rc::new(Notify::new());
     let task = tokio::task::spawn_local(accept(door.clone(), socket, worker.clone(), stop.clone()));
-    Some(Accepting { stop, task })
+    Some(Accepting { stop, settle: None, task })
 }
 
 async fn end(accepting: impl IntoIterator<Item = Vec<Accepting>>) {
@@ -289,7 +310,7 @@ async fn upkeep(worker: Rc<Worker>) {
 }
 
 /// Accepts until told to stop; then takes what has already been established, so that nobody is turned away by it.
-async fn accept(door: Door, socket: TcpListener, worker: Rc<Worker>, stop: Rc<tokio::sync::Notify>) {
+async fn accept(door: Door, socket: TcpListener, worker: Rc<Worker>, stop: Rc<Notify>) {
     let mut spare = Spare::take();
     let mut complained: Option<Instant> = None;
     let (plain, other) = (Reuse::default(), Reuse::default());

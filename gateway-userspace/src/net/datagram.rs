@@ -10,6 +10,7 @@ use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{io::Interest, net::UdpSocket};
 
+use super::canonical;
 use crate::config::model::Bind;
 
 /// Datagrams (or, where the kernel has put equal ones of a sender together, runs of them) that are taken at once.
@@ -101,6 +102,17 @@ impl Datagrams {
             }
             return Ok(());
         }
+    }
+
+    /// A socket for the datagrams between these ends alone. It is connected, and so the kernel prefers it to those that
+    /// everybody's datagrams come to, of whatever process.
+    pub fn between(&self, ends: Ends) -> io::Result<UdpSocket> {
+        let at = self.socket.local_addr()?;
+        let local = SocketAddr::new(ends.local.unwrap_or(at.ip()), at.port());
+        let socket = open(canonical(local))?;
+        fragment(&socket)?;
+        socket.connect(canonical(ends.client))?;
+        UdpSocket::from_std(socket)
     }
 
     /// Sends from the address that the client's datagrams came to. One that the socket does not take at once is an error,

@@ -18,6 +18,7 @@ use super::{
     acme::{self, Challenges},
     cert::Cert,
     choose::Chooser,
+    tickets::Rotating,
     trust,
 };
 use crate::config::model::{Alpn, ClientAuth, Tls, TlsVersion};
@@ -92,13 +93,14 @@ impl Acceptor {
                 return Ok(before.clone());
             }
             // A ticket stands for the client certificate that was checked when it was given.
-            if before.settings.client == settings.client && clients.files == files {
+            let same_keys = before.settings.ticket_rotation == settings.ticket_rotation;
+            if same_keys && before.settings.client == settings.client && clients.files == files {
                 tickets = Some(clients.tickets.clone());
             }
         }
         let tickets = match tickets {
             Some(tickets) => tickets,
-            None => aws_lc_rs::Ticketer::new()?,
+            None => Arc::new(Rotating::new(settings.ticket_rotation)?),
         };
         let challenges = settings.auto.then(|| challenges.clone());
         let chooser = Arc::new(Chooser::new(certs, challenges));
@@ -131,7 +133,7 @@ impl Acceptor {
         if clients.files.as_ref() == Some(&files) {
             return Ok(false);
         }
-        let tickets = aws_lc_rs::Ticketer::new()?;
+        let tickets: Arc<dyn ProducesTickets> = Arc::new(Rotating::new(self.settings.ticket_rotation)?);
         let config = server_config(&self.settings, Some(&files), self.chooser.clone(), tickets.clone())?;
         self.config.store(Arc::new(config));
         *clients = Clients { files: Some(files), tickets };

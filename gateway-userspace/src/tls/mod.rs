@@ -12,6 +12,7 @@ mod connector;
 mod pair;
 mod shaken;
 pub mod store;
+mod tickets;
 mod trust;
 mod watch;
 

@@ -10,6 +10,7 @@ use lab::{
 };
 
 mod hello;
+mod testssl;
 
 use hello::{Answer, Hello, TLS10, TLS11, TLS12, TLS13};
 

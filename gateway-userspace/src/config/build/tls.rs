@@ -91,6 +91,7 @@ pub(super) fn terminated(
         alpn: if alpn_auto { spoken } else { alpn(owner, &tls, &spoken, problems) },
         alpn_auto,
         client: client(owner, &tls, problems),
+        ticket_rotation: tls.or_default("ticket_rotation"),
     })
 }
 

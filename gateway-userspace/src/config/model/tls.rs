@@ -18,6 +18,8 @@ pub struct Tls {
     /// "auto" rather than a list.
     pub alpn_auto: bool,
     pub client: Option<ClientAuth>,
+    /// How long session tickets are sealed with one key.
+    pub ticket_rotation: Duration,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

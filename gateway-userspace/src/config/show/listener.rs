@@ -82,6 +82,7 @@ pub(super) fn tls(tls: &Tls) -> Value {
             "client",
             tls.client.as_ref().map(|client| json!(if client.required { "require" } else { "request" })),
         ),
+        ("ticket_rotation", Some(json!(show_duration(tls.ticket_rotation)))),
     ])
 }
 

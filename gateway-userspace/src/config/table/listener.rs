@@ -139,7 +139,7 @@ static LISTENER_TIMEOUT: Section = Section {
 };
 
 pub(super) static TLS: Section = Section {
-    doc: "TLS 1.3 and 1.2 with forward secrecy. Session tickets are encrypted with keys that change every six hours.",
+    doc: "TLS 1.3 and 1.2 with forward secrecy. Session tickets are encrypted with keys that change.",
     keys: &[
         Key::new(
             "cert",
@@ -193,6 +193,13 @@ pub(super) static TLS: Section = Section {
             },
             "Client certificates; needs `client_ca`. Default: \"require\" where `client_ca` is there.",
         ),
+        Key::new(
+            "ticket_rotation",
+            Kind::Duration { min: seconds(1), max: seconds(21_600) },
+            "How long new session tickets are encrypted with one key. Tickets are good for that long, and never for more \
+             than twice that.",
+        )
+        .default("\"6h\""),
     ],
 };
 

@@ -15,15 +15,21 @@ use crate::proxy::transport::Transport;
 /// Bytes that a client may send while it asks for nothing: more is a flood of PING, SETTINGS and the like.
 pub const MOST_QUIET: usize = 256 * 1024;
 
+/// Where the type of the first frame is: behind the preface and its length.
+const FIRST_TYPE: usize = 24 + 3;
+const SETTINGS: u8 = 4;
+
 pub struct Io<S> {
     stream: S,
+    /// Bytes received, up to the type of the first frame.
+    first: usize,
     /// Bytes received since a stream was last open.
     quiet: Rc<Cell<usize>>,
 }
 
 impl<S> Io<S> {
     pub fn new(stream: S, quiet: Rc<Cell<usize>>) -> Self {
-        Io { stream, quiet }
+        Io { stream, first: 0, quiet }
     }
 }
 
@@ -33,13 +39,21 @@ impl<S: Transport> AsyncRead for Io<S> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let Io { stream, quiet } = &mut *self;
+        let Io { stream, first, quiet } = &mut *self;
         if quiet.get() > MOST_QUIET * 8 {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
         let before = buffer.filled().len();
         ready!(Pin::new(stream).poll_read(cx, buffer))?;
-        quiet.set(quiet.get() + buffer.filled().len() - before);
+        let received = buffer.filled().get(before..).unwrap_or_default();
+        quiet.set(quiet.get() + received.len());
+        if *first <= FIRST_TYPE {
+            // RFC 9113 section 3.4; h2 takes any.
+            if received.get(FIRST_TYPE - *first).is_some_and(|kind| *kind != SETTINGS) {
+                return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+            }
+            *first += received.len();
+        }
         Poll::Ready(Ok(()))
     }
 }
