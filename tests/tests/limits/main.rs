@@ -3,6 +3,8 @@
 mod overload;
 mod shared;
 
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
 use lab::prelude::*;
 
 /// `limits` and the keys of the route `all`, which leads to one backend.
@@ -659,6 +661,72 @@ fn behind_a_trusted_proxy_the_client_is_banned_at_l7_and_the_proxy_never() -> Re
     get(&rig, "/", "x-forwarded-for: 203.0.113.9\r\n")?.refused(429, "limited")?;
     rig.gateway.cli(&["ban", "add", "203.0.113.0/24", "--where", "http", "--for", "1h"])?.ok()?;
     get(&rig, "/", "x-forwarded-for: 203.0.113.77\r\n")?.refused(403, "banned")?;
+    Ok(())
+}
+
+// S18
+#[test]
+fn an_offender_behind_nat_is_refused_alone_and_banned_only_with_its_neighbours() -> Result<()> {
+    lab_test!();
+    let limit = "[limit.few]\nrate = \"3/h\"\nkey = \"header:x-key\"";
+    let rig = rig(limit, "limit = \"few\"")?;
+    let (offender, neighbour) = ("x-key: offender\r\n", "x-key: neighbour\r\n");
+    // By what tells them apart only the offender is refused, however long it goes on.
+    assert_eq!(passed(&rig, 40, offender)?, 3);
+    assert_eq!(passed(&rig, 3, neighbour)?, 3, "from the same address");
+    assert!(bans(&rig)?.is_empty());
+    // Bans are of addresses: with one, both are out, and both are back when it is over.
+    let app = rig.backends[0].addr.to_string();
+    let banning = format!("{limit}\nban = {{ after = 5, for = \"3s\", where = \"http\" }}");
+    rig.gateway.write(&config(&app, &banning, "limit = \"few\""))?;
+    rig.gateway.cli(&["reload"])?.ok()?;
+    rig.gateway.cli(&["limit", "reset", "few"])?.ok()?;
+    assert_eq!(passed(&rig, 1, neighbour)?, 1);
+    for _ in 0..9 {
+        get(&rig, "/", offender)?;
+    }
+    ban_of(&rig, &rig.net.client(1).v4().to_string())?;
+    get(&rig, "/", neighbour)?.refused(403, "banned")?;
+    eventually("the ban is over", || Ok(get(&rig, "/", neighbour)?.status == 200))?;
+    get(&rig, "/", offender)?.refused(429, "limited")?;
+    Ok(())
+}
+
+// Keys that an attacker invents
+#[test]
+fn a_flood_of_invented_keys_gives_nobody_a_fresh_quota_and_lets_honest_keys_be() -> Result<()> {
+    lab_test!();
+    let limits = "[limit.few]\nrate = \"3/h\"\nkey = \"header:x-key\"\nheaders = []";
+    let rig = Rig::start(1, |backends| {
+        let text = config(&backends[0].addr.to_string(), limits, "limit = \"few\"");
+        text.replace("workers = 2", "workers = 2\nlimit_keys = 1024")
+    })?;
+    let honest = |n: usize| format!("x-key: honest-{n}\r\n");
+    for n in 0..20 {
+        assert_eq!(passed(&rig, 4, &honest(n))?, 3);
+    }
+    let let_in = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        let flood = |worker: usize| {
+            let (rig, let_in) = (&rig, &let_in);
+            scope.spawn(move || -> Result<()> {
+                let mut client = rig.client()?;
+                for n in 0..1500 {
+                    client.send(&format!("GET / HTTP/1.1\r\nhost: a\r\nx-key: {worker}-{n}\r\n\r\n"))?;
+                    let_in.fetch_add(usize::from(client.response()?.status == 200), Relaxed);
+                }
+                Ok(())
+            })
+        };
+        let floods: Vec<_> = (0..4).map(flood).collect();
+        floods.into_iter().try_for_each(|one| one.join().map_err(|_| anyhow::anyhow!("a flood panicked"))?)
+    })?;
+    for n in 0..20 {
+        assert_eq!(passed(&rig, 1, &honest(n))?, 0, "a key that has used its quota was forgotten: {n}");
+    }
+    assert!(rig.gateway.metrics()?.sum("limit_crowded_total", &[]) > 0.0);
+    let let_in = let_in.load(Relaxed);
+    assert!((900..6000).contains(&let_in), "keys with places one each, the others share: {let_in}");
     Ok(())
 }
 

@@ -44,6 +44,36 @@ fn passed(limits: &RouteLimits, n: usize, consumer: Option<&str>, tier: Option<&
     (0..n).filter(|_| limits.admit(0, &facts).refused.is_none()).count()
 }
 
+/// Of several limits, costs and callers: who has something left of each passes, and nobody else.
+#[test]
+fn what_is_left_always_agrees_with_what_happens_next() {
+    let limits = route(
+        "[limit.org]\nkey = \"claim:org\"\nrate = \"4/h\"\nburst = 4\n[limit.all]\nrate = \"40/h\"\nalgorithm = \"sliding-window\"\n\
+         [limit.day]\nkey = \"claim:org\"\nrate = \"9/d\"\nalgorithm = \"fixed-window\"\n[limit.at-once]\nunit = \"connections\"\nmax = 1",
+        "\"org\", \"all\", \"day\", \"at-once\"",
+    );
+    let (mut random, mut counts) = (fastrand::Rng::with_seed(5), [0; 2]);
+    for _ in 0..400 {
+        let head = head();
+        let org = format!("org {}", random.u8(0..14));
+        let claim = |name: &str| (name == "org").then(|| org.clone());
+        let facts = Facts { claim: &claim, ..facts(&head) };
+        let told = limits.foresee(&facts);
+        let admission = limits.admit(0, &facts);
+        let passes = admission.refused.is_none();
+        assert_eq!(told.iter().all(|one| one.left > 0), passes, "{told:?}");
+        if let Some(refused) = admission.refused {
+            let waits = told.iter().map(|one| one.wait_seconds).fold(0.0, f64::max);
+            assert!(refused.retry_after as f64 + 0.001 >= waits.min(1.0), "{refused:?} {told:?}");
+        }
+        counts[usize::from(passes)] += 1;
+        if let Some(passage) = admission.passage {
+            passage.end(crate::limit::Ending { bytes_in: 0, bytes_out: 0 });
+        }
+    }
+    assert_eq!(counts, [360, 40], "as many as all together may");
+}
+
 #[test]
 fn consumers_have_quotas_of_their_own_by_tier() {
     let limits = route("[limit.a]\nkey = \"consumer\"\nrate = \"2/h\"\nper = { gold = \"5/h\" }", "\"a\"");

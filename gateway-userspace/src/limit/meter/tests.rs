@@ -126,6 +126,53 @@ fn windows_begin_with_the_minute_the_day_and_the_month() {
 }
 
 #[test]
+fn windows_across_summer_time_and_a_leap_second_are_as_long_as_others() {
+    let (day, amount) = (86_400, 5);
+    // Clocks of Europe go forward on 2027-03-28 and back on 2026-10-25, at 01:00 UTC.
+    for midnight in [1_806_192_000, 1_792_886_400] {
+        assert_eq!(midnight % day, 0);
+        let (meter, mut word) = (window("5/d"), 0);
+        assert_eq!(passed(&meter, &mut word, at(midnight * SECOND), 9, 1), amount);
+        for hour in 1..24 {
+            assert_eq!(passed(&meter, &mut word, at((midnight + hour * 3600) * SECOND), 9, 1), 0, "{hour}");
+        }
+        assert_eq!(passed(&meter, &mut word, at((midnight + day) * SECOND), 9, 1), amount);
+    }
+    // 2016-12-31T23:59:60: POSIX time has the second before midnight twice, or midnight's.
+    let midnight = 1_483_228_800;
+    for step in [SECOND, SECOND / 2] {
+        let (meter, mut word) = (window("5/m"), 0);
+        let times = [
+            midnight * SECOND - 1,
+            midnight * SECOND + step - 1,
+            midnight * SECOND - 1,
+            midnight * SECOND + step,
+        ];
+        let let_in: Vec<usize> = times.iter().map(|now| passed(&meter, &mut word, at(*now), 9, 1)).collect();
+        assert_eq!(let_in, [5, 5, 0, 0], "two minutes, once each");
+    }
+}
+
+#[test]
+fn steps_of_the_wall_clock_do_not_concern_buckets_and_sliding_windows() {
+    let sliding = Sliding::new(5, 60 * SECOND);
+    let table = Table::anonymous(1024).unwrap();
+    let owner = Owner { key: 77 << 64 | 99, kind: Kind::Until, group: 1 };
+    let (bucket, mut word) = (bucket("5/m", None), 0);
+    let (mut of_bucket, mut of_window) = (0, 0);
+    for (second, wall) in [(0, START), (1, START + 86_400 * SECOND), (2, 0), (3, START - 3600 * SECOND)] {
+        let now = Now { steady: START + second * SECOND, wall };
+        of_bucket += passed(&bucket, &mut word, now, 9, 1);
+        for _ in 0..9 {
+            let (at, part) = sliding.at(&table, &owner, now, 1);
+            let took = table.update(&at, now.steady, |word, shared| part.take(word, now, 1, shared));
+            of_window += usize::from(took.is_ok());
+        }
+    }
+    assert_eq!((of_bucket, of_window), (5, 5));
+}
+
+#[test]
 fn a_clock_set_back_by_a_moment_gives_nothing_away() {
     let meter = window("5/m");
     let mut word = 0;
