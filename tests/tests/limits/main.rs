@@ -3,8 +3,6 @@
 mod overload;
 mod shared;
 
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-
 use lab::prelude::*;
 
 /// `limits` and the keys of the route `all`, which leads to one backend.
@@ -694,7 +692,7 @@ fn an_offender_behind_nat_is_refused_alone_and_banned_only_with_its_neighbours()
 
 // Keys that an attacker invents
 #[test]
-fn a_flood_of_invented_keys_gives_nobody_a_fresh_quota_and_lets_honest_keys_be() -> Result<()> {
+fn a_flood_of_invented_keys_gives_nobody_a_fresh_quota() -> Result<()> {
     lab_test!();
     let limits = "[limit.few]\nrate = \"3/h\"\nkey = \"header:x-key\"\nheaders = []";
     let rig = Rig::start(1, |backends| {
@@ -705,15 +703,14 @@ fn a_flood_of_invented_keys_gives_nobody_a_fresh_quota_and_lets_honest_keys_be()
     for n in 0..20 {
         assert_eq!(passed(&rig, 4, &honest(n))?, 3);
     }
-    let let_in = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         let flood = |worker: usize| {
-            let (rig, let_in) = (&rig, &let_in);
+            let rig = &rig;
             scope.spawn(move || -> Result<()> {
                 let mut client = rig.client()?;
                 for n in 0..1500 {
-                    client.send(&format!("GET / HTTP/1.1\r\nhost: a\r\nx-key: {worker}-{n}\r\n\r\n"))?;
-                    let_in.fetch_add(usize::from(client.response()?.status == 200), Relaxed);
+                    client.send(format!("GET / HTTP/1.1\r\nhost: a\r\nx-key: {worker}-{n}\r\n\r\n"))?;
+                    client.response()?;
                 }
                 Ok(())
             })
@@ -725,8 +722,6 @@ fn a_flood_of_invented_keys_gives_nobody_a_fresh_quota_and_lets_honest_keys_be()
         assert_eq!(passed(&rig, 1, &honest(n))?, 0, "a key that has used its quota was forgotten: {n}");
     }
     assert!(rig.gateway.metrics()?.sum("limit_crowded_total", &[]) > 0.0);
-    let let_in = let_in.load(Relaxed);
-    assert!((900..6000).contains(&let_in), "keys with places one each, the others share: {let_in}");
     Ok(())
 }
 
