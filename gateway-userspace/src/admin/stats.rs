@@ -8,11 +8,14 @@ use serde::{Deserialize, Serialize};
 
 use super::status;
 use crate::{
+    cache::Cache,
     daemon::Control,
+    limit::Limit,
     observe::{
         Why, process,
-        stats::{BOUNDS_US, HistogramTotal, RouteStats},
+        stats::{BOUNDS_US, CacheResult, Decided, HistogramTotal, RouteStats},
     },
+    runtime::Snapshot,
 };
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -30,6 +33,8 @@ pub struct Stats {
     pub routes: Vec<RouteRow>,
     pub upstreams: BTreeMap<String, UpstreamRow>,
     pub services: Vec<ServiceRow>,
+    pub caches: BTreeMap<String, CacheRow>,
+    pub limits: BTreeMap<String, LimitRow>,
     pub kernel: Vec<KernelRow>,
     pub kernel_summary: String,
     /// Bans in force.
@@ -108,6 +113,29 @@ pub struct ServiceRow {
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
+pub struct CacheRow {
+    /// Requests by what the cache did for them.
+    pub results: BTreeMap<String, u64>,
+    /// Of the memory tier: bytes in use, and how many there may be.
+    pub bytes: u64,
+    pub memory: u64,
+    pub entries: u64,
+    pub evicted: u64,
+    /// Bytes of the disk tier.
+    pub disk: u64,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LimitRow {
+    /// Requests by what was decided of them.
+    pub decisions: BTreeMap<String, u64>,
+    /// What it lets through now: units a second, or at once.
+    pub rate: f64,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct KernelRow {
     pub interface: String,
     pub action: String,
@@ -166,6 +194,8 @@ pub fn stats(control: &Control) -> Stats {
         routes: control.registry.routes().iter().map(|((l, r, v), stats)| route(l, r, v, stats)).collect(),
         upstreams: snapshot.upstreams.iter().map(|(name, u)| (name.clone(), upstream(u))).collect(),
         services: services.collect(),
+        caches: snapshot.caches.iter().map(|(name, of)| (name.clone(), cache(of))).collect(),
+        limits: limits(&snapshot),
         kernel: kernel.collect(),
         bans: control.kernel.bans().len(),
         workers: control.workers.busy_times().iter().map(Duration::as_secs_f64).collect(),
@@ -181,6 +211,28 @@ pub fn stats(control: &Control) -> Stats {
         kernel_summary: status.kernel_summary,
         last_error: status.last_error,
     }
+}
+
+fn cache(cache: &Cache) -> CacheRow {
+    let store = cache.store();
+    let results = CacheResult::ALL.map(|result| (result.word().to_owned(), cache.stats.results(result)));
+    CacheRow {
+        results: results.into_iter().filter(|(_, n)| *n > 0).collect(),
+        bytes: store.bytes(),
+        memory: store.budget(),
+        entries: store.entries(),
+        evicted: store.evicted(),
+        disk: cache.disk().map_or(0, |disk| disk.bytes()),
+    }
+}
+
+fn limits(snapshot: &Snapshot) -> BTreeMap<String, LimitRow> {
+    let row = |limit: &Limit| {
+        let n = |decided| limit.stats.shards.sum(|shard| shard.decisions(decided));
+        let decisions = Decided::ALL.map(|(decided, word)| (word.to_owned(), n(decided)));
+        LimitRow { decisions: decisions.into_iter().filter(|(_, n)| *n > 0).collect(), rate: limit.rate() }
+    };
+    snapshot.limits.iter().map(|(name, limit)| (name.clone(), row(limit))).collect()
 }
 
 fn route(listener: &str, route: &str, version: &str, stats: &RouteStats) -> RouteRow {

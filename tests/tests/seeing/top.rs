@@ -86,3 +86,45 @@ fn top_draws_on_a_terminal_drains_a_target_by_a_key_and_leaves_it_as_it_was() ->
     assert!(screen.contains("\u{1b}[?1049l"), "the terminal's own screen is back: {screen}");
     Ok(())
 }
+
+// M8
+#[test]
+fn top_shows_what_caches_and_limits_do_and_whom_a_limit_refused() -> Result<()> {
+    lab_test!();
+    let rig = rig()?;
+    let target = &rig.backends[0].addr;
+    rig.gateway.write(&format!(
+        "[gateway]\nworkers = 1\n[listener.web]\nbind = \":80\"\n[cache.pages]\nmemory = \"16MiB\"\n\
+         [limit.few]\nrate = \"1/m\"\nburst = 4\nkey = \"ip\"\n\
+         [route.made]\npath = \"/made/*\"\nto = [\"{target}\"]\ncache = \"pages\"\n\
+         [route.all]\nto = [\"{target}\"]\nlimit = [\"few\"]\n"
+    ))?;
+    rig.gateway.cli(&["reload"])?.ok()?;
+    let mut command = rig.gateway.cli_command()?;
+    command.args(["top", "--interval", "3s", "-o", "json"]).stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut top = Process::start(command)?;
+    std::thread::sleep(Duration::from_millis(700));
+    for _ in 0..10 {
+        rig.ask("GET /made/a", "a.test", "x-answer: cache-control: max-age=60\r\n")?;
+        rig.ask("GET /", "a.test", "")?;
+    }
+    let mut text = String::new();
+    top.child.stdout.take().context("no stdout")?.read_to_string(&mut text)?;
+    assert!(top.wait(Duration::from_secs(10))?.success());
+    let look: Value = serde_json::from_str(&text)?;
+    let seconds = look["rates"]["seconds"].as_f64().context("no seconds")?;
+    let rate = |of: &str, name: &str, word: &str| {
+        (look["rates"][of][name][word].as_f64().unwrap_or(0.0) * seconds).round()
+    };
+    assert_eq!((rate("caches", "pages", "hit"), rate("caches", "pages", "miss")), (9.0, 1.0), "{look}");
+    assert_eq!((rate("limits", "few", "allow"), rate("limits", "few", "deny")), (4.0, 6.0), "{look}");
+    assert_eq!(look["stats"]["caches"]["pages"]["entries"], 1, "{look}");
+    let key = &look["keys"][0];
+    assert_eq!((&key["limit"], &key["refused"]), (&json!("few"), &json!(6)), "{look}");
+    let client = rig.net.client(1).v4().to_string();
+    assert!(key["key"].as_str().is_some_and(|who| who.contains(&client)), "{key}");
+    let shown = rig.gateway.cli(&["top", "--once", "--interval", "100ms"])?.ok()?;
+    assert!(shown.stdout.contains("CACHE") && shown.stdout.contains("LIMIT"), "{shown:?}");
+    assert!(shown.stdout.lines().all(|line| line.chars().count() <= 80), "{shown:?}");
+    Ok(())
+}

@@ -14,14 +14,18 @@ pub enum Page {
     Upstreams,
     Kernel,
     Sources,
+    Caches,
+    Limits,
 }
 
 impl Page {
-    pub const ALL: [(Page, &'static str); 4] = [
+    pub const ALL: [(Page, &'static str); 6] = [
         (Page::Routes, "Routes"),
         (Page::Upstreams, "Upstreams"),
         (Page::Kernel, "Kernel"),
         (Page::Sources, "Sources"),
+        (Page::Caches, "Caches"),
+        (Page::Limits, "Limits"),
     ];
 
     fn index(self) -> usize {
@@ -79,7 +83,7 @@ pub struct App {
     pub mode: Mode,
     pub filter: String,
     /// By page: the column to sort by, and whether the other way round.
-    sort: [(usize, bool); 4],
+    sort: [(usize, bool); 6],
     pub selected: usize,
     pub paused: bool,
     pub look: Look,
@@ -94,7 +98,7 @@ impl Default for App {
             page: Page::Routes,
             mode: Mode::List,
             filter: String::new(),
-            sort: [(1, false), (3, false), (2, false), (2, false)],
+            sort: [(1, false), (3, false), (2, false), (2, false), (1, false), (4, false)],
             selected: 0,
             paused: false,
             look: Look::default(),
@@ -154,7 +158,7 @@ impl App {
                 KeyCode::Esc | KeyCode::Enter | KeyCode::Backspace => None,
                 other => {
                     let ask = self.press_list(other);
-                    if self.mode == Mode::List && !matches!(other, KeyCode::Tab | KeyCode::Char('1'..='4')) {
+                    if self.mode == Mode::List && !matches!(other, KeyCode::Tab | KeyCode::Char('1'..='6')) {
                         self.mode = Mode::Detail(of);
                     }
                     ask
@@ -182,9 +186,9 @@ impl App {
     fn press_list(&mut self, code: KeyCode) -> Option<Ask> {
         match code {
             KeyCode::Char('q') => return Some(Ask::Quit),
-            KeyCode::Char(digit @ '1'..='4') => self.turn_to(Page::ALL[digit as usize - '1' as usize].0),
-            KeyCode::Tab | KeyCode::Right => self.turn_to(Page::ALL[(self.page.index() + 1) % 4].0),
-            KeyCode::BackTab | KeyCode::Left => self.turn_to(Page::ALL[(self.page.index() + 3) % 4].0),
+            KeyCode::Char(digit @ '1'..='6') => self.turn_to(Page::ALL[digit as usize - '1' as usize].0),
+            KeyCode::Tab | KeyCode::Right => self.turn_to(Page::ALL[(self.page.index() + 1) % 6].0),
+            KeyCode::BackTab | KeyCode::Left => self.turn_to(Page::ALL[(self.page.index() + 5) % 6].0),
             KeyCode::Down | KeyCode::Char('j') => {
                 self.selected += 1;
                 self.clamp();

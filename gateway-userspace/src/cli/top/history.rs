@@ -14,6 +14,9 @@ pub struct History {
     pub passed: Line,
     pub dropped: Line,
     pub routes: BTreeMap<String, Line>,
+    /// Requests by cache, and those that a limit refused.
+    pub caches: BTreeMap<String, Line>,
+    pub limits: BTreeMap<String, Line>,
     /// Drops by reason.
     pub reasons: BTreeMap<String, Line>,
 }
@@ -45,6 +48,14 @@ impl History {
         for (route, of) in &rates.routes {
             self.routes.entry(route.clone()).or_default().push(of.requests);
         }
+        for (cache, of) in &rates.caches {
+            self.caches.entry(cache.clone()).or_default().push(of.values().sum());
+        }
+        for (limit, of) in &rates.limits {
+            self.limits.entry(limit.clone()).or_default().push(of.get("deny").copied().unwrap_or(0.0));
+        }
+        self.caches.retain(|cache, _| rates.caches.contains_key(cache));
+        self.limits.retain(|limit, _| rates.limits.contains_key(limit));
         for (reason, n) in rates.packets.values().flatten() {
             self.reasons.entry(reason.clone()).or_default().push(*n);
         }

@@ -10,7 +10,11 @@ mod view;
 mod tests;
 
 use std::{
-    sync::mpsc::{Receiver, TryRecvError, channel},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+        mpsc::{Receiver, TryRecvError, channel},
+    },
     time::{Duration, Instant},
 };
 
@@ -54,6 +58,8 @@ pub struct Look {
     /// Of the kernel half: those that were refused most.
     pub sources: Vec<Value>,
     pub bans: Vec<Value>,
+    /// Keys of L7 limits that were refused most, while somebody looks at them.
+    pub keys: Vec<Value>,
 }
 
 impl Top {
@@ -62,6 +68,7 @@ impl Top {
             .map_err(|error| Error::Usage(format!("--interval {}: {error}", self.interval)))?;
         let interval = interval.clamp(Duration::from_millis(100), Duration::from_secs(3600));
         let mut looker = Looker::new(global)?;
+        looker.keys.store(true, Relaxed);
         if self.once || global.json() {
             std::thread::sleep(interval);
             let look = looker.look()?;
@@ -77,11 +84,13 @@ struct Looker<'a> {
     global: &'a Global,
     before: Stats,
     at: Instant,
+    /// Whether to look through the keys of limits, which may be many.
+    keys: Arc<AtomicBool>,
 }
 
 impl<'a> Looker<'a> {
     fn new(global: &'a Global) -> Result<Self, Error> {
-        Ok(Looker { global, before: stats(global)?, at: Instant::now() })
+        Ok(Looker { global, before: stats(global)?, at: Instant::now(), keys: Arc::default() })
     }
 
     fn look(&mut self) -> Result<Look, Error> {
@@ -92,8 +101,10 @@ impl<'a> Looker<'a> {
         let rates = Rates::between(&self.before, &now, (at - self.at).as_secs_f64());
         let sources = list(&format!("/v1/kernel/sources?top={SOURCES}"))?;
         let bans = list("/v1/bans")?;
+        let wanted = self.keys.load(Relaxed) && !now.limits.is_empty();
+        let keys = if wanted { list(&format!("/v1/limit-keys?top={SOURCES}"))? } else { Vec::new() };
         (self.before, self.at) = (now.clone(), at);
-        Ok(Look { stats: now, rates, sources, bans })
+        Ok(Look { stats: now, rates, sources, bans, keys })
     }
 }
 
@@ -103,7 +114,7 @@ fn stats(global: &Global) -> Result<Stats, Error> {
 }
 
 fn to_json(look: &Look) -> Value {
-    json!({ "stats": look.stats, "rates": look.rates.to_json(), "sources": look.sources, "bans": look.bans })
+    json!({ "stats": look.stats, "rates": look.rates.to_json(), "sources": look.sources, "bans": look.bans, "keys": look.keys })
 }
 
 /// One look as text: the pages one below the other.
@@ -135,6 +146,8 @@ fn describe(look: &Look) -> String {
 /// The terminal is left as it was, also by a panic.
 fn live(global: &Global, mut looker: Looker<'_>, interval: Duration) -> Outcome {
     let (sender, looks) = channel();
+    let keys = looker.keys.clone();
+    keys.store(false, Relaxed);
     let mut terminal = ratatui::try_init().map_err(|error| {
         Error::Other(format!("this is no terminal ({error})\n  hint: `gateway top --once` prints one look"))
     })?;
@@ -151,7 +164,7 @@ fn live(global: &Global, mut looker: Looker<'_>, interval: Duration) -> Outcome 
                 }
             }
         });
-        show(global, &mut terminal, looks)
+        show(global, &mut terminal, looks, &keys)
     });
     ratatui::restore();
     outcome
@@ -161,6 +174,7 @@ fn show(
     global: &Global,
     terminal: &mut ratatui::DefaultTerminal,
     looks: Receiver<Result<Look, String>>,
+    keys: &AtomicBool,
 ) -> Outcome {
     let mut app = App::default();
     let broken = |error: std::io::Error| Error::Other(format!("cannot use the terminal: {error}"));
@@ -172,6 +186,7 @@ fn show(
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
             }
         }
+        keys.store(app.page == Page::Limits, Relaxed);
         terminal.draw(|frame| view::draw(frame, &app)).map_err(broken)?;
         if !event::poll(Duration::from_millis(200)).map_err(broken)? {
             continue;

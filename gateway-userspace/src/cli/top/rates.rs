@@ -23,6 +23,9 @@ pub struct Rates {
     pub routes: BTreeMap<String, RouteRates>,
     /// By upstream and target.
     pub targets: BTreeMap<String, BTreeMap<String, TargetRates>>,
+    /// By cache and what it did, by limit and what it decided.
+    pub caches: BTreeMap<String, BTreeMap<String, f64>>,
+    pub limits: BTreeMap<String, BTreeMap<String, f64>>,
     /// By action and reason.
     pub packets: BTreeMap<String, BTreeMap<String, f64>>,
     pub bytes: f64,
@@ -102,6 +105,18 @@ impl Rates {
                 rates.targets.entry(name.clone()).or_default().insert(target.addr.clone(), of);
             }
         }
+        let each = |old: Option<&BTreeMap<String, u64>>, new: &BTreeMap<String, u64>| {
+            let before = |word: &String| old.and_then(|old| old.get(word)).copied().unwrap_or(0);
+            new.iter().map(|(word, n)| (word.clone(), rate(before(word), *n))).collect::<BTreeMap<_, _>>()
+        };
+        for (name, row) in &now.caches {
+            let old = before.caches.get(name).map(|old| &old.results);
+            rates.caches.insert(name.clone(), each(old, &row.results));
+        }
+        for (name, row) in &now.limits {
+            let old = before.limits.get(name).map(|old| &old.decisions);
+            rates.limits.insert(name.clone(), each(old, &row.decisions));
+        }
         for row in &now.kernel {
             let same = |old: &&crate::admin::stats::KernelRow| {
                 old.interface == row.interface && old.action == row.action && old.reason == row.reason
@@ -146,7 +161,7 @@ impl Rates {
             "seconds": self.seconds, "requests": self.requests, "errors": self.errors,
             "bytes_in": self.bytes_in, "bytes_out": self.bytes_out, "accepted": self.accepted,
             "duration": times(&self.duration), "routes": routes.collect::<Value>(),
-            "upstreams": upstreams.collect::<Value>(), "packets": self.packets, "packet_bytes": self.bytes,
+            "upstreams": upstreams.collect::<Value>(), "caches": self.caches, "limits": self.limits, "packets": self.packets, "packet_bytes": self.bytes,
             "busy": self.busy, "cpu": self.cpu,
         })
     }
@@ -155,6 +170,14 @@ impl Rates {
     pub fn packets_of(&self, action: &str) -> f64 {
         self.packets.get(action).map_or(0.0, |by_reason| by_reason.values().sum())
     }
+}
+
+/// The share of a cache's requests that it answered without asking, by what it did; those that went past it do not count.
+pub fn hit_share(results: &BTreeMap<String, f64>) -> f64 {
+    let of = |words: &[&str]| words.iter().filter_map(|word| results.get(*word)).sum::<f64>();
+    let answered = of(&["hit", "stale", "coalesced"]);
+    let all = answered + of(&["miss", "revalidated"]);
+    if all > 0.0 { answered / all } else { 0.0 }
 }
 
 fn grown(old: u64, new: u64) -> u64 {
@@ -238,6 +261,15 @@ mod tests {
     fn what_was_started_anew_counts_from_zero() {
         let rates = Rates::between(&stats(1, 1000, 0), &stats(2, 50, 0), 2.0);
         assert_eq!(rates.requests, 25.0);
+    }
+
+    #[test]
+    fn a_hit_is_what_was_answered_without_asking() {
+        let results = |all: &[(&str, f64)]| all.iter().map(|(word, n)| ((*word).to_owned(), *n)).collect();
+        let mixed =
+            [("hit", 60.0), ("stale", 10.0), ("coalesced", 10.0), ("revalidated", 5.0), ("miss", 15.0)];
+        assert_eq!(hit_share(&results(&mixed)), 0.8);
+        assert_eq!(hit_share(&results(&[("bypass", 5.0)])), 0.0);
     }
 
     #[test]

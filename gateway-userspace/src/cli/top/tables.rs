@@ -2,10 +2,10 @@
 
 use serde_json::Value;
 
-use super::rates::{RouteRates, quantile};
+use super::rates::{RouteRates, hit_share, quantile};
 use super::{Look, app::Page};
 use crate::{
-    admin::stats::Latency,
+    admin::stats::{CacheRow, Latency, LimitRow},
     cli::{ban::text, output},
 };
 
@@ -81,12 +81,34 @@ const SOURCES: &[Column] = &[
     name("BANNED", 12),
 ];
 
+const CACHES: &[Column] = &[
+    name("CACHE", 0),
+    number("REQ/S", 8),
+    number("HIT%", 7),
+    number("MISS/S", 8),
+    number("ENTRIES", 9),
+    number("BYTES", 9),
+    number("FULL%", 7),
+    number("EVICTED", 9),
+];
+const LIMITS: &[Column] = &[
+    name("LIMIT", 0),
+    number("RATE", 9),
+    number("ALLOW/S", 9),
+    number("OVER/S", 8),
+    number("DENY/S", 8),
+    number("BAN/S", 7),
+    number("REFUSED", 9),
+];
+
 pub fn table(page: Page, look: &Look) -> Table {
     match page {
         Page::Routes => Table { columns: ROUTES, rows: routes(look) },
         Page::Upstreams => Table { columns: UPSTREAMS, rows: upstreams(look) },
         Page::Kernel => Table { columns: KERNEL, rows: kernel(look) },
         Page::Sources => Table { columns: SOURCES, rows: sources(look) },
+        Page::Caches => Table { columns: CACHES, rows: caches(look) },
+        Page::Limits => Table { columns: LIMITS, rows: limits(look) },
     }
 }
 
@@ -98,7 +120,7 @@ fn routes(look: &Look) -> Vec<Row> {
             cells: vec![
                 word(if name == "-" { "- (no route)" } else { name }),
                 rate(of.requests),
-                Cell { text: format!("{share:.1}"), number: Some(share) },
+                self::share(share),
                 rate(of.classes[2]),
                 time(&of.duration, 0.5),
                 time(&of.duration, 0.95),
@@ -208,6 +230,56 @@ fn sources(look: &Look) -> Vec<Row> {
         tone: Tone::Bad,
     });
     limited.chain(others).collect()
+}
+
+fn caches(look: &Look) -> Vec<Row> {
+    let row = |(name, of): (&String, &CacheRow)| {
+        let rates = look.rates.caches.get(name).cloned().unwrap_or_default();
+        let now = |word: &str| rates.get(word).copied().unwrap_or(0.0);
+        let full = of.bytes as f64 / of.memory.max(1) as f64 * 100.0;
+        Row {
+            key: name.clone(),
+            cells: vec![
+                word(name),
+                rate(rates.values().sum()),
+                share(hit_share(&rates) * 100.0),
+                rate(now("miss")),
+                Cell { text: output::short(of.entries), number: Some(of.entries as f64) },
+                bytes(of.bytes as f64),
+                share(full),
+                Cell { text: output::short(of.evicted), number: Some(of.evicted as f64) },
+            ],
+            tone: Tone::Plain,
+        }
+    };
+    look.stats.caches.iter().map(row).collect()
+}
+
+fn limits(look: &Look) -> Vec<Row> {
+    let row = |(name, of): (&String, &LimitRow)| {
+        let rates = look.rates.limits.get(name).cloned().unwrap_or_default();
+        let now = |word: &str| rates.get(word).copied().unwrap_or(0.0);
+        let refused = ["deny", "ban"].iter().filter_map(|word| of.decisions.get(*word)).sum::<u64>();
+        Row {
+            key: name.clone(),
+            cells: vec![
+                word(name),
+                rate(of.rate),
+                rate(now("allow")),
+                rate(now("soft") + now("dry_run")),
+                rate(now("deny")),
+                rate(now("ban")),
+                Cell { text: output::short(refused), number: Some(refused as f64) },
+            ],
+            tone: if now("deny") + now("ban") > 0.0 { Tone::Warn } else { Tone::Plain },
+        }
+    };
+    look.stats.limits.iter().map(row).collect()
+}
+
+/// A percentage.
+fn share(n: f64) -> Cell {
+    Cell { text: format!("{n:.1}"), number: Some(n) }
 }
 
 /// Whether a ban is on a source.

@@ -63,6 +63,35 @@ fn stats(second: u64) -> Stats {
             },
         )]
         .into(),
+        caches: [(
+            "pages".to_owned(),
+            CacheRow {
+                results: [
+                    ("hit".to_owned(), second * 900),
+                    ("miss".to_owned(), second * 80),
+                    ("coalesced".to_owned(), second * 20),
+                    ("bypass".to_owned(), second),
+                ]
+                .into(),
+                bytes: 48_000_000,
+                memory: 64_000_000,
+                entries: 12_345,
+                evicted: 7,
+                disk: 2_500_000_000,
+            },
+        )]
+        .into(),
+        limits: [
+            (
+                "per-key".to_owned(),
+                LimitRow {
+                    decisions: [("allow".to_owned(), second * 700), ("deny".to_owned(), second * 40)].into(),
+                    rate: 100.0,
+                },
+            ),
+            ("soft".to_owned(), LimitRow { decisions: [("soft".to_owned(), second * 3)].into(), rate: 5.0 }),
+        ]
+        .into(),
         kernel: vec![packets("pass", "ok", second * 9_000), packets("drop", "banned", second * 25_000)],
         kernel_summary: "XDP native on eth0; steering on".into(),
         bans: 1,
@@ -86,6 +115,11 @@ fn look(second: u64) -> Look {
                     "service": null }),
             json!({ "source": "192.0.2.9", "dropped": 12, "drops_per_second": 0.5, "packets_left": 40,
                     "service": "dns" }),
+        ],
+        keys: vec![
+            json!({ "limit": "per-key", "key": "consumer acme", "refused": 4_000, "left": 0, "of": 100 }),
+            json!({ "limit": "per-key", "key": "\u{1b}evil", "refused": 3, "left": 7, "of": 100 }),
+            json!({ "limit": "soft", "key": "another's", "refused": 9, "left": 7, "of": 100 }),
         ],
         bans: vec![json!({ "cidr": "198.51.100.7/32", "left_seconds": 61, "why": "flood" })],
     }
@@ -137,7 +171,11 @@ fn every_page_fits_80_by_24_and_looks_as_it_did() {
         ("2", "upstreams"),
         ("3", "kernel"),
         ("4", "sources"),
-        ("1\n", "route"),
+        ("5", "caches"),
+        ("6", "limits"),
+        ("5\n", "cache"),
+        ("^6\n", "limit"),
+        ("^1\n", "route"),
         ("^4\n", "source"),
         ("^?", "help"),
     ] {

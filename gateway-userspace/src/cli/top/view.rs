@@ -1,5 +1,7 @@
 //! Drawing `gateway top`: everything fits 80 columns by 24 lines.
 
+use std::collections::BTreeMap;
+
 use ratatui::{
     Frame,
     layout::{Alignment, Constraint, Layout, Rect},
@@ -16,7 +18,8 @@ use super::{
 use crate::cli::output;
 
 const HELP: &str = "\
-1-4, Tab, arrows   turn pages: routes, upstreams, kernel, sources
+1-6, Tab, arrows   turn pages: routes, upstreams, kernel, sources,
+                   caches, limits
 up, down, j, k     choose a row; PgUp, PgDn
 Enter              all about the row; Esc: back
 s, r               sort by the next column; the other way round
@@ -27,7 +30,8 @@ p                  stop the picture; once more: go on
 q, Ctrl-C          quit
 
 REQ/S, ERR%: of the last second; ERR% are answers of 500 and above.
-P50, P95, P99: times that so many percent of requests took at most.";
+P50, P95, P99: times that so many percent of requests took at most.
+HIT%: answered without asking an upstream. OVER/S: over a soft limit.";
 
 pub fn draw(frame: &mut Frame, app: &App) {
     let [head, totals, lines, tabs, body, foot] = Layout::vertical([
@@ -196,7 +200,9 @@ fn detail(frame: &mut Frame, app: &App, of: &str, area: Rect) {
     let line = match app.page {
         Page::Routes => app.history.routes.get(of),
         Page::Kernel => app.history.reasons.get(of),
-        _ => None,
+        Page::Caches => app.history.caches.get(of),
+        Page::Limits => app.history.limits.get(of),
+        Page::Upstreams | Page::Sources => None,
     };
     if let Some(line) = line {
         let values = line.last(usize::from(graph.width));
@@ -232,6 +238,11 @@ fn about(app: &App, of: &str) -> Vec<String> {
         lines.push(format!("more: gateway observe -f request route={of} 'status>=400'"));
         return lines;
     }
+    match app.page {
+        Page::Caches => return about_cache(app, of),
+        Page::Limits => return about_limit(app, of),
+        _ => {}
+    }
     let table = app.table();
     if let Some(row) = table.rows.iter().find(|row| row.key == of) {
         for (column, cell) in table.columns.iter().zip(&row.cells) {
@@ -245,9 +256,55 @@ fn about(app: &App, of: &str) -> Vec<String> {
             }
             Page::Upstreams => lines.push("d: drain   u: take up again".into()),
             Page::Kernel => lines.push(format!("more: gateway observe -f drop reason={of}")),
-            Page::Routes => {}
+            Page::Routes | Page::Caches | Page::Limits => {}
         }
     }
+    lines
+}
+
+/// Counts by word, in all and a second.
+fn by_word(all: &BTreeMap<String, u64>, now: Option<&BTreeMap<String, f64>>) -> impl Iterator<Item = String> {
+    all.iter().map(move |(word, n)| {
+        let now = now.and_then(|now| now.get(word)).map_or("0".into(), |n| per_second(*n));
+        format!("{word:<12} {:>9} in all, {now} a second", output::short(*n))
+    })
+}
+
+fn about_cache(app: &App, of: &str) -> Vec<String> {
+    let Some(row) = app.look.stats.caches.get(of) else { return Vec::new() };
+    let used = format!(
+        "{} entries, {}B of {}B in memory",
+        output::short(row.entries),
+        size(row.bytes as f64),
+        size(row.memory as f64)
+    );
+    let disk = if row.disk > 0 { format!(", {}B on disk", size(row.disk as f64)) } else { String::new() };
+    let mut lines = vec![format!("{used}{disk}; {} had to go for others", output::short(row.evicted))];
+    lines.extend(by_word(&row.results, app.look.rates.caches.get(of)));
+    lines.push(format!("more: gateway cache stats {of}"));
+    lines
+}
+
+/// Lines for those whom a limit refused most.
+const KEYS: usize = 5;
+
+fn about_limit(app: &App, of: &str) -> Vec<String> {
+    let Some(row) = app.look.stats.limits.get(of) else { return Vec::new() };
+    let mut lines = vec![format!("lets through {} a second, or at once", per_second(row.rate))];
+    lines.extend(by_word(&row.decisions, app.look.rates.limits.get(of)));
+    let keys = app.look.keys.iter().filter(|key| key["limit"] == *of).take(KEYS);
+    for key in keys {
+        let number = |name: &str| key[name].as_u64().map_or("-".into(), output::short);
+        let who = clean(key["key"].as_str().unwrap_or_default());
+        let who: String = who.chars().take(34).collect();
+        lines.push(format!(
+            "{who:<34} refused {:>7}, has {} of {}",
+            number("refused"),
+            number("left"),
+            number("of")
+        ));
+    }
+    lines.push(format!("more: gateway limit show {of}"));
     lines
 }
 
@@ -270,7 +327,7 @@ fn footer(app: &App) -> Line<'_> {
 
 fn help(frame: &mut Frame) {
     let area = frame.area();
-    let (width, height) = (72.min(area.width), (HELP.lines().count() as u16 + 2).min(area.height));
+    let (width, height) = (76.min(area.width), (HELP.lines().count() as u16 + 2).min(area.height));
     let area = Rect { x: (area.width - width) / 2, y: (area.height - height) / 2, width, height };
     frame.render_widget(Clear, area);
     frame.render_widget(Paragraph::new(HELP).block(Block::bordered().title(" keys ")), area);
