@@ -77,8 +77,7 @@ fn a_cookie_a_parameter_the_path_or_the_consumer_decides_the_backend() -> Result
     };
     let consumers: String = (0..30).map(consumer).collect();
     let config = |on: &str, auth: bool| {
-        let settings =
-            format!("to = {}\nbalance = \"maglev\"\nhash_on = [\"{on}\", \"random\"]", targets(&backends));
+        let settings = format!("to = {}\nbalance = \"maglev\"\nhash_on = [{on}]", targets(&backends));
         let plain = upstream(&settings);
         match auth {
             false => plain,
@@ -88,12 +87,24 @@ fn a_cookie_a_parameter_the_path_or_the_consumer_decides_the_backend() -> Result
             }
         }
     };
-    let gateway = Gateway::start(&net, &config("path", false))?;
+    let gateway = Gateway::start(&net, &config("\"path\"", false))?;
     let ways: [(&str, &dyn Fn(usize) -> String, bool); 4] = [
-        ("cookie:uid", &|n| format!("GET / HTTP/1.1\r\nhost: a\r\ncookie: a=1; uid=u{n}\r\n\r\n"), false),
-        ("query:user", &|n| format!("GET /?a=1&user=u{n} HTTP/1.1\r\nhost: a\r\n\r\n"), false),
-        ("path", &|n| format!("GET /p{n} HTTP/1.1\r\nhost: a\r\n\r\n"), false),
-        ("consumer", &|n| format!("GET / HTTP/1.1\r\nhost: a\r\nx-api-key: key-{n}\r\n\r\n"), true),
+        (
+            "\"cookie:uid\", \"random\"",
+            &|n| format!("GET / HTTP/1.1\r\nhost: a\r\ncookie: a=1; uid=u{n}\r\n\r\n"),
+            false,
+        ),
+        (
+            "\"query:user\", \"random\"",
+            &|n| format!("GET /?a=1&user=u{n} HTTP/1.1\r\nhost: a\r\n\r\n"),
+            false,
+        ),
+        ("\"path\"", &|n| format!("GET /p{n} HTTP/1.1\r\nhost: a\r\n\r\n"), false),
+        (
+            "\"consumer\", \"random\"",
+            &|n| format!("GET / HTTP/1.1\r\nhost: a\r\nx-api-key: key-{n}\r\n\r\n"),
+            true,
+        ),
     ];
     for (on, request, auth) in ways {
         gateway.write(&config(on, auth))?;
