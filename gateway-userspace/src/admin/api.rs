@@ -68,6 +68,7 @@ pub fn routes() -> Router<Arc<Control>> {
         .route("/v1/limits/{name}/keys", get(limits::keys).delete(limits::clear))
         .route("/v1/limits/{name}/keys/{key}", delete(limits::reset))
         .route("/v1/limit-keys", get(limits::all_keys))
+        .route("/v1/limit-top", get(limits::top))
         .route("/v1/bans", get(bans::list).post(bans::add))
         .route("/v1/bans/{*cidr}", get(bans::show).delete(bans::remove))
         .route("/v1/explain", post(explain::explain))

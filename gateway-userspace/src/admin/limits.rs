@@ -6,14 +6,15 @@ use axum::{
     Json,
     extract::{Path, Query, State},
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::problem::Problem;
 use crate::{
     config,
     daemon::{Control, News},
-    limit::{Limit, Row},
+    kernel::SourceRow,
+    limit::{Limit, Row, rank},
     observe::stats::Decided,
     runtime::Snapshot,
 };
@@ -69,7 +70,7 @@ pub async fn show(State(control): Shared, Path(name): Path<String>) -> Result<Js
     let settings = config::to_json(&snapshot.config)["limit"][&name].take();
     let keys = snapshot.limit_store.keys_in_use().get(&limit.group()).copied().unwrap_or(0);
     let mut told = describe(&snapshot, limit, settings, keys);
-    told["top"] = json!(snapshot.limit_store.top(limit, 10));
+    told["top"] = json!(joined(&control, snapshot.limit_store.top(limit, 10)));
     Ok(Json(told))
 }
 
@@ -87,21 +88,47 @@ pub async fn keys(
     State(control): Shared,
     Path(name): Path<String>,
     Query(query): Query<Top>,
-) -> Result<Json<Vec<Row>>, Problem> {
+) -> Result<Json<Vec<Joined>>, Problem> {
     let snapshot = control.snapshot.load();
     let limit = find(&snapshot, &name)?;
-    Ok(Json(snapshot.limit_store.top(limit, query.top.min(10_000))))
+    Ok(Json(joined(&control, snapshot.limit_store.top(limit, query.top.min(10_000)))))
 }
 
 /// The keys of all limits.
-pub async fn all_keys(State(control): Shared, Query(query): Query<Top>) -> Json<Vec<Row>> {
+pub async fn all_keys(State(control): Shared, Query(query): Query<Top>) -> Json<Vec<Joined>> {
+    Json(joined(&control, all_rows(&control, query.top.min(10_000))))
+}
+
+/// The keys of all limits, and the kernel half's sources that are no key's.
+pub async fn top(State(control): Shared, Query(query): Query<Top>) -> Json<Value> {
+    let most = query.top.min(10_000);
+    let keys = joined(&control, all_rows(&control, most));
+    let is_key = |row: &SourceRow| {
+        keys.iter().filter_map(|key| key.kernel.as_ref()).any(|kernel| kernel.source == row.source)
+    };
+    let mut sources = control.kernel.sources(most);
+    sources.retain(|row| row.service.is_some() || !is_key(row));
+    Json(json!({ "keys": keys, "sources": sources }))
+}
+
+fn all_rows(control: &Control, most: usize) -> Vec<Row> {
     let snapshot = control.snapshot.load();
-    let top = query.top.min(10_000);
-    let mut rows: Vec<Row> =
-        snapshot.limits.values().flat_map(|limit| snapshot.limit_store.top(limit, top)).collect();
-    rows.sort_by_key(|row| std::cmp::Reverse(row.refused));
-    rows.truncate(top);
-    Json(rows)
+    let mut rows = snapshot.limits.values().flat_map(|limit| snapshot.limit_store.top(limit, most)).collect();
+    rank(&mut rows, most);
+    rows
+}
+
+/// A key, and what its client has in the kernel half.
+#[derive(Serialize)]
+pub struct Joined {
+    #[serde(flatten)]
+    row: Row,
+    kernel: Option<SourceRow>,
+}
+
+fn joined(control: &Control, rows: Vec<Row>) -> Vec<Joined> {
+    let kernel = |row: &Row| row.source.and_then(|source| control.kernel.source(source));
+    rows.into_iter().map(|row| Joined { kernel: kernel(&row), row }).collect()
 }
 
 /// Every key of a limit starts anew.

@@ -1,4 +1,4 @@
-//! `GET /v1/why/{id}`: what became of a request, by its id; of an address, what both halves hold against it.
+//! `GET /v1/why/{id}`: what became of a request, by its id or its trace's; of an address, what both halves hold against it.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -26,10 +26,16 @@ pub async fn why(
         return Ok(Json(of_address(&control, address)));
     }
     // As ids are made; nothing else is looked for.
-    if of.len() != 36 || !of.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-') {
-        return Err(Problem::bad_request("it is neither a request's id (x-request-id) nor an address"));
-    }
-    let line = control.access_log.notable.find(&of);
+    let digits = |more: &[u8]| of.bytes().all(|b| b.is_ascii_hexdigit() || more.contains(&b));
+    let key = match of.len() {
+        36 if digits(b"-") => "id",
+        32 if digits(b"") => "trace",
+        _ => {
+            let what = "it is neither a request's id (x-request-id), nor a trace's, nor an address";
+            return Err(Problem::bad_request(what));
+        }
+    };
+    let line = control.access_log.notable.find(key, &of.to_ascii_lowercase());
     let line: Option<Value> = line.and_then(|line| serde_json::from_str(&line).ok());
     let Some(line) = line else {
         let what = "request that was refused, failed or was slow, and is remembered, with the id";

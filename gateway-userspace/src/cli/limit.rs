@@ -21,7 +21,7 @@ pub enum Limit {
         /// A limit's name, or an address. Without it as `list`
         what: Option<String>,
     },
-    /// Who was refused most: keys of limits, and sources of packets
+    /// Who is refused most: keys of limits, with what the kernel half has left for them, and its other sources
     Top {
         /// How many
         #[arg(short, default_value_t = 20)]
@@ -60,10 +60,8 @@ impl Limit {
                 output::print(global, &rows, || keys(&rows));
             }
             Limit::Top { n, limit: None } => {
-                let rows = client::get(global, &format!("/v1/limit-keys?top={n}"))?;
-                let packets = client::get(global, &format!("/v1/kernel/sources?top={n}"))?;
-                let both = json!({ "keys": rows, "sources": packets });
-                output::print(global, &both, || format!("{}\n\n{}", keys(&rows), sources(&packets)));
+                let both = client::get(global, &format!("/v1/limit-top?top={n}"))?;
+                output::print(global, &both, || top(&both, n));
             }
             Limit::Reset { what, key } => reset(global, &what, key.as_deref())?,
         }
@@ -135,6 +133,50 @@ fn one(name: &str, limit: &Value) -> String {
     format!("{table}\nroutes: {routes}\n\n{}", keys(&limit["top"]))
 }
 
+/// Keys and sources in one table, those that are refused fastest first.
+fn top(both: &Value, most: usize) -> String {
+    let all = |of: &str| both[of].as_array().cloned().unwrap_or_default();
+    let rate = |value: &Value| value.as_f64().unwrap_or(0.0);
+    let mut rows: Vec<(f64, Vec<String>)> = Vec::new();
+    for row in all("keys") {
+        let (refused, kernel) = (rate(&row["refused_per_second"]), &row["kernel"]);
+        let dropped = rate(&kernel["drops_per_second"]);
+        let mut cells = vec![
+            text(&row["limit"]),
+            text(&row["key"]),
+            format!("{}/{}", text(&row["left"]), text(&row["of"])),
+            per_second(refused),
+        ];
+        cells.extend(in_kernel(kernel));
+        rows.push((refused + dropped, cells));
+    }
+    for row in all("sources") {
+        let whose = row["service"].as_str().map_or("kernel".into(), |service| format!("service {service}"));
+        let mut cells = vec![whose, format!("ip={}", text(&row["source"])), "-".into(), "-".into()];
+        cells.extend(in_kernel(&row));
+        rows.push((rate(&row["drops_per_second"]), cells));
+    }
+    if rows.is_empty() {
+        return "no key is near its limit, and no source has a bucket".into();
+    }
+    rows.sort_by(|one, two| two.0.total_cmp(&one.0));
+    rows.truncate(most);
+    table(
+        &["LIMIT", "KEY", "LEFT", "REFUSED/S", "CONNS LEFT", "PACKETS LEFT", "DROPS/S"],
+        rows.into_iter().map(|(_, cells)| cells),
+    )
+}
+
+fn in_kernel(source: &Value) -> [String; 3] {
+    let left = |what: &str| source[what].as_u64().map_or("-".into(), output::short);
+    let dropped = source["drops_per_second"].as_f64().map_or("-".into(), per_second);
+    [left("new_left"), left("packets_left"), dropped]
+}
+
+fn per_second(rate: f64) -> String {
+    if rate > 0.0 { format!("{rate:.1}") } else { "-".into() }
+}
+
 /// Keys of limits.
 fn keys(rows: &Value) -> String {
     let seconds = |value: &Value| match value.as_f64() {
@@ -151,6 +193,7 @@ fn keys(rows: &Value) -> String {
                 text(&row["key"]),
                 format!("{}/{}", text(&row["left"]), text(&row["of"])),
                 row["refused"].as_u64().map_or("-".into(), output::short),
+                row["refused_per_second"].as_f64().map_or("-".into(), per_second),
                 seconds(&row["next_seconds"]),
                 seconds(&row["full_seconds"]),
             ]
@@ -158,7 +201,7 @@ fn keys(rows: &Value) -> String {
         .collect();
     match rows.is_empty() {
         true => "no key is near its limit".into(),
-        false => table(&["LIMIT", "KEY", "LEFT", "REFUSED", "NEXT IN", "FULL IN"], rows),
+        false => table(&["LIMIT", "KEY", "LEFT", "REFUSED", "NOW/S", "NEXT IN", "FULL IN"], rows),
     }
 }
 

@@ -17,7 +17,7 @@ use super::{
                         halves tell: bans, blocks and limits in the kernel, and its requests."
 )]
 pub struct Why {
-    /// A request's id, as `x-request-id` and the access log have it, or an address
+    /// A request's id, as `x-request-id` and the access log have it, its trace's id, or an address
     of: String,
 }
 

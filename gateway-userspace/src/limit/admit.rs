@@ -141,7 +141,8 @@ impl RouteLimits {
             }
             if times > 0 || one.left.units * 2 < one.capacity {
                 let text = || one.limit.key.label(facts);
-                self.store.labels.note(worker, one.limit, one.owner.key, times, facts.tier, text);
+                let source = one.limit.key.source(facts);
+                self.store.labels.note(worker, one.limit, one.owner.key, times, (facts.tier, source), text);
             }
         }
         let told = checked.iter().map(|one| (&**one.limit, one.policy(), one.left, one.capacity));

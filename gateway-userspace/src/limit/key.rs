@@ -97,6 +97,16 @@ impl Keyed {
         hasher.write(&lo.to_le_bytes());
     }
 
+    /// The client's address, as far as it counts, where it is a part of the key.
+    pub fn source(&self, facts: &Facts<'_>) -> Option<IpAddr> {
+        let is_one = |part: &LimitKeyPart| match part {
+            LimitKeyPart::Ip => true,
+            LimitKeyPart::Consumer => facts.consumer.is_none(),
+            _ => false,
+        };
+        self.parts.iter().any(is_one).then(|| self.masked(facts.client))
+    }
+
     fn masked(&self, client: IpAddr) -> IpAddr {
         match client.to_canonical() {
             IpAddr::V4(v4) => IpAddr::V4((v4.to_bits() & self.v4_mask).into()),

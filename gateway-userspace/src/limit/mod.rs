@@ -31,7 +31,7 @@ pub use bans::HttpBan;
 pub use controller::{Controller, FEW, Health, TICK, Target};
 pub use dial::Dial;
 pub use key::Facts;
-pub use labels::Row;
+pub use labels::{Row, rank};
 pub use meter::{Now, Shape};
 pub use offence::{Misdeed, Offence, Penalties, prefix};
 pub use passage::{Ending, Pace, Passage};

@@ -8,6 +8,8 @@
 //! A decision is one compare-and-swap, whoever else decides at the same time. Only to take a place for a key that has
 //! none is done under a lock, of that key's stripe.
 
+mod word;
+
 use std::{
     io,
     path::Path,
@@ -19,6 +21,7 @@ use std::{
 
 use super::hash::Key;
 use crate::net::SharedWords;
+use word::Way;
 
 const WAYS: usize = 4;
 const WAY_WORDS: usize = 4;
@@ -85,26 +88,6 @@ pub struct Seen {
     pub value: u64,
     /// Since the place is its.
     pub refused: u32,
-}
-
-#[derive(Clone, Copy)]
-struct Way<'a> {
-    tag: &'a AtomicU64,
-    word: &'a AtomicU64,
-    until: &'a AtomicU64,
-    /// Group (24 bits), kind (8), refused (32).
-    info: &'a AtomicU64,
-}
-
-impl Way<'_> {
-    fn is_over(&self, now: u64) -> bool {
-        let word = self.word.load(Relaxed);
-        match (self.info.load(Relaxed) >> 32) as u8 {
-            0 => word <= now,
-            1 => self.until.load(Relaxed) <= now,
-            _ => word == 0,
-        }
-    }
 }
 
 #[derive(Debug)]
@@ -222,7 +205,7 @@ impl Table {
     }
 
     pub fn seen(&self, owner: &Owner) -> Option<Seen> {
-        self.find(owner).map(|way| seen(&way))
+        self.find(owner).map(|way| way.seen())
     }
 
     /// Changes a key's word as `change` says, which is asked again when somebody else was faster; `shared`: it is a word
@@ -240,8 +223,7 @@ impl Table {
         // A place is lost only when it meant nothing for a moment: twice in a row is chance enough.
         for _ in 0..3 {
             let Some(way) = self.find(owner).or_else(|| self.take(owner, now)) else { break };
-            let done = swap(way, |value| change(value, false))?;
-            if way.tag.load(Acquire) == tag {
+            if let Some(done) = way.update(tag, |value| change(value, false))? {
                 return Ok(done);
             }
         }
@@ -277,7 +259,7 @@ impl Table {
     pub fn for_each(&self, now: u64, mut show: impl FnMut(Seen)) {
         for set in 0..self.sets {
             let in_use = |way: &Way<'_>| way.tag.load(Relaxed) > TAKING && !way.is_over(now);
-            self.ways(set as u64).iter().filter(|way| in_use(way)).for_each(|way| show(seen(way)));
+            self.ways(set as u64).iter().filter(|way| in_use(way)).for_each(|way| show(way.seen()));
         }
     }
 
@@ -293,7 +275,7 @@ impl Table {
     pub fn clear(&self, group: u32) {
         for set in 0..self.sets {
             for way in self.ways(set as u64) {
-                if seen(&way).group == group & 0xff_ffff {
+                if way.seen().group == group & 0xff_ffff {
                     way.word.store(0, Release);
                     way.info.fetch_and(!u64::from(u32::MAX), Relaxed);
                 }
@@ -315,46 +297,8 @@ impl Table {
             ways.iter().filter(|way| way.tag.load(Relaxed) == EMPTY || way.is_over(now)).count()
         };
         let (first, second) = if free(&two) > free(&one) { (two, one) } else { (one, two) };
-        first.into_iter().chain(second).find(|way| {
-            let tag = way.tag.load(Acquire);
-            if tag == TAKING || tag != EMPTY && !way.is_over(now) {
-                return false;
-            }
-            if way.tag.compare_exchange(tag, TAKING, AcqRel, Relaxed).is_err() {
-                return false;
-            }
-            // Its owner may have come back meanwhile.
-            if tag != EMPTY && !way.is_over(now) {
-                way.tag.store(tag, Release);
-                return false;
-            }
-            way.word.store(0, Relaxed);
-            way.until.store(0, Relaxed);
-            way.info.store(owner.info(), Relaxed);
-            way.tag.store(owner.tag(), Release);
-            true
-        })
+        first.into_iter().chain(second).find(|way| way.claim(owner, now))
     }
-}
-
-fn swap<E>(way: Way<'_>, mut change: impl FnMut(u64) -> Result<Word, E>) -> Result<Word, E> {
-    let mut value = way.word.load(Acquire);
-    loop {
-        let next = change(value)?;
-        // First: whoever looks for a free place must not take this one in between.
-        if next.until > way.until.load(Relaxed) {
-            way.until.store(next.until, Release);
-        }
-        match way.word.compare_exchange_weak(value, next.value, AcqRel, Acquire) {
-            Ok(_) => return Ok(next),
-            Err(other) => value = other,
-        }
-    }
-}
-
-fn seen(way: &Way<'_>) -> Seen {
-    let info = way.info.load(Relaxed);
-    Seen { group: (info >> 40) as u32, value: way.word.load(Relaxed), refused: info as u32 }
 }
 
 /// The right to take a place for one of a stripe's keys.
@@ -375,5 +319,7 @@ impl Drop for Turn<'_> {
     }
 }
 
+#[cfg(test)]
+mod interleavings;
 #[cfg(test)]
 mod tests;

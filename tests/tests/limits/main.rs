@@ -534,6 +534,54 @@ fn one_limit_holds_for_connections_in_the_kernel_too_and_answers_tell_of_the_tig
     eventually("a token has come back", || node.gets_through(rig.gateway.at4(), node.v4().into()))
 }
 
+// Idea 3, R16
+#[test]
+fn keys_and_sources_are_shown_together_by_how_fast_they_are_refused() -> Result<()> {
+    lab_test!();
+    let rig = rig(
+        "[limit.few]\nrate = \"2/h\"\nkey = \"ip\"\n[limit.other]\nrate = \"1/h\"\nkey = \"header:x-key\"\n\
+         [kernel]\nlimit = { new = { rate = \"1/m\", burst = 40 } }",
+        "limit = [\"few\", \"other\"]",
+    )?;
+    let node = rig.net.client(1);
+    let (v4, v6) = (IpAddr::from(node.v4()), IpAddr::from(node.v6()));
+    assert_eq!(passed(&rig, 1, "x-key: one\r\n")?, 1);
+    assert_eq!(passed(&rig, 1, "x-key: two\r\n")?, 1);
+    for _ in 0..20 {
+        assert_eq!(passed(&rig, 1, "x-key: three\r\n")?, 0);
+    }
+    // It has no key, only buckets of the kernel half, and is over them.
+    for _ in 0..45 {
+        let _ = node.gets_through(rig.gateway.at6(), v6);
+    }
+    let top = rig.gateway.cli(&["limit", "top", "-o", "json"])?.ok()?.json()?;
+    let keys = top["keys"].as_array().context("no keys")?;
+    let first = &keys[0];
+    assert_eq!((&first["limit"], &first["key"]), (&json!("few"), &json!(format!("ip={v4}"))), "{top}");
+    assert_eq!((&first["source"], &first["refused"]), (&json!(v4), &json!(20)));
+    assert!(first["refused_per_second"].as_f64().is_some_and(|rate| rate >= 0.5), "{first}");
+    let left = first["kernel"]["new_left"].as_u64().context("no bucket")?;
+    assert!((16..=19).contains(&left), "{left} of 40, after 22 connections: {first}");
+    assert_eq!(
+        first["kernel"],
+        rig.gateway.cli(&["limit", "show", &v4.to_string(), "-o", "json"])?.ok()?.json()?
+    );
+    let others: Vec<_> = keys.iter().filter(|key| key["limit"] == json!("other")).collect();
+    assert!(!others.is_empty() && others.iter().all(|key| key["kernel"].is_null()), "{top}");
+    let sources = top["sources"].as_array().context("no sources")?;
+    assert!(sources.iter().all(|row| row["source"] != json!(v4)), "it is with its key: {top}");
+    let over = sources.iter().find(|row| row["dropped"].as_u64().is_some_and(|n| n > 0));
+    assert!(over.context("no source was refused")?["source"].as_str().is_some_and(|text| text.contains(':')));
+    let shown = rig.gateway.cli(&["limit", "top"])?.ok()?.stdout;
+    assert!(shown.lines().all(|line| line.chars().count() <= 80), "{shown}");
+    for word in ["few", &v4.to_string(), "CONNS", "kernel"] {
+        assert!(shown.contains(word), "{word}: {shown}");
+    }
+    let named = rig.gateway.cli(&["limit", "top", "few", "-o", "json"])?.ok()?.json()?;
+    assert_eq!(named[0]["kernel"]["new_left"], json!(left));
+    Ok(())
+}
+
 // S18, R16
 #[test]
 fn whoever_goes_on_after_refusals_is_dropped_by_the_kernel_for_a_while_and_longer_the_next_time() -> Result<()>

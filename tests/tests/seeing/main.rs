@@ -1,6 +1,7 @@
 //! Seeing what goes on: the live view (M8), sinks and shapes of the access log (M5), traces (M6), alerts (M7), why (M10).
 
 mod alerts;
+mod clock;
 mod doctor;
 mod prometheus;
 mod sinks;
@@ -9,7 +10,7 @@ mod traces;
 
 use lab::{gateway::simple_config, net::Namespace, prelude::*};
 
-use self::traces::{attribute, collector, spans, tracing};
+use self::traces::{TRACE, attribute, collector, spans, tracing};
 
 fn rig() -> Result<Rig> {
     Rig::start(2, simple_config)
@@ -62,6 +63,12 @@ fn why_tells_of_a_request_by_its_id_and_of_an_address_from_both_halves() -> Resu
         told["reasons"][0].as_str().is_some_and(|text| text.ends_with("of upstream all answered 503")),
         "{told}"
     );
+    // By its trace as well.
+    tracing(&rig, "share = \"0%\"")?;
+    rig.ask("GET /status/502", "a", &format!("traceparent: 00-{TRACE}-00f067aa0ba902b7-00\r\n"))?;
+    let told = rig.gateway.cli(&["why", TRACE])?.ok()?;
+    assert!(told.stdout.contains("answered 502"), "{told:?}");
+    assert_eq!(rig.gateway.cli(&["why", &TRACE.replace('4', "5")])?.code, 5);
     // What went well is not remembered.
     let fine = rig.ask("GET /", "a", "")?;
     let id = fine.header("x-request-id").context("no id")?.to_owned();
@@ -69,7 +76,7 @@ fn why_tells_of_a_request_by_its_id_and_of_an_address_from_both_halves() -> Resu
     assert_eq!(rig.gateway.cli(&["why", "nonsense"])?.code, 5);
     let client = rig.net.client(1).v4().to_string();
     let told = rig.gateway.cli(&["why", &client])?.ok()?;
-    assert!(told.stdout.contains("2 of its last requests were refused, failed or were slow"), "{told:?}");
+    assert!(told.stdout.contains("3 of its last requests were refused, failed or were slow"), "{told:?}");
     rig.gateway.cli(&["ban", "add", "192.0.2.0/24", "--why", "flood"])?.ok()?;
     let told = rig.gateway.cli(&["why", "192.0.2.7"])?.ok()?;
     assert!(told.stdout.contains("banned in the kernel as 192.0.2.0/24: flood"), "{told:?}");

@@ -177,3 +177,122 @@ fn openmetrics_is_taken_by_a_strict_reader_and_its_exemplars_are_the_traces_that
     assert!(rows[0][4].parse::<f64>()? >= 0.3 && rows[0][2] == "0.5", "{found}");
     Ok(())
 }
+
+/// Packets and bytes of a map of counters, over all its entries and CPUs.
+fn counted(pin: &std::path::Path) -> Result<(u64, u64)> {
+    let version = std::fs::read_dir(pin)?.flatten().next().context("nothing is pinned")?.path();
+    let mut command = std::process::Command::new("bpftool");
+    command.args(["-j", "map", "dump", "pinned"]).arg(version.join("COUNTERS"));
+    let entries: Value = serde_json::from_slice(&command.output()?.stdout)?;
+    let mut sums = (0, 0);
+    for cpu in
+        entries.as_array().into_iter().flatten().flat_map(|e| e["values"].as_array().into_iter().flatten())
+    {
+        let digits = cpu["value"].as_array().context("no value")?.iter();
+        let bytes: Vec<u8> = digits
+            .filter_map(|text| u8::from_str_radix(text.as_str()?.trim_start_matches("0x"), 16).ok())
+            .collect();
+        ensure!(bytes.len() == 16, "{cpu}");
+        let word = |at: usize| bytes[at..at + 8].try_into().map(u64::from_ne_bytes);
+        sums = (sums.0 + word(0)?, sums.1 + word(8)?);
+    }
+    Ok(sums)
+}
+
+// M2
+#[test]
+fn packets_of_the_metrics_are_those_of_the_kernels_map_to_the_last_one() -> Result<()> {
+    lab_test!();
+    if lab::tools::missing("bpftool") {
+        lab::skip("packets_of_the_metrics", "bpftool is not installed");
+        return Ok(());
+    }
+    let rig = rig()?;
+    let mut client = rig.client()?;
+    for _ in 0..50 {
+        client.get("/")?;
+    }
+    rig.gateway.cli(&["ban", "add", &rig.net.client(1).v4().to_string(), "--for", "1h"])?.ok()?;
+    let _ = client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+    let (packets, bytes) = within(Duration::from_secs(20), "nothing comes while it is read", || {
+        let before = counted(rig.gateway.pin())?;
+        let metrics = rig.gateway.metrics()?;
+        let told = |name: &str| metrics.sum(name, &[]) as u64;
+        let told = (told("kernel_packets_total"), told("kernel_bytes_total"));
+        let banned = metrics.packets("banned") > 0;
+        Ok((banned && before == counted(rig.gateway.pin())?).then_some((before, told)))
+    })
+    .map(|(map, told)| ((map.0, told.0), (map.1, told.1)))?;
+    assert!(packets.0 > 50, "{packets:?}");
+    assert_eq!((packets.0, bytes.0), (packets.1, bytes.1), "the map, and what is told");
+    Ok(())
+}
+
+// M3
+#[test]
+fn five_thousand_routes_are_scraped_while_requests_go_on_and_clients_make_no_series() -> Result<()> {
+    lab_test!();
+    let rig = rig()?;
+    let target = &rig.backends[0].addr;
+    let mut config = format!(
+        "[listener.web]\nbind = \":80\"\n[upstream.app]\nto = [\"{target}\"]\n[route.all]\nto = \"app\"\n"
+    );
+    for n in 0..5000 {
+        config += &format!("[route.r{n}]\npath = \"/r{n}/*\"\nto = \"app\"\n");
+    }
+    rig.gateway.write(&config)?;
+    rig.gateway.cli(&["reload"])?.ok()?;
+    let mut client = rig.client()?;
+    for n in 0..5000 {
+        client.send(format!("GET /r{n}/x HTTP/1.1\r\nhost: a\r\n\r\n"))?;
+        client.response()?;
+    }
+    // Scraped again and again, no request waits for it.
+    let over = std::sync::atomic::AtomicBool::new(false);
+    let relaxed = std::sync::atomic::Ordering::Relaxed;
+    let (scrapes, slowest) = std::thread::scope(|threads| -> Result<(Vec<Duration>, Duration)> {
+        let scraper = threads.spawn(|| -> Result<Vec<Duration>> {
+            let mut took = Vec::new();
+            while !over.load(relaxed) {
+                let began = Instant::now();
+                let page = rig.gateway.ops("/metrics")?.text();
+                took.push(began.elapsed());
+                ensure!(page.contains("route=\"r4999\""), "not all routes are there");
+            }
+            Ok(took)
+        });
+        let mut slowest = Duration::ZERO;
+        let until = Instant::now() + Duration::from_secs(4);
+        let asked = (|| -> Result<()> {
+            while Instant::now() < until {
+                let began = Instant::now();
+                client.get("/r7/x")?;
+                slowest = slowest.max(began.elapsed());
+            }
+            Ok(())
+        })();
+        over.store(true, relaxed);
+        let Ok(took) = scraper.join() else { bail!("the scraper panicked") };
+        asked?;
+        Ok((took?, slowest))
+    })?;
+    // A debug build, beside other tests: by far more than a release build takes, and far less than an interval.
+    assert!(scrapes.iter().all(|took| *took < Duration::from_secs(8)), "{scrapes:?}");
+    assert!(slowest < Duration::from_secs(1), "{slowest:?}");
+    // Whatever clients say of themselves is no label.
+    let labels = |metrics: &lab::metrics::Metrics| -> BTreeSet<(String, String)> {
+        let http = metrics.0.iter().filter(|sample| sample.name.starts_with("gateway_http"));
+        http.flat_map(|sample| sample.labels.clone().into_iter()).collect()
+    };
+    let before = labels(&rig.gateway.metrics()?);
+    for n in 0..50 {
+        let made_up = format!("M{n} /p{n}?q={n} HTTP/1.1\r\nhost: h{n}.test\r\nuser-agent: a{n}\r\n\r\n");
+        let mut client = rig.client()?;
+        client.send(made_up)?;
+        client.response()?;
+    }
+    let after = labels(&rig.gateway.metrics()?);
+    let new: Vec<_> = after.difference(&before).filter(|(name, _)| name != "code").collect();
+    assert_eq!(new, [&("method".to_owned(), "other".to_owned())]);
+    Ok(())
+}

@@ -39,9 +39,9 @@ impl Notable {
         ring
     }
 
-    /// The line of a request.
-    pub fn find(&self, id: &str) -> Option<String> {
-        let wanted = format!("\"id\":\"{id}\"");
+    /// The line of a request whose field `key` is `value`, which has nothing to escape; of several the last.
+    pub fn find(&self, key: &str, value: &str) -> Option<String> {
+        let wanted = format!("\"{key}\":\"{value}\"");
         self.each(|line| line.contains(&wanted)).pop()
     }
 
@@ -70,8 +70,8 @@ mod tests {
             ring.push(format!("{{\"id\":\"{n}\"}}\n").as_bytes());
         }
         ring.push(&vec![b'x'; LONGEST + 1]);
-        assert_eq!(notable.find("2"), None);
-        assert_eq!(notable.find("3").as_deref(), Some("{\"id\":\"3\"}"));
+        assert_eq!(notable.find("id", "2"), None);
+        assert_eq!(notable.find("id", "3").as_deref(), Some("{\"id\":\"3\"}"));
         assert_eq!(notable.each(|_| true).len(), LINES);
     }
 }

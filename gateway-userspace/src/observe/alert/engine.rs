@@ -23,6 +23,8 @@ use crate::{
 };
 
 const PURPOSE: &str = "alerts";
+/// Seconds by which a clock that runs well does not go wrong between two looks.
+const STEP: f64 = 2.0;
 
 /// Lives as long as the process; a reload changes its rules and keeps what goes on.
 #[derive(Debug, Default)]
@@ -37,6 +39,8 @@ struct Inner {
     measured: BTreeMap<String, Measured>,
     /// By alert and teller: when it was last told that it fires.
     told: BTreeMap<(String, String), Time>,
+    /// The clocks at the last look: the one that only goes on, and the wall clock.
+    clocks: Option<(f64, Time)>,
     file: PathBuf,
     vault: Arc<Vault>,
     loaded: bool,
@@ -163,6 +167,7 @@ impl Alerts {
 
 impl Inner {
     fn look(&mut self, sample: Sample, now: Time) {
+        self.follow_clock(sample.at, now);
         let window = self.rules.values().map(|rule| rule.window.as_secs_f64()).fold(1.0, f64::max);
         self.history.push(sample, window);
         let rules = std::mem::take(&mut self.rules);
@@ -186,6 +191,20 @@ impl Inner {
         self.kept.silences.retain(|_, silence| silence.until > now);
         self.unsaved |= self.kept.silences.len() != silences;
         self.save();
+    }
+
+    /// Where the wall clock was set, all times move along: nothing lasts longer, or shorter, for it.
+    fn follow_clock(&mut self, at: f64, now: Time) {
+        let step = self.clocks.map_or(0.0, |(before, then)| (now - then) - (at - before));
+        self.clocks = Some((at, now));
+        if step.abs() < STEP {
+            return;
+        }
+        tracing::info!(seconds = step, "the clock was set; alerts last as they did");
+        self.kept.states.values_mut().for_each(|state| state.shift(step));
+        self.kept.silences.values_mut().for_each(|silence| silence.until += step);
+        self.told.values_mut().for_each(|told| *told += step);
+        self.unsaved = true;
     }
 
     fn act(
@@ -306,10 +325,171 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_is_set_lets_an_alert_last_as_long_as_it_would_have() {
+        let dir = tempfile::tempdir().unwrap();
+        let minute = Duration::from_secs(60);
+        let rule = AlertRule { lasts: minute, resolve_after: minute, ..rule(AlertKind::ConfigRefused, 0.5) };
+        for step in [86_400.0, -86_400.0] {
+            let alerts = alerts(&dir.path().join("none"), rule.clone());
+            let look = |at: f64, off: f64, refused: bool| {
+                alerts.look(Sample { at, refused, ..Sample::default() }, 1e6 + at + off);
+                alerts.rows()[0].state.clone()
+            };
+            assert_eq!(look(0.0, 0.0, true), "pending");
+            assert_eq!(look(30.0, step, true), "pending", "{step}");
+            assert_eq!(look(59.0, step, true), "pending", "{step}");
+            assert_eq!(look(60.0, step, true), "firing", "{step}");
+            assert_eq!(look(61.0, step, false), "firing", "{step}");
+            assert_eq!(look(120.0, 0.0, false), "firing", "{step} and back");
+            assert_eq!(look(121.0, 0.0, false), "quiet", "{step} and back");
+        }
+    }
+
+    #[test]
     fn what_is_damaged_on_disk_begins_anew() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("alerts.json");
         std::fs::write(&file, "{\"states\": 3").unwrap();
         assert_eq!(look(&alerts(&file, rule(AlertKind::ConfigRefused, 0.5)), 1.0, false), "quiet");
+    }
+
+    /// Takes webhooks, and hands on what is posted.
+    async fn webhook() -> (String, tokio::sync::mpsc::UnboundedReceiver<serde_json::Value>) {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let (sender, posted) = tokio::sync::mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut text = Vec::new();
+                let body = loop {
+                    stream.read_buf(&mut text).await.unwrap();
+                    let head = text.windows(4).position(|end| end == b"\r\n\r\n");
+                    if let Some(body) = head.and_then(|end| serde_json::from_slice(&text[end + 4..]).ok()) {
+                        break body;
+                    }
+                };
+                sender.send(body).unwrap();
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+            }
+        });
+        (url, posted)
+    }
+
+    /// Hours of a gateway with ten requests a second.
+    struct Simulated {
+        alerts: Alerts,
+        /// When it began, by the wall clock.
+        base: Time,
+        second: u64,
+        requests: u64,
+        errors: u64,
+    }
+
+    impl Simulated {
+        /// So many seconds with so many errors in a hundred requests.
+        fn go_on(&mut self, seconds: u64, percent: u64) {
+            for _ in 0..seconds {
+                self.second += 1;
+                self.requests += 100;
+                self.errors += percent;
+                let route = super::super::measure::RouteSample {
+                    requests: self.requests,
+                    errors: self.errors,
+                    ..Default::default()
+                };
+                let at = self.second as f64;
+                let routes = [("items".to_owned(), route)].into();
+                self.alerts.look(Sample { at, routes, ..Sample::default() }, self.base + at);
+            }
+        }
+
+        fn state(&self) -> String {
+            self.alerts.rows()[0].state.clone()
+        }
+    }
+
+    type Posted = tokio::sync::mpsc::UnboundedReceiver<serde_json::Value>;
+
+    /// State and text of the one alert that is told next.
+    async fn next(posted: &mut Posted) -> (String, String) {
+        let told = tokio::time::timeout(Duration::from_secs(20), posted.recv()).await.unwrap().unwrap();
+        let alert = &told["alerts"][0];
+        assert_eq!(
+            (&alert["alert"], told["alerts"].as_array().unwrap().len()),
+            (&json!("errors"), 1),
+            "{told}"
+        );
+        (alert["state"].as_str().unwrap().to_owned(), alert["text"].as_str().unwrap().to_owned())
+    }
+
+    async fn nothing(posted: &mut Posted) {
+        tokio::time::sleep(Duration::from_millis(900)).await;
+        assert!(posted.try_recv().is_err(), "nobody is told");
+    }
+
+    #[tokio::test]
+    async fn whoever_is_told_hears_of_its_beginning_its_lasting_and_its_end() {
+        let (url, mut posted) = webhook().await;
+        let (minute, hours) = (Duration::from_secs(60), 4 * 3600);
+        let alerts = Alerts::default();
+        {
+            let mut inner = alerts.lock();
+            let rule = AlertRule {
+                clear: 0.02,
+                lasts: minute,
+                resolve_after: 2 * minute,
+                repeat: Duration::from_secs(hours),
+                notify: vec!["ops".into()],
+                ..rule(AlertKind::Errors, 0.05)
+            };
+            inner.rules = [("errors".to_owned(), rule)].into();
+            let webhook = crate::config::model::Webhook::Plain(url);
+            let ops = NotifyRule { webhook, format: NotifyFormat::Json };
+            inner.tellers = [("ops".to_owned(), Teller::start("ops", ops, "here"))].into();
+        }
+        let mut life = Simulated { alerts, base: now(), second: 0, requests: 0, errors: 0 };
+        life.go_on(300, 1);
+        assert_eq!(life.state(), "quiet");
+        // Ten percent: over five of a minute after 27 s, and told another minute later.
+        life.go_on(26, 10);
+        assert_eq!(life.state(), "quiet");
+        life.go_on(60, 10);
+        assert_eq!(life.state(), "pending");
+        life.go_on(2, 10);
+        assert_eq!(life.state(), "firing");
+        let (state, text) = next(&mut posted).await;
+        assert!(state == "firing" && text.contains("of requests"), "{state} {text}");
+        // It lasts: told again after `repeat`, and not before.
+        life.go_on(hours - 10, 10);
+        nothing(&mut posted).await;
+        life.go_on(10, 10);
+        assert_eq!(next(&mut posted).await.0, "firing");
+        // Between the thresholds it stays.
+        life.go_on(1800, 4);
+        assert_eq!(life.state(), "firing");
+        // Good, but not for long enough; then for long enough.
+        life.go_on(140, 1);
+        life.go_on(30, 10);
+        life.go_on(150, 1);
+        assert_eq!(life.state(), "firing");
+        nothing(&mut posted).await;
+        life.go_on(60, 1);
+        assert_eq!(life.state(), "quiet");
+        assert_eq!(next(&mut posted).await.0, "resolved");
+        // Silenced: it fires and is over without a word.
+        life.alerts.silence("errors", Duration::from_secs(3 * hours), "root".into(), None).unwrap();
+        life.go_on(200, 10);
+        assert_eq!(life.state(), "firing");
+        life.go_on(400, 0);
+        assert_eq!(life.state(), "quiet");
+        nothing(&mut posted).await;
+        // It fires on when the silence ends: then it is told.
+        life.go_on(3 * hours, 10);
+        assert_eq!(next(&mut posted).await.0, "firing");
+        life.go_on(400, 0);
+        assert_eq!(next(&mut posted).await.0, "resolved");
+        nothing(&mut posted).await;
     }
 }

@@ -82,6 +82,20 @@ impl State {
     }
 }
 
+impl State {
+    /// The clock was set by so many seconds.
+    pub fn shift(&mut self, by: f64) {
+        match self {
+            State::Quiet => {}
+            State::Pending { since } => *since += by,
+            State::Firing { since, good } => {
+                *since += by;
+                good.iter_mut().for_each(|good| *good += by);
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
