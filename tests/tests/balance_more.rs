@@ -64,6 +64,9 @@ fn a_header_decides_the_backend_and_without_it_the_fallback_does() -> Result<()>
     Ok(())
 }
 
+/// The request of one of many.
+type Asked = fn(usize) -> String;
+
 // LB5
 #[test]
 fn a_cookie_a_parameter_the_path_or_the_consumer_decides_the_backend() -> Result<()> {
@@ -88,21 +91,17 @@ fn a_cookie_a_parameter_the_path_or_the_consumer_decides_the_backend() -> Result
         }
     };
     let gateway = Gateway::start(&net, &config("\"path\"", false))?;
-    let ways: [(&str, &dyn Fn(usize) -> String, bool); 4] = [
+    let ways: [(&str, Asked, bool); 4] = [
         (
             "\"cookie:uid\", \"random\"",
-            &|n| format!("GET / HTTP/1.1\r\nhost: a\r\ncookie: a=1; uid=u{n}\r\n\r\n"),
+            |n| format!("GET / HTTP/1.1\r\nhost: a\r\ncookie: a=1; uid=u{n}\r\n\r\n"),
             false,
         ),
-        (
-            "\"query:user\", \"random\"",
-            &|n| format!("GET /?a=1&user=u{n} HTTP/1.1\r\nhost: a\r\n\r\n"),
-            false,
-        ),
-        ("\"path\"", &|n| format!("GET /p{n} HTTP/1.1\r\nhost: a\r\n\r\n"), false),
+        ("\"query:user\", \"random\"", |n| format!("GET /?a=1&user=u{n} HTTP/1.1\r\nhost: a\r\n\r\n"), false),
+        ("\"path\"", |n| format!("GET /p{n} HTTP/1.1\r\nhost: a\r\n\r\n"), false),
         (
             "\"consumer\", \"random\"",
-            &|n| format!("GET / HTTP/1.1\r\nhost: a\r\nx-api-key: key-{n}\r\n\r\n"),
+            |n| format!("GET / HTTP/1.1\r\nhost: a\r\nx-api-key: key-{n}\r\n\r\n"),
             true,
         ),
     ];
