@@ -53,20 +53,12 @@ function overview({ rates, history, status, stats }) {
   ];
 }
 
-/** What is wrong, in words. */
+/** What is wrong, in words, and what to do: as `gateway status` tells it. */
 function troubles(status) {
-  const found = [];
-  if (status.last_error) found.push(`The last config was refused, the one before is in effect: ${status.last_error}`);
-  if (status.services_off) found.push(`L4 services are not served: ${status.services_off}`);
-  for (const [name, upstream] of Object.entries(status.upstreams)) {
-    const down = upstream.targets.filter((target) => target.state !== "up");
-    if (down.length > 0) found.push(`Upstream ${name}: ${down.map((target) => `${target.addr} is ${target.state}`).join(", ")}`);
-    if (upstream.panic) found.push(`Upstream ${name}: so few targets are healthy that all are used`);
-  }
-  for (const [name, text] of Object.entries(status.alerts ?? {})) found.push(`Alert ${name}: ${text}`);
-  for (const warning of status.kernel?.warnings ?? []) found.push(warning);
+  const found = status.troubles ?? [];
   if (found.length === 0) return null;
-  return card("What is wrong", h("ul", null, found.map((text) => h("li", { class: "bad" }, text))));
+  return card("What is wrong", h("ul", null, found.map(({ level, of, what, cure }) =>
+    h("li", { class: level === "fail" ? "bad" : "warn" }, `${of}: ${what}`, cure ? h("p", null, cure) : null))));
 }
 
 async function routes({ rates }) {

@@ -88,6 +88,22 @@ fn an_answer_that_breaks_off_is_cut_for_the_client_too() -> Result<()> {
 }
 
 #[test]
+fn a_backend_that_closes_its_half_is_as_good_as_gone_and_costs_no_other_request() -> Result<()> {
+    lab_test!();
+    let rig = rig(shared()?)?;
+    rig.refuses("/half-close", 502, "upstream_reset")?;
+    rig.cuts("/half-close-body", "upstream_reset")?;
+    let mut client = rig.client()?;
+    for n in 0..10 {
+        let answer = client.get("/half-close-after")?;
+        assert_eq!((answer.status, answer.body.len()), (200, 128), "number {n}");
+        assert_eq!(client.get("/")?.status, 200, "behind number {n}");
+    }
+    // Nothing is kept that takes no more answers.
+    rig.backends[0].until("all but one are closed", |stats| stats.open <= 1)
+}
+
+#[test]
 fn a_backend_that_refuses_is_a_502_when_there_is_no_other() -> Result<()> {
     lab_test!();
     let rig = rig(shared()?)?;

@@ -202,6 +202,30 @@ fn the_breaker_opens_when_most_fail_and_closes_when_probes_succeed() -> Result<(
     Ok(())
 }
 
+// T7
+#[test]
+fn answers_that_come_late_open_the_breaker_if_they_are_to() -> Result<()> {
+    lab_test!();
+    let _turn = shared()?;
+    let net = Net::simple(1)?;
+    let backends = start_all(&net)?;
+    let breaker = "breaker = { least = 10, open_for = \"1s\", probes = 1, slow = \"100ms\" }";
+    let gateway = Gateway::start(&net, &config(&backends, breaker))?;
+    assert!(spread(&net, &gateway, 10)?.iter().all(|(status, _)| *status == 200));
+    backends[0].slow(250)?;
+    let all = spread(&net, &gateway, 15)?;
+    let late = all.iter().filter(|(status, _)| *status == 200).count();
+    // With as many in time, ten late ones are half of all.
+    assert_eq!((late, all.len()), (10, 15), "{all:?}");
+    http::get(net.client(1), gateway.at4(), "/")?.refused(503, "breaker_open")?;
+    backends[0].slow(0)?;
+    within(Duration::from_secs(5), "it closes", || {
+        Ok((http::get(net.client(1), gateway.at4(), "/")?.status == 200).then_some(()))
+    })?;
+    assert!(spread(&net, &gateway, 10)?.iter().all(|(status, _)| *status == 200));
+    Ok(())
+}
+
 // T5
 #[test]
 fn a_route_retries_more_or_less_than_its_upstream() -> Result<()> {

@@ -12,6 +12,8 @@ pub enum HashOn {
     Cookie(String),
     Query(String),
     Path,
+    /// The consumer that calls.
+    Consumer,
     /// The client's address.
     Ip,
     /// A target by lot.
@@ -23,7 +25,7 @@ impl HashOn {
         let wrong = || {
             UnitError::new(format!("expected what to hash, such as \"header:x-user\", found {}", quote(text)))
                 .hint(
-                    "it is \"header:NAME\", \"cookie:NAME\", \"query:NAME\", \"path\", \"ip\" or \"random\"",
+                    "it is \"header:NAME\", \"cookie:NAME\", \"query:NAME\", \"path\", \"consumer\", \"ip\" or \"random\"",
                 )
         };
         match text.split_once(':') {
@@ -32,6 +34,7 @@ impl HashOn {
             Some(("cookie", name)) => Ok(HashOn::Cookie(name.into())),
             Some(("query", name)) => Ok(HashOn::Query(name.into())),
             None if text == "path" => Ok(HashOn::Path),
+            None if text == "consumer" => Ok(HashOn::Consumer),
             None if text == "ip" => Ok(HashOn::Ip),
             None if text == "random" => Ok(HashOn::Random),
             _ => Err(wrong()),
@@ -45,6 +48,7 @@ impl HashOn {
             HashOn::Cookie(name) => format!("cookie:{name}"),
             HashOn::Query(name) => format!("query:{name}"),
             HashOn::Path => "path".into(),
+            HashOn::Consumer => "consumer".into(),
             HashOn::Ip => "ip".into(),
             HashOn::Random => "random".into(),
         }
@@ -91,6 +95,8 @@ pub struct Breaker {
     pub within: Duration,
     pub open_for: Duration,
     pub probes: u32,
+    /// An answer that begins later is as bad as none.
+    pub slow: Option<Duration>,
 }
 
 /// `retry = { on, tries, budget, per_try }`
@@ -183,7 +189,7 @@ mod tests {
 
     #[test]
     fn what_to_hash_is_read_and_shown() {
-        for text in ["header:x-user", "cookie:uid", "query:v", "path", "ip", "random"] {
+        for text in ["header:x-user", "cookie:uid", "query:v", "path", "consumer", "ip", "random"] {
             assert_eq!(HashOn::parse(text).map(|on| on.show()).as_deref(), Ok(text));
         }
         for text in ["", "header", "header:", "header:a b", "cookie:a;b", "host", "path:x", "ip:1"] {

@@ -245,13 +245,14 @@ fn eject(eject: &Eject) -> Value {
 }
 
 fn breaker(breaker: &Breaker) -> Value {
-    json!({
-        "errors": share(breaker.errors),
-        "least": breaker.least,
-        "within": show_duration(breaker.within),
-        "open_for": show_duration(breaker.open_for),
-        "probes": breaker.probes,
-    })
+    some([
+        ("errors", Some(share(breaker.errors))),
+        ("least", Some(json!(breaker.least))),
+        ("within", Some(json!(show_duration(breaker.within)))),
+        ("open_for", Some(json!(show_duration(breaker.open_for)))),
+        ("probes", Some(json!(breaker.probes))),
+        ("slow", breaker.slow.map(|slow| json!(show_duration(slow)))),
+    ])
 }
 
 /// A fraction as a percentage, without what binary fractions add.

@@ -39,10 +39,13 @@ pub async fn send(mut sent: Sent<'_>, extras: &Extras) -> Result<Answer, Why> {
     if let Some(budget) = &extras.budget {
         budget.request(now_ms());
     }
+    let began = Instant::now();
     let result = attempts(&mut sent, extras).await;
     if let Some(permit) = permit {
+        let slow = extras.breaker.as_ref().and_then(|breaker| breaker.config.slow);
+        let late = slow.is_some_and(|slow| began.elapsed() > slow);
         match &result {
-            Ok(answer) => upstream.note_outcome(&permit, !answer.head.status.is_server_error()),
+            Ok(answer) => upstream.note_outcome(&permit, !late && !answer.head.status.is_server_error()),
             Err(why) if is_upstreams_fault(*why) => upstream.note_outcome(&permit, false),
             Err(_) => {}
         }
@@ -115,8 +118,11 @@ impl<'a> Choice<'a> {
     fn new(sent: &Sent<'a>) -> Self {
         let Sent { upstream, request, exchange, .. } = sent;
         let client = exchange.state.client().addr;
-        let key = (upstream.config.balance == Balance::Maglev)
-            .then(|| key::key(&upstream.config.hash_on, &request.head, client));
+        let key = (upstream.config.balance == Balance::Maglev).then(|| {
+            let caller = exchange.caller();
+            let consumer = caller.as_deref().map(|caller| &*caller.consumer);
+            key::key(&upstream.config.hash_on, &request.head, key::Asker { client, consumer })
+        });
         let sticky = upstream.config.sticky.as_ref();
         let over_tls = exchange.state.listener.config.tls.is_some();
         let stuck = sticky.and_then(|sticky| key::stuck_to(sticky, &request.head.headers));

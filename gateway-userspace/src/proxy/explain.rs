@@ -365,7 +365,10 @@ fn client(spec: &RequestSpec) -> IpAddr {
 fn destined(upstream: &Upstream, weight: Option<u32>, head: &request::Parts, client: IpAddr) -> Destined {
     let usable = upstream.members.iter().filter(|member| member.target.usable());
     let key = match upstream.config.balance {
-        Balance::Maglev => Some(Some(key::key(&upstream.config.hash_on, head, client))),
+        Balance::Maglev => {
+            let asker = key::Asker { client, consumer: None };
+            Some(Some(key::key(&upstream.config.hash_on, head, asker)))
+        }
         Balance::IpHash => Some(None),
         _ => None,
     };

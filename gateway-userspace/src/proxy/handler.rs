@@ -94,10 +94,12 @@ pub async fn handle(
         return Ok(problem::response(exchange, Why::MethodNotAllowed));
     }
     if let Some(policies) = &route.policies {
+        let early = match policed::early(&route, policies, exchange, &head, &body) {
+            Ok(early) => early,
+            Err(refusal) => return Ok(*refusal),
+        };
         // Boxed: the future of requests without policies stays small.
-        return Ok(
-            Box::pin(policed::handle(&snapshot, &route, (policies, picked), exchange, head, body)).await
-        );
+        return Ok(Box::pin(policed::handle(&snapshot, &route, (policies, picked), early, head, body)).await);
     }
     // A route without policies has an upstream.
     let Some(upstream) = &route.upstream else { return Ok(problem::response(exchange, Why::NoRoute)) };

@@ -12,39 +12,68 @@ use super::{
 use crate::{
     limit::{Admission, Facts, Misdeed, RouteLimits},
     observe::Why,
+    policy::caller::Caller,
     runtime::{Listener, Route, Snapshot},
 };
 
 /// Soft limits that a request is over, told to the upstream.
 const OVER: HeaderName = HeaderName::from_static("x-limit-over");
 
-/// What the limits say of it.
+/// What the limits say of it. They may have to ask others first.
 pub async fn admit(
     limits: &RouteLimits,
     exchange: &Exchange,
     route: &Route,
     head: &request::Parts,
 ) -> Admission {
-    let (state, caller) = (&exchange.state, exchange.caller());
-    let claim = |name: &str| match caller.as_ref()?.claim(name)? {
+    let caller = exchange.caller();
+    let claim = claim(caller.as_deref());
+    let facts = facts(exchange, route, head, caller.as_deref(), &claim);
+    settled(exchange, limits.admit_shared(exchange.state.worker.index, &facts).await)
+}
+
+/// As [`admit`], where nobody else has to be asked.
+pub fn admit_now(
+    limits: &RouteLimits,
+    exchange: &Exchange,
+    route: &Route,
+    head: &request::Parts,
+) -> Admission {
+    let caller = exchange.caller();
+    let claim = claim(caller.as_deref());
+    let facts = facts(exchange, route, head, caller.as_deref(), &claim);
+    settled(exchange, limits.admit(exchange.state.worker.index, &facts))
+}
+
+fn claim(caller: Option<&Caller>) -> impl Fn(&str) -> Option<String> {
+    move |name| match caller?.claim(name)? {
         Value::String(text) => Some(text.clone()),
         other => Some(other.to_string()),
-    };
-    let facts = Facts {
+    }
+}
+
+fn facts<'a>(
+    exchange: &Exchange,
+    route: &'a Route,
+    head: &'a request::Parts,
+    caller: Option<&'a Caller>,
+    claim: &'a dyn Fn(&str) -> Option<String>,
+) -> Facts<'a> {
+    let client = exchange.state.client();
+    Facts {
         head,
-        client: state.client().addr,
-        direct: state.client().is_direct(),
+        client: client.addr,
+        direct: client.is_direct(),
         route: &route.name,
         version: route.version.as_ref().map(|version| &*version.name),
-        consumer: caller.as_ref().map(|caller| &*caller.consumer),
-        tier: caller.as_ref().and_then(|caller| caller.tier.as_deref()),
-        claim: &claim,
-    };
-    let worker = state.worker.index;
-    let mut admission = match limits.may_wait() {
-        true => Box::pin(limits.admit_shared(worker, &facts)).await,
-        false => limits.admit(worker, &facts),
-    };
+        consumer: caller.map(|caller| &*caller.consumer),
+        tier: caller.and_then(|caller| caller.tier.as_deref()),
+        claim,
+    }
+}
+
+/// What is to be remembered of it goes with the request.
+fn settled(exchange: &Exchange, mut admission: Admission) -> Admission {
     if let Some(said) = admission.said.take() {
         exchange.set_limit(said);
     }

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     auth::{Asking, BodyDigest, Gate, Refused},
     config::units::Moment,
-    limit::RouteLimits,
+    limit::{Admission, RouteLimits},
     observe::Why,
     policy::{
         Policies,
@@ -43,28 +43,61 @@ use crate::{
     version::Picked,
 };
 
-pub async fn handle(
-    snapshot: &Snapshot,
-    route: &Arc<Route>,
-    (policies, picked): (&Policies, Option<Picked>),
+/// What is decided of a request before anything has to be waited for.
+pub struct Early {
     exchange: Exchange,
-    mut head: request::Parts,
-    body: Incoming,
-) -> Response<ResponseBody> {
+    web: Option<Web>,
+    preflight: bool,
+    /// What limits said, where that did not hang on who calls or on what others say.
+    admission: Option<Admission>,
+}
+
+/// Decides what can be decided at once. A request that is refused here costs no more than that: nothing is made for what would
+/// follow.
+///
+/// # Errors
+/// The answer to one that is refused.
+pub fn early(
+    route: &Route,
+    policies: &Policies,
+    exchange: Exchange,
+    head: &request::Parts,
+    body: &Incoming,
+) -> Result<Early, Box<Response<ResponseBody>>> {
     let web = if policies.grpc_web { Web::of(&head.headers) } else { None };
     if let Some(web) = &web {
         exchange.set_grpc(web.kind());
     }
     // Such a request proves nothing, and does nothing (Fetch standard).
-    let preflight = policies.cors.as_ref().is_some_and(|cors| cors.preflight(&head).is_some());
+    let preflight = policies.cors.as_ref().is_some_and(|cors| cors.preflight(head).is_some());
     if let Some(guard) = &policies.guard
         && !preflight
     {
-        let client = exchange.state.kept_client().addr;
-        if let Err(why) = guard.check(&head, client, body.size_hint().lower(), body.is_end_stream()) {
-            return refuse(policies, Refused::of(why), exchange, &head);
+        let client = exchange.state.client().addr;
+        if let Err(why) = guard.check(head, client, body.size_hint().lower(), body.is_end_stream()) {
+            return Err(Box::new(refuse(policies, Refused::of(why), exchange, head)));
         }
     }
+    let at_once = |limits: &&RouteLimits| policies.gate.is_none() && !preflight && !limits.may_wait();
+    let limits = policies.limits.as_ref().filter(at_once);
+    let admission = limits.map(|limits| limited::admit_now(limits, &exchange, route, head));
+    match admission {
+        Some(admission) if admission.refused.is_some() => {
+            Err(Box::new(refuse_limited(policies, exchange, admission, head)))
+        }
+        admission => Ok(Early { exchange, web, preflight, admission }),
+    }
+}
+
+pub async fn handle(
+    snapshot: &Snapshot,
+    route: &Arc<Route>,
+    (policies, picked): (&Policies, Option<Picked>),
+    early: Early,
+    mut head: request::Parts,
+    body: Incoming,
+) -> Response<ResponseBody> {
+    let Early { exchange, web, preflight, admission: mut admitted } = early;
     if let Some(gate) = &policies.gate {
         if let Some(clean) = gate.clean_query(&head.uri) {
             exchange.log_query(clean.query());
@@ -81,7 +114,11 @@ pub async fn handle(
             if policies.gate.is_none() {
                 gate.strip(&mut head);
             }
-            let handled = handle(snapshot, next, (policies, Some(picked)), exchange, head, body);
+            let early = match self::early(next, policies, exchange, &head, &body) {
+                Ok(early) => early,
+                Err(refusal) => return *refusal,
+            };
+            let handled = handle(snapshot, next, (policies, Some(picked)), early, head, body);
             return Box::pin(handled).await;
         }
         gate.strip(&mut head);
@@ -105,13 +142,13 @@ pub async fn handle(
     let mut told = None;
     let limits = policies.limits.as_ref().filter(|_| !preflight);
     if let Some(limits) = limits {
-        let admission = limited::admit(limits, &exchange, route, &head).await;
+        let admission = match admitted.take() {
+            Some(admission) => admission,
+            None if limits.may_wait() => Box::pin(limited::admit(limits, &exchange, route, &head)).await,
+            None => limited::admit_now(limits, &exchange, route, &head),
+        };
         if admission.refused.is_some() {
-            let mut response = limited::refuse(exchange, admission);
-            if let Some(allowed) = plan.cors {
-                allowed.apply(response.headers_mut());
-            }
-            return response;
+            return refuse_limited(policies, exchange, admission, &head);
         }
         limited::mark(&admission, &mut head.headers);
         if !admission.wait.is_zero() {
@@ -149,6 +186,20 @@ pub async fn handle(
         Some(accepted) => compress(response, &accepted),
         None => response,
     }
+}
+
+/// The answer to a request that a limit refused. Pages may know of it.
+fn refuse_limited(
+    policies: &Policies,
+    exchange: Exchange,
+    admission: Admission,
+    head: &request::Parts,
+) -> Response<ResponseBody> {
+    let mut response = limited::refuse(exchange, admission);
+    if let Some(cors) = &policies.cors {
+        cors.allowed(head).apply(response.headers_mut());
+    }
+    response
 }
 
 /// Finds out who calls.

@@ -145,6 +145,7 @@ mod tests {
             within: Duration::from_secs(10),
             open_for: Duration::from_secs(5),
             probes: 2,
+            slow: None,
         })
     }
 

@@ -11,18 +11,31 @@ use crate::{
     request::{cookie, parameter},
 };
 
-/// The hash of the first of `on` that the request has; else of the client's address.
-pub fn key(on: &[HashOn], head: &request::Parts, client: IpAddr) -> u64 {
-    let of_client = || hash::of_address(SEED, Address::from(client));
-    on.iter().find_map(|on| one(on, head, &of_client)).unwrap_or_else(of_client)
+/// Who asks.
+#[derive(Clone, Copy)]
+pub struct Asker<'a> {
+    pub client: IpAddr,
+    pub consumer: Option<&'a str>,
 }
 
-fn one(on: &HashOn, head: &request::Parts, of_client: &dyn Fn() -> u64) -> Option<u64> {
+/// The hash of the first of `on` that the request has; else of the client's address.
+pub fn key(on: &[HashOn], head: &request::Parts, asker: Asker<'_>) -> u64 {
+    let of_client = || hash::of_address(SEED, Address::from(asker.client));
+    on.iter().find_map(|on| one(on, head, asker.consumer, &of_client)).unwrap_or_else(of_client)
+}
+
+fn one(
+    on: &HashOn,
+    head: &request::Parts,
+    consumer: Option<&str>,
+    of_client: &dyn Fn() -> u64,
+) -> Option<u64> {
     let bytes = match on {
         HashOn::Header(name) => head.headers.get(name.as_str())?.as_bytes(),
         HashOn::Cookie(name) => cookie(&head.headers, name)?,
         HashOn::Query(name) => parameter(head.uri.query()?, name)?.as_bytes(),
         HashOn::Path => head.uri.path().as_bytes(),
+        HashOn::Consumer => consumer?.as_bytes(),
         HashOn::Ip => return Some(of_client()),
         HashOn::Random => return Some(fastrand::u64(..)),
     };
@@ -70,7 +83,7 @@ mod tests {
 
     fn key_of(on: &[&str], head: &request::Parts) -> u64 {
         let on: Vec<HashOn> = on.iter().map(|on| HashOn::parse(on).unwrap()).collect();
-        key(&on, head, "192.0.2.1".parse().unwrap())
+        key(&on, head, Asker { client: "192.0.2.1".parse().unwrap(), consumer: Some("acme") })
     }
 
     #[test]
@@ -78,6 +91,7 @@ mod tests {
         let head = head("/a?u=7&v=8", &[("x-user", "ann"), ("cookie", "a=1; uid=u5;b=2")]);
         let of = |text: &str| hash::of_bytes(SEED, text.as_bytes());
         assert_eq!(key_of(&["header:X-User", "ip"], &head), of("ann"));
+        assert_eq!(key_of(&["header:x-none", "consumer"], &head), of("acme"));
         assert_eq!(key_of(&["header:x-none", "cookie:uid"], &head), of("u5"));
         assert_eq!(key_of(&["query:v"], &head), of("8"));
         assert_eq!(key_of(&["path"], &head), of("/a"));

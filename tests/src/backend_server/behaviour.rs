@@ -185,6 +185,9 @@ fn is_broken(path: &str) -> bool {
         "/garbage",
         "/garbage-body",
         "/huge-header",
+        "/half-close",
+        "/half-close-body",
+        "/half-close-after",
         "/unread",
     ]
     .contains(&path)
@@ -202,6 +205,19 @@ fn broken(out: &mut Answer<'_>, path: &str, reader: &mut Reader<'_>) -> io::Resu
             out.bytes(&BODY)?;
             reader.gone()?;
             return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        // Says that it says no more, and goes on listening.
+        "/half-close" | "/half-close-body" | "/half-close-after" => {
+            match path {
+                "/half-close" => {}
+                "/half-close-body" => {
+                    out.head(200, "content-length: 1000\r\n")?;
+                    out.bytes(&BODY)?;
+                }
+                _ => out.full(200, "", &BODY)?,
+            }
+            out.out.shutdown(std::net::Shutdown::Write)?;
+            reader.gone()?;
         }
         "/close-body" | "/reset-body" => {
             out.head(200, "content-length: 1000\r\n")?;

@@ -91,5 +91,6 @@ pub(super) fn breaker(name: &str, parent: &Fields, problems: &mut Problems) -> O
         within: fields.or_default("within"),
         open_for: fields.or_default("open_for"),
         probes: fields.or_default("probes"),
+        slow: fields.get("slow"),
     })
 }

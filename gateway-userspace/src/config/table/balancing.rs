@@ -84,5 +84,10 @@ pub(super) static BREAKER: Section = Section {
             "Requests let through then, at a time; so many must succeed, and none fail.",
         )
         .default("3"),
+        Key::new(
+            "slow",
+            TIMEOUT,
+            "An answer that begins later than this counts as failed. Left out: how late it is does not count.",
+        ),
     ],
 };

@@ -72,8 +72,9 @@ pub(super) static UPSTREAM: Section = Section {
         Key::new(
             "hash_on",
             Kind::List { of: &Kind::Text(&HASH_ON), min: 1, one: true },
-            "With maglev: what a request's target depends on. The first that the request has counts; without any, the \
-             client's address. \"random\" in the last place: by lot.",
+            "With maglev: what a request's target depends on: \"header:NAME\", \"cookie:NAME\", \"query:NAME\", \"path\", \
+             \"consumer\", \"ip\". The first that the request has counts; without any, the client's address. \"random\" in \
+             the last place: by lot.",
         )
         .default("[\"ip\"]"),
         Key::new("sticky", Kind::Table(&STICKY), "Keep a client at its target by a cookie."),
