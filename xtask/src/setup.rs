@@ -58,8 +58,10 @@ const TOOLS: [(&str, &str); 24] = [
     ("chromium", "chromium"),
 ];
 
-/// Of Python's packages, what the tests of gRPC, of the dashboard and of OpenMetrics run; installed into `target/python`.
-const PYTHON: [&str; 3] = ["grpcio==1.85.3", "playwright==1.55.0", "prometheus_client==0.26.0"];
+/// Of Python's packages, what the tests of gRPC, of the dashboard, of OpenMetrics and of log lines run; installed into
+/// `target/python`.
+const PYTHON: [&str; 4] =
+    ["grpcio==1.85.3", "playwright==1.55.0", "prometheus_client==0.26.0", "jsonschema==4.26.0"];
 /// The public suite of HTTP caching, and another reading of its rules, by npm; installed into `target/http-cache-tests`.
 /// Without npm their tests are skipped. A file of each says that it is there.
 const CACHE_TESTS: [(&str, &str); 2] = [

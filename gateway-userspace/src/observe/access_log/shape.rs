@@ -218,4 +218,16 @@ mod tests {
         assert!(Shape::template("${pth}").unwrap_err().contains("`path`"));
         assert!(Shape::template("${path").is_err() && Shape::template("${path}\n").is_err());
     }
+
+    #[test]
+    fn the_schema_knows_every_field_and_every_reason() {
+        let schema: serde_json::Value =
+            serde_json::from_str(include_str!("../../../../docs/access_log.schema.json")).unwrap();
+        let known = &schema["else"]["properties"];
+        assert!(known.as_object().unwrap().keys().eq(FIELDS), "{known}");
+        let words = |field: &str| known[field]["enum"].as_array().unwrap().clone();
+        assert_eq!(words("why"), crate::observe::Why::ALL.iter().map(|why| why.name()).collect::<Vec<_>>());
+        let results = crate::observe::stats::CacheResult::ALL;
+        assert_eq!(words("cache"), results.map(crate::observe::stats::CacheResult::word));
+    }
 }
