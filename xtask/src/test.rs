@@ -14,6 +14,9 @@ use crate::{
     setup,
 };
 
+/// Of each target; by hand as long as one wants.
+const FUZZ_SECONDS: &str = "30";
+
 const NOT_BPF: [&str; 3] = ["--workspace", "--exclude", "gateway-ebpf"];
 
 pub fn all(release: bool, filter: Option<&str>) -> Result<()> {
@@ -67,6 +70,9 @@ impl Runner {
         }
         command.args(packages).args(filter);
         command.env("GATEWAY_TEST_SKIPS", &self.skips);
+        if std::env::var_os("GATEWAY_FUZZ_SECONDS").is_none() {
+            command.env("GATEWAY_FUZZ_SECONDS", FUZZ_SECONDS);
+        }
         // Errors tell where they come from by themselves.
         command.env("RUST_BACKTRACE", "0").env("RUST_LIB_BACKTRACE", "0");
         if self.release {
