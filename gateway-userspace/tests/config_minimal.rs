@@ -62,7 +62,7 @@ chain = "/etc/spare.pem"
 key = { env = "SPARE_KEY" }
 [listener.secure]
 bind = ":443"
-tls = { cert = ["main", "spare"], min = "1.3", alpn = ["http/1.1", "h2"], client_ca = "ca.pem", client = "request" }
+tls = { cert = ["main", "spare"], min = "1.3", alpn = ["http/1.1", "h2"], client_ca = "ca.pem", client = "request", clients = { "*.Example.com" = { client_ca = "other.pem", client_crl = "crl.pem" }, "admin.example.com" = { client_ca = "ca.pem", client = "request" } } }
 hsts = { max_age = "365d", subdomains = true, preload = true }
 proxy_protocol = { from = ["192.0.2.0/24", "2001:db8::1"] }
 real_ip = { from = "10.0.0.0/8", header = "CF-Connecting-IP" }

@@ -367,6 +367,46 @@ fn a_revoked_client_certificate_opens_nothing_from_the_moment_the_list_changes()
 
 // S9
 #[test]
+fn hosts_have_authorities_of_clients_of_their_own_and_no_connection_leads_to_another_s() -> Result<()> {
+    lab_test!();
+    let rig = rig("", "")?;
+    let (node, team) = (rig.net.client(1), Authority::new()?);
+    std::fs::write(rig.gateway.file("team.pem"), &team.pem)?;
+    let clients = ", clients = { \"admin.wild.test\" = { client_ca = \"ca.pem\" }, \
+                   \"*.wild.test\" = { client_ca = \"team.pem\", client = \"request\" } }";
+    rig.gateway.write(&config(&rig.backends, clients, ""))?;
+    rig.gateway.cli(&["reload"])?.ok()?;
+    let (known, member) = (rig.authority.issue(&["someone"])?, team.issue(&["someone"])?);
+    let opens = |who: Option<&Issued>| -> Result<[bool; 3]> {
+        // Each without a ticket.
+        let open = |host: &str| -> Result<bool> {
+            Ok(TlsClient::new(&rig.authority.pem, who, &[])?.get(node, at(TLS_PORT), host).is_ok())
+        };
+        Ok([open("shop.test")?, open("admin.wild.test")?, open("other.wild.test")?])
+    };
+    assert_eq!(opens(None)?, [true, false, true]);
+    assert_eq!(opens(Some(&known))?, [true, true, false]);
+    assert_eq!(opens(Some(&member))?, [true, false, true]);
+    // Who has shaken hands for one host asks for another, in any spelling.
+    for host in
+        ["admin.wild.test", "ADMIN.Wild.test", "admin.wild.test.", "admin.wild.test:8443", "x.wild.test"]
+    {
+        for version in ["--http1.1", "--http2"] {
+            let refused = rig.curl("shop.test", "/", &[version, "-H", &format!("host: {host}")])?;
+            assert_eq!(refused.status, 421, "{host} by {version}");
+        }
+    }
+    assert_eq!(rig.curl("shop.test", "/", &["-H", "host: elsewhere.test"])?.status, 200);
+    rig.gateway.log_line("it has its reason", |line| line["why"] == "misdirected")?;
+    // Authorities are watched, those of hosts as well.
+    std::fs::write(rig.gateway.file("team.pem"), &rig.authority.pem)?;
+    eventually("others are known", || Ok(opens(Some(&known))? == [true, true, true]))?;
+    assert_eq!(opens(Some(&member))?, [true, false, false]);
+    Ok(())
+}
+
+// S9
+#[test]
 fn tickets_from_before_client_certificates_were_required_open_nothing() -> Result<()> {
     lab_test!();
     let rig = rig("", "")?;

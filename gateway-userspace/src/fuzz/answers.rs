@@ -33,7 +33,9 @@ pub fn head(bytes: &[u8]) {
     assert!(named("content-length") + named("transfer-encoding") <= 1, "two lengths");
     match head.framing {
         Framing::Length(length) if length > 0 => {
-            assert_eq!(head.headers["content-length"], length.to_string().as_str())
+            // Zeros may stand before it.
+            let told = head.headers["content-length"].to_str().ok().and_then(|text| text.parse().ok());
+            assert_eq!(told, Some(length))
         }
         Framing::Chunked => assert_eq!(named("transfer-encoding"), 1),
         Framing::Length(_) | Framing::UntilClose => {}

@@ -102,20 +102,27 @@ fn shown(bytes: &[u8]) -> String {
     })
 }
 
-/// What is being tried, and since when.
-type Trying = Arc<Mutex<(Instant, Vec<u8>)>>;
+/// What is being tried, and which one that is.
+type Trying = Arc<Mutex<(u64, Vec<u8>)>>;
 
-/// Ends the process, saying with what, when an input takes too long.
+/// Ends the process, saying with what, when an input takes too long: looks are counted rather than the clock read, as a machine
+/// may have stood still.
 fn watch(name: &'static str, trying: &Trying) {
+    const LOOK: Duration = Duration::from_millis(200);
     let trying = Arc::downgrade(trying);
     std::thread::spawn(move || {
-        while let Some(trying) = trying.upgrade() {
-            let (since, input) = &*trying.lock().unwrap_or_else(PoisonError::into_inner);
-            if since.elapsed() > PATIENCE {
+        let (mut last, mut looks) = (0, 0);
+        loop {
+            // Not held while it waits.
+            std::thread::sleep(LOOK);
+            let Some(trying) = trying.upgrade() else { return };
+            let (which, input) = &*trying.lock().unwrap_or_else(PoisonError::into_inner);
+            looks = if *which == last { looks + 1 } else { 0 };
+            last = *which;
+            if LOOK * looks > PATIENCE {
                 eprintln!("{name} hangs on b\"{}\"", shown(input));
                 std::process::abort();
             }
-            std::thread::sleep(Duration::from_millis(200));
         }
     });
 }
@@ -129,10 +136,14 @@ fn fuzz(name: &'static str) {
     let (_, target) = TARGETS.iter().find(|(known, _)| *known == name).expect("a target");
     let corpus = corpus_of(name);
     assert!(!corpus.is_empty(), "no corpus");
-    let trying: Trying = Arc::new(Mutex::new((Instant::now(), Vec::new())));
+    let trying: Trying = Arc::default();
     watch(name, &trying);
     let run = |input: Vec<u8>| {
-        *trying.lock().unwrap_or_else(PoisonError::into_inner) = (Instant::now(), input.clone());
+        {
+            let mut trying = trying.lock().unwrap_or_else(PoisonError::into_inner);
+            trying.0 += 1;
+            trying.1.clone_from(&input);
+        }
         let outcome = panic::catch_unwind(AssertUnwindSafe(|| target(&input)));
         assert!(outcome.is_ok(), "{name} does not hold for b\"{}\"", shown(&input));
     };

@@ -54,6 +54,7 @@ whys! {
     SourceConnections "source_connections" 429 "This address has as many connections as it may have";
     SourceHandshakes "source_handshakes" 429 "This address has made as many TLS handshakes as it may";
     Http2Abuse "http2_abuse" 429 "The connection's HTTP/2 was made to cost, not to ask for anything";
+    Misdirected "misdirected" 421 "This host wants another connection: the client certificates it asks for are others";
     Json "json" 400 "The body is not JSON, or is nested or large beyond what this route takes";
     Banned "banned" 403 "This address is banned for a while";
     Shed "shed" 503 "There is more to do than can be done: try again";

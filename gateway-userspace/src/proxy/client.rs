@@ -14,7 +14,7 @@ use crate::{
     net::canonical,
     observe::access_log::ConnectionText,
     proxy_protocol::{self, Version},
-    tls::Shaken,
+    tls::{self, Shaken},
 };
 
 pub struct Client {
@@ -33,6 +33,8 @@ pub struct Client {
     pub told: Option<Box<Told>>,
     /// Of its certificate, if it has shown one.
     pub marks: Option<Rc<[CertMark]>>,
+    /// By which of its listener's rules for client certificates its handshake was.
+    pub rules: tls::Rules,
     /// Its TLS handshake, until the first request's trace tells of it.
     pub shaken: Cell<Option<Box<Shaken>>>,
     /// What upstreams are told of it, kept for the host it was made for.
@@ -104,6 +106,7 @@ impl Client {
             scheme: manner.scheme(),
             told: None,
             marks: None,
+            rules: tls::Rules::default(),
             shaken: Cell::default(),
             about: RefCell::default(),
             log_text: ConnectionText::new(listener, addr, origin.peer, manner.protocol, manner.tls),
@@ -137,6 +140,7 @@ impl Client {
             scheme: told.scheme.unwrap_or(manner.scheme()),
             told: Some(Box::new(told)),
             marks: self.marks.clone(),
+            rules: self.rules,
             shaken: Cell::new(self.shaken.take()),
             about: RefCell::default(),
             log_text: ConnectionText::new(listener, addr, origin.peer, manner.protocol, manner.tls),

@@ -3,13 +3,14 @@
 
 use std::{
     cell::Cell,
+    io,
     net::SocketAddr,
     rc::Rc,
     time::{Duration, Instant},
 };
 
 use tokio::{io::ReadBuf, net::TcpStream};
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor, server::TlsStream};
 
 use super::{
     client::{Client, Manner, Origin},
@@ -24,7 +25,7 @@ use crate::{
     config::model::CertMark,
     observe::stats::{Handshake, ProxyHeader, TlsVersion},
     proxy_protocol::{self, Says},
-    tls::{Shaken, acme},
+    tls::{Acceptor, Rules, Shaken, acme},
 };
 
 /// Between two looks at a preface that comes byte by byte.
@@ -67,8 +68,8 @@ pub async fn serve(mut stream: TcpStream, peer: SocketAddr, admitted: Admitted, 
     match &listener.tls {
         Some(acceptor) => {
             // Boxed, as what follows is: a connection holds what its phase needs, and not what the largest one would.
-            let handshake = Box::pin(handshake(stream, TlsAcceptor::from(acceptor.config()), &open)).await;
-            let Some((stream, version, shaken)) = handshake else { return };
+            let handshake = Box::pin(handshake(stream, acceptor, &open)).await;
+            let Some((stream, version, rules, shaken)) = handshake else { return };
             let spoken = stream.get_ref().1.alpn_protocol();
             // An ACME authority has seen what it wanted to see: the certificate (RFC 8737 section 3).
             if spoken == Some(acme::ALPN) {
@@ -76,11 +77,11 @@ pub async fn serve(mut stream: TcpStream, peer: SocketAddr, admitted: Admitted, 
             }
             let http2 = spoken == Some(b"h2");
             let marks = marks(&stream);
-            go_on(stream, open, origin, (http2, Some(version.name())), (marks, shaken)).await;
+            go_on(stream, open, origin, (http2, Some(version.name())), (marks, rules, shaken)).await;
         }
         None => {
             if let Some(http2) = sniff(&stream, &open).await {
-                go_on(stream, open, origin, (http2, None), (None, None)).await;
+                go_on(stream, open, origin, (http2, None), (None, Rules::default(), None)).await;
             }
         }
     }
@@ -97,11 +98,11 @@ async fn go_on<S: Transport>(
     open: Open,
     origin: Origin,
     (http2, tls): (bool, Option<&'static str>),
-    (marks, shaken): (Option<Rc<[CertMark]>>, Option<Box<Shaken>>),
+    (marks, rules, shaken): (Option<Rc<[CertMark]>>, Rules, Option<Box<Shaken>>),
 ) {
     let protocol = if http2 { "h2" } else { "h1" };
     let client = Client::new(&open.listener().name, origin, Manner { protocol, tls });
-    open.set_client(Client { marks, shaken: Cell::new(shaken), ..client });
+    open.set_client(Client { marks, rules, shaken: Cell::new(shaken), ..client });
     match http2 {
         true => Box::pin(http2::serve(stream, open)).await,
         // A client that does not know ALPN, of a listener that speaks nothing else.
@@ -159,21 +160,20 @@ async fn sniff(stream: &TcpStream, open: &Open) -> Option<bool> {
 /// `None`: it failed, which the client was told if it could be.
 async fn handshake(
     stream: TcpStream,
-    acceptor: TlsAcceptor,
+    acceptor: &Acceptor,
     open: &Open,
-) -> Option<(TlsStream<TcpStream>, TlsVersion, Option<Box<Shaken>>)> {
+) -> Option<(TlsStream<TcpStream>, TlsVersion, Rules, Option<Box<Shaken>>)> {
     let limit = open.listener().config.timeout.header;
     let stats = open.listener().stats.shards.of(open.worker());
     let began = Instant::now();
-    let result = tokio::time::timeout(limit, acceptor.accept(stream)).await;
-    match result {
-        Ok(Ok(stream)) => {
+    match tokio::time::timeout(limit, shake(stream, acceptor)).await {
+        Ok(Ok((stream, rules))) => {
             let connection = stream.get_ref().1;
             let version = TlsVersion::of(connection);
             stats.handshake(version, Handshake::of(connection));
             let traced = open.state.worker.snapshot().tracer.is_some();
             let shaken = traced.then(|| Box::new(Shaken::now(began, connection)));
-            Some((stream, version, shaken))
+            Some((stream, version, rules, shaken))
         }
         Ok(Err(error)) => {
             // What was agreed on is not told of a handshake that failed.
@@ -186,4 +186,15 @@ async fn handshake(
             None
         }
     }
+}
+
+/// By the rules of the name that is asked for, where names have their own.
+async fn shake(stream: TcpStream, acceptor: &Acceptor) -> io::Result<(TlsStream<TcpStream>, Rules)> {
+    if !acceptor.goes_by_name() {
+        let stream = TlsAcceptor::from(acceptor.config()).accept(stream).await?;
+        return Ok((stream, Rules::default()));
+    }
+    let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
+    let (rules, config) = acceptor.config_for(start.client_hello().server_name());
+    Ok((start.into_stream(config).await?, rules))
 }

@@ -57,6 +57,13 @@ pub async fn handle(
         exchange.state.body_unread.set(true);
         return Ok(problem::response(exchange, why));
     }
+    if let Some(acceptor) = &exchange.state.listener.tls
+        && acceptor.goes_by_name()
+        && acceptor.rules_for(Some(asked(&head).host)) != exchange.state.client().rules
+    {
+        // Its client certificate was not asked for, or checked by others' authorities.
+        return Ok(problem::response(exchange, Why::Misdirected));
+    }
     if let Some(challenges) = &exchange.state.listener.challenges
         && let Some(proof) = challenges.at(head.uri.path())
     {

@@ -114,6 +114,10 @@ pub fn with_path(uri: &Uri, mut path: String) -> Result<Uri, Why> {
 /// hides the Content-Length beside it, so the head is looked at as it came. How long that is, with what is before it.
 pub fn check_framing(head: &request::Parts, raw: &[u8]) -> Result<usize, Why> {
     let (text, length) = raw_head(raw)?;
+    // A target has no fragment (RFC 9112 section 3.2). hyper hides it, and others take it for a part of the path or the host.
+    if memchr::memchr2(b'#', b'\n', text).is_some_and(|at| text[at] == b'#') {
+        return Err(Why::BadRequest);
+    }
     let mut codings = head.headers.get_all(header::TRANSFER_ENCODING).iter();
     let Some(coding) = codings.next() else { return Ok(length) };
     let only_chunked = coding.as_bytes().eq_ignore_ascii_case(b"chunked") && codings.next().is_none();

@@ -121,7 +121,7 @@ impl<T: Clone> Router<T> {
             return self.any.visit(asked.path, &mut take);
         }
         let mut lower = [0u8; 255];
-        if let Some(host) = lower_case(without_port(asked.host), &mut lower) {
+        if let Some(host) = host_name(asked.host, &mut lower) {
             let paths = self.exact.get(host).into_iter().chain(self.wildcards(host));
             for paths in paths {
                 let taken = paths.visit(asked.path, &mut take);
@@ -139,6 +139,11 @@ impl<T: Clone> Router<T> {
         let suffixes = host.match_indices('.').filter(|(dot, _)| *dot > 0).map(|(dot, _)| &host[dot + 1..]);
         suffixes.filter_map(|suffix| self.wildcard.get(suffix))
     }
+}
+
+/// A host as routes are looked up by: in lower case, without its port and the root's dot. `None`: it is none that could be named.
+pub fn host_name<'a>(host: &str, buffer: &'a mut [u8; 255]) -> Option<&'a str> {
+    lower_case(without_port(host), buffer)
 }
 
 fn without_port(host: &str) -> &str {

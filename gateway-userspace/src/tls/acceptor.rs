@@ -21,13 +21,28 @@ use super::{
     tickets::Rotating,
     trust,
 };
-use crate::config::model::{Alpn, ClientAuth, Tls, TlsVersion};
+use crate::{
+    config::model::{Alpn, ClientAuth, HostPattern, Tls, TlsVersion},
+    route,
+};
 
 /// `tls = { … }`, compiled. Shared by all workers, so that a ticket from one is good at any.
 pub struct Acceptor {
-    config: ArcSwap<ServerConfig>,
+    own: Side,
+    /// Other rules for client certificates, for who asks for these names.
+    others: Vec<(HostPattern, Side)>,
     chooser: Arc<Chooser>,
     settings: Tls,
+}
+
+/// Which rules for client certificates a handshake was by: the listener's own, or those of a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Rules(Option<usize>);
+
+/// One way to shake hands.
+struct Side {
+    client: Option<ClientAuth>,
+    config: ArcSwap<ServerConfig>,
     clients: Mutex<Clients>,
 }
 
@@ -74,6 +89,59 @@ impl fmt::Debug for Acceptor {
     }
 }
 
+impl Side {
+    /// `before`: the same one of the listener's last config. Its tickets are good here if whom they let in did not change.
+    fn new(
+        settings: &Tls,
+        client: Option<&ClientAuth>,
+        chooser: &Arc<Chooser>,
+        before: Option<&Side>,
+        same_keys: bool,
+    ) -> Result<Side, AcceptorError> {
+        let files = client.map(ClientFiles::read).transpose()?;
+        // A ticket stands for the client certificate that was checked when it was given.
+        let kept = before.filter(|before| same_keys && before.client.as_ref() == client).and_then(|before| {
+            let clients = before.lock();
+            (clients.files == files).then(|| clients.tickets.clone())
+        });
+        let tickets = match kept {
+            Some(tickets) => tickets,
+            None => Arc::new(Rotating::new(settings.ticket_rotation)?),
+        };
+        let checked = client.zip(files.as_ref());
+        let config = server_config(settings, checked, chooser.clone(), tickets.clone())?;
+        Ok(Side {
+            client: client.cloned(),
+            config: ArcSwap::from_pointee(config),
+            clients: Mutex::new(Clients { files, tickets }),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Clients> {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What its files say is what they said.
+    fn is_current(&self) -> Result<bool, AcceptorError> {
+        let files = self.client.as_ref().map(ClientFiles::read).transpose()?;
+        Ok(self.lock().files == files)
+    }
+
+    fn refresh(&self, settings: &Tls, chooser: &Arc<Chooser>) -> Result<bool, AcceptorError> {
+        let Some(client) = &self.client else { return Ok(false) };
+        let files = ClientFiles::read(client)?;
+        let mut clients = self.lock();
+        if clients.files.as_ref() == Some(&files) {
+            return Ok(false);
+        }
+        let tickets: Arc<dyn ProducesTickets> = Arc::new(Rotating::new(settings.ticket_rotation)?);
+        let config = server_config(settings, Some((client, &files)), chooser.clone(), tickets.clone())?;
+        self.config.store(Arc::new(config));
+        *clients = Clients { files: Some(files), tickets };
+        Ok(true)
+    }
+}
+
 impl Acceptor {
     /// `before`: the listener's last one. It is kept if nothing changed, and its tickets if whom they let in did not.
     pub fn new(
@@ -82,44 +150,75 @@ impl Acceptor {
         challenges: &Arc<Challenges>,
         before: Option<&Arc<Acceptor>>,
     ) -> Result<Arc<Acceptor>, AcceptorError> {
-        let files = settings.client.as_ref().map(ClientFiles::read).transpose()?;
-        let mut tickets = None;
-        if let Some(before) = before {
-            let clients = before.lock();
-            if before.settings == *settings
-                && clients.files == files
-                && before.chooser.certs.iter().map(Arc::as_ptr).eq(certs.iter().map(Arc::as_ptr))
-            {
-                return Ok(before.clone());
-            }
-            // A ticket stands for the client certificate that was checked when it was given.
-            let same_keys = before.settings.ticket_rotation == settings.ticket_rotation;
-            if same_keys && before.settings.client == settings.client && clients.files == files {
-                tickets = Some(clients.tickets.clone());
-            }
+        if let Some(before) = before
+            && before.settings == *settings
+            && before.chooser.certs.iter().map(Arc::as_ptr).eq(certs.iter().map(Arc::as_ptr))
+            && before.are_current()?
+        {
+            return Ok(before.clone());
         }
-        let tickets = match tickets {
-            Some(tickets) => tickets,
-            None => Arc::new(Rotating::new(settings.ticket_rotation)?),
-        };
         let challenges = settings.auto.then(|| challenges.clone());
         let chooser = Arc::new(Chooser::new(certs, challenges));
-        let config = server_config(settings, files.as_ref(), chooser.clone(), tickets.clone())?;
-        Ok(Arc::new(Acceptor {
-            config: ArcSwap::from_pointee(config),
-            chooser,
-            settings: settings.clone(),
-            clients: Mutex::new(Clients { files, tickets }),
-        }))
+        let same_keys =
+            before.is_some_and(|before| before.settings.ticket_rotation == settings.ticket_rotation);
+        let side = |client: Option<&ClientAuth>, before: Option<&Side>| {
+            Side::new(settings, client, &chooser, before, same_keys)
+        };
+        let own = side(settings.client.as_ref(), before.map(|before| &before.own))?;
+        let other = |(name, client): &(HostPattern, ClientAuth)| {
+            let before = before.and_then(|before| before.others.iter().find(|(other, _)| other == name));
+            Ok((name.clone(), side(Some(client), before.map(|(_, side)| side))?))
+        };
+        let others = settings.clients.iter().map(other).collect::<Result<_, AcceptorError>>()?;
+        Ok(Arc::new(Acceptor { own, others, chooser, settings: settings.clone() }))
     }
 
-    /// For the next handshake.
+    /// For the next handshake, whatever name it asks for: of who is no listener.
     pub fn config(&self) -> Arc<ServerConfig> {
-        self.config.load_full()
+        self.own.config.load_full()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Clients> {
-        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Whether client certificates are another matter for some names than for others.
+    pub fn goes_by_name(&self) -> bool {
+        !self.others.is_empty()
+    }
+
+    /// By which rules a handshake is that asks for a name.
+    pub fn config_for(&self, name: Option<&str>) -> (Rules, Arc<ServerConfig>) {
+        let rules = self.rules_for(name);
+        let side = rules.0.and_then(|at| self.others.get(at)).map_or(&self.own, |(_, side)| side);
+        (rules, side.config.load_full())
+    }
+
+    /// The rules of a host, as a request or a handshake names it: an exact name before the longest wildcard, and the listener's own
+    /// where neither fits.
+    pub fn rules_for(&self, host: Option<&str>) -> Rules {
+        let mut buffer = [0; 255];
+        let Some(host) = host.and_then(|host| route::host_name(host, &mut buffer)) else {
+            return Rules(None);
+        };
+        let fits = |pattern: &HostPattern| match pattern {
+            HostPattern::Exact(name) => (name == host).then_some(usize::MAX),
+            HostPattern::Wildcard(name) => {
+                host.strip_suffix(&**name)?.strip_suffix('.').filter(|label| !label.is_empty())?;
+                Some(name.len())
+            }
+        };
+        let fitting = self.others.iter().enumerate().filter_map(|(at, (name, _))| Some((fits(name)?, at)));
+        Rules(fitting.max().map(|(_, at)| at))
+    }
+
+    fn sides(&self) -> impl Iterator<Item = &Side> {
+        std::iter::once(&self.own).chain(self.others.iter().map(|(_, side)| side))
+    }
+
+    fn are_current(&self) -> Result<bool, AcceptorError> {
+        for side in self.sides() {
+            if !side.is_current()? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Reads whose certificates are believed, and which are revoked, again. Whether that has changed.
@@ -127,23 +226,16 @@ impl Acceptor {
     /// # Errors
     /// The files cannot be used; what was in them before still counts.
     pub fn refresh_clients(&self) -> Result<bool, AcceptorError> {
-        let Some(client) = &self.settings.client else { return Ok(false) };
-        let files = ClientFiles::read(client)?;
-        let mut clients = self.lock();
-        if clients.files.as_ref() == Some(&files) {
-            return Ok(false);
-        }
-        let tickets: Arc<dyn ProducesTickets> = Arc::new(Rotating::new(self.settings.ticket_rotation)?);
-        let config = server_config(&self.settings, Some(&files), self.chooser.clone(), tickets.clone())?;
-        self.config.store(Arc::new(config));
-        *clients = Clients { files: Some(files), tickets };
-        Ok(true)
+        let refreshed = self.sides().map(|side| side.refresh(&self.settings, &self.chooser));
+        // All of them, whatever becomes of one.
+        let refreshed: Vec<_> = refreshed.collect();
+        refreshed.into_iter().try_fold(false, |any, one| Ok(any | one?))
     }
 
     /// Files of clients' certificates.
     pub fn files(&self) -> impl Iterator<Item = PathBuf> {
-        let client = self.settings.client.as_ref();
-        client.into_iter().flat_map(|client| std::iter::once(client.ca.clone()).chain(client.crl.clone()))
+        let clients = self.sides().filter_map(|side| side.client.as_ref());
+        clients.flat_map(|client| std::iter::once(client.ca.clone()).chain(client.crl.clone()))
     }
 
     /// After a certificate changed.
@@ -154,7 +246,7 @@ impl Acceptor {
 
 fn server_config(
     settings: &Tls,
-    files: Option<&ClientFiles>,
+    checked: Option<(&ClientAuth, &ClientFiles)>,
     chooser: Arc<Chooser>,
     tickets: Arc<dyn ProducesTickets>,
 ) -> Result<ServerConfig, AcceptorError> {
@@ -164,9 +256,9 @@ fn server_config(
     };
     let builder =
         ServerConfig::builder_with_provider(Arc::new(provider())).with_protocol_versions(versions)?;
-    let builder = match (&settings.client, files) {
-        (Some(client), Some(files)) => builder.with_client_cert_verifier(verifier(client, files)?),
-        _ => builder.with_no_client_auth(),
+    let builder = match checked {
+        Some((client, files)) => builder.with_client_cert_verifier(verifier(client, files)?),
+        None => builder.with_no_client_auth(),
     };
     let mut config = builder.with_cert_resolver(chooser);
     config.alpn_protocols = settings.alpn.iter().map(|alpn| Alpn::name(*alpn).into()).collect();

@@ -18,7 +18,7 @@ mod watch;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
-pub use acceptor::Acceptor;
+pub use acceptor::{Acceptor, Rules};
 pub use cert::{Cert, now};
 pub use connector::{Connector, Offer, TlsStream};
 pub use pair::{Facts, PairError};

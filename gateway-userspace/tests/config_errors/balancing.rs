@@ -34,7 +34,7 @@ gateway.toml:7:21: `upstream.a.sticky.cookie`: expected a cookie's name such as 
 gateway.toml:11:11: `upstream.b.hash_on`: "header:x-user" is never used
   hint: every request has "ip": put it last
 gateway.toml:11:35: `upstream.b.hash_on`: expected what to hash, such as "header:x-user", found "user"
-  hint: it is "header:NAME", "cookie:NAME", "query:NAME", "path", "ip" or "random"
+  hint: it is "header:NAME", "cookie:NAME", "query:NAME", "path", "consumer", "ip" or "random"
 gateway.toml:12:9: `upstream.b.panic`: must be from 0% to 100%
 gateway.toml:13:39: `upstream.b.sticky`: browsers take no cookie with same_site = "none" and not secure
   hint: add secure = true

@@ -168,7 +168,7 @@ gateway.toml:18:1: `service.c.timeout`: nothing else than `idle` ends a UDP sess
 gateway.toml:19:1: `service.c.proxy_protocol` is of TCP
   hint: drop it, or protocol = "udp"
 gateway.toml:23:9: `service.d.sni`: expected a host name such as "*.example.com", found "192.0.2.1"
-  hint: clients never ask for an address by name: use `to`
+  hint: clients never ask for an address by name
 gateway.toml:23:37: `service.d.sni`: expected a host name such as "api.example.com", found "*"
   hint: leave `host` out to match every host
 gateway.toml:23:68: `service.d.sni."a.test"`: expected a list such as ["10.0.0.1:5432"], found an empty one

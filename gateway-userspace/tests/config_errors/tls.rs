@@ -97,6 +97,36 @@ gateway.toml:16:15: `cert.variable.key.env`: expected an environment variable su
 }
 
 #[test]
+fn authorities_of_clients_by_host_are_of_listeners_and_named_by_hosts() {
+    says(
+        r#"[listener.web]
+bind = ":443"
+[listener.web.tls]
+cert = "main"
+clients = { "a.test" = { client = "require" }, "10.0.0.1" = { client_ca = "a.pem" }, "A.test" = { client_ca = "a.pem" } }
+[service.db]
+bind = ":5432"
+path = "splice"
+to = ["10.0.0.1:5432"]
+tls = { cert = "main", clients = { "db.test" = { client_ca = "a.pem" } } }
+[cert.main]
+chain = "a.pem"
+key = { file = "a.key" }
+[route.all]
+to = ["127.0.0.1:3000"]
+"#,
+        r#"
+gateway.toml:5:13: `listener.web.tls.clients."a.test".client_ca` is missing
+  hint: for example: client_ca = "path/to/file"
+gateway.toml:5:13: `listener.web.tls.clients` has "a.test" twice, first at gateway.toml:5:86
+gateway.toml:5:48: `listener.web.tls.clients`: expected a host name such as "*.example.com", found "10.0.0.1"
+  hint: clients never ask for an address by name
+gateway.toml:10:24: `service.db.tls.clients` is of listeners
+  hint: write client_ca, client_crl and client"#,
+    );
+}
+
+#[test]
 fn certificates_by_acme_need_an_authority_names_and_a_place_for_the_challenge() {
     says(
         r#"[listener.web]

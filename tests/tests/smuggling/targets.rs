@@ -58,6 +58,9 @@ pub fn add(corpus: &mut Corpus) {
         ("wide escape", "GET /p/0000%u002e HTTP/1.1"),
         ("high bytes", "GET /p/0000é HTTP/1.1"),
         ("high bytes in the query", "GET /p/0000?é HTTP/1.1"),
+        ("fragment", "GET /p/0000#x HTTP/1.1"),
+        ("fragment with a query", "GET /p/0000#?x HTTP/1.1"),
+        ("fragment behind a host", "GET http://gw.test#:81/p/0000 HTTP/1.1"),
     ] {
         corpus.raw(format!("target/{name}"), Refused, request(line, "", ""));
     }
@@ -77,9 +80,6 @@ pub fn add(corpus: &mut Corpus) {
         ("angle brackets", "GET /p/0000<x> HTTP/1.1"),
         ("braces", "GET /p/0000{x} HTTP/1.1"),
         ("preface of HTTP 2", "PRI * HTTP/2.0"),
-        // Left out on the way, as RFC 9110 section 7.1 has it.
-        ("fragment", "GET /p/0000#x HTTP/1.1"),
-        ("fragment with a query", "GET /p/0000#?x HTTP/1.1"),
     ] {
         corpus.raw(format!("target/{name}"), Either, request(line, "", ""));
     }

@@ -81,5 +81,6 @@ fn http(fields: &Fields, root: &Fields, problems: &mut Problems) -> Option<Admin
         let problem = Problem::new(ProblemKind::Conflict, &http.table("tls").place("cert"), message);
         problems.push(problem.hint("name a [cert.NAME]".to_owned()));
     }
+    tls::of_one_host("admin.http", &http, problems);
     Some(AdminHttp { at: at.into(), bind, token, tls, dashboard: http.or_default("dashboard") })
 }

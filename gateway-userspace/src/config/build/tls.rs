@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{distinct, file};
 use crate::config::{
     error::{Problem, ProblemKind, Problems, did_you_mean},
-    model::{Alpn, Cert, ClientAuth, Secret, Tls, TlsVersion, UpstreamTls},
+    model::{Alpn, Cert, ClientAuth, HostPattern, Secret, Tls, TlsVersion, UpstreamTls},
     node::{Fields, Value},
     units::{Place, quote},
 };
@@ -64,7 +64,18 @@ pub(super) fn of_service(name: &str, fields: &Fields, root: &Fields, problems: &
         let problem = Problem::new(ProblemKind::Conflict, &fields.table("tls").place("cert"), message);
         problems.push(problem.hint("name a [cert.NAME]".to_owned()));
     }
+    of_one_host(&format!("service.{name}"), fields, problems);
     Some(if tls.alpn_auto { Tls { alpn: Vec::new(), ..tls } } else { tls })
+}
+
+/// Only listeners know whom requests are for.
+pub(super) fn of_one_host(owner: &str, fields: &Fields, problems: &mut Problems) {
+    let tls = fields.table("tls");
+    if tls.node("clients").is_some() {
+        let message = format!("`{owner}.tls.clients` is of listeners");
+        let problem = Problem::new(ProblemKind::Conflict, &tls.place("clients"), message);
+        problems.push(problem.hint("write client_ca, client_crl and client".to_owned()));
+    }
 }
 
 /// `tls` of whatever it is at `fields`, which speaks `spoken`.
@@ -91,6 +102,7 @@ pub(super) fn terminated(
         alpn: if alpn_auto { spoken } else { alpn(owner, &tls, &spoken, problems) },
         alpn_auto,
         client: client(owner, &tls, problems),
+        clients: clients(owner, &tls, problems),
         ticket_rotation: tls.or_default("ticket_rotation"),
     })
 }
@@ -161,6 +173,20 @@ fn exists(path: &str, name: &str, at: &Place, root: &Fields, problems: &mut Prob
             .unwrap_or_else(|| format!("add [cert.{name}] with chain and key"));
         problems.push(Problem::new(ProblemKind::Undefined, at, message).hint(hint));
     }
+}
+
+fn clients(owner: &str, tls: &Fields, problems: &mut Problems) -> Vec<(HostPattern, ClientAuth)> {
+    let mut all = Vec::new();
+    for (name, node) in tls.map("clients") {
+        let Value::Table(fields) = &node.value else { continue };
+        let client = client(&format!("{owner}.tls.clients.{}", quote(&name)), fields, problems);
+        let pattern = match name.strip_prefix("*.") {
+            Some(name) => HostPattern::Wildcard(name.to_owned()),
+            None => HostPattern::Exact(name),
+        };
+        all.extend(client.map(|client| (pattern, client)));
+    }
+    all
 }
 
 fn client(owner: &str, tls: &Fields, problems: &mut Problems) -> Option<ClientAuth> {

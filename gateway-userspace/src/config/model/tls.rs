@@ -18,6 +18,8 @@ pub struct Tls {
     /// "auto" rather than a list.
     pub alpn_auto: bool,
     pub client: Option<ClientAuth>,
+    /// Of those who ask for these names, in place of it.
+    pub clients: Vec<(HostPattern, ClientAuth)>,
     /// How long session tickets are sealed with one key.
     pub ticket_rotation: Duration,
 }

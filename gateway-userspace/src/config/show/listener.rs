@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::some;
 use crate::config::{
-    model::{Acme, AdminHttp, Alpn, Cert, Listener, Secret, Tls, TlsVersion, UpstreamTls},
+    model::{Acme, AdminHttp, Alpn, Cert, ClientAuth, Listener, Secret, Tls, TlsVersion, UpstreamTls},
     units::{ByteSize, show_duration},
 };
 
@@ -82,7 +82,21 @@ pub(super) fn tls(tls: &Tls) -> Value {
             "client",
             tls.client.as_ref().map(|client| json!(if client.required { "require" } else { "request" })),
         ),
+        (
+            "clients",
+            (!tls.clients.is_empty()).then(|| {
+                tls.clients.iter().map(|(name, client)| (name.to_string(), clients(client))).collect()
+            }),
+        ),
         ("ticket_rotation", Some(json!(show_duration(tls.ticket_rotation)))),
+    ])
+}
+
+fn clients(client: &ClientAuth) -> Value {
+    some([
+        ("client_ca", Some(json!(client.ca.to_string_lossy()))),
+        ("client_crl", client.crl.as_ref().map(|path| json!(path.to_string_lossy()))),
+        ("client", Some(json!(if client.required { "require" } else { "request" }))),
     ])
 }
 

@@ -5,7 +5,7 @@ use super::{
     limit::QUOTA,
     match_text::FIELD_NAME,
     seconds,
-    text::{ADDRESS, CREDENTIAL, FILE, NAME, PREFIX, VARIABLE},
+    text::{ADDRESS, CREDENTIAL, FILE, NAME, PREFIX, SNI_NAME, VARIABLE},
 };
 
 pub(super) static LISTENER: Section = Section {
@@ -194,12 +194,38 @@ pub(super) static TLS: Section = Section {
             "Client certificates; needs `client_ca`. Default: \"require\" where `client_ca` is there.",
         ),
         Key::new(
+            "clients",
+            Kind::Map { key: &SNI_NAME, of: &Kind::Table(&TLS_CLIENTS) },
+            "Client certificates of those who ask for these host names (SNI), in place of the three above; of listeners. The longest name that fits \
+             counts. A request for a host with other rules than those of its connection's handshake is refused (421 `misdirected`).",
+        ),
+        Key::new(
             "ticket_rotation",
             Kind::Duration { min: seconds(1), max: seconds(21_600) },
             "How long new session tickets are encrypted with one key. Tickets are good for that long, and never for more \
              than twice that.",
         )
         .default("\"6h\""),
+    ],
+};
+
+static TLS_CLIENTS: Section = Section {
+    doc: "Client certificates of those who ask for a host name.",
+    keys: &[
+        Key::new("client_ca", Kind::Text(&FILE), "As of the listener.").required(),
+        Key::new("client_crl", Kind::Text(&FILE), "As of the listener."),
+        Key::new(
+            "client",
+            Kind::Choice {
+                now: &[
+                    ("require", "no connection without a good certificate"),
+                    ("request", "a certificate that is shown must be good"),
+                ],
+                later: &[],
+            },
+            "As of the listener.",
+        )
+        .default("\"require\""),
     ],
 };
 

@@ -360,7 +360,7 @@ pub(super) static SNI_NAME: Text = Text {
     parse: |text| match parse_host(text)? {
         HostPattern::Exact(name) if name.starts_with('[') || name.parse::<Ipv4Addr>().is_ok() => {
             let message = format!("expected a host name such as \"*.example.com\", found {}", quote(text));
-            Err(UnitError::new(message).hint("clients never ask for an address by name: use `to`"))
+            Err(UnitError::new(message).hint("clients never ask for an address by name"))
         }
         name => Ok(Value::Text(name.to_string())),
     },
