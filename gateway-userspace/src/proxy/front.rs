@@ -69,22 +69,31 @@ pub async fn serve(mut stream: TcpStream, peer: SocketAddr, admitted: Admitted, 
         Some(acceptor) => {
             // Boxed, as what follows is: a connection holds what its phase needs, and not what the largest one would.
             let handshake = Box::pin(handshake(stream, acceptor, &open)).await;
-            let Some((stream, version, rules, shaken)) = handshake else { return };
+            let Some((stream, version, agreed)) = handshake else { return };
             let spoken = stream.get_ref().1.alpn_protocol();
             // An ACME authority has seen what it wanted to see: the certificate (RFC 8737 section 3).
             if spoken == Some(acme::ALPN) {
                 return;
             }
             let http2 = spoken == Some(b"h2");
-            let marks = marks(&stream);
-            go_on(stream, open, origin, (http2, Some(version.name())), (marks, rules, shaken)).await;
+            go_on(stream, open, origin, (http2, Some(version.name())), agreed).await;
         }
         None => {
             if let Some(http2) = sniff(&stream, &open).await {
-                go_on(stream, open, origin, (http2, None), (None, Rules::default(), None)).await;
+                go_on(stream, open, origin, (http2, None), Agreed::default()).await;
             }
         }
     }
+}
+
+/// What a handshake came to.
+#[derive(Default)]
+struct Agreed {
+    /// Of the client's certificate.
+    marks: Option<Rc<[CertMark]>>,
+    rules: Rules,
+    /// For a trace, if there are any.
+    shaken: Option<Box<Shaken>>,
 }
 
 /// What the client's certificate says, which the handshake has checked.
@@ -98,7 +107,7 @@ async fn go_on<S: Transport>(
     open: Open,
     origin: Origin,
     (http2, tls): (bool, Option<&'static str>),
-    (marks, rules, shaken): (Option<Rc<[CertMark]>>, Rules, Option<Box<Shaken>>),
+    Agreed { marks, rules, shaken }: Agreed,
 ) {
     let protocol = if http2 { "h2" } else { "h1" };
     let client = Client::new(&open.listener().name, origin, Manner { protocol, tls });
@@ -162,7 +171,7 @@ async fn handshake(
     stream: TcpStream,
     acceptor: &Acceptor,
     open: &Open,
-) -> Option<(TlsStream<TcpStream>, TlsVersion, Rules, Option<Box<Shaken>>)> {
+) -> Option<(TlsStream<TcpStream>, TlsVersion, Agreed)> {
     let limit = open.listener().config.timeout.header;
     let stats = open.listener().stats.shards.of(open.worker());
     let began = Instant::now();
@@ -173,7 +182,8 @@ async fn handshake(
             stats.handshake(version, Handshake::of(connection));
             let traced = open.state.worker.snapshot().tracer.is_some();
             let shaken = traced.then(|| Box::new(Shaken::now(began, connection)));
-            Some((stream, version, rules, shaken))
+            let marks = marks(&stream);
+            Some((stream, version, Agreed { marks, rules, shaken }))
         }
         Ok(Err(error)) => {
             // What was agreed on is not told of a handshake that failed.
