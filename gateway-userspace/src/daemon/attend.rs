@@ -40,7 +40,7 @@ pub async fn attend(
         match request {
             Request::Reload { reach, reply } => {
                 manager::reloading();
-                let read = read_aside(control).await;
+                let read = read_aside(control, reach).await;
                 if let (Reach::Everything, Ok(config)) = (reach, &read) {
                     control.first_answers(config).await;
                 }
@@ -82,14 +82,16 @@ pub async fn attend(
     tracing::info!("gateway stopped");
 }
 
-/// The config as it is in the file now, read and checked on a thread of its own that gives way to workers: a large one takes
-/// a while, during which requests, checks of targets and scrapes go on.
-async fn read_aside(control: &Arc<Control>) -> Result<Config, ReloadError> {
+/// The config as it is in the file now, read and checked on a thread of its own: a large one takes a while, during which requests,
+/// checks of targets and scrapes go on. It gives way to workers, but for block lists, which are wanted most when there is most to do.
+async fn read_aside(control: &Arc<Control>, reach: Reach) -> Result<Config, ReloadError> {
     let (read, done) = oneshot::channel();
     let reader = control.clone();
     let reading = move || {
-        // Of this thread alone, on Linux. Refused, it only gives way less.
-        let _ = rustix::process::nice(NICE);
+        if let Reach::Everything = reach {
+            // Of this thread alone, on Linux. Refused, it only gives way less.
+            let _ = rustix::process::nice(NICE);
+        }
         let _ = read.send(reader.read_config());
     };
     match std::thread::Builder::new().name("config".into()).spawn(reading) {
