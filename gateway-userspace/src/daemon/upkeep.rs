@@ -66,8 +66,9 @@ pub async fn watch(control: Arc<Control>, whole: bool) {
             continue;
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
-        let _ = control.ask_reload(if whole { Reach::Everything } else { Reach::BlockLists }).await;
+        // As they are before they are read: what is written meanwhile is a change again.
         seen = files(&control);
+        let _ = control.ask_reload(if whole { Reach::Everything } else { Reach::BlockLists }).await;
     }
 }
 
