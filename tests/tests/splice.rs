@@ -281,6 +281,14 @@ fn echo(node: &Node, addr: SocketAddr) -> Result<()> {
     Ok(())
 }
 
+/// An [`echo`] at each of two backends; `to` of a service over them.
+fn two_echoes(net: &Net) -> Result<String> {
+    let [one, two] = [1, 2].map(|n| (net.backend(n), net.backend(n).at(9000)));
+    echo(one.0, one.1)?;
+    echo(two.0, two.1)?;
+    Ok(format!("to = [\"{}\", \"{}\"]", one.1, two.1))
+}
+
 /// Connected, so that answers from any other address are not received.
 fn client(node: &Node, to: impl Into<SocketAddr>) -> Result<std::net::UdpSocket> {
     let to = to.into();
@@ -307,10 +315,7 @@ fn udp_sessions_keep_their_target_and_expire() -> Result<()> {
     lab_test!();
     let _turn = shared()?;
     let net = Net::simple(2)?;
-    let (one, two) = (net.backend(1), net.backend(2));
-    echo(one, one.at(9000))?;
-    echo(two, two.at(9000))?;
-    let to = format!("to = [\"{}\", \"{}\"]\nbalance = \"round-robin\"", one.at(9000), two.at(9000));
+    let to = two_echoes(&net)? + "\nbalance = \"round-robin\"";
     let gateway = udp(&net, &format!("{to}\ntimeout = {{ idle = \"500ms\" }}"))?;
     let (a, b) = (client(net.client(1), at())?, client(net.client(1), at())?);
     let first = ask(&a, "x")?;
@@ -325,7 +330,7 @@ fn udp_sessions_keep_their_target_and_expire() -> Result<()> {
         Ok(gateway.metrics()?.sum("connections_active", &[("listener", "service/db")]) == 0.0)
     })?;
     let seen = line(&gateway, "a session", |line| {
-        line["target"].as_str().is_some_and(|t| t.starts_with(&one.v4().to_string()))
+        line["target"].as_str().is_some_and(|t| t.starts_with(&net.backend(1).v4().to_string()))
     })?;
     assert_eq!((seen["proto"].as_str(), seen.get("why")), (Some("udp"), None));
     assert!(seen["bytes_in"].as_u64() > Some(0) && seen["bytes_out"] != 0, "{seen}");
@@ -340,10 +345,7 @@ fn udp_sessions_outlast_an_upgrade_and_new_ones_go_to_the_new_process() -> Resul
     lab_test!();
     let _turn = shared()?;
     let net = Net::simple(2)?;
-    let (one, two) = (net.backend(1), net.backend(2));
-    echo(one, one.at(9000))?;
-    echo(two, two.at(9000))?;
-    let to = format!("to = [\"{}\", \"{}\"]\nbalance = \"round-robin\"", one.at(9000), two.at(9000));
+    let to = two_echoes(&net)? + "\nbalance = \"round-robin\"";
     let mut gateway = udp(&net, &format!("{to}\ntimeout = {{ idle = \"2s\" }}"))?;
     let sockets = (0..16).map(|_| client(net.client(1), at())).collect::<Result<Vec<_>>>()?;
     let first = sockets.iter().map(|socket| ask(socket, "x")).collect::<Result<Vec<_>>>()?;
@@ -406,10 +408,7 @@ fn udp_sessions_are_so_many_at_most_and_leave_a_target_that_is_down() -> Result<
     lab_test!();
     let _turn = shared()?;
     let net = Net::simple(2)?;
-    let (one, two) = (net.backend(1), net.backend(2));
-    echo(one, one.at(9000))?;
-    echo(two, two.at(9000))?;
-    let to = format!("to = [\"{}\", \"{}\"]", one.at(9000), two.at(9000));
+    let to = two_echoes(&net)?;
     let mut gateway = udp(&net, &format!("{to}\nmax = {{ connections = 2 }}"))?;
     let (a, b, c) =
         (client(net.client(1), at())?, client(net.client(1), at())?, client(net.client(1), at())?);
@@ -420,7 +419,7 @@ fn udp_sessions_are_so_many_at_most_and_leave_a_target_that_is_down() -> Result<
     let labels = [("listener", "service/db"), ("protocol", "over_limit")];
     assert!(gateway.metrics()?.sum("connections_total", &labels) >= 1.0);
     assert_eq!(ask(&a, "y")?.0, first.0);
-    let addr = if first.0 == "b1" { one.at(9000) } else { two.at(9000) };
+    let addr = net.backend(if first.0 == "b1" { 1 } else { 2 }).at(9000);
     gateway.cli(&["target", "down", &format!("db/{addr}")])?.ok()?;
     eventually("it goes elsewhere", || Ok(ask(&a, "z")?.0 != first.0))?;
     // Sessions do not hold a stop up.

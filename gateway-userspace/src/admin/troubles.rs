@@ -122,7 +122,7 @@ impl Found {
             (target.addr.clone(), why)
         };
         let out: Vec<_> = upstream.targets.iter().filter(|target| target.state != "up").map(down).collect();
-        self.targets(&of, name, upstream.targets.len(), &out);
+        self.targets("upstream", name, upstream.targets.len(), &out);
         if upstream.panic && out.len() < upstream.targets.len() {
             let what = "so few targets are healthy that all are used, the sick ones too";
             self.add(Level::Warn, of.clone(), what, "bring targets back, or raise their number");
@@ -155,19 +155,15 @@ impl Found {
             out_of(&target.state, target.overrides.as_ref(), target.check.as_deref())
         };
         let out: Vec<_> = out.map(|target| (target.addr.clone(), why(target))).collect();
-        self.targets(&format!("service {name}"), name, service.targets.len(), &out);
+        self.targets("service", name, service.targets.len(), &out);
     }
 
-    /// `out`: those that take no part, and why.
-    fn targets(&mut self, of: &str, name: &str, number: usize, out: &[(String, Out)]) {
+    /// `kind`: "upstream" or "service". `out`: those that take no part, and why.
+    fn targets(&mut self, kind: &str, name: &str, number: usize, out: &[(String, Out)]) {
+        let of = format!("{kind} {name}");
         let Some((addr, first)) = out.first() else {
             if number == 0 {
-                self.add(
-                    Level::Fail,
-                    of.to_owned(),
-                    "it has no targets",
-                    "look at `to`, and at the names in it",
-                );
+                self.add(Level::Fail, of, "it has no targets", "look at `to`, and at the names in it");
             }
             return;
         };
@@ -183,15 +179,10 @@ impl Found {
         let cure = match first.by_operator {
             true => format!("`gateway target up {name}/{addr}` takes it up again"),
             false => format!(
-                "see that {addr} runs and can be reached from here; `gateway upstream show {name}` tells more"
+                "see that {addr} runs and can be reached from here; `gateway {kind} show {name}` tells more"
             ),
         };
-        let cure = if of.starts_with("service") {
-            cure.replace("gateway upstream show", "gateway service show")
-        } else {
-            cure
-        };
-        self.add(level, of.to_owned(), what, cure);
+        self.add(level, of, what, cure);
     }
 
     fn kernel(&mut self, config: &Config, status: &KernelStatus, drift: usize) {
@@ -425,17 +416,17 @@ mod tests {
     #[test]
     fn targets_that_take_no_part_are_told_and_who_can_bring_them_back() {
         let all = [out("a:1", true), out("a:2", false), out("a:3", false), out("a:4", false)];
-        assert!(found(|f| f.targets("upstream app", "app", 4, &[])).is_empty());
+        assert!(found(|f| f.targets("upstream", "app", 4, &[])).is_empty());
         assert_eq!(
-            one(|f| f.targets("upstream app", "app", 5, &all)),
+            one(|f| f.targets("upstream", "app", 5, &all)),
             (
                 Level::Warn,
                 "upstream app: 4 of 5 targets take no part: a:1 (refused), a:2 (refused), a:3 (refused) and 1 more".into()
             )
         );
-        assert_eq!(one(|f| f.targets("upstream app", "app", 4, &all)).0, Level::Fail);
-        assert_eq!(one(|f| f.targets("upstream app", "app", 0, &[])).0, Level::Fail);
-        let cures = |all: &[_]| found(|f| f.targets("service db", "db", 9, all)).remove(0).cure;
+        assert_eq!(one(|f| f.targets("upstream", "app", 4, &all)).0, Level::Fail);
+        assert_eq!(one(|f| f.targets("upstream", "app", 0, &[])).0, Level::Fail);
+        let cures = |all: &[_]| found(|f| f.targets("service", "db", 9, all)).remove(0).cure;
         assert_eq!(cures(&all), "`gateway target up db/a:1` takes it up again");
         assert!(cures(&all[1..]).contains("gateway service show db"));
     }

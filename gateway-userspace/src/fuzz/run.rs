@@ -5,11 +5,12 @@ use std::{
     fmt::Write as _,
     panic::{self, AssertUnwindSafe},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
 use super::TARGETS;
+use crate::sync::lock;
 
 /// Inputs do not become longer.
 const MOST: usize = 4096;
@@ -116,7 +117,7 @@ fn watch(name: &'static str, trying: &Trying) {
             // Not held while it waits.
             std::thread::sleep(LOOK);
             let Some(trying) = trying.upgrade() else { return };
-            let (which, input) = &*trying.lock().unwrap_or_else(PoisonError::into_inner);
+            let (which, input) = &*lock(&trying);
             looks = if *which == last { looks + 1 } else { 0 };
             last = *which;
             if LOOK * looks > PATIENCE {
@@ -140,7 +141,7 @@ fn fuzz(name: &'static str) {
     watch(name, &trying);
     let run = |input: Vec<u8>| {
         {
-            let mut trying = trying.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut trying = lock(&trying);
             trying.0 += 1;
             trying.1.clone_from(&input);
         }

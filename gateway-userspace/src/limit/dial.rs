@@ -1,7 +1,7 @@
 //! Where a dynamic limit is now: set by the control thread, read by every decision.
 
 use std::sync::{
-    Mutex, PoisonError,
+    Mutex,
     atomic::{AtomicU64, Ordering::Relaxed},
 };
 
@@ -9,6 +9,7 @@ use super::{
     controller::{Controller, Health},
     fair::Level,
 };
+use crate::sync::lock;
 
 /// Of what is limited at once: nobody asks for more a second.
 const UNBOUNDED: f64 = 1e6;
@@ -25,8 +26,13 @@ pub struct Dial {
 
 impl Dial {
     pub fn new(controller: Controller, most: f64) -> Self {
-        let all = if controller.counts_rate() { most } else { UNBOUNDED };
-        Dial::of(controller, most, Level::new(all))
+        let level = Dial::whole(&controller, most);
+        Dial::of(controller, most, level)
+    }
+
+    /// A share of all there can be.
+    fn whole(controller: &Controller, most: f64) -> Level {
+        Level::new(if controller.counts_rate() { most } else { UNBOUNDED })
     }
 
     fn of(controller: Controller, most: f64, level: Level) -> Self {
@@ -40,12 +46,12 @@ impl Dial {
 
     /// Goes on where another one is.
     pub fn resumed(controller: Controller, most: f64, before: &Dial) -> Self {
-        let all = if controller.counts_rate() { most } else { UNBOUNDED };
-        Dial::of(controller.resume(before.value()), most, Level::new(all).resume(before.level()))
+        let level = Dial::whole(&controller, most).resume(before.level());
+        Dial::of(controller.resume(before.value()), most, level)
     }
 
     pub fn needs_answers(&self) -> bool {
-        self.turned.lock().unwrap_or_else(PoisonError::into_inner).0.needs_answers()
+        lock(&self.turned).0.needs_answers()
     }
 
     pub fn value(&self) -> f64 {
@@ -67,7 +73,7 @@ impl Dial {
     }
 
     pub fn tick(&self, health: &Health) -> f64 {
-        let mut turned = self.turned.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut turned = lock(&self.turned);
         let (controller, level) = &mut *turned;
         let value = controller.tick(health);
         self.value.store(value.to_bits(), Relaxed);

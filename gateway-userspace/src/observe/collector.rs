@@ -214,11 +214,6 @@ pub fn text(key: &str, value: &str) -> Value {
     json!({ "key": key, "value": { "stringValue": value } })
 }
 
-/// A `KeyValue`.
-pub fn number(key: &str, value: i64) -> Value {
-    json!({ "key": key, "value": { "intValue": value.to_string() } })
-}
-
 /// JSON as an `AnyValue`.
 pub fn any(value: &Value) -> Value {
     match value {

@@ -3,9 +3,12 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::template::Context;
-use crate::config::{
-    model::{self, FieldRewrite, PathRewrite},
-    units::{Template, normal_path},
+use crate::{
+    config::{
+        model::{self, FieldRewrite, PathRewrite},
+        units::{Template, normal_path},
+    },
+    upstream::http1,
 };
 
 #[derive(Debug)]
@@ -146,9 +149,7 @@ impl Changes<'_> {
         let mut lines = Vec::new();
         for all in [&mut self.set, &mut self.add] {
             for (name, value) in all.extract_if(.., |(name, _)| VOUCHED.contains(&name.as_str())) {
-                for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
-                    lines.extend_from_slice(part);
-                }
+                http1::field(&mut lines, name.as_str(), value.as_bytes());
             }
         }
         lines

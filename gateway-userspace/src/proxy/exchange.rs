@@ -21,11 +21,11 @@ use crate::{
     limit::{Ending, Pace, Passage},
     observe::{
         Why, access_log,
-        stats::{self, CacheResult},
+        stats::{self, CacheResult, RouteStats},
         trace::{self, Said, Traced},
     },
     policy::caller::Caller,
-    runtime::Route,
+    runtime::{Listener, Route},
     tls::Shaken,
     upstream::{Active, Upstream},
     version::usage,
@@ -406,12 +406,16 @@ impl Record {
         self.status.unwrap_or_else(|| Why::ClientGone.status())
     }
 
+    /// Where it is counted.
+    fn stats<'a>(&'a self, listener: &'a Listener) -> &'a RouteStats {
+        self.route.as_ref().map_or(&*listener.unrouted, |route| route.stats(listener))
+    }
+
     fn count(&self, state: &ClientState, us: u64, us_self: u64) {
         let worker = state.worker.index;
         let listener = &state.listener;
         listener.stats.shards.of(worker).active_requests.add(-1);
-        let route = self.route.as_ref().map_or(&*listener.unrouted, |route| route.stats(listener));
-        let shard = route.shards.of(worker);
+        let shard = self.stats(listener).shards.of(worker);
         shard.count(self.method, self.status());
         shard.duration.record(us);
         shard.overhead.record(us_self);
@@ -469,10 +473,9 @@ impl Record {
     }
 
     fn exemplify(&self, state: &ClientState, trace: u128, started: Instant, now: Instant) {
-        let (listener, worker) = (&state.listener, &state.worker);
-        let route = self.route.as_ref().map_or(&*listener.unrouted, |route| route.stats(listener));
+        let worker = &state.worker;
         let at = worker.wall_clock(now).duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        route.shards.of(worker.index).exemplify(stats::Exemplar {
+        self.stats(&state.listener).shards.of(worker.index).exemplify(stats::Exemplar {
             trace,
             us: micros(now.saturating_duration_since(started)),
             at_ms: at.as_millis().try_into().unwrap_or(u64::MAX),

@@ -5,7 +5,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use http::{Method, Response, StatusCode};
+use http::{Method, Response, StatusCode, Version, request};
 
 use super::{
     body::RequestBody,
@@ -22,9 +22,10 @@ use crate::{
         Why,
         stats::{Connect, Retry},
     },
+    runtime::Route,
     upstream::{
         Target, Upstream,
-        http1::{Failed, Head, Outgoing},
+        http1::{self, Failed, Head, Outgoing},
         link::Link,
     },
 };
@@ -235,7 +236,12 @@ pub(super) fn is_idempotent(method: &Method) -> bool {
     )
 }
 
-/// A 103 answer (RFC 8297), to go on to the client before the final one.
+/// Whom 103 answers (RFC 8297) of an upstream go on to: a client that knows interim answers, of a route that wants them.
+pub fn hinted<'a>(route: &Route, exchange: &'a Exchange, head: &request::Parts) -> Option<&'a ClientState> {
+    (route.early_hints && head.version >= Version::HTTP_11).then_some(&*exchange.state)
+}
+
+/// A 103 answer, to go on to the client before the final one.
 fn early_hints(Head { mut headers, .. }: Head, client: &ClientState) {
     headers::remove_hop_by_hop(&mut headers);
     if client.client().http2 {
@@ -246,9 +252,7 @@ fn early_hints(Head { mut headers, .. }: Head, client: &ClientState) {
     let mut into = client.early.borrow_mut();
     into.extend_from_slice(b"HTTP/1.1 103 Early Hints\r\n");
     for (name, value) in &headers {
-        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
-            into.extend_from_slice(part);
-        }
+        http1::field(&mut into, name.as_str(), value.as_bytes());
     }
     into.extend_from_slice(b"\r\n");
 }

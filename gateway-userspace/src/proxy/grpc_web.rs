@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     observe::Why,
-    upstream::http1::{Outgoing, Switch},
+    upstream::http1::{self, Outgoing, Switch},
 };
 
 /// The first byte of what holds trailers.
@@ -114,16 +114,14 @@ impl Encoded {
 }
 
 fn in_body(trailers: &HeaderMap) -> Bytes {
-    let mut lines = BytesMut::new();
+    let mut lines = Vec::new();
     for (name, value) in trailers {
-        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
-            lines.put_slice(part);
-        }
+        http1::field(&mut lines, name.as_str(), value.as_bytes());
     }
     let mut all = BytesMut::with_capacity(5 + lines.len());
     all.put_u8(TRAILERS);
     all.put_u32(lines.len().try_into().unwrap_or(u32::MAX));
-    all.put(lines);
+    all.put_slice(&lines);
     all.freeze()
 }
 

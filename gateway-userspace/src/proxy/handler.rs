@@ -123,7 +123,7 @@ pub async fn forward(
     request: Outgoing,
     mut body: RequestBody,
 ) -> Response<ResponseBody> {
-    let hints = (route.early_hints && request.head.version >= Version::HTTP_11).then_some(&*exchange.state);
+    let hints = forward::hinted(route, &exchange, &request.head);
     let answer = forward::send(upstream, &exchange, &request, &mut body, hints).await;
     let upgrade = matches!(request.switch, Switch::Upgrade(_));
     let extended = request.head.extensions.get::<Extended>().cloned();

@@ -12,7 +12,10 @@ use super::{
     exchange::Exchange,
     websocket::Extended,
 };
-use crate::{runtime::Snapshot, upstream::http1::Switch};
+use crate::{
+    runtime::Snapshot,
+    upstream::http1::{self, Switch},
+};
 
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
@@ -198,9 +201,7 @@ fn told_lines(client: &Client, told: &Told, host: Option<&str>, via: &HeaderValu
     };
     let mut lines = written(&chain, scheme, named, &forwarded, via);
     for (name, value) in &told.more {
-        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
-            lines.extend_from_slice(part);
-        }
+        http1::field(&mut lines, name.as_str(), value.as_bytes());
     }
     lines
 }

@@ -188,14 +188,22 @@ pub async fn handle(
     }
 }
 
-/// The answer to a request that a limit refused. Pages may know of it.
+/// The answer to a request that a limit refused.
 fn refuse_limited(
     policies: &Policies,
     exchange: Exchange,
     admission: Admission,
     head: &request::Parts,
 ) -> Response<ResponseBody> {
-    let mut response = limited::refuse(exchange, admission);
+    readable(policies, head, limited::refuse(exchange, admission))
+}
+
+/// So that pages of other origins may know why.
+fn readable(
+    policies: &Policies,
+    head: &request::Parts,
+    mut response: Response<ResponseBody>,
+) -> Response<ResponseBody> {
     if let Some(cors) = &policies.cors {
         cors.allowed(head).apply(response.headers_mut());
     }
@@ -237,18 +245,14 @@ fn refuse(
     if refused.presented {
         exchange.set_presented();
     }
-    let mut response = match refused.answer {
+    let response = match refused.answer {
         Some(answer) if exchange.grpc().is_none() => {
             exchange.refuse_with(refused.why, answer.status);
             own::last_answer(exchange, answer.status, answer.headers, answer.body)
         }
         _ => problem::response_with(exchange, refused.why, refused.fields),
     };
-    // So that the page may know why.
-    if let Some(cors) = &policies.cors {
-        cors.allowed(head).apply(response.headers_mut());
-    }
-    response
+    readable(policies, head, response)
 }
 
 /// The whole body, if it is what was signed: until that is known nothing of it goes on.

@@ -6,17 +6,17 @@
 //! there are none.
 
 mod conditions;
+mod hosts;
 mod paths;
 #[cfg(test)]
 mod tests;
 mod why;
 
-use std::collections::HashMap;
-
 use http::{HeaderMap, Method};
 
 use crate::config::model::{self, HostPattern, PathPattern, Predicates};
 use conditions::Conditions;
+pub use hosts::{Hosts, host_name};
 use paths::{Paths, Slot};
 pub use why::why_not;
 
@@ -63,9 +63,7 @@ impl<'a> Takes<'a> {
 /// one of each segment.
 #[derive(Debug)]
 pub struct Router<T> {
-    exact: HashMap<String, Paths<T>>,
-    /// By what follows `*.`.
-    wildcard: HashMap<String, Paths<T>>,
+    hosts: Hosts<Paths<T>>,
     any: Paths<T>,
     /// Some route asks for a method.
     methods: bool,
@@ -73,8 +71,7 @@ pub struct Router<T> {
 
 impl<T: Clone> Router<T> {
     pub fn new<'a>(routes: impl IntoIterator<Item = (Takes<'a>, T)>) -> Self {
-        let mut router =
-            Router { exact: HashMap::new(), wildcard: HashMap::new(), any: Paths::default(), methods: false };
+        let mut router = Router { hosts: Hosts::default(), any: Paths::default(), methods: false };
         for (takes, value) in routes {
             router.methods |= !takes.when.methods.is_empty();
             let conditions = Conditions::new(takes.when, takes.cors);
@@ -82,11 +79,7 @@ impl<T: Clone> Router<T> {
                 router.any.insert(takes.path, conditions.clone(), value.clone());
             }
             for host in takes.hosts {
-                let paths = match host {
-                    HostPattern::Exact(name) => router.exact.entry(name.clone()),
-                    HostPattern::Wildcard(suffix) => router.wildcard.entry(suffix.clone()),
-                };
-                paths.or_default().insert(takes.path, conditions.clone(), value.clone());
+                router.hosts.of(host).insert(takes.path, conditions.clone(), value.clone());
             }
         }
         router
@@ -117,13 +110,12 @@ impl<T: Clone> Router<T> {
         asked: &Asked<'_>,
         mut take: impl FnMut(&'a Slot<T>) -> Option<R>,
     ) -> Option<R> {
-        if self.exact.is_empty() && self.wildcard.is_empty() {
+        if self.hosts.is_empty() {
             return self.any.visit(asked.path, &mut take);
         }
         let mut lower = [0u8; 255];
         if let Some(host) = host_name(asked.host, &mut lower) {
-            let paths = self.exact.get(host).into_iter().chain(self.wildcards(host));
-            for paths in paths {
+            for paths in self.hosts.fitting(host) {
                 let taken = paths.visit(asked.path, &mut take);
                 if taken.is_some() {
                     return taken;
@@ -132,33 +124,4 @@ impl<T: Clone> Router<T> {
         }
         self.any.visit(asked.path, &mut take)
     }
-
-    /// Those that `host` is under, the longest first.
-    fn wildcards(&self, host: &str) -> impl Iterator<Item = &Paths<T>> {
-        let host = if self.wildcard.is_empty() { "" } else { host };
-        let suffixes = host.match_indices('.').filter(|(dot, _)| *dot > 0).map(|(dot, _)| &host[dot + 1..]);
-        suffixes.filter_map(|suffix| self.wildcard.get(suffix))
-    }
-}
-
-/// A host as routes are looked up by: in lower case, without its port and the root's dot. `None`: it is none that could be named.
-pub fn host_name<'a>(host: &str, buffer: &'a mut [u8; 255]) -> Option<&'a str> {
-    lower_case(without_port(host), buffer)
-}
-
-fn without_port(host: &str) -> &str {
-    if host.starts_with('[') {
-        return host.find(']').map_or(host, |end| &host[..=end]);
-    }
-    host.rsplit_once(':').map_or(host, |(name, _)| name)
-}
-
-/// Names longer than 255 bytes are no host names (RFC 1035 section 2.3.4): only routes without a host take them.
-/// A trailing dot (the root) is ignored.
-fn lower_case<'a>(host: &str, buffer: &'a mut [u8; 255]) -> Option<&'a str> {
-    let host = host.strip_suffix('.').unwrap_or(host);
-    let into = buffer.get_mut(..host.len())?;
-    into.copy_from_slice(host.as_bytes());
-    into.make_ascii_lowercase();
-    std::str::from_utf8(into).ok()
 }

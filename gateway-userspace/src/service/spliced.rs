@@ -1,7 +1,6 @@
 //! Services that go through userspace: to whom a connection goes.
 
 use std::{
-    collections::HashMap,
     net::SocketAddr,
     sync::{
         Arc,
@@ -14,8 +13,9 @@ use gateway_common::{hash, source::Address};
 use super::Target;
 use crate::{
     balance::{Balancer, Endpoint, Rules, SEED, Tried},
-    config::model::{self, Balance, HostPattern, L4Balance, ServiceTarget},
+    config::model::{self, Balance, L4Balance, ServiceTarget},
     observe::stats::ListenerStats,
+    route::Hosts,
 };
 
 /// What went through userspace to a target.
@@ -144,9 +144,7 @@ impl Group {
 #[derive(Debug)]
 pub struct Spliced {
     default: Option<Group>,
-    exact: HashMap<String, Group>,
-    /// Without "*.".
-    wildcard: HashMap<String, Group>,
+    named: Hosts<Group>,
     pub config: model::Splice,
     pub stats: Arc<ListenerStats>,
 }
@@ -159,32 +157,23 @@ impl Spliced {
         stats: Arc<ListenerStats>,
     ) -> Self {
         let default = (!splice.to.is_empty()).then(|| Group::new(config, &splice.to, targets));
-        let (mut exact, mut wildcard) = (HashMap::new(), HashMap::new());
-        for (name, listed) in &splice.sni {
-            let group = Group::new(config, listed, targets);
-            match name {
-                HostPattern::Exact(name) => exact.insert(name.clone(), group),
-                HostPattern::Wildcard(name) => wildcard.insert(name.clone(), group),
-            };
-        }
-        Spliced { default, exact, wildcard, config: splice.clone(), stats }
+        let named =
+            splice.sni.iter().map(|(name, to)| (name.clone(), Group::new(config, to, targets))).collect();
+        Spliced { default, named, config: splice.clone(), stats }
     }
 
     /// Whether the name that a client asks for matters.
     pub fn by_name(&self) -> bool {
-        !self.exact.is_empty() || !self.wildcard.is_empty()
+        !self.named.is_empty()
     }
 
     /// Where connections go whose client asks for this name, in lower case.
     pub fn group(&self, name: Option<&str>) -> Option<&Group> {
-        let Some(name) = name else { return self.default.as_ref() };
-        let parents = std::iter::successors(name.split_once('.'), |(_, parent)| parent.split_once('.'));
-        let mut wild = parents.filter_map(|(_, parent)| self.wildcard.get(parent));
-        self.exact.get(name).or_else(|| wild.next()).or(self.default.as_ref())
+        let named = name.and_then(|name| self.named.fitting(name).next());
+        named.or(self.default.as_ref())
     }
 
     pub(super) fn rebuild(&self) {
-        let named = self.exact.values().chain(self.wildcard.values());
-        named.chain(&self.default).for_each(|group| group.balancer.rebuild(&group.members));
+        self.named.values().chain(&self.default).for_each(|group| group.balancer.rebuild(&group.members));
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     fmt, io,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use arc_swap::ArcSwap;
@@ -23,7 +23,8 @@ use super::{
 };
 use crate::{
     config::model::{Alpn, ClientAuth, HostPattern, Tls, TlsVersion},
-    route,
+    route::{Hosts, host_name},
+    sync::lock,
 };
 
 /// `tls = { … }`, compiled. Shared by all workers, so that a ticket from one is good at any.
@@ -31,6 +32,8 @@ pub struct Acceptor {
     own: Side,
     /// Other rules for client certificates, for who asks for these names.
     others: Vec<(HostPattern, Side)>,
+    /// Their places.
+    by_name: Hosts<usize>,
     chooser: Arc<Chooser>,
     settings: Tls,
 }
@@ -65,6 +68,10 @@ impl ClientFiles {
         let crl = client.crl.as_ref().map(|path| trust::read(path)).transpose()?;
         Ok(ClientFiles { ca: trust::read(&client.ca)?, crl })
     }
+
+    fn of(client: Option<&ClientAuth>) -> Result<Option<ClientFiles>, AcceptorError> {
+        client.map(ClientFiles::read).transpose()
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -93,12 +100,11 @@ impl Side {
     /// `before`: the same one of the listener's last config. Its tickets are good here if whom they let in did not change.
     fn new(
         settings: &Tls,
-        client: Option<&ClientAuth>,
+        (client, files): (Option<&ClientAuth>, Option<ClientFiles>),
         chooser: &Arc<Chooser>,
         before: Option<&Side>,
         same_keys: bool,
     ) -> Result<Side, AcceptorError> {
-        let files = client.map(ClientFiles::read).transpose()?;
         // A ticket stands for the client certificate that was checked when it was given.
         let kept = before.filter(|before| same_keys && before.client.as_ref() == client).and_then(|before| {
             let clients = before.lock();
@@ -118,13 +124,7 @@ impl Side {
     }
 
     fn lock(&self) -> MutexGuard<'_, Clients> {
-        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What its files say is what they said.
-    fn is_current(&self) -> Result<bool, AcceptorError> {
-        let files = self.client.as_ref().map(ClientFiles::read).transpose()?;
-        Ok(self.lock().files == files)
+        lock(&self.clients)
     }
 
     fn refresh(&self, settings: &Tls, chooser: &Arc<Chooser>) -> Result<bool, AcceptorError> {
@@ -150,10 +150,16 @@ impl Acceptor {
         challenges: &Arc<Challenges>,
         before: Option<&Arc<Acceptor>>,
     ) -> Result<Arc<Acceptor>, AcceptorError> {
+        let files = ClientFiles::of(settings.client.as_ref())?;
+        let of_others = settings.clients.iter().map(|(_, client)| ClientFiles::of(Some(client)));
+        let of_others = of_others.collect::<Result<Vec<_>, _>>()?;
         if let Some(before) = before
             && before.settings == *settings
             && before.chooser.certs.iter().map(Arc::as_ptr).eq(certs.iter().map(Arc::as_ptr))
-            && before.are_current()?
+            && before
+                .sides()
+                .zip(std::iter::once(&files).chain(&of_others))
+                .all(|(side, files)| side.lock().files == *files)
         {
             return Ok(before.clone());
         }
@@ -161,16 +167,18 @@ impl Acceptor {
         let chooser = Arc::new(Chooser::new(certs, challenges));
         let same_keys =
             before.is_some_and(|before| before.settings.ticket_rotation == settings.ticket_rotation);
-        let side = |client: Option<&ClientAuth>, before: Option<&Side>| {
-            Side::new(settings, client, &chooser, before, same_keys)
+        let side = |client: Option<&ClientAuth>, files, before: Option<&Side>| {
+            Side::new(settings, (client, files), &chooser, before, same_keys)
         };
-        let own = side(settings.client.as_ref(), before.map(|before| &before.own))?;
-        let other = |(name, client): &(HostPattern, ClientAuth)| {
+        let own = side(settings.client.as_ref(), files, before.map(|before| &before.own))?;
+        let other = |((name, client), files): (&(HostPattern, ClientAuth), _)| {
             let before = before.and_then(|before| before.others.iter().find(|(other, _)| other == name));
-            Ok((name.clone(), side(Some(client), before.map(|(_, side)| side))?))
+            Ok((name.clone(), side(Some(client), files, before.map(|(_, side)| side))?))
         };
-        let others = settings.clients.iter().map(other).collect::<Result<_, AcceptorError>>()?;
-        Ok(Arc::new(Acceptor { own, others, chooser, settings: settings.clone() }))
+        let others = settings.clients.iter().zip(of_others).map(other);
+        let others = others.collect::<Result<Vec<_>, AcceptorError>>()?;
+        let by_name = others.iter().enumerate().map(|(at, (name, _))| (name.clone(), at)).collect();
+        Ok(Arc::new(Acceptor { own, others, by_name, chooser, settings: settings.clone() }))
     }
 
     /// For the next handshake, whatever name it asks for: of who is no listener.
@@ -190,35 +198,15 @@ impl Acceptor {
         (rules, side.config.load_full())
     }
 
-    /// The rules of a host, as a request or a handshake names it: an exact name before the longest wildcard, and the listener's own
-    /// where neither fits.
+    /// The rules of a host, as a request or a handshake names it; the listener's own where no name fits.
     pub fn rules_for(&self, host: Option<&str>) -> Rules {
         let mut buffer = [0; 255];
-        let Some(host) = host.and_then(|host| route::host_name(host, &mut buffer)) else {
-            return Rules(None);
-        };
-        let fits = |pattern: &HostPattern| match pattern {
-            HostPattern::Exact(name) => (name == host).then_some(usize::MAX),
-            HostPattern::Wildcard(name) => {
-                host.strip_suffix(&**name)?.strip_suffix('.').filter(|label| !label.is_empty())?;
-                Some(name.len())
-            }
-        };
-        let fitting = self.others.iter().enumerate().filter_map(|(at, (name, _))| Some((fits(name)?, at)));
-        Rules(fitting.max().map(|(_, at)| at))
+        let host = host.and_then(|host| host_name(host, &mut buffer));
+        Rules(host.and_then(|host| self.by_name.fitting(host).next()).copied())
     }
 
     fn sides(&self) -> impl Iterator<Item = &Side> {
         std::iter::once(&self.own).chain(self.others.iter().map(|(_, side)| side))
-    }
-
-    fn are_current(&self) -> Result<bool, AcceptorError> {
-        for side in self.sides() {
-            if !side.is_current()? {
-                return Ok(false);
-            }
-        }
-        Ok(true)
     }
 
     /// Reads whose certificates are believed, and which are revoked, again. Whether that has changed.

@@ -4,26 +4,12 @@ use std::process::Stdio;
 
 use lab::{gateway::simple_config, prelude::*, process::Process};
 
-use super::{listens, rig};
+use super::{listens, receiver, rig};
 
-/// Takes webhooks and writes down what is posted, a line each; the first `fail` of them are answered 500.
+/// Writes down what is posted, a line each.
 const WEBHOOK: &str = r#"
-import http.server, sys
-left = int(sys.argv[2])
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_POST(self):
-        global left
-        body = self.rfile.read(int(self.headers["content-length"]))
-        if left > 0:
-            left -= 1
-            self.send_response(500)
-        else:
-            with open(sys.argv[1], "ab") as out: out.write(body + b"\n")
-            self.send_response(200)
-        self.send_header("content-length", "0")
-        self.end_headers()
-    def log_message(self, *_): pass
-http.server.ThreadingHTTPServer(("127.0.0.1", 5001), Handler).serve_forever()
+def take(handler, body):
+    with open(into, "ab") as out: out.write(body + b"\n")
 "#;
 
 fn alerting(rig: &Rig, rest: &str) -> Result<()> {
@@ -68,10 +54,7 @@ fn an_alert_fires_is_told_with_retries_and_resolves_and_can_be_silenced() -> Res
     let gateway = Gateway::start_with(&net, &simple_config(&backends), options)?;
     let (gateway, backends, net) = (&gateway, &backends, &net);
     let _turn = turn;
-    let mut command = net.gateway.command("python3")?;
-    command.args(["-c", WEBHOOK]).arg(gateway.file("posted")).arg("1").stdin(Stdio::null());
-    let _webhook = Process::start(command)?;
-    listens(&net.gateway, 5001)?;
+    let _webhook = receiver(&net.gateway, 5001, WEBHOOK, &gateway.file("posted"), (1, 500))?;
     let state = gateway.file("state").display().to_string();
     gateway.write(&format!("[state]\ndirectory = \"{state}\"\n{}{ERRORS}", simple_config(backends)))?;
     gateway.cli(&["reload"])?.ok()?;

@@ -9,7 +9,9 @@ mod sinks;
 mod top;
 mod traces;
 
-use lab::{gateway::simple_config, net::Namespace, prelude::*};
+use std::{path::Path, process::Stdio};
+
+use lab::{gateway::simple_config, net::Namespace, prelude::*, process::Process};
 
 use self::traces::{TRACE, attribute, collector, spans, tracing};
 
@@ -42,6 +44,44 @@ fn listens(namespace: &Namespace, port: u16) -> Result<()> {
         let open = namespace.run(|| std::net::TcpStream::connect(("127.0.0.1", port)).is_ok())?;
         Ok(open.then_some(()))
     })
+}
+
+/// Takes what is posted, and answers 200, or first so many times with a status. `take`: Python's `take(handler, body)`, which finds
+/// the path of a file in `into`.
+const RECEIVER: &str = r#"
+import http.server, json, sys
+port, into, left, status = int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+exec(sys.argv[5])
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        global left
+        body = self.rfile.read(int(self.headers["content-length"]))
+        if left > 0:
+            left -= 1
+            self.send_response(status)
+        else:
+            take(self, body)
+            self.send_response(200)
+        self.send_header("content-length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+    def log_message(self, *_): pass
+http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
+"#;
+
+fn receiver(
+    namespace: &Namespace,
+    port: u16,
+    take: &str,
+    into: &Path,
+    (fail, status): (usize, u16),
+) -> Result<Process> {
+    let mut command = namespace.command("python3")?;
+    command.args(["-c", RECEIVER, &port.to_string()]).arg(into);
+    command.args([&fail.to_string(), &status.to_string(), take]).stdin(Stdio::null());
+    let receiver = Process::start(command)?;
+    listens(namespace, port)?;
+    Ok(receiver)
 }
 
 // M10

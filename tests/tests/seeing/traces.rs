@@ -1,48 +1,27 @@
 //! Traces (M6).
 
-use std::process::Stdio;
-
 use lab::{certs::Authority, gateway::simple_config, prelude::*, process::Process};
 
-use super::{listens, read, rig};
+use super::{read, receiver, rig};
 
-/// What OpenTelemetry's collector does of OTLP over HTTP: takes what is posted, and writes it down. `fail` posts are
-/// answered 503 first. Log records stand in a file of their own.
+/// What OpenTelemetry's collector does of OTLP over HTTP: takes what is posted, and writes it down. Log records stand in a
+/// file of their own.
 const COLLECTOR: &str = r#"
-import http.server, json, sys
-left = int(sys.argv[2])
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_POST(self):
-        global left
-        body = self.rfile.read(int(self.headers["content-length"]))
-        if left > 0:
-            left -= 1
-            self.send_response(503)
-        else:
-            of = {"/v1/traces": ("resourceSpans", "scopeSpans", "spans"), "/v1/logs": ("resourceLogs", "scopeLogs", "logRecords")}
-            resources, scopes, records = of[self.path]
-            assert self.headers["content-type"] == "application/json"
-            for resource in json.loads(body)[resources]:
-                about = {a["key"]: a["value"] for a in resource["resource"]["attributes"]}
-                assert about["service.name"] == {"stringValue": "gateway"}
-                for scope in resource[scopes]:
-                    with open(sys.argv[1].replace("spans", records), "a") as out:
-                        for record in scope[records]: out.write(json.dumps(record) + "\n")
-            self.send_response(200)
-        self.send_header("content-length", "2")
-        self.end_headers()
-        self.wfile.write(b"{}")
-    def log_message(self, *_): pass
-http.server.ThreadingHTTPServer(("127.0.0.1", 4318), Handler).serve_forever()
+def take(handler, body):
+    of = {"/v1/traces": ("resourceSpans", "scopeSpans", "spans"), "/v1/logs": ("resourceLogs", "scopeLogs", "logRecords")}
+    resources, scopes, records = of[handler.path]
+    assert handler.headers["content-type"] == "application/json"
+    for resource in json.loads(body)[resources]:
+        about = {a["key"]: a["value"] for a in resource["resource"]["attributes"]}
+        assert about["service.name"] == {"stringValue": "gateway"}
+        for scope in resource[scopes]:
+            with open(into.replace("spans", records), "a") as out:
+                for record in scope[records]: out.write(json.dumps(record) + "\n")
 "#;
 
+/// The first `fail` posts are answered 503.
 pub fn collector(rig: &Rig, fail: usize) -> Result<Process> {
-    let mut command = rig.net.gateway.command("python3")?;
-    command.args(["-c", COLLECTOR]).arg(rig.gateway.file("spans")).arg(fail.to_string());
-    command.stdin(Stdio::null());
-    let collector = Process::start(command)?;
-    listens(&rig.net.gateway, 4318)?;
-    Ok(collector)
+    receiver(&rig.net.gateway, 4318, COLLECTOR, &rig.gateway.file("spans"), (fail, 503))
 }
 
 pub fn spans(rig: &Rig) -> Vec<Value> {

@@ -53,11 +53,8 @@ pub(super) fn splice(
 }
 
 fn sni(fields: &Fields, problems: &mut Problems) -> Vec<(HostPattern, Vec<ServiceTarget>)> {
-    let pattern = |text: String| match text.strip_prefix("*.") {
-        Some(name) => HostPattern::Wildcard(name.into()),
-        None => HostPattern::Exact(text),
-    };
-    fields.map("sni").into_iter().map(|(name, node)| (pattern(name), targets(&node, problems))).collect()
+    let all = fields.map("sni").into_iter();
+    all.map(|(name, node)| (HostPattern::named(name), targets(&node, problems))).collect()
 }
 
 /// Every address that connections may go to, each once.

@@ -76,11 +76,8 @@ fn http(fields: &Fields, root: &Fields, problems: &mut Problems) -> Option<Admin
     }
     http.node("token")?;
     let token = tls::secret("admin.http.token", &http.table("token"), problems)?;
-    if tls.as_ref().is_some_and(|tls| tls.auto) {
-        let message = "`admin.http.tls.cert`: \"auto\" is of listeners";
-        let problem = Problem::new(ProblemKind::Conflict, &http.table("tls").place("cert"), message);
-        problems.push(problem.hint("name a [cert.NAME]".to_owned()));
+    if let Some(tls) = &tls {
+        tls::no_listener("admin.http", tls, &http, problems);
     }
-    tls::of_one_host("admin.http", &http, problems);
     Some(AdminHttp { at: at.into(), bind, token, tls, dashboard: http.or_default("dashboard") })
 }

@@ -59,22 +59,22 @@ pub(super) fn tls(
 pub(super) fn of_service(name: &str, fields: &Fields, root: &Fields, problems: &mut Problems) -> Option<Tls> {
     let any = vec![Alpn::Http2, Alpn::Http1];
     let tls = terminated(&format!("service.{name}"), fields, root, any, problems)?;
-    if tls.auto {
-        let message = format!("`service.{name}.tls.cert`: \"auto\" is of listeners");
-        let problem = Problem::new(ProblemKind::Conflict, &fields.table("tls").place("cert"), message);
-        problems.push(problem.hint("name a [cert.NAME]".to_owned()));
-    }
-    of_one_host(&format!("service.{name}"), fields, problems);
+    no_listener(&format!("service.{name}"), &tls, fields, problems);
     Some(if tls.alpn_auto { Tls { alpn: Vec::new(), ..tls } } else { tls })
 }
 
-/// Only listeners know whom requests are for.
-pub(super) fn of_one_host(owner: &str, fields: &Fields, problems: &mut Problems) {
-    let tls = fields.table("tls");
-    if tls.node("clients").is_some() {
-        let message = format!("`{owner}.tls.clients` is of listeners");
-        let problem = Problem::new(ProblemKind::Conflict, &tls.place("clients"), message);
-        problems.push(problem.hint("write client_ca, client_crl and client".to_owned()));
+/// What only listeners may have, which know what hosts they are for.
+pub(super) fn no_listener(owner: &str, tls: &Tls, fields: &Fields, problems: &mut Problems) {
+    let fields = fields.table("tls");
+    let mut conflict = |key: &str, what: &str, hint: &str| {
+        let message = format!("`{owner}.tls.{key}`{what} is of listeners");
+        problems.push(Problem::new(ProblemKind::Conflict, &fields.place(key), message).hint(hint.to_owned()));
+    };
+    if tls.auto {
+        conflict("cert", ": \"auto\"", "name a [cert.NAME]");
+    }
+    if fields.node("clients").is_some() {
+        conflict("clients", "", "write client_ca, client_crl and client");
     }
 }
 
@@ -180,11 +180,7 @@ fn clients(owner: &str, tls: &Fields, problems: &mut Problems) -> Vec<(HostPatte
     for (name, node) in tls.map("clients") {
         let Value::Table(fields) = &node.value else { continue };
         let client = client(&format!("{owner}.tls.clients.{}", quote(&name)), fields, problems);
-        let pattern = match name.strip_prefix("*.") {
-            Some(name) => HostPattern::Wildcard(name.to_owned()),
-            None => HostPattern::Exact(name),
-        };
-        all.extend(client.map(|client| (pattern, client)));
+        all.extend(client.map(|client| (HostPattern::named(name), client)));
     }
     all
 }

@@ -69,19 +69,14 @@ fn protocols(listener: &Listener) -> Vec<&'static str> {
 
 pub(super) fn tls(tls: &Tls) -> Value {
     let alpn = || json!(tls.alpn.iter().map(|alpn| Alpn::name(*alpn)).collect::<Vec<_>>());
+    let [ca, crl, client] = tls.client.as_ref().map(client_auth).unwrap_or_default();
     some([
         ("cert", Some(json!(cert_names(tls)))),
         ("min", Some(min(tls.min))),
         ("alpn", Some(if tls.alpn_auto { json!("auto") } else { alpn() })),
-        ("client_ca", tls.client.as_ref().map(|client| json!(client.ca.to_string_lossy()))),
-        (
-            "client_crl",
-            tls.client.as_ref().and_then(|client| Some(json!(client.crl.as_ref()?.to_string_lossy()))),
-        ),
-        (
-            "client",
-            tls.client.as_ref().map(|client| json!(if client.required { "require" } else { "request" })),
-        ),
+        ("client_ca", ca),
+        ("client_crl", crl),
+        ("client", client),
         (
             "clients",
             (!tls.clients.is_empty()).then(|| {
@@ -92,12 +87,18 @@ pub(super) fn tls(tls: &Tls) -> Value {
     ])
 }
 
+/// `client_ca`, `client_crl` and `client`.
+fn client_auth(client: &ClientAuth) -> [Option<Value>; 3] {
+    [
+        Some(json!(client.ca.to_string_lossy())),
+        client.crl.as_ref().map(|path| json!(path.to_string_lossy())),
+        Some(json!(if client.required { "require" } else { "request" })),
+    ]
+}
+
 fn clients(client: &ClientAuth) -> Value {
-    some([
-        ("client_ca", Some(json!(client.ca.to_string_lossy()))),
-        ("client_crl", client.crl.as_ref().map(|path| json!(path.to_string_lossy()))),
-        ("client", Some(json!(if client.required { "require" } else { "request" }))),
-    ])
+    let [ca, crl, client] = client_auth(client);
+    some([("client_ca", ca), ("client_crl", crl), ("client", client)])
 }
 
 /// As written: "auto" for those by ACME.

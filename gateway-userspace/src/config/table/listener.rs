@@ -138,6 +138,15 @@ static LISTENER_TIMEOUT: Section = Section {
     ],
 };
 
+/// What of client certificates.
+const CLIENT: Kind = Kind::Choice {
+    now: &[
+        ("require", "no connection without a good certificate"),
+        ("request", "a certificate that is shown must be good"),
+    ],
+    later: &[],
+};
+
 pub(super) static TLS: Section = Section {
     doc: "TLS 1.3 and 1.2 with forward secrecy. Session tickets are encrypted with keys that change.",
     keys: &[
@@ -184,13 +193,7 @@ pub(super) static TLS: Section = Section {
         ),
         Key::new(
             "client",
-            Kind::Choice {
-                now: &[
-                    ("require", "no connection without a good certificate"),
-                    ("request", "a certificate that is shown must be good"),
-                ],
-                later: &[],
-            },
+            CLIENT,
             "Client certificates; needs `client_ca`. Default: \"require\" where `client_ca` is there.",
         ),
         Key::new(
@@ -214,18 +217,7 @@ static TLS_CLIENTS: Section = Section {
     keys: &[
         Key::new("client_ca", Kind::Text(&FILE), "As of the listener.").required(),
         Key::new("client_crl", Kind::Text(&FILE), "As of the listener."),
-        Key::new(
-            "client",
-            Kind::Choice {
-                now: &[
-                    ("require", "no connection without a good certificate"),
-                    ("request", "a certificate that is shown must be good"),
-                ],
-                later: &[],
-            },
-            "As of the listener.",
-        )
-        .default("\"require\""),
+        Key::new("client", CLIENT, "As of the listener.").default("\"require\""),
     ],
 };
 

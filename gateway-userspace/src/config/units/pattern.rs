@@ -4,6 +4,16 @@ use std::fmt;
 
 use crate::config::model::{HostPattern, PathPattern, Segment};
 
+impl HostPattern {
+    /// Of a name that was checked, as it is written: `example.com`, or `*.example.com`.
+    pub fn named(name: String) -> Self {
+        match name.strip_prefix("*.") {
+            Some(suffix) => HostPattern::Wildcard(suffix.to_owned()),
+            None => HostPattern::Exact(name),
+        }
+    }
+}
+
 impl fmt::Display for HostPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

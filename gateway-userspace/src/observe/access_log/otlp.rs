@@ -91,17 +91,15 @@ const WARN: u8 = 13;
 const ERROR: u8 = 17;
 
 /// What the conventions call our fields; others are `gateway.NAME`.
-const NAMES: [(&str, &str); 14] = [
+const NAMES: [(&str, &str); 12] = [
     ("id", "gateway.request.id"),
     ("client", "client.address"),
     ("tls", "tls.protocol.version"),
-    ("host", "server.address"),
     ("method", "http.request.method"),
     ("path", "url.path"),
     ("query", "url.query"),
     ("status", "http.response.status_code"),
     ("why", "error.type"),
-    ("tries", "gateway.tries"),
     ("bytes_in", "http.request.body.size"),
     ("bytes_out", "http.response.body.size"),
     ("ua", "user_agent.original"),

@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use http::{HeaderMap, Method, Response, StatusCode, Uri, Version, header, request};
+use http::{HeaderMap, Method, Response, StatusCode, Uri, header, request};
 
 use self::{
     answer::{CACHE_STATUS, Done},
@@ -520,8 +520,7 @@ async fn send(
     body: &mut RequestBody,
     exchange: &Exchange,
 ) -> Result<forward::Answer, Why> {
-    let early = way.route.early_hints && outgoing.head.version >= Version::HTTP_11;
-    let hints = early.then_some(&*exchange.state);
+    let hints = forward::hinted(way.route, exchange, &outgoing.head);
     let answer = forward::send(upstream, exchange, &outgoing, body, hints).await;
     http1::recycle(outgoing.head.headers);
     match answer {

@@ -28,7 +28,7 @@ use self::request::Sending;
 pub use self::{
     body::{Decoder, Framing},
     head::{Head, MAX_HEAD, Malformed},
-    request::{Outgoing, SendFailed, Switch, ends_here, may_trail},
+    request::{Outgoing, SendFailed, Switch, ends_here, field, may_trail},
 };
 use super::{Target, gauge::Gauge};
 use crate::{proxy::RequestBody, tls::TlsStream};

@@ -80,7 +80,8 @@ impl Outgoing {
     }
 }
 
-fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+/// A field's line in wire format; a value has no line ends in it.
+pub fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
