@@ -14,7 +14,7 @@ mod wire;
 type Target = (&'static str, fn(&[u8]));
 
 /// What is fuzzed, by the name of its folder in the corpus. It panics where something does not hold.
-const TARGETS: [Target; 24] = [
+const TARGETS: [Target; 25] = [
     ("answer-body", answers::body),
     ("answer-head", answers::head),
     ("cache", caching::messages),
@@ -29,6 +29,7 @@ const TARGETS: [Target; 24] = [
     ("host", requests::host),
     ("json", requests::json),
     ("jwt", auth::jwt),
+    ("kafka", wire::kafka),
     ("news", limits::news),
     ("packet", wire::packet),
     ("path", requests::path),

@@ -189,6 +189,7 @@ fuzzed! {
     host_holds: "host",
     json_holds: "json",
     jwt_holds: "jwt",
+    kafka_holds: "kafka",
     news_holds: "news",
     packet_holds: "packet",
     path_holds: "path",
