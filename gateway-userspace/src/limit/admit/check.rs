@@ -14,6 +14,7 @@ use super::super::{
 use crate::{
     config::model::{CostOf, Unit},
     kernel::Connections,
+    observe::Why,
 };
 
 /// One limit's word on it.
@@ -33,6 +34,8 @@ pub(super) struct Checked<'a> {
     pub(super) verdict: Verdict,
     /// In the store too.
     pub(super) paid: bool,
+    /// It refuses as the store does not answer.
+    pub(super) unknown: bool,
     /// Of its caller's even share.
     pub(super) portion: Option<Portion>,
 }
@@ -65,6 +68,22 @@ impl Limit {
         match &self.moves {
             Some(moves) => grade.meter.scaled(moves.dial.share(), moves.kept(tier, within)),
             None => grade.meter,
+        }
+    }
+
+    /// Whose word is to be looked at, and as what; with what is known of other gateways.
+    pub(super) fn place(
+        &self,
+        store: &Store,
+        meter: Meter,
+        owner: Owner,
+        now: Now,
+        cost: u64,
+    ) -> (Owner, Meter) {
+        let (at, meter) = meter.at(store.rates(), owner, now, cost);
+        match self.share {
+            Some(_) => (at, store.among(meter, (&owner, &at), now)),
+            None => (at, meter),
         }
     }
 
@@ -126,7 +145,7 @@ impl Limit {
                 Some((free(seen.value, max), u64::from(max), seen.refused))
             }
             (_, Some(grade)) => {
-                let (at, meter) = self.meter(grade, tier, true).at(store.rates(), owner, now, 1);
+                let (at, meter) = self.place(store, self.meter(grade, tier, true), owner, now, 1);
                 let seen = store.rates().seen(&at);
                 // Of sliding windows the part that is now may not be used yet.
                 if seen.is_none() && at == owner {
@@ -146,7 +165,7 @@ impl Limit {
         let within = portion.is_none_or(|portion| portion.within);
         let meter = grade.map(|grade| self.meter(grade, facts.tier, within));
         let ask = self.cost(facts).unwrap_or(1);
-        let (at, meter) = match meter.map(|meter| meter.at(store.rates(), owner, now, ask)) {
+        let (at, meter) = match meter.map(|meter| self.place(store, meter, owner, now, ask)) {
             Some((at, meter)) => (at, Some(meter)),
             None => (owner, None),
         };
@@ -207,7 +226,7 @@ impl Limit {
         now: Now,
     ) -> Checked<'a> {
         let table = store.rates();
-        let (at, meter) = meter.at(table, owner, now, cost.unwrap_or(1));
+        let (at, meter) = self.place(store, meter, owner, now, cost.unwrap_or(1));
         let mut one = Checked {
             at,
             grade: Some(grade),
@@ -305,6 +324,7 @@ impl<'a> Checked<'a> {
             capacity: 0,
             verdict: Verdict::Allow,
             paid: false,
+            unknown: false,
             portion: None,
         }
     }
@@ -314,6 +334,15 @@ impl Checked<'_> {
     /// And it counts.
     pub(super) fn refuses(&self) -> bool {
         self.denies() && !self.limit.dry_run
+    }
+
+    /// Why it refuses, if it does.
+    pub(super) fn why(&self) -> Why {
+        match (self.unknown, &self.limit.moves) {
+            (true, _) => Why::LimitUnavailable,
+            (false, Some(_)) => Why::Shed,
+            (false, None) => Why::Limited,
+        }
     }
 
     pub(super) fn denies(&self) -> bool {
