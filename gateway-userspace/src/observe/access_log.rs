@@ -162,6 +162,7 @@ pub struct Line<'a> {
     pub bytes_out: u64,
     pub us: u64,
     pub us_self: Option<u64>,
+    pub us_tls: Option<u64>,
     pub us_queue: Option<u64>,
     pub us_connect: Option<u64>,
     pub us_first_byte: Option<u64>,
@@ -203,6 +204,9 @@ impl Line<'_> {
         number(out, b",\"us\":", self.us);
         if let Some(us) = self.us_self {
             number(out, b",\"us_self\":", us);
+        }
+        if let Some(us) = self.us_tls {
+            number(out, b",\"us_tls\":", us);
         }
         if let Some(us) = self.us_queue {
             number(out, b",\"us_queue\":", us);
@@ -358,6 +362,7 @@ mod tests {
             bytes_out: 128,
             us: 250,
             us_self: Some(50),
+            us_tls: Some(40),
             us_queue: None,
             us_connect: None,
             us_first_byte: Some(200),
@@ -372,7 +377,7 @@ mod tests {
             written(PLAIN),
             "{\"ts\":\"2023-11-14T22:13:20.007Z\",\"id\":\"id\",\"listener\":\"web\",\"client\":\"192.0.2.1\",\
              \"peer\":\"192.0.2.1:4000\",\"proto\":\"h1\",\"host\":\"a.example\",\"method\":\"GET\",\"path\":\"/\",\
-             \"status\":200,\"cache\":\"hit\",\"bytes_in\":0,\"bytes_out\":128,\"us\":250,\"us_self\":50,\"us_first_byte\":200}\n"
+             \"status\":200,\"cache\":\"hit\",\"bytes_in\":0,\"bytes_out\":128,\"us\":250,\"us_self\":50,\"us_tls\":40,\"us_first_byte\":200}\n"
         );
     }
 

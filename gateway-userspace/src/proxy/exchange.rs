@@ -61,6 +61,8 @@ pub struct Record {
     passage: Option<Box<Passage>>,
     /// Its part in a trace, if there are any.
     trace: Option<Box<Traced>>,
+    /// The handshake of its connection, whose first request it is.
+    shook: Option<Duration>,
     queued: Option<Duration>,
     connect: Option<Duration>,
     sent: Option<Instant>,
@@ -90,6 +92,7 @@ impl Exchange {
         let mut record = state.record.borrow_mut();
         record.started = Some(started);
         record.id = Some(id);
+        record.shook = state.client().shook.take();
         record.method = head.map_or(stats::OTHER_METHOD, |head| stats::method_index(&head.method));
         record.is_head = head.is_some_and(|head| head.method == Method::HEAD);
         if head.is_some_and(|head| head.version == Version::HTTP_2 && grpc::is_call(&head.headers)) {
@@ -506,6 +509,7 @@ impl Record {
             bytes_out: self.bytes_out,
             us,
             us_self: Some(us_self),
+            us_tls: self.shook.map(micros),
             us_queue: self.queued.map(micros),
             us_connect: self.connect.map(micros),
             us_first_byte: self.first_byte.map(|at| micros(at.saturating_duration_since(started))),
