@@ -2,6 +2,7 @@
 //! otherwise.
 
 mod check;
+mod checked;
 mod foresee;
 mod shared;
 
@@ -10,7 +11,7 @@ use std::{sync::Arc, time::Duration};
 use super::{Facts, Limit, Now, Store, fields::Fields, meter::Meter, passage::Passage};
 use crate::observe::{Why, stats::Decided};
 
-use check::{Checked, Verdict};
+use checked::{Checked, Verdict};
 pub use foresee::Foreseen;
 
 /// The limits of a route.

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::{
     super::{Counts, Facts, Now},
     RouteLimits,
-    check::Verdict,
+    checked::Verdict,
 };
 use crate::observe::stats::Decided;
 

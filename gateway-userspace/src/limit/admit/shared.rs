@@ -11,7 +11,7 @@ use super::{
         sharing::{Ask, Leased, Reply, Share},
     },
     Admission, RouteLimits,
-    check::{Checked, Verdict},
+    checked::{Checked, Verdict},
 };
 use crate::config::model::OnStoreError;
 
