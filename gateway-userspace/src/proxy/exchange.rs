@@ -60,7 +60,7 @@ pub struct Record {
     /// What limits have to settle when it is over.
     passage: Option<Box<Passage>>,
     /// Its part in a trace, if there are any.
-    trace: Option<Box<Traced>>,
+    trace: Option<Traced>,
     /// The handshake of its connection, whose first request it is.
     shook: Option<Duration>,
     queued: Option<Duration>,
@@ -99,15 +99,7 @@ impl Exchange {
             record.grpc = Some(Box::new(HeaderValue::from_static("application/grpc")));
         }
         if worker.logs() {
-            let request = head.map(|head| access_log::Request {
-                host: bytes_of(head, header::HOST),
-                method: head.method.as_str(),
-                path: head.uri.path(),
-                query: head.uri.query(),
-                user_agent: bytes_of(head, header::USER_AGENT),
-                referer: bytes_of(head, header::REFERER),
-            });
-            worker.with_log_rules(|rules| record.text.fill(request, rules));
+            worker.with_log_rules(|rules| record.text.fill(head.map(logged), rules));
         }
         drop(record);
         Exchange { state }
@@ -135,14 +127,14 @@ impl Exchange {
         self.state.record.borrow_mut().grpc = Some(Box::new(kind));
     }
 
-    pub fn set_trace(&self, trace: Box<Traced>) {
+    pub fn set_trace(&self, trace: Traced) {
         self.state.record.borrow_mut().trace = Some(trace);
     }
 
     /// For the client, where it is to be told; once the answer's head is here.
     pub fn server_timing(&self) -> Option<HeaderValue> {
         let record = self.state.record.borrow();
-        record.trace.as_ref().filter(|trace| trace.server_timing())?;
+        record.trace.as_ref().filter(|trace| trace.server_timing)?;
         let (sent, first_byte) = (record.sent?, record.first_byte?);
         let now = Instant::now();
         let total = now.saturating_duration_since(record.started?);
@@ -361,8 +353,20 @@ impl Exchange {
     }
 }
 
-fn bytes_of(head: &request::Parts, name: header::HeaderName) -> Option<&[u8]> {
-    head.headers.get(name).map(HeaderValue::as_bytes)
+/// What the log says of a head. One look at all names takes less than one for each that is wanted.
+fn logged(head: &request::Parts) -> access_log::Request<'_> {
+    let (mut host, mut user_agent, mut referer) = (None, None, None);
+    for (name, value) in &head.headers {
+        let wanted = match *name {
+            header::HOST => &mut host,
+            header::USER_AGENT => &mut user_agent,
+            header::REFERER => &mut referer,
+            _ => continue,
+        };
+        wanted.get_or_insert(value.as_bytes());
+    }
+    let (path, query) = (head.uri.path(), head.uri.query());
+    access_log::Request { host, method: head.method.as_str(), path, query, user_agent, referer }
 }
 
 impl Record {
@@ -443,10 +447,8 @@ impl Record {
 
     /// Tells of its part in a trace.
     fn tell(&mut self, state: &ClientState, started: Instant, now: Instant) {
-        let Some(traced) = self.trace.take() else { return };
-        if traced.is_told() {
-            self.exemplify(state, traced.trace, started, now);
-        }
+        let Some(traced) = self.trace.take().filter(|traced| traced.is_told()) else { return };
+        self.exemplify(state, traced.trace, started, now);
         let client = state.client();
         traced.end(&trace::Ending {
             started,
