@@ -15,9 +15,9 @@ use serde_json::{Map, Value, json};
 use super::{
     flags::toml_string,
     model::{
-        Balance, Breaker, Bucket, Compress, Config, Cors, Destination, Eject, Health, HealthCheck, Kernel,
-        KernelClass, KernelMode, LimitMode, LimitState, LogFormat, Matcher, Mirror, PathRewrite, Rewrite,
-        Route, RouteRetry, RouteTimeout, Steer, StickyCookie, Target, Upstream,
+        Balance, Breaker, Bucket, Compress, Config, Cors, Destination, Eject, Fallback, Health, HealthCheck,
+        Kernel, KernelClass, KernelMode, LimitMode, LimitState, LogFormat, Matcher, Mirror, PathRewrite,
+        Respond, Rewrite, Route, RouteRetry, RouteTimeout, Steer, StickyCookie, Target, Upstream,
     },
     table::{Kind, ROOT, Section},
     units::{ByteSize, Template, show_byte_rate, show_duration},
@@ -220,6 +220,7 @@ fn upstream(upstream: &Upstream) -> Value {
         ("panic", Some(share_or_off(upstream.panic))),
         ("eject", upstream.eject.as_ref().map(eject)),
         ("breaker", upstream.breaker.as_ref().map(breaker)),
+        ("fallback", upstream.fallback.as_ref().map(fallback)),
         ("protocol", Some(json!(upstream.protocol.word()))),
         ("proxy_protocol", upstream.proxy_protocol.map(|version| json!(version.word()))),
         ("tls", upstream.tls.as_ref().map(listener::upstream_tls)),
@@ -252,6 +253,22 @@ fn breaker(breaker: &Breaker) -> Value {
         ("open_for", Some(json!(show_duration(breaker.open_for)))),
         ("probes", Some(json!(breaker.probes))),
         ("slow", breaker.slow.map(|slow| json!(show_duration(slow)))),
+    ])
+}
+
+fn fallback(fallback: &Fallback) -> Value {
+    some([
+        ("on", Some(json!(fallback.on.words()))),
+        ("to", fallback.to.as_ref().map(|to| json!(to))),
+        ("respond", fallback.respond.as_ref().map(respond)),
+    ])
+}
+
+fn respond(fixed: &Respond) -> Value {
+    some([
+        ("status", Some(json!(fixed.status))),
+        ("body", Some(json!(fixed.body))),
+        ("headers", templates(&fixed.headers)),
     ])
 }
 
@@ -336,11 +353,7 @@ fn route(route: &Route) -> Value {
             sticky = split.sticky.as_ref().map(|sticky| json!(sticky.to_string()));
         }
         Destination::Respond(fixed) => {
-            respond = Some(some([
-                ("status", Some(json!(fixed.status))),
-                ("body", Some(json!(fixed.body))),
-                ("headers", templates(&fixed.headers)),
-            ]))
+            respond = Some(self::respond(fixed));
         }
         Destination::Redirect(there) => {
             redirect = Some(json!({ "to": there.to.to_string(), "status": there.status }))

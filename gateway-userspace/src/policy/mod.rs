@@ -8,6 +8,7 @@ pub mod compare;
 pub mod compress;
 pub mod cors;
 mod csrf;
+pub mod fallback;
 pub mod guard;
 pub mod json;
 pub mod mirror;

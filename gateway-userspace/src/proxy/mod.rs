@@ -17,6 +17,7 @@ pub mod connection;
 mod errand;
 mod exchange;
 pub mod explain;
+mod fallback;
 mod forward;
 pub mod front;
 mod grpc;

@@ -54,7 +54,8 @@ pub(super) fn answer(route: &Fields, path: &PathPattern, problems: &mut Problems
         let hint = "leave one of them out".to_owned();
         problems.push(Problem::new(ProblemKind::Conflict, place, message).hint(hint));
     }
-    let answer = respond(route, path, problems).or_else(|| redirect(route, path, problems))?;
+    let fixed = respond(route, path, problems).map(Destination::Respond);
+    let answer = fixed.or_else(|| redirect(route, path, problems))?;
     if route.table("rewrite").node("path").is_some() {
         let at = route.table("rewrite").place("path");
         let message = "`rewrite.path` changes what an upstream sees, and this route has none";
@@ -63,8 +64,9 @@ pub(super) fn answer(route: &Fields, path: &PathPattern, problems: &mut Problems
     Some(answer)
 }
 
-fn respond(route: &Fields, path: &PathPattern, problems: &mut Problems) -> Option<Destination> {
-    let Value::Table(fields) = &route.node("respond")?.value else { return None };
+/// A fixed answer at `respond`.
+pub(super) fn respond(parent: &Fields, path: &PathPattern, problems: &mut Problems) -> Option<Respond> {
+    let Value::Table(fields) = &parent.node("respond")?.value else { return None };
     let status: u16 = fields.or_default("status");
     let body: String = fields.or_default("body");
     // RFC 9110 sections 15.3.5, 15.3.6 and 15.4.5.
@@ -73,7 +75,7 @@ fn respond(route: &Fields, path: &PathPattern, problems: &mut Problems) -> Optio
         problems.push(Problem::new(ProblemKind::Conflict, &fields.place("body"), message));
     }
     let headers = Builder { path, problems }.values(fields, "headers", &[]);
-    Some(Destination::Respond(Respond { status, body, headers }))
+    Some(Respond { status, body, headers })
 }
 
 fn redirect(route: &Fields, path: &PathPattern, problems: &mut Problems) -> Option<Destination> {
