@@ -389,9 +389,7 @@ fn hosts_have_authorities_of_clients_of_their_own_and_no_connection_leads_to_ano
         let url = format!("https://{host}:{TLS_PORT}/");
         Ok(rig.gateway.cli(&["explain", "GET", &url, "-o", "json"])?.ok()?.json()?["client_cert"].take())
     };
-    let rules = |host: &str, required: bool, ca: &str| {
-        json!({ "required": required, "ca": rig.gateway.file(ca), "host": host })
-    };
+    let rules = |host: &str, required: bool, ca: &str| json!({ "required": required, "ca": rig.gateway.file(ca), "host": host });
     assert_eq!(told("shop.test")?, Value::Null);
     assert_eq!(told("admin.wild.test")?, rules("admin.wild.test", true, "ca.pem"));
     assert_eq!(told("Other.Wild.test")?, rules("*.wild.test", false, "team.pem"));

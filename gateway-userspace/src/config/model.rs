@@ -25,9 +25,9 @@ pub use limit::{
     StoreUrl, Unit,
 };
 pub use route::{
-    Coding, Compare, Compress, Cors, Destination, FieldRewrite, Guard, HostPattern, JsonLimits, Matcher,
-    Mirror, MirrorVersion, Origin, PathPattern, PathRewrite, Pattern, Predicates, Redirect, Respond, Rewrite,
-    Route, RouteTimeout, SecurityHeaders, Segment, Shape, Split, Sticky,
+    Coding, Compare, Compress, Cors, Destination, FieldRewrite, Guard, HostPattern, JsonLimits, JsonMap,
+    JsonSet, Matcher, Mirror, MirrorVersion, Origin, PathPattern, PathRewrite, Pattern, Predicates, Redirect,
+    Respond, Rewrite, Route, RouteTimeout, SecurityHeaders, Segment, Shape, Split, Sticky,
 };
 
 pub use seeing::{

@@ -16,8 +16,9 @@ use super::{
     flags::toml_string,
     model::{
         Balance, Breaker, Bucket, Compress, Config, Cors, Destination, Eject, Fallback, Health, HealthCheck,
-        Kernel, KernelClass, KernelMode, LimitMode, LimitState, LogFormat, Matcher, Mirror, PathRewrite,
-        Respond, Rewrite, Route, RouteRetry, RouteTimeout, Steer, StickyCookie, Target, Upstream,
+        JsonMap, JsonSet, Kernel, KernelClass, KernelMode, LimitMode, LimitState, LogFormat, Matcher, Mirror,
+        PathRewrite, Respond, Rewrite, Route, RouteRetry, RouteTimeout, Steer, StickyCookie, Target,
+        Upstream,
     },
     table::{Kind, ROOT, Section},
     units::{ByteSize, Template, show_byte_rate, show_duration},
@@ -441,18 +442,45 @@ fn rewrite(rewrite: &Rewrite) -> Option<Value> {
         ("set", templates(&rewrite.response.set)),
         ("add", templates(&rewrite.response.add)),
         ("remove", names(&rewrite.response.remove)),
+        ("json", rewrite.response_json.as_deref().map(json_map)),
     ]);
     let shown = some([
         ("path", path),
         ("set", templates(&rewrite.request.set)),
         ("add", templates(&rewrite.request.add)),
         ("remove", names(&rewrite.remove)),
+        ("json", rewrite.json.as_deref().map(json_map)),
         (
             "response",
             Some(response).filter(|response| response.as_object().is_some_and(|all| !all.is_empty())),
         ),
     ]);
     Some(shown).filter(|shown| shown.as_object().is_some_and(|all| !all.is_empty()))
+}
+
+fn json_map(map: &JsonMap) -> Value {
+    let value = |set: &JsonSet| match set {
+        JsonSet::Text(template) => json!(template.to_string()),
+        JsonSet::Json(text) => match serde_json::from_str(text) {
+            Ok(plain @ Value::Bool(_)) => plain,
+            Ok(Value::Number(number)) if number.as_i64().is_some_and(|number| number >= 0) => number.into(),
+            _ => json!({ "json": text }),
+        },
+    };
+    some([
+        ("remove", (!map.remove.is_empty()).then(|| json!(map.remove))),
+        (
+            "rename",
+            (!map.rename.is_empty())
+                .then(|| map.rename.iter().map(|(from, to)| (from.clone(), json!(to))).collect()),
+        ),
+        (
+            "set",
+            (!map.set.is_empty())
+                .then(|| map.set.iter().map(|(pointer, set)| (pointer.clone(), value(set))).collect()),
+        ),
+        ("max", Some(json!(ByteSize(map.max as u64)))),
+    ])
 }
 
 fn templates(all: &[(String, Template)]) -> Option<Value> {

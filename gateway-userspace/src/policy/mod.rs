@@ -11,6 +11,7 @@ mod csrf;
 pub mod fallback;
 pub mod guard;
 pub mod json;
+pub mod json_map;
 pub mod mirror;
 pub mod protect;
 pub mod rewrite;

@@ -296,6 +296,11 @@ impl Exchange {
         self.state.record.borrow_mut().fell_back = Some(why);
     }
 
+    /// The gateway answers in place of an upstream.
+    pub fn is_refused(&self) -> bool {
+        self.state.record.borrow().why.is_some()
+    }
+
     /// What a cache did for it.
     pub fn set_cache(&self, result: CacheResult) {
         self.state.record.borrow_mut().cache = Some(result);

@@ -412,12 +412,7 @@ fn unasked(upstream: &Destined) -> Option<(Why, &'static str)> {
     }
 }
 
-fn destined(
-    upstream: &Upstream,
-    weight: Option<u32>,
-    head: &request::Parts,
-    spec: &RequestSpec,
-) -> Destined {
+fn destined(upstream: &Upstream, weight: Option<u32>, head: &request::Parts, spec: &RequestSpec) -> Destined {
     let client = client(spec);
     let usable = upstream.members.iter().filter(|member| member.target.usable());
     let breaker = upstream.extras.as_ref().and_then(|extras| extras.breaker.as_ref());

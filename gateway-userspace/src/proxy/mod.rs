@@ -29,6 +29,7 @@ mod http2;
 mod inbound;
 mod incoming;
 mod limited;
+mod mapped;
 pub(crate) mod metered;
 mod mirrored;
 mod own;

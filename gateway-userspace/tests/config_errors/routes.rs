@@ -257,3 +257,23 @@ gateway.toml:17:84: `route.c.compress.min`: must be from 0B to 1GiB, found "2GiB
 gateway.toml:21:12: `route.d.compress`: expected true or false or a table { codings, min, types }, found "gzip""#,
     );
 }
+
+#[test]
+fn changes_to_json_that_cannot_be_meant_are_refused() {
+    says(
+        &with_upstream(
+            r#"[route.a]
+to = "u"
+[route.a.rewrite.json]
+remove = ["secret", "/a~2"]
+rename = { "/items/*" = "/b", "/items/*/a" = "/items/b", "/x/*/a" = "/x/*/*", "/ok/*/a" = "/ok/*/b/c" }
+set = { "/a" = "${nobody}", "/b" = -1, "/c" = { json = "{" }, "/d" = [1] }
+[route.b]
+path = "/b"
+respond = { body = "hi" }
+rewrite = { response = { json = { remove = "/a" } } }
+"#,
+        ),
+        "",
+    );
+}

@@ -2,10 +2,14 @@
 
 use crate::config::{
     error::{Problem, ProblemKind, Problems},
-    model::{Destination, FieldRewrite, PathPattern, PathRewrite, Pattern, Redirect, Respond, Rewrite},
+    model::{
+        Destination, FieldRewrite, JsonMap, JsonSet, PathPattern, PathRewrite, Pattern, Redirect, Respond,
+        Rewrite,
+    },
     node::{Fields, Node, Value},
-    units::{Place, Template},
+    units::{ByteSize, Place, Template, quote},
 };
+use crate::policy::json_map::{pieces, shared};
 
 /// What an intermediary answers for itself (RFC 9110 section 7.6.1) and what frames a message: changing it would break
 /// the connection or let one side be lied to.
@@ -41,6 +45,8 @@ pub(super) fn rewrite(route: &Fields, path: &PathPattern, problems: &mut Problem
             add: builder.values(&response, "add", &[]),
             remove: builder.names(&response, "remove"),
         },
+        json: builder.json(&fields),
+        response_json: builder.json(&response),
         remove: builder.names(&fields, "remove"),
     }
 }
@@ -56,10 +62,16 @@ pub(super) fn answer(route: &Fields, path: &PathPattern, problems: &mut Problems
     }
     let fixed = respond(route, path, problems).map(Destination::Respond);
     let answer = fixed.or_else(|| redirect(route, path, problems))?;
-    if route.table("rewrite").node("path").is_some() {
-        let at = route.table("rewrite").place("path");
-        let message = "`rewrite.path` changes what an upstream sees, and this route has none";
-        problems.push(Problem::new(ProblemKind::Conflict, &at, message));
+    let rewrite = route.table("rewrite");
+    for (fields, key, name) in [
+        (&rewrite, "path", "path"),
+        (&rewrite, "json", "json"),
+        (&rewrite.table("response"), "json", "response.json"),
+    ] {
+        if fields.node(key).is_some() {
+            let message = format!("`rewrite.{name}` is for requests to an upstream, and this route has none");
+            problems.push(Problem::new(ProblemKind::Conflict, &fields.place(key), message));
+        }
     }
     Some(answer)
 }
@@ -133,6 +145,48 @@ impl Builder<'_> {
             values.extend(template.filter(|_| fits).map(|template| (name, template)));
         }
         values
+    }
+
+    fn json(&mut self, parent: &Fields) -> Option<Box<JsonMap>> {
+        parent.node("json")?;
+        let fields = parent.table("json");
+        let mut rename = Vec::new();
+        for (from, Node { at, value }) in fields.map("rename") {
+            let Value::Text(to) = value else { continue };
+            self.moves(&from, &to, &at);
+            rename.push((from, to));
+        }
+        let mut set = Vec::new();
+        for (pointer, Node { at, value }) in fields.map("set") {
+            let value = match value {
+                Value::Bool(value) => Some(JsonSet::Json(value.to_string())),
+                Value::Int(value) => Some(JsonSet::Json(value.to_string())),
+                Value::Table(raw) => raw.get("json").map(JsonSet::Json),
+                Value::Template(text) => {
+                    self.template(&format!("set.{pointer}"), text, &at, 0).map(JsonSet::Text)
+                }
+                _ => None,
+            };
+            set.extend(value.map(|value| (pointer, value)));
+        }
+        let max: ByteSize = fields.or_default("max");
+        let remove = fields.get("remove").unwrap_or_default();
+        Some(Box::new(JsonMap { remove, rename, set, max: max.0 as usize }))
+    }
+
+    /// A `*` that leads to many places has no one place to move to.
+    fn moves(&mut self, from: &str, to: &str, at: &Place) {
+        let (from_pieces, to_pieces) = (pieces(from), pieces(to));
+        let same = shared(&from_pieces);
+        let fits = same < from_pieces.len()
+            && to_pieces.get(..same) == from_pieces.get(..same)
+            && same < to_pieces.len()
+            && shared(&to_pieces) == same;
+        if !fits {
+            let message = format!("`rename`: {} cannot become {}", quote(from), quote(to));
+            let hint = "up to its last `*` the pointer stays the same, and a name follows: \"/items/*/a\" = \"/items/*/b\"";
+            self.problems.push(Problem::new(ProblemKind::Value, at, message).hint(hint.to_owned()));
+        }
     }
 
     fn names(&mut self, fields: &Fields, key: &str) -> Vec<String> {

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AuthResult, AuthShard, CODES, Codes, Connect, Count, Decided, Handshake, Histogram, LimitShard,
-    FALLBACKS, ListenerShard, METHODS, OTHER_CODES, ProxyHeader, Registry, Retry, RouteShard, TargetShard, TlsVersion,
-    UpstreamShard,
+    AuthResult, AuthShard, CODES, Codes, Connect, Count, Decided, FALLBACKS, Handshake, Histogram,
+    LimitShard, ListenerShard, METHODS, OTHER_CODES, ProxyHeader, Registry, Retry, RouteShard, TargetShard,
+    TlsVersion, UpstreamShard,
 };
 use crate::observe::Why;
 

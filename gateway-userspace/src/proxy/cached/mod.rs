@@ -429,10 +429,16 @@ async fn lead(
     ask_for_whole(&mut head.headers, stale.as_deref());
     let request = ask.headers.clone();
     let prepared = way.prepare(&exchange, head, body);
-    let (upstream, outgoing, mut body) = match prepared {
+    let (upstream, mut outgoing, mut body) = match prepared {
         Ok(prepared) => prepared,
         Err(why) => return problem::response(exchange, why),
     };
+    if way.maps() {
+        body = match Box::pin(way.map(&exchange, &mut outgoing, body)).await {
+            Ok(body) => body,
+            Err(why) => return problem::response(exchange, why),
+        };
+    }
     let was_stale = stale.is_some();
     let filling = begin(cache, lead, ask, stale, &exchange, way, upstream);
     let asks = exchange.trace_clock().filter(|_| was_stale);
