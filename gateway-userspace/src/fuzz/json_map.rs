@@ -75,7 +75,9 @@ pub fn apply(input: &[u8]) {
         put(&mut value, &pieces("/b/c"), Value::from("A\""));
     }
     if text("/*/-") {
-        each(&mut value, &pieces("/*"), &mut |value| drop(put(value, &pieces("/-"), serde_json::json!([1]))));
+        each(&mut value, &pieces("/*"), &mut |value| {
+            put(value, &pieces("/-"), serde_json::json!([1]));
+        });
     }
     let ours: Value = serde_json::from_slice(&changed).expect("what comes out is JSON");
     assert_eq!(ours, value, "{}", String::from_utf8_lossy(&changed));

@@ -22,7 +22,7 @@ impl<'a> Node<'a> {
     /// Takes an object or an array apart, one level deep.
     fn open(&mut self) {
         let opened = match self {
-            Node::Raw(Cow::Borrowed(text)) => opened(*text),
+            Node::Raw(Cow::Borrowed(text)) => opened(text),
             // What the config says, which is short.
             Node::Raw(Cow::Owned(text)) => opened(text).map(Node::owned),
             Node::Object(_) | Node::Array(_) => None,
