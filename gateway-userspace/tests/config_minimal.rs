@@ -318,6 +318,7 @@ pace = true
 [shared]
 redis = "redis://10.0.0.5:6379/2"
 budget = "5ms"
+on_error = "refuse"
 name = "edge"
 
 [limit.soft]

@@ -129,7 +129,7 @@ fn every_request_has_one_line_with_all_that_is_known_of_it_in_order() -> Result<
     assert!(number("us_first_byte")? >= 60_000 && number("us")? >= number("us_first_byte")?);
     assert!(number("us_self")? < number("us")? && number("us_connect")? < 60_000);
     let order = "ts id trace listener client peer proto tls host method path query status route version consumer upstream \
-                 target tries why cache limit bytes_in bytes_out us us_self us_connect us_first_byte ua ref";
+                 target tries why cache limit bytes_in bytes_out us us_self us_tls us_queue us_connect us_first_byte ua ref";
     let order: Vec<&str> = order.split_whitespace().collect();
     let raw = std::fs::read_to_string(rig.gateway.file("access.log"))?;
     let mut last = 0;

@@ -12,7 +12,7 @@ use super::{
     targets::OverrideStatus,
 };
 use crate::{
-    config::model::{Config, KernelMode, Steer},
+    config::model::{Config, KernelMode, OnStoreError, Steer},
     daemon::{Control, Losses},
     kernel::{KernelStatus, MapRow},
     observe::process,
@@ -68,7 +68,15 @@ pub fn troubles(control: &Control, status: &Status) -> Vec<Trouble> {
     let process::Usage { open_fds, max_fds, .. } = process::usage();
     all.descriptors(open_fds, max_fds);
     if snapshot.config.shared.is_some() && !snapshot.limit_store.shared.up.load(Relaxed) {
-        let what = "the store that gateways share does not answer: each limits by itself";
+        let what = match snapshot.limit_store.shared.on_error() {
+            OnStoreError::Local => "the store that gateways share does not answer: each limits by itself",
+            OnStoreError::Pass => {
+                "the store that gateways share does not answer: its limits let everything in"
+            }
+            OnStoreError::Refuse => {
+                "the store that gateways share does not answer: its limits refuse everything"
+            }
+        };
         all.add(
             Level::Warn,
             "shared".into(),

@@ -75,6 +75,9 @@ fn reasons(line: &Value) -> Vec<String> {
     .into_iter()
     .filter_map(|(what, ms)| Some(format!("{what} {:.1} ms", ms?)))
     .collect();
+    if let Some(handshake) = ms("us_tls") {
+        all.push(format!("before it, the TLS handshake of its connection took {handshake:.1} ms"));
+    }
     if let Some(total) = ms("us") {
         all.push(format!("it took {total:.1} ms: the gateway {}", times.join(", ")));
     }

@@ -21,8 +21,8 @@ pub use auth::{
 pub use cache::{Cache, CacheDisk, ClientCache, KeyPart};
 pub(crate) use limit::check_store;
 pub use limit::{
-    Algorithm, BanRule, CostOf, Headers, KeyPart as LimitKeyPart, Limit, Measure, Overrun, Penalty, Shared,
-    StoreUrl, Unit,
+    Algorithm, BanRule, CostOf, Headers, KeyPart as LimitKeyPart, Limit, Measure, OnStoreError, Overrun,
+    Penalty, Shared, StoreUrl, Unit,
 };
 pub use route::{
     Coding, Compare, Compress, Cors, Destination, FieldRewrite, Guard, HostPattern, JsonLimits, JsonMap,

@@ -2,15 +2,16 @@
 //! otherwise.
 
 mod check;
+mod checked;
 mod foresee;
 mod shared;
 
 use std::{sync::Arc, time::Duration};
 
 use super::{Facts, Limit, Now, Store, fields::Fields, meter::Meter, passage::Passage};
-use crate::observe::stats::Decided;
+use crate::observe::{Why, stats::Decided};
 
-use check::{Checked, Verdict};
+use checked::{Checked, Verdict};
 pub use foresee::Foreseen;
 
 /// The limits of a route.
@@ -41,8 +42,7 @@ pub struct Admission {
 pub struct Refused {
     /// Seconds, at least 1.
     pub retry_after: u64,
-    /// There is too much to do, rather than that it asked for too much.
-    pub shed: bool,
+    pub why: Why,
 }
 
 impl RouteLimits {
@@ -62,20 +62,21 @@ impl RouteLimits {
 
     /// `worker`: who asks.
     pub fn admit(&self, worker: usize, facts: &Facts<'_>) -> Admission {
-        self.admission(worker, facts, self.check(facts, Now::read()))
+        self.admission(worker, facts, self.check(facts, Now::read(), |_| true))
     }
 
-    /// What each limit says; what they gave is given back if one refuses.
-    fn check<'a>(&'a self, facts: &Facts<'_>, now: Now) -> Vec<Checked<'a>> {
+    /// What each limit that is asked says; what they gave is given back if one refuses.
+    fn check<'a>(&'a self, facts: &Facts<'_>, now: Now, asked: impl Fn(&Limit) -> bool) -> Vec<Checked<'a>> {
+        let limits = || self.limits.iter().filter(|limit| asked(limit));
         let mut checked: Vec<Checked<'a>> = Vec::with_capacity(self.limits.len());
         // With several, look first: one that refuses takes nothing of the others, not even for a moment.
         let several = self.limits.len() > 1;
         if several {
-            checked.extend(self.limits.iter().map(|limit| limit.look(&self.store, facts, now)));
+            checked.extend(limits().map(|limit| limit.look(&self.store, facts, now)));
         }
         if !checked.iter().any(Checked::refuses) {
             checked.clear();
-            for limit in &self.limits {
+            for limit in limits() {
                 let one = limit.take(&self.store, facts, now);
                 let refused = one.refuses();
                 checked.push(one);
@@ -97,7 +98,7 @@ impl RouteLimits {
         if let Some(one) = refused {
             admission.refused = Some(Refused {
                 retry_after: one.left.next_ns.div_ceil(1_000_000_000).max(1),
-                shed: one.limit.moves.is_some(),
+                why: one.why(),
             });
             admission.said = Some(one.limit.said[0].clone());
         }
@@ -113,14 +114,14 @@ impl RouteLimits {
                 Verdict::Deny { .. } => {
                     let dry = one.limit.dry_run;
                     if dry || refused.is_some_and(|refused| Arc::ptr_eq(refused.limit, one.limit)) {
-                        let banned = !dry && one.limit.offend(&self.store, facts);
+                        let banned = !dry && !one.unknown && one.limit.offend(&self.store, facts);
                         let decided = match (dry, banned) {
                             (true, _) => Decided::Dry,
                             (false, true) => Decided::Ban,
                             (false, false) => Decided::Deny,
                         };
                         one.limit.stats.shards.of(worker).count(decided);
-                        times = one.refused(&self.store);
+                        times = if one.unknown { 0 } else { one.refused(&self.store) };
                     }
                     if dry {
                         admission.said.get_or_insert_with(|| one.limit.said[2].clone());

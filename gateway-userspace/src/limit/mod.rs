@@ -35,7 +35,7 @@ pub use labels::{Row, rank};
 pub use meter::{Now, Shape};
 pub use offence::{Misdeed, Offence, Penalties, prefix};
 pub use passage::{Ending, Pace, Passage};
-pub use sharing::{Ask, Reply, Sharing};
+pub use sharing::{Ask, Reply, Said, Sharing};
 pub use source::{Held, Sources};
 pub use store::{Store, state_file};
 
@@ -49,7 +49,7 @@ use table::{Kind, Owner};
 
 use crate::{
     config::{
-        model::{self, Algorithm, CostOf, Headers, Measure, Overrun, Unit},
+        model::{self, CostOf, Headers, Measure, Overrun, Unit},
         units::Quota,
     },
     observe::stats::{LimitStats, Registry},
@@ -181,16 +181,9 @@ impl Limit {
     }
 }
 
-/// Requests at once are each gateway's own, and so is what follows a gateway's own load.
 fn share(config: &model::Limit, store: &Store) -> Option<Share> {
     store.shared.key().filter(|_| config.shared)?;
-    // What is sent waits for its turn here.
-    if config.pace {
-        return None;
-    }
     match (&config.measure, &config.mode) {
-        (Measure::Connections { .. } | Measure::Rate { algorithm: Algorithm::SlidingWindow, .. }, _)
-        | (_, Overrun::Dynamic { .. }) => None,
         (_, Overrun::Soft { .. }) => Some(Share::Told),
         _ if config.dry_run => Some(Share::Told),
         (Measure::Rate { unit: Unit::Bytes, .. }, _) => Some(Share::End),

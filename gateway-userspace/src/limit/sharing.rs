@@ -7,7 +7,7 @@
 use std::{
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -21,7 +21,7 @@ use super::{
     meter::Meter,
     table::{Kind, Owner, Word},
 };
-use crate::config::model;
+use crate::config::model::{self, OnStoreError};
 
 /// Asked for at once; more decide for themselves.
 const QUEUE: usize = 1 << 16;
@@ -66,6 +66,18 @@ pub enum Reply {
     Over { wait_ns: u64 },
 }
 
+/// What the store says of one key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Said {
+    /// Units.
+    pub granted: u64,
+    /// By all gateways: nanoseconds until the bucket is full, or units of the window.
+    pub used: u64,
+    /// Of sliding windows: until what was wanted is there, and until anything comes back. 0: it is there, or nothing does.
+    pub wait_ns: u64,
+    pub next_ns: u64,
+}
+
 #[derive(Debug, Default)]
 pub struct Sharing {
     asks: OnceLock<mpsc::Sender<Ask>>,
@@ -76,8 +88,9 @@ pub struct Sharing {
     budget_us: AtomicU64,
     pub exchanges: AtomicU64,
     pub failed: AtomicU64,
-    /// Decisions of this gateway alone, as the store did not answer in time.
-    pub alone: AtomicU64,
+    /// Decisions without the store, as it did not answer in time: by what `on_error` says, see [`OnStoreError::ALL`].
+    pub alone: [AtomicU64; 3],
+    on_error: AtomicU8,
 }
 
 impl Sharing {
@@ -87,6 +100,8 @@ impl Sharing {
         *self.key.lock().unwrap_or_else(PoisonError::into_inner) = key;
         let budget = shared.map_or(Duration::ZERO, |shared| shared.budget);
         self.budget_us.store(budget.as_micros() as u64, Relaxed);
+        let on_error = shared.map_or(OnStoreError::Local, |shared| shared.on_error);
+        self.on_error.store(on_error as u8, Relaxed);
         if shared.is_none() {
             self.up.store(false, Relaxed);
         }
@@ -116,8 +131,17 @@ impl Sharing {
         self.is_up() && self.asks.get().is_some_and(|asks| asks.try_send(ask).is_ok())
     }
 
-    pub(super) fn decided_alone(&self) {
-        self.alone.fetch_add(1, Relaxed);
+    /// What becomes of requests that the store says nothing of.
+    pub fn on_error(&self) -> OnStoreError {
+        let word = usize::from(self.on_error.load(Relaxed));
+        OnStoreError::ALL.get(word).copied().unwrap_or(OnStoreError::Local)
+    }
+
+    /// Counts a decision without the store, and says what it is to be.
+    pub(super) fn decided_alone(&self) -> OnStoreError {
+        let on_error = self.on_error();
+        self.alone[on_error as usize].fetch_add(1, Relaxed);
+        on_error
     }
 }
 
@@ -145,6 +169,11 @@ pub enum Leased {
 /// A key's lease is a word of its own.
 fn lease_owner(owner: &Owner) -> Owner {
     Owner { key: owner.key ^ 0x1ea5_e000_1ea5_e000_1ea5_e000_1ea5_e000, kind: Kind::Until, group: 0 }
+}
+
+/// … and what the store said is left of its sliding window, which goes when the limit starts anew.
+fn known_owner(owner: &Owner) -> Owner {
+    Owner { key: owner.key ^ 0x0a11_0000_0a11_0000_0a11_0000_0a11_0000, kind: Kind::Until, ..*owner }
 }
 
 impl Store {
@@ -175,25 +204,44 @@ impl Store {
         self.rates().change(&lease_owner(owner), |word| Lease::of(word).refund(now.steady, cost).word());
     }
 
-    /// Takes up what the store says of a key: `more` for its lease, and what all gateways have used of it.
-    pub fn learn(&self, ask: &Ask, more: u64, total: u64) {
+    /// A sliding window, with what the store said of it last.
+    pub(super) fn among(&self, meter: Meter, (owner, at): (&Owner, &Owner), now: Now) -> Meter {
+        let Meter::Sliding(sliding) = meter else { return meter };
+        let table = self.rates();
+        let lease = Lease::of(table.read(&lease_owner(owner)));
+        let held = if lease.holds(now.steady) { lease.left } else { 0 };
+        let known = table.current(&known_owner(owner), now.steady);
+        Meter::Sliding(sliding.among(known, held, table.read(at), now))
+    }
+
+    /// Takes up what the store says of a key: what is granted is its lease's.
+    pub fn learn(&self, ask: &Ask, said: Said) {
         let now = Now::read();
         let table = self.rates();
         let mut held = 0;
         let holds = if ask.limit.shares() == Some(Share::End) { lease::KNOWN_MS } else { lease::HOLDS_MS };
         let _ = table.update(&lease_owner(&ask.owner), now.steady, |word, shared| {
-            let lease = Lease::of(word).renew(now.steady, more, holds);
+            let lease = Lease::of(word).renew(now.steady, said.granted, holds);
             held = lease.left;
             // What nobody can tell apart is nobody's.
             if shared { Err(()) } else { Ok(Word { value: lease.word(), until: lease.until_ns() }) }
         });
-        let _ = table.update(&ask.owner, now.steady, |word, shared| match shared {
-            true => Err(()),
-            false => Ok(ask.meter.raised(word, now, total, held)),
-        });
+        let raise = |owner, raised: &dyn Fn(u64) -> Word| {
+            let _ = table.update(
+                owner,
+                now.steady,
+                |word, shared| if shared { Err(()) } else { Ok(raised(word)) },
+            );
+        };
+        match ask.meter {
+            Meter::Sliding(_) if said.next_ns == 0 => table.forget(&known_owner(&ask.owner)),
+            Meter::Sliding(sliding) => raise(&known_owner(&ask.owner), &|_| sliding.known(&said, now)),
+            meter => raise(&ask.owner, &|word| meter.raised(word, now, said.used, held)),
+        }
     }
 
-    pub(super) fn forget_lease(&self, owner: &Owner) {
+    pub(super) fn forget_said(&self, owner: &Owner) {
         self.rates().forget(&lease_owner(owner));
+        self.rates().forget(&known_owner(owner));
     }
 }

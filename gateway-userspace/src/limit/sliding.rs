@@ -4,18 +4,21 @@
 //! and what was used comes back up to a part late.
 
 use super::{
+    Said,
     meter::{INDEX, Left, MOST_IN_WINDOW, Now, Over, pack, unpack},
     table::{Kind, Owner, Table, Word},
 };
 
 /// Parts of a span.
 pub const PARTS: u64 = 20;
+/// In how many steps a part is told when something comes back of what gateways share.
+const STEPS: u64 = 16;
 
 /// As it is at one moment, to be asked about the part that is now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sliding {
     pub amount: u64,
-    part_ns: u64,
+    pub(super) part_ns: u64,
     /// The part that is now, and what was used in those before it.
     index: u64,
     before: u64,
@@ -25,6 +28,8 @@ pub struct Sliding {
     /// … there is one unit again, and as much as was asked for, if the part that is now is used no more.
     next: u8,
     wait: u8,
+    /// Other gateways have used some of what was used before: in how many milliseconds any of it is back. 0: they have not.
+    others_ms: u32,
 }
 
 /// It is there now.
@@ -43,6 +48,7 @@ impl Sliding {
             full: NOW,
             next: NOW,
             wait: NOW,
+            others_ms: 0,
         }
     }
 
@@ -85,9 +91,43 @@ impl Sliding {
         (part(owner, index), self)
     }
 
+    /// What a store says is left of it, and until when that holds: as a word.
+    pub fn known(&self, said: &Said, now: Now) -> Word {
+        let step = self.step_ns();
+        let index = now.steady.saturating_add(said.next_ns) / step + 1;
+        Word { value: pack(index, self.amount.saturating_sub(said.used)), until: index.saturating_mul(step) }
+    }
+
+    /// This, when a store has said what is left for all gateways (0: it has not), this one holds some in advance, and
+    /// `word` is that of the part that is now.
+    pub fn among(mut self, known: u64, held: u64, word: u64, now: Now) -> Self {
+        let (step, (index, left)) = (self.step_ns(), unpack(known));
+        let ahead = index.wrapping_sub(now.steady / step) & INDEX;
+        if known == 0 || !(1..=(PARTS + 2) * STEPS).contains(&ahead) {
+            return self;
+        }
+        let own = self.before.saturating_add(self.used(word));
+        let others = self.amount.saturating_sub(left.saturating_add(held)).saturating_sub(own);
+        if others > 0 {
+            self.before = self.before.saturating_add(others);
+            let ns = (now.steady / step + ahead).saturating_mul(step).saturating_sub(now.steady);
+            self.others_ms = u32::try_from(ns.div_ceil(1_000_000)).unwrap_or(u32::MAX).max(1);
+            self.full = PARTS as u8;
+        }
+        self
+    }
+
+    fn step_ns(&self) -> u64 {
+        (self.part_ns / STEPS).max(1)
+    }
+
     /// How long until an end of a part: 0 is the one that is now.
     fn until(&self, end: u8, now: Now) -> u64 {
         ((self.index + 1 + u64::from(end)) * self.part_ns).saturating_sub(now.steady).max(1)
+    }
+
+    fn others_ns(&self) -> Option<u64> {
+        (self.others_ms > 0).then(|| u64::from(self.others_ms) * 1_000_000)
     }
 
     fn used(&self, word: u64) -> u64 {
@@ -103,7 +143,7 @@ impl Sliding {
         // As of buckets: one that is full gives anything.
         if total > 0 && total.saturating_add(cost) > amount {
             let end = if self.wait == NOW { self.oldest } else { self.wait };
-            return Err(Over { wait_ns: self.until(end, now) });
+            return Err(Over { wait_ns: self.others_ns().unwrap_or_else(|| self.until(end, now)) });
         }
         Ok(self.word(used.saturating_add(cost)))
     }
@@ -127,7 +167,8 @@ impl Sliding {
         };
         let full = if used > 0 { PARTS as u8 } else { self.full };
         let ns = |end| if end == NOW { 0 } else { self.until(end, now) };
-        Left { units, next_ns: ns(next), full_ns: ns(full) }
+        let next_ns = self.others_ns().filter(|_| units == 0).unwrap_or_else(|| ns(next));
+        Left { units, next_ns, full_ns: ns(full) }
     }
 }
 
@@ -221,7 +262,55 @@ mod tests {
         assert_eq!(meter.left(table.read(&at), now), Left { units: 3, next_ns: 0, full_ns: 0 });
     }
 
+    /// What a store says: so much is used, and some of it is back in so long.
+    fn said(used: u64, next_ns: u64) -> Said {
+        Said { granted: 0, used, wait_ns: next_ns, next_ns }
+    }
+
+    #[test]
+    fn what_others_have_used_counts_until_the_store_is_to_be_asked_again() {
+        let (table, meter) = (Table::anonymous(1024).unwrap(), Sliding::new(10, 20 * SECOND));
+        let at = |ns| Now { steady: START + ns, wall: 0 };
+        // Three of its own, and four of others.
+        for _ in 0..3 {
+            assert!(take(&table, meter, START, 1).0.is_ok());
+        }
+        let known = meter.known(&said(7, 5 * SECOND), at(0)).value;
+        let left = |ns, held| {
+            let (place, meter) = meter.at(&table, &owner(&table), at(ns), 1);
+            let word = table.read(&place);
+            meter.among(known, held, word, at(ns)).left(word, at(ns))
+        };
+        assert_eq!((left(0, 0).units, left(0, 2).units), (3, 5));
+        assert_eq!((left(0, 0).next_ns, left(0, 7).units), (0, 7));
+        assert_eq!(left(5 * SECOND + SECOND / 8, 0).units, 7, "only its own are known");
+        // All of it is used: nothing is taken until something is back.
+        let known = meter.known(&said(10, 5 * SECOND), at(0)).value;
+        for (ns, passes) in [(0, false), (5 * SECOND - 1, false), (5 * SECOND + SECOND / 8, true)] {
+            let (place, meter) = meter.at(&table, &owner(&table), at(ns), 1);
+            let word = table.read(&place);
+            let meter = meter.among(known, 0, word, at(ns));
+            let took = meter.take(word, at(ns), 1, false);
+            assert_eq!(took.is_ok(), passes, "{ns}");
+            if let Err(over) = took {
+                assert_eq!(meter.left(word, at(ns)).next_ns, over.wait_ns);
+                assert!(ns + over.wait_ns >= 5 * SECOND && ns + over.wait_ns < 5 * SECOND + SECOND / 8);
+            }
+        }
+    }
+
     proptest! {
+        #[test]
+        fn no_word_of_a_store_panics_or_lets_more_in(known: u64, held in 0u64..1 << 50, word: u64, now in 0u64..1 << 62, used: u64, next: u64) {
+            let (table, meter) = (Table::anonymous(64).unwrap(), Sliding::new(10, 20 * SECOND));
+            let now = Now { steady: now, wall: 0 };
+            let (_, alone) = meter.at(&table, &owner(&table), now, 1);
+            let among = alone.among(known, held, word, now);
+            prop_assert!(among.left(word, now).units <= alone.left(word, now).units);
+            prop_assert!(among.take(word, now, 1, false).is_err() || alone.take(word, now, 1, false).is_ok());
+            let _ = meter.known(&said(used, next), now);
+        }
+
         #[test]
         fn costs_never_add_up_to_more(steps in prop::collection::vec((0u64..5_000, 0u64..8), 1..300)) {
             let (table, meter) = (Table::anonymous(1024).unwrap(), Sliding::new(10, 10 * SECOND));

@@ -142,7 +142,7 @@ impl Store {
     /// One key of a limit starts anew: its id in full. `None`: it is none.
     pub fn reset(&self, limit: &Limit, id: &str) -> Option<String> {
         let key = u128::from_str_radix(id, 16).ok()?;
-        self.forget_lease(&limit.owner(key));
+        self.forget_said(&limit.owner(key));
         for owner in [limit.owner(key), limit.shed_owner(key)] {
             self.rates().forget(&owner);
             if limit.slides() {

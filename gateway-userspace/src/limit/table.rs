@@ -204,6 +204,11 @@ impl Table {
         self.find(owner).map_or(0, |way| way.word.load(Relaxed))
     }
 
+    /// As [`Table::read`], of one that means something at `now`.
+    pub fn current(&self, owner: &Owner, now: u64) -> u64 {
+        self.find(owner).filter(|way| !way.is_over(now)).map_or(0, |way| way.word.load(Relaxed))
+    }
+
     pub fn seen(&self, owner: &Owner) -> Option<Seen> {
         self.find(owner).map(|way| way.seen())
     }

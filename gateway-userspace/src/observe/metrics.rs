@@ -19,6 +19,7 @@ use super::{
     },
 };
 use crate::{
+    config::model::OnStoreError,
     daemon::Control,
     kernel::{ServiceRow, TargetState},
     limit::Sharing,
@@ -111,7 +112,9 @@ fn shared(sharing: &Sharing, families: &mut Families) {
     families.counters("shared_exchanges_total", "Exchanges with that store.", exchanges.into());
     let help =
         "Decisions on shared limits that were this gateway's alone, as the store did not answer in time.";
-    families.counters("limit_alone_total", help, vec![counter(&[], sharing.alone.load(Relaxed))]);
+    let decided = OnStoreError::ALL.iter().zip(&sharing.alone);
+    let decided = decided.map(|(by, n)| counter(&[("on_error", by.word())], n.load(Relaxed)));
+    families.counters("limit_alone_total", help, decided.collect());
 }
 
 fn http(control: &Control, families: &mut Families) {

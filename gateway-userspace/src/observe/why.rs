@@ -58,6 +58,7 @@ whys! {
     Json "json" 400 "The body is not JSON, or is nested or large beyond what this route takes";
     Banned "banned" 403 "This address is banned for a while";
     Shed "shed" 503 "There is more to do than can be done: try again";
+    LimitUnavailable "limit_unavailable" 503 "Whether a limit is used up cannot be found out: the store that knows does not answer";
     Limited "limited" 429 "Too many requests: the limit is used up";
     NoHealthyTarget "no_healthy_target" 503 "No target of the upstream is healthy";
     UpstreamQueueFull "upstream_queue_full" 503 "All targets of the upstream are busy, and too many requests wait already";

@@ -4,6 +4,7 @@ use std::{
     cell::{Cell, RefCell},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     rc::Rc,
+    time::Duration,
 };
 
 use http::{HeaderName, HeaderValue};
@@ -37,6 +38,8 @@ pub struct Client {
     pub rules: tls::Rules,
     /// Its TLS handshake, until the first request's trace tells of it.
     pub shaken: Cell<Option<Box<Shaken>>>,
+    /// How long that took, until the first request's log line tells of it.
+    pub shook: Cell<Option<Duration>>,
     /// What upstreams are told of it, kept for the host it was made for.
     pub about: RefCell<Option<About>>,
     /// This connection's part of every log line.
@@ -108,6 +111,7 @@ impl Client {
             marks: None,
             rules: tls::Rules::default(),
             shaken: Cell::default(),
+            shook: Cell::default(),
             about: RefCell::default(),
             log_text: ConnectionText::new(listener, addr, origin.peer, manner.protocol, manner.tls),
         }
@@ -142,6 +146,7 @@ impl Client {
             marks: self.marks.clone(),
             rules: self.rules,
             shaken: Cell::new(self.shaken.take()),
+            shook: Cell::new(self.shook.take()),
             about: RefCell::default(),
             log_text: ConnectionText::new(listener, addr, origin.peer, manner.protocol, manner.tls),
         }

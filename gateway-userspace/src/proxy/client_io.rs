@@ -15,11 +15,13 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 pub struct ClientIo<S> {
     pub stream: S,
     state: Rc<ClientState>,
+    /// What the client sends has ended, and hyper was not told at once.
+    ended: bool,
 }
 
 impl<S: Transport> ClientIo<S> {
     pub fn new(stream: S, state: Rc<ClientState>) -> Self {
-        ClientIo { stream, state }
+        ClientIo { stream, state, ended: false }
     }
 
     /// Interim answers (103) go out before anything else.
@@ -67,8 +69,20 @@ impl<S: Transport> Read for ClientIo<S> {
         cx: &mut Context<'_>,
         cursor: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        let ClientIo { stream, state } = &mut *self;
-        read_into(stream, cx, cursor, |bytes| state.received(bytes))
+        let ClientIo { stream, state, ended } = &mut *self;
+        let mut more = false;
+        let read = ready!(read_into(stream, cx, cursor, |bytes| {
+            more = !bytes.is_empty();
+            state.received(bytes);
+        }));
+        // hyper looks for the end before it begins a request, and never begins one whose client is gone by then. One look
+        // later it is begun, and so counted and logged.
+        if !more && !*ended && state.has_unbegun() {
+            *ended = true;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(read)
     }
 }
 
@@ -107,7 +121,7 @@ impl<S: Transport> Write for ClientIo<S> {
             return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
         }
         ready!(self.write_early(cx))?;
-        let ClientIo { stream, state } = &mut *self;
+        let ClientIo { stream, state, .. } = &mut *self;
         let last = state.last_write.get();
         let taken = if last { together(slices, |bytes| stream.poll_write_last(cx, bytes)) } else { None };
         let taken = taken.or_else(|| stream.poll_write_pages(cx, slices));

@@ -22,11 +22,11 @@ use tokio::{io::Interest, net::TcpStream};
 use super::{
     client::{Client, Manner, Origin},
     client_io::ClientIo,
-    exchange::Record,
+    exchange::{Exchange, Record},
     handler,
     inbound::Inbound,
     incoming::Incoming,
-    limited, problem,
+    limited, problem, real_ip,
     reuse::Reuse,
     timer::{Expired, Timer, Wait},
     transport::Transport,
@@ -173,6 +173,11 @@ impl ClientState {
     pub fn request_started(&self) -> Instant {
         self.in_request.set(true);
         self.started.take().unwrap_or_else(Instant::now)
+    }
+
+    /// Some of a request is here, which has not begun.
+    pub fn has_unbegun(&self) -> bool {
+        !self.in_request.get() && !self.inbound.borrow().head().is_empty()
     }
 
     pub fn request_ended(&self) {
@@ -445,12 +450,20 @@ async fn serve_awake<S: Transport>(stream: S, state: &Rc<ClientState>) -> End<S>
         }
     })
     .await;
+    let unbegun = state.has_unbegun();
     let parts = connection.into_parts();
     let stream = parts.io.stream;
     match outcome {
         Outcome::Ended(Ok(())) if state.tunnel.borrow().is_some() => End::Upgraded(stream, parts.read_buf),
         Outcome::Ended(Ok(())) => End::Closed(stream),
-        Outcome::Ended(Err(error)) if state.in_request.get() || !error.is_parse() => End::Dropped,
+        Outcome::Ended(Err(error)) if state.in_request.get() || !error.is_parse() => {
+            if unbegun {
+                // The client is gone in the middle of a head.
+                real_ip::forget(state);
+                drop(Exchange::begin(state.clone(), None));
+            }
+            End::Dropped
+        }
         Outcome::Ended(Err(error)) if error.is_parse_too_large() => End::Refused(stream, Why::HeaderTooLarge),
         Outcome::Ended(Err(_)) => End::Refused(stream, Why::BadRequest),
         Outcome::Expired(Wait::Header) => End::Refused(stream, Why::HeaderTimeout),

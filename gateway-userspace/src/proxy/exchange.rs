@@ -62,7 +62,9 @@ pub struct Record {
     /// What limits have to settle when it is over.
     passage: Option<Box<Passage>>,
     /// Its part in a trace, if there are any.
-    trace: Option<Box<Traced>>,
+    trace: Option<Traced>,
+    /// The handshake of its connection, whose first request it is.
+    shook: Option<Duration>,
     queued: Option<Duration>,
     connect: Option<Duration>,
     sent: Option<Instant>,
@@ -92,21 +94,14 @@ impl Exchange {
         let mut record = state.record.borrow_mut();
         record.started = Some(started);
         record.id = Some(id);
+        record.shook = state.client().shook.take();
         record.method = head.map_or(stats::OTHER_METHOD, |head| stats::method_index(&head.method));
         record.is_head = head.is_some_and(|head| head.method == Method::HEAD);
         if head.is_some_and(|head| head.version == Version::HTTP_2 && grpc::is_call(&head.headers)) {
             record.grpc = Some(Box::new(HeaderValue::from_static("application/grpc")));
         }
         if worker.logs() {
-            let request = head.map(|head| access_log::Request {
-                host: bytes_of(head, header::HOST),
-                method: head.method.as_str(),
-                path: head.uri.path(),
-                query: head.uri.query(),
-                user_agent: bytes_of(head, header::USER_AGENT),
-                referer: bytes_of(head, header::REFERER),
-            });
-            worker.with_log_rules(|rules| record.text.fill(request, rules));
+            worker.with_log_rules(|rules| record.text.fill(head.map(logged), rules));
         }
         drop(record);
         Exchange { state }
@@ -134,14 +129,14 @@ impl Exchange {
         self.state.record.borrow_mut().grpc = Some(Box::new(kind));
     }
 
-    pub fn set_trace(&self, trace: Box<Traced>) {
+    pub fn set_trace(&self, trace: Traced) {
         self.state.record.borrow_mut().trace = Some(trace);
     }
 
     /// For the client, where it is to be told; once the answer's head is here.
     pub fn server_timing(&self) -> Option<HeaderValue> {
         let record = self.state.record.borrow();
-        record.trace.as_ref().filter(|trace| trace.server_timing())?;
+        record.trace.as_ref().filter(|trace| trace.server_timing)?;
         let (sent, first_byte) = (record.sent?, record.first_byte?);
         let now = Instant::now();
         let total = now.saturating_duration_since(record.started?);
@@ -370,8 +365,20 @@ impl Exchange {
     }
 }
 
-fn bytes_of(head: &request::Parts, name: header::HeaderName) -> Option<&[u8]> {
-    head.headers.get(name).map(HeaderValue::as_bytes)
+/// What the log says of a head. One look at all names takes less than one for each that is wanted.
+fn logged(head: &request::Parts) -> access_log::Request<'_> {
+    let (mut host, mut user_agent, mut referer) = (None, None, None);
+    for (name, value) in &head.headers {
+        let wanted = match *name {
+            header::HOST => &mut host,
+            header::USER_AGENT => &mut user_agent,
+            header::REFERER => &mut referer,
+            _ => continue,
+        };
+        wanted.get_or_insert(value.as_bytes());
+    }
+    let (path, query) = (head.uri.path(), head.uri.query());
+    access_log::Request { host, method: head.method.as_str(), path, query, user_agent, referer }
 }
 
 impl Record {
@@ -456,10 +463,8 @@ impl Record {
 
     /// Tells of its part in a trace.
     fn tell(&mut self, state: &ClientState, started: Instant, now: Instant) {
-        let Some(traced) = self.trace.take() else { return };
-        if traced.is_told() {
-            self.exemplify(state, traced.trace, started, now);
-        }
+        let Some(traced) = self.trace.take().filter(|traced| traced.is_told()) else { return };
+        self.exemplify(state, traced.trace, started, now);
         let client = state.client();
         traced.end(&trace::Ending {
             started,
@@ -522,6 +527,7 @@ impl Record {
             bytes_out: self.bytes_out,
             us,
             us_self: Some(us_self),
+            us_tls: self.shook.map(micros),
             us_queue: self.queued.map(micros),
             us_connect: self.connect.map(micros),
             us_first_byte: self.first_byte.map(|at| micros(at.saturating_duration_since(started))),

@@ -374,7 +374,11 @@ impl Explained {
     /// The first limit that refuses it decides.
     fn limited(self) -> Self {
         let Some(one) = self.limits.iter().find(|one| one.decision == "deny") else { return self };
-        let why = if one.shed { Why::Shed } else { Why::Limited };
+        let why = match (one.unknown, one.shed) {
+            (true, _) => Why::LimitUnavailable,
+            (false, true) => Why::Shed,
+            (false, false) => Why::Limited,
+        };
         let by = format!(", by the limit {}", one.limit);
         let mut told = self.refused(why);
         told.outcome += &by;

@@ -94,6 +94,7 @@ struct Agreed {
     rules: Rules,
     /// For a trace, if there are any.
     shaken: Option<Box<Shaken>>,
+    took: Option<Duration>,
 }
 
 /// What the client's certificate says, which the handshake has checked.
@@ -107,11 +108,11 @@ async fn go_on<S: Transport>(
     open: Open,
     origin: Origin,
     (http2, tls): (bool, Option<&'static str>),
-    Agreed { marks, rules, shaken }: Agreed,
+    Agreed { marks, rules, shaken, took }: Agreed,
 ) {
     let protocol = if http2 { "h2" } else { "h1" };
     let client = Client::new(&open.listener().name, origin, Manner { protocol, tls });
-    open.set_client(Client { marks, rules, shaken: Cell::new(shaken), ..client });
+    open.set_client(Client { marks, rules, shaken: Cell::new(shaken), shook: Cell::new(took), ..client });
     match http2 {
         true => Box::pin(http2::serve(stream, open)).await,
         // A client that does not know ALPN, of a listener that speaks nothing else.
@@ -177,13 +178,14 @@ async fn handshake(
     let began = Instant::now();
     match tokio::time::timeout(limit, shake(stream, acceptor)).await {
         Ok(Ok((stream, rules))) => {
+            let took = Some(began.elapsed());
             let connection = stream.get_ref().1;
             let version = TlsVersion::of(connection);
             stats.handshake(version, Handshake::of(connection));
             let traced = open.state.worker.snapshot().tracer.is_some();
             let shaken = traced.then(|| Box::new(Shaken::now(began, connection)));
             let marks = marks(&stream);
-            Some((stream, version, Agreed { marks, rules, shaken }))
+            Some((stream, version, Agreed { marks, rules, shaken, took }))
         }
         Ok(Err(error)) => {
             // What was agreed on is not told of a handshake that failed.

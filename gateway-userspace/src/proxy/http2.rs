@@ -29,7 +29,7 @@ use crate::observe::Why;
 mod io;
 mod stream;
 
-use io::Io;
+use io::{Io, Seen};
 
 /// Of a stream: what a client may send before the upstream has taken it.
 const STREAM_WINDOW: u32 = 256 * 1024;
@@ -75,7 +75,7 @@ pub async fn serve<S: Transport>(stream: S, open: Open) {
     });
     let boxes = Reuse::default();
     let max = &state.listener.config.max;
-    let quiet = Rc::new(Cell::new(0));
+    let seen = Rc::new(Seen::default());
     let idle = state.listener.config.timeout.idle;
     let now = Instant::now();
     state.fresh(now);
@@ -89,11 +89,12 @@ pub async fn serve<S: Transport>(stream: S, open: Open) {
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .enable_connect_protocol()
-        .handshake(Io::new(stream, quiet.clone()));
+        .handshake(Io::new(stream, seen.clone()));
     // Before the preface is through there is nobody to say GOAWAY to.
     let Some(Ok(mut connection)) = unless_over(state, |cx| Pin::new(&mut greeting).poll(cx)).await else {
         return;
     };
+    seen.keep_end.set(true);
     let mut told_to_close = false;
     // Whether it was for abuse.
     let ended = poll_fn(|cx| {
@@ -117,18 +118,19 @@ pub async fn serve<S: Transport>(stream: S, open: Open) {
                 }
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(is_abuse(&error)),
                 Poll::Ready(None) => return Poll::Ready(false),
+                Poll::Pending if seen.let_end() => continue,
                 Poll::Pending => {}
             }
             if shared.abused() {
                 return Poll::Ready(true);
             }
             if shared.active.get() > 0 {
-                quiet.set(0);
+                seen.quiet.set(0);
                 state.timer.stop();
                 // Without a limit it only remembers whom to wake: to drain, or when the last stream ends.
                 return state.timer.poll(cx).map(|()| false);
             }
-            if quiet.get() > io::MOST_QUIET {
+            if seen.quiet.get() > io::MOST_QUIET {
                 return Poll::Ready(true);
             }
             boxes.keep(KEPT_BOXES);

@@ -111,8 +111,7 @@ pub fn flooded(listener: &Listener, worker: &Worker, (source, direct): (IpAddr, 
 
 /// The answer to a request that a limit refused.
 pub fn refuse(exchange: Exchange, admission: Admission) -> Response<ResponseBody> {
-    let shed = admission.refused.is_some_and(|refused| refused.shed);
-    let why = if shed { Why::Shed } else { Why::Limited };
+    let why = admission.refused.map_or(Why::Limited, |refused| refused.why);
     let mut response = problem::response(exchange, why);
     if let Some(refused) = admission.refused {
         response.headers_mut().insert(http::header::RETRY_AFTER, refused.retry_after.into());

@@ -137,6 +137,7 @@ async fn handshake(
     acceptor: &Acceptor,
     passage: &mut Passage,
 ) -> Result<TlsStream<TcpStream>, Why> {
+    let began = Instant::now();
     let stream = match TlsAcceptor::from(acceptor.config()).accept(stream).await {
         Ok(stream) => stream,
         Err(error) => {
@@ -147,6 +148,7 @@ async fn handshake(
     };
     let connection = stream.get_ref().1;
     passage.handshake(TlsVersion::of(connection), Handshake::of(connection));
+    passage.handshake_took(began.elapsed());
     passage.set_asked(connection.server_name().map(str::to_ascii_lowercase));
     Ok(stream)
 }

@@ -34,6 +34,8 @@ pub struct Passage {
     /// What it waits for is a PROXY header.
     awaits_header: Cell<bool>,
     tls: Option<&'static str>,
+    /// The handshake.
+    shook: Option<Duration>,
     asked: Option<String>,
     active: Option<Active>,
     tries: u32,
@@ -62,6 +64,7 @@ impl Passage {
             destination: None,
             awaits_header: Cell::new(false),
             tls: None,
+            shook: None,
             asked: None,
             active: None,
             tries: 0,
@@ -128,6 +131,10 @@ impl Passage {
     pub fn handshake(&mut self, version: TlsVersion, result: Handshake) {
         self.shard().handshake(version, result);
         self.tls = (version != TlsVersion::Unknown).then(|| version.name());
+    }
+
+    pub fn handshake_took(&mut self, took: Duration) {
+        self.shook = Some(took);
     }
 
     /// The name that the client asks for, in lower case.
@@ -203,6 +210,7 @@ impl Passage {
             bytes_out: self.traffic.down.get(),
             us: us(self.started.elapsed()),
             us_self: None,
+            us_tls: self.shook.map(us),
             us_queue: None,
             us_connect: self.connect.map(us),
             us_first_byte: None,

@@ -98,6 +98,45 @@ fn a_store_that_cannot_be_one_is_named_without_its_secret() {
 }
 
 #[test]
+fn limits_that_cannot_be_shared_are_named_when_they_are_asked_to_be() {
+    says(
+        r#"[listener.web]
+bind = ":80"
+[route.all]
+to = ["10.0.0.1:1"]
+[shared]
+redis = "redis://10.0.0.5:6379"
+on_error = "open"
+[limit.at-once]
+unit = "connections"
+max = 5
+shared = true
+[limit.dynamic]
+mode = "dynamic"
+rate = { from = "1/s", to = "5/s" }
+target = { p99 = "1s" }
+shared = true
+[limit.paced]
+unit = "bytes"
+rate = "1MiB/s"
+pace = true
+shared = true
+[limit.own]
+unit = "connections"
+max = 5
+"#,
+        r#"
+gateway.toml:7:12: `shared.on_error`: expected "local", "pass" or "refuse", found "open"
+gateway.toml:11:10: `limit.at-once.shared`: requests at once are each gateway's own
+  hint: leave it out: every gateway has as much for itself
+gateway.toml:16:10: `limit.dynamic.shared`: a dynamic limit follows what its own gateway sees
+  hint: leave it out: every gateway has as much for itself
+gateway.toml:21:10: `limit.paced.shared`: what is sent waits for its turn at its own gateway
+  hint: leave it out: every gateway has as much for itself"#,
+    );
+}
+
+#[test]
 fn limits_that_the_kernel_half_or_a_pace_cannot_hold_are_named() {
     says(
         r#"[listener.web]

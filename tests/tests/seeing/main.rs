@@ -4,6 +4,7 @@ mod alerts;
 mod clock;
 mod doctor;
 mod prometheus;
+mod requests;
 mod schema;
 mod sinks;
 mod top;

@@ -6,8 +6,8 @@ use super::distinct;
 use crate::config::{
     error::{Problem, ProblemKind, Problems, did_you_mean},
     model::{
-        Algorithm, BanRule, Bucket, CostOf, Headers, KernelLimit, Limit, LimitKeyPart, Measure, Overrun,
-        Penalty, Shared, StoreUrl, Unit,
+        Algorithm, BanRule, Bucket, CostOf, Headers, KernelLimit, Limit, LimitKeyPart, Measure, OnStoreError,
+        Overrun, Penalty, Shared, StoreUrl, Unit,
     },
     node::{Fields, FromValue, Value},
     units::{Percent, Quota, Rate, quote},
@@ -26,14 +26,16 @@ fn limit(name: &str, fields: &Fields, problems: &mut Problems) -> Option<Limit> 
     let unit: &'static str = fields.or_default("unit");
     let mode = mode(name, fields, problems);
     let measure = measure(name, unit, fields, problems)?;
+    let pace = pace(name, unit, fields, problems);
+    let shared = shares(name, (&mode, &measure, pace), fields, problems);
     Some(Limit {
         mode,
         key: distinct(fields, "key", key, problems, |part: &LimitKeyPart| format!("\"{part}\"")),
         cost: cost(name, unit, fields, problems),
         measure,
-        pace: pace(name, unit, fields, problems),
+        pace,
         kernel: fields.or_default("kernel"),
-        shared: fields.or_default("shared"),
+        shared,
         dry_run: fields.or_default("dry_run"),
         ban: ban(fields),
         headers: Headers {
@@ -164,6 +166,26 @@ fn pace(name: &str, unit: &str, fields: &Fields, problems: &mut Problems) -> boo
     pace
 }
 
+/// Whether it holds over several gateways; requests at once do not, nor does what follows a gateway's own load.
+fn shares(
+    name: &str,
+    (mode, measure, pace): (&Overrun, &Measure, bool),
+    fields: &Fields,
+    problems: &mut Problems,
+) -> bool {
+    let own = match (measure, mode) {
+        (_, Overrun::Dynamic { .. }) => "a dynamic limit follows what its own gateway sees",
+        (Measure::Connections { .. }, _) => "requests at once are each gateway's own",
+        _ if pace => "what is sent waits for its turn at its own gateway",
+        _ => return fields.or_default("shared"),
+    };
+    if fields.get::<bool>("shared") == Some(true) {
+        let hint = "leave it out: every gateway has as much for itself";
+        conflict(fields, "shared", format!("`limit.{name}.shared`: {own}"), hint, problems);
+    }
+    false
+}
+
 /// A limit that holds for connections in the kernel half too says what `kernel.limit.new` is.
 pub(super) fn in_kernel(
     limits: &BTreeMap<String, Limit>,
@@ -221,7 +243,9 @@ pub(super) fn shared(root: &Fields, problems: &mut Problems) -> Option<Shared> {
         let message = "`shared.ca` only works with TLS".to_owned();
         conflict(&fields, "ca", message, "write redis = \"rediss://HOST:PORT\", or drop it", problems);
     }
-    Some(Shared { redis, ca, budget: fields.or_default("budget"), name: fields.or_default("name") })
+    let word = fields.or_default::<&'static str>("on_error");
+    let on_error = OnStoreError::ALL.into_iter().find(|one| one.word() == word).unwrap_or_default();
+    Some(Shared { redis, ca, budget: fields.or_default("budget"), on_error, name: fields.or_default("name") })
 }
 
 pub(super) fn penalty(root: &Fields) -> Option<Penalty> {

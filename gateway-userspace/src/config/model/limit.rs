@@ -69,8 +69,34 @@ pub struct Shared {
     /// Whom its certificate is from. `None`: whom the system trusts.
     pub ca: Option<PathBuf>,
     pub budget: Duration,
+    pub on_error: OnStoreError,
     /// What keys begin with.
     pub name: String,
+}
+
+/// What becomes of requests with shared limits when the store does not answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(u8)]
+pub enum OnStoreError {
+    /// This gateway counts for itself.
+    #[default]
+    Local,
+    /// They go on: it fails open.
+    Pass,
+    /// They are refused: it fails closed.
+    Refuse,
+}
+
+impl OnStoreError {
+    pub const ALL: [OnStoreError; 3] = [OnStoreError::Local, OnStoreError::Pass, OnStoreError::Refuse];
+
+    pub fn word(self) -> &'static str {
+        match self {
+            OnStoreError::Local => "local",
+            OnStoreError::Pass => "pass",
+            OnStoreError::Refuse => "refuse",
+        }
+    }
 }
 
 /// Where a store is: `redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE]`, or `rediss://` with TLS.

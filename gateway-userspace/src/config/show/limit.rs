@@ -96,6 +96,7 @@ pub(super) fn shared(shared: &Shared) -> Value {
         ("redis", Some(redis)),
         ("ca", shared.ca.as_ref().map(|file| json!(file.to_string_lossy()))),
         ("budget", Some(json!(show_duration(shared.budget)))),
+        ("on_error", Some(json!(shared.on_error.word()))),
         ("name", Some(json!(shared.name))),
     ])
 }

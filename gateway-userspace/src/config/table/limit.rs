@@ -255,9 +255,22 @@ pub(super) static SHARED: Section = Section {
         Key::new(
             "budget",
             Kind::Duration { min: Duration::from_millis(1), max: seconds(1) },
-            "How long a request waits for it at most; then its gateway decides alone.",
+            "How long a request waits for it at most; then `on_error` says what becomes of it.",
         )
         .default("\"20ms\""),
+        Key::new(
+            "on_error",
+            Kind::Choice {
+                now: &[
+                    ("local", "each gateway holds shared limits for itself"),
+                    ("pass", "they let everything in: fail open"),
+                    ("refuse", "requests that they would be asked about are answered 503 (`limit_unavailable`): fail closed"),
+                ],
+                later: &[],
+            },
+            "What to do while the store does not answer. Only of hard limits: soft ones, dry runs and those with shared = false go by each gateway's own count.",
+        )
+        .default("\"local\""),
         Key::new("name", Kind::Text(&NAME), "What its keys begin with: gateways of the same name share.")
             .default("\"gateway\""),
     ],

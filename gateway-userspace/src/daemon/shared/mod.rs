@@ -22,7 +22,7 @@ use self::{
 };
 use super::Control;
 use crate::{
-    config::model::Shared as Config,
+    config::model::{OnStoreError, Shared as Config},
     limit::{Ask, Store},
 };
 pub use news::{News, Outbox, left, parse};
@@ -95,9 +95,12 @@ impl Keeper {
     fn failed(&mut self, why: &str) {
         self.store.shared.failed.fetch_add(1, Relaxed);
         if !std::mem::replace(&mut self.told, true) {
-            tracing::warn!(
-                "limits hold for this gateway alone, as the store that it shares is not there: {why}"
-            );
+            let so = match self.store.shared.on_error() {
+                OnStoreError::Local => "limits hold for this gateway alone",
+                OnStoreError::Pass => "shared limits let everything in",
+                OnStoreError::Refuse => "requests that shared limits hold for are refused",
+            };
+            tracing::warn!("{so}, as the store that it shares is not there: {why}");
         }
     }
 

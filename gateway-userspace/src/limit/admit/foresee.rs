@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::{
     super::{Counts, Facts, Now},
     RouteLimits,
-    check::Verdict,
+    checked::Verdict,
 };
 use crate::observe::stats::Decided;
 
@@ -25,6 +25,8 @@ pub struct Foreseen {
     pub decision: &'static str,
     /// It is refused because there is too much to do.
     pub shed: bool,
+    /// It is refused because the store that gateways share does not answer.
+    pub unknown: bool,
     /// Seconds until it would pass, or would have to wait, and until all is there again.
     pub wait_seconds: f64,
     pub full_seconds: f64,
@@ -38,6 +40,7 @@ impl RouteLimits {
         for limit in &self.limits {
             let mut one = limit.look(&self.store, facts, now);
             one.tighten(&self.store, facts);
+            one.miss(&self.store);
             let cost = limit.cost(facts);
             let soft = matches!(limit.counts, Counts::Rate { soft: true, .. });
             let over = soft && one.left.units < cost.unwrap_or(1);
@@ -61,6 +64,7 @@ impl RouteLimits {
                 cost,
                 decision: decided.word(),
                 shed: limit.moves.is_some(),
+                unknown: one.unknown,
                 wait_seconds: wait_ns as f64 / 1e9,
                 full_seconds: one.left.full_ns as f64 / 1e9,
             });

@@ -11,21 +11,33 @@ use super::{
         sharing::{Ask, Leased, Reply, Share},
     },
     Admission, RouteLimits,
-    check::{Checked, Verdict},
+    checked::{Checked, Verdict},
 };
+use crate::config::model::OnStoreError;
+
+/// When whoever is refused for want of the store may come again: it is tried twice a second.
+const AGAIN_NS: u64 = 1_000_000_000;
 
 impl RouteLimits {
     /// Whether a request may have to wait for the store.
     pub fn may_wait(&self) -> bool {
-        let waits = |share| matches!(share, Share::Before | Share::End);
-        self.limits.iter().any(|limit| limit.shares().is_some_and(waits))
+        self.limits.iter().any(|limit| limit.waits())
     }
 
-    /// As [`RouteLimits::admit`], with the store's word on what no lease pays for. Waits no longer than the budget: this
-    /// gateway decides alone then.
+    /// As [`RouteLimits::admit`], with the store's word on what no lease pays for. Waits no longer than the budget: what
+    /// becomes of it then says `on_error`.
     pub async fn admit_shared(&self, worker: usize, facts: &Facts<'_>) -> Admission {
         let now = Now::read();
-        let mut taken = Taken { store: &self.store, now, checked: self.check(facts, now) };
+        let shared = &self.store.shared;
+        let lost = !shared.is_up() && shared.on_error() == OnStoreError::Pass;
+        let asked = |limit: &Limit| {
+            let passes = lost && limit.waits();
+            if passes {
+                shared.decided_alone();
+            }
+            !passes
+        };
+        let mut taken = Taken { store: &self.store, now, checked: self.check(facts, now, asked) };
         if !taken.checked.iter().any(Checked::refuses) {
             taken.settle().await;
         }
@@ -47,16 +59,17 @@ impl Taken<'_> {
         for one in &mut self.checked {
             asked.push(one.pay(self.store, self.now));
         }
-        if asked.iter().all(Option::is_none) {
-            return;
-        }
         let until = Instant::now() + self.store.shared.budget();
         for (one, reply) in self.checked.iter_mut().zip(asked) {
             let Some(reply) = reply else { continue };
-            match timeout_at(until, reply).await {
-                Ok(Ok(Reply::Paid)) => one.paid = true,
-                Ok(Ok(Reply::Over { wait_ns })) => one.deny(wait_ns),
-                _ => self.store.shared.decided_alone(),
+            let Ok(Ok(reply)) = timeout_at(until, reply).await else {
+                one.alone(self.store);
+                continue;
+            };
+            one.learn(self.store, Now::read());
+            match reply {
+                Reply::Paid => one.paid = true,
+                Reply::Over { wait_ns } => one.deny(wait_ns),
             }
         }
         if self.checked.iter().any(Checked::refuses) {
@@ -90,7 +103,7 @@ impl Checked<'_> {
             Share::Before | Share::Told => return None,
         };
         if !store.shared.is_up() {
-            store.shared.decided_alone();
+            self.alone(store);
             return None;
         }
         let (mut ask, reply) = match store.pay(&self.owner, most, now, self.taken) {
@@ -109,8 +122,33 @@ impl Checked<'_> {
         if store.shared.ask(ask) {
             return Some(reply.1);
         }
-        store.shared.decided_alone();
+        self.alone(store);
         None
+    }
+
+    /// What would become of it if the store is gone.
+    pub(super) fn miss(&mut self, store: &Store) {
+        if !self.limit.waits() || store.shared.is_up() {
+            return;
+        }
+        match store.shared.on_error() {
+            OnStoreError::Local => {}
+            OnStoreError::Pass => self.verdict = Verdict::Allow,
+            OnStoreError::Refuse if self.denies() => {}
+            OnStoreError::Refuse => self.refuse_unknown(),
+        }
+    }
+
+    /// The store does not say.
+    fn alone(&mut self, store: &Store) {
+        if store.shared.decided_alone() == OnStoreError::Refuse {
+            self.refuse_unknown();
+        }
+    }
+
+    fn refuse_unknown(&mut self) {
+        self.unknown = true;
+        self.deny(AGAIN_NS);
     }
 
     fn ask(&self, meter: super::Meter) -> Ask {
@@ -126,7 +164,15 @@ impl Checked<'_> {
         }
     }
 
-    /// All gateways together have used it up.
+    /// What is left, now that the store has said so.
+    fn learn(&mut self, store: &Store, now: Now) {
+        if let Some(grade) = self.grade {
+            let (at, meter) = self.limit.place(store, grade.meter, self.owner, now, 1);
+            self.left = meter.left(store.rates().read(&at), now);
+        }
+    }
+
+    /// All gateways together have used it up, or nobody knows.
     fn deny(&mut self, wait_ns: u64) {
         self.verdict = Verdict::Deny { wait_ns: wait_ns.max(1) };
         self.note_wait();
@@ -137,5 +183,10 @@ impl Limit {
     /// `None`: it is this gateway's alone.
     pub(in crate::limit) fn shares(&self) -> Option<Share> {
         self.share
+    }
+
+    /// The store is asked before a request goes on.
+    pub(super) fn waits(&self) -> bool {
+        matches!(self.share, Some(Share::Before | Share::End))
     }
 }

@@ -12,6 +12,7 @@ use window::span_ns;
 pub(super) use window::{INDEX, pack, unpack};
 
 use super::{
+    Said,
     sliding::Sliding,
     table::{Kind, Owner, Table, Word},
 };
@@ -50,6 +51,11 @@ pub enum Shape {
         amount: u64,
         index: u64,
         left_ms: u64,
+    },
+    /// How long one of its parts lasts.
+    Sliding {
+        amount: u64,
+        part_us: f64,
     },
 }
 
@@ -202,22 +208,25 @@ impl Meter {
                 let (index, used, end) = window.used(word, now.wall);
                 Word { value: pack(index, used.max(total.saturating_sub(held))), until: end }
             }
+            // What others have used of it has a word of its own.
             Meter::Sliding(sliding) => sliding.charge(word, 0),
         }
     }
 
-    /// How long until `cost` is there, when all gateways have used `total`; 0: it is.
-    pub fn wait_of(&self, total: u64, now: Now, cost: u64) -> u64 {
+    /// How long until `cost` is there, as a store says; 0: it is.
+    pub fn wait_of(&self, said: &Said, now: Now, cost: u64) -> u64 {
         match self {
             Meter::Bucket(bucket) => {
                 let depth = bucket.limit.depth_ns;
-                total.saturating_add(bucket.cost_ns(cost).min(depth)).saturating_sub(depth)
+                said.used.saturating_add(bucket.cost_ns(cost).min(depth)).saturating_sub(depth)
             }
-            Meter::Window(window) => match total.saturating_add(cost.min(window.amount)) > window.amount {
-                true => window.used(0, now.wall).2.saturating_sub(now.wall).max(1),
-                false => 0,
-            },
-            Meter::Sliding(_) => 0,
+            Meter::Window(window) => {
+                match said.used.saturating_add(cost.min(window.amount)) > window.amount {
+                    true => window.used(0, now.wall).2.saturating_sub(now.wall).max(1),
+                    false => 0,
+                }
+            }
+            Meter::Sliding(_) => said.wait_ns,
         }
     }
 
@@ -262,8 +271,9 @@ impl Meter {
                     left_ms: end.saturating_sub(now.wall) / 1_000_000 + 1,
                 }
             }
-            // They are no gateway's but its own.
-            Meter::Sliding(sliding) => Shape::Window { amount: sliding.amount, index: 0, left_ms: 1 },
+            Meter::Sliding(sliding) => {
+                Shape::Sliding { amount: sliding.amount, part_us: sliding.part_ns as f64 / 1e3 }
+            }
         }
     }
 

@@ -33,6 +33,7 @@ pub const FIELDS: &[&str] = &[
     "bytes_out",
     "us",
     "us_self",
+    "us_tls",
     "us_queue",
     "us_connect",
     "us_first_byte",

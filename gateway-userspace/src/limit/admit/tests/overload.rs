@@ -98,7 +98,7 @@ fn run_with(
         }
         let clock = Now { steady: SECOND * 1000 + now, wall: SECOND * 1000 + now };
         let facts = Facts { consumer: Some(&all[caller].name), ..facts(&head) };
-        let checked = limits.check(&facts, clock);
+        let checked = limits.check(&facts, clock, |_| true);
         within += checked.iter().filter_map(|one| one.portion).filter(|one| one.within).count() as u64;
         if checked.iter().any(Checked::refuses) {
             refused += 1;

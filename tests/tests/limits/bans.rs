@@ -1,0 +1,149 @@
+//! Who goes on after refusals, or misbehaves. S18, idea 1
+
+use super::*;
+
+fn bans(rig: &Rig) -> Result<Vec<Value>> {
+    let listed = rig.gateway.cli(&["ban", "list", "-o", "json"])?.ok()?.json()?;
+    Ok(listed.as_array().cloned().unwrap_or_default())
+}
+
+/// One that is in force, once it is.
+fn ban_of(rig: &Rig, cidr: &str) -> Result<Value> {
+    within(Duration::from_secs(5), &format!("{cidr} is banned"), || {
+        Ok(bans(rig)?.into_iter().find(|ban| ban["cidr"] == json!(format!("{cidr}/32"))))
+    })
+}
+
+// S18, R16
+#[test]
+fn whoever_goes_on_after_refusals_is_dropped_by_the_kernel_for_a_while_and_longer_the_next_time() -> Result<()>
+{
+    lab_test!();
+    let rig = rig(
+        "[limit.few]\nrate = \"2/h\"\nkey = \"ip\"\nban = { after = 5, for = \"2s\" }",
+        "limit = \"few\"",
+    )?;
+    let node = rig.net.client(1);
+    let (v4, v6) = (IpAddr::from(node.v4()), IpAddr::from(node.v6()));
+    let offend = |n: usize| -> Result<()> {
+        let mut client = Client::connect_from(node, rig.gateway.at4(), Some(v4))?;
+        for _ in 0..n {
+            // The last answer may be dropped with everything else.
+            let _ = client.get("/");
+        }
+        Ok(())
+    };
+    assert_eq!(passed(&rig, 2, "")?, 2);
+    offend(5)?;
+    let ban = ban_of(&rig, &v4.to_string())?;
+    assert_eq!((&ban["where"], &ban["by"]), (&json!("kernel"), &json!("limit")), "{ban}");
+    assert!(ban["until"].is_string() && ban["why"].as_str().is_some_and(|why| why.contains("few")), "{ban}");
+    assert!(!node.gets_through(rig.gateway.at4(), v4)?, "it gets no answer to a SYN");
+    assert_eq!(http::get_from(node, rig.gateway.at6(), v6, "/")?.status, 200, "others are left alone");
+    eventually("the ban ends by itself", || node.gets_through(rig.gateway.at4(), v4))?;
+    offend(5)?;
+    let again = ban_of(&rig, &v4.to_string())?;
+    assert!(again["left_seconds"].as_u64().is_some_and(|left| (3..=4).contains(&left)), "{again}");
+    rig.gateway.cli(&["ban", "del", &v4.to_string()])?.ok()?;
+    assert!(node.gets_through(rig.gateway.at4(), v4)?);
+    let banned =
+        rig.gateway.metrics()?.sum("limit_decisions_total", &[("limit", "few"), ("decision", "ban")]);
+    assert_eq!(banned, 2.0);
+    Ok(())
+}
+
+// S18
+#[test]
+fn behind_a_trusted_proxy_the_client_is_banned_at_l7_and_the_proxy_never() -> Result<()> {
+    lab_test!();
+    let turn = shared()?;
+    let net = Net::simple(1)?;
+    let backends = lab::backend::start_all(&net)?;
+    let proxy = IpAddr::from(net.client(1).v4());
+    let text = format!(
+        "{}[limit.few]\nrate = \"1/h\"\nkey = \"ip\"\nban = {{ after = 3, for = \"1h\" }}\n",
+        config(&backends[0].addr.to_string(), "", "limit = \"few\"")
+    )
+    .replace(
+        "bind = \":80\"",
+        &format!("bind = \":80\"\nreal_ip = {{ from = \"{proxy}\", header = \"x-forwarded-for\" }}"),
+    );
+    let gateway = Gateway::start(&net, &text)?;
+    let rig = Rig::of(gateway, backends, net, turn);
+    let from = |client: &str| get(&rig, "/", &format!("x-forwarded-for: {client}\r\n"));
+    assert_eq!(from("203.0.113.9")?.status, 200);
+    for _ in 0..3 {
+        from("203.0.113.9")?.refused(429, "limited")?;
+    }
+    let ban = ban_of(&rig, "203.0.113.9")?;
+    assert_eq!((&ban["where"], &ban["by"]), (&json!("http"), &json!("limit few")));
+    from("203.0.113.9")?.refused(403, "banned")?;
+    assert_eq!(from("203.0.113.10")?.status, 200, "another behind the same proxy");
+    for _ in 0..6 {
+        let status = get(&rig, "/", "")?.status;
+        assert!(status == 200 || status == 429, "the proxy itself is limited, and never banned: {status}");
+    }
+    let mut rig = rig;
+    rig.gateway.kill();
+    rig.gateway.run()?;
+    get(&rig, "/", "x-forwarded-for: 203.0.113.9\r\n")?.refused(403, "banned")?;
+    rig.gateway.cli(&["ban", "del", "203.0.113.9", "--where", "http"])?.ok()?;
+    get(&rig, "/", "x-forwarded-for: 203.0.113.9\r\n")?.refused(429, "limited")?;
+    rig.gateway.cli(&["ban", "add", "203.0.113.0/24", "--where", "http", "--for", "1h"])?.ok()?;
+    get(&rig, "/", "x-forwarded-for: 203.0.113.77\r\n")?.refused(403, "banned")?;
+    Ok(())
+}
+
+// S18
+#[test]
+fn an_offender_behind_nat_is_refused_alone_and_banned_only_with_its_neighbours() -> Result<()> {
+    lab_test!();
+    let limit = "[limit.few]\nrate = \"3/h\"\nkey = \"header:x-key\"";
+    let rig = rig(limit, "limit = \"few\"")?;
+    let (offender, neighbour) = ("x-key: offender\r\n", "x-key: neighbour\r\n");
+    // By what tells them apart only the offender is refused, however long it goes on.
+    assert_eq!(passed(&rig, 40, offender)?, 3);
+    assert_eq!(passed(&rig, 3, neighbour)?, 3, "from the same address");
+    assert!(bans(&rig)?.is_empty());
+    // Bans are of addresses: with one, both are out, and both are back when it is over.
+    let app = rig.backends[0].addr.to_string();
+    let banning = format!("{limit}\nban = {{ after = 5, for = \"3s\", where = \"http\" }}");
+    rig.gateway.write(&config(&app, &banning, "limit = \"few\""))?;
+    rig.gateway.cli(&["reload"])?.ok()?;
+    rig.gateway.cli(&["limit", "reset", "few"])?.ok()?;
+    assert_eq!(passed(&rig, 1, neighbour)?, 1);
+    for _ in 0..9 {
+        get(&rig, "/", offender)?;
+    }
+    ban_of(&rig, &rig.net.client(1).v4().to_string())?;
+    get(&rig, "/", neighbour)?.refused(403, "banned")?;
+    eventually("the ban is over", || Ok(get(&rig, "/", neighbour)?.status == 200))?;
+    get(&rig, "/", offender)?.refused(429, "limited")?;
+    Ok(())
+}
+
+// S18
+#[test]
+fn misdeeds_earn_points_and_too_many_a_ban() -> Result<()> {
+    lab_test!();
+    let hash = "blake3:7f83b1657ff1fc53b92dc18148a1d65dfc2d4b1fa3d677284addd200126d9069";
+    let rig = rig(
+        &format!(
+            "[auth.key]\ntype = \"api-key\"\n[consumer.c]\nkeys = [{{ id = \"k\", hash = \"{hash}\" }}]\n\
+             [penalty]\nthreshold = 40\nmalformed = 10\nlogin = 10\nfor = \"2s\"\nwhere = \"http\"\nwithin = \"1h\""
+        ),
+        "auth = [\"key\"]",
+    )?;
+    for _ in 0..6 {
+        get(&rig, "/", "")?.refused(401, "unauthorized")?;
+    }
+    for _ in 0..2 {
+        get(&rig, "/", "x-api-key: guess\r\n")?.refused(401, "unauthorized")?;
+        let broken = rig.ask("GET /", "a b", "")?;
+        broken.refused(400, "bad_request")?;
+    }
+    let ban = ban_of(&rig, &rig.net.client(1).v4().to_string())?;
+    assert_eq!((&ban["where"], &ban["by"]), (&json!("http"), &json!("penalty")));
+    get(&rig, "/", "")?.refused(403, "banned")?;
+    eventually("the ban is over", || Ok(get(&rig, "/", "")?.status == 401))
+}
