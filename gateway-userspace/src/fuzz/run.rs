@@ -188,6 +188,7 @@ fuzzed! {
     forwarded_holds: "forwarded",
     host_holds: "host",
     json_holds: "json",
+    json_map_holds: "json-map",
     jwt_holds: "jwt",
     kafka_holds: "kafka",
     news_holds: "news",

@@ -52,6 +52,8 @@ pub struct Record {
     /// What the client was, or will be, told. `None`: it went away before.
     status: Option<StatusCode>,
     why: Option<Why>,
+    /// Why the upstream that was meant was not asked.
+    fell_back: Option<Why>,
     cache: Option<CacheResult>,
     /// Which limit it was over.
     limit: Option<Arc<str>>,
@@ -284,6 +286,16 @@ impl Exchange {
         record.why = Some(why);
     }
 
+    /// The fallback of its upstream answers, for this reason.
+    pub fn fell_back(&self, why: Why) {
+        self.state.record.borrow_mut().fell_back = Some(why);
+    }
+
+    /// The gateway answers in place of an upstream.
+    pub fn is_refused(&self) -> bool {
+        self.state.record.borrow().why.is_some()
+    }
+
     /// What a cache did for it.
     pub fn set_cache(&self, result: CacheResult) {
         self.state.record.borrow_mut().cache = Some(result);
@@ -409,6 +421,10 @@ impl Record {
         total.saturating_sub(waited).saturating_sub(before)
     }
 
+    fn told_why(&self) -> Option<Why> {
+        self.why.or(self.fell_back)
+    }
+
     fn status(&self) -> StatusCode {
         self.status.unwrap_or_else(|| Why::ClientGone.status())
     }
@@ -460,7 +476,7 @@ impl Record {
             client: client.addr,
             scheme: client.scheme,
             status: self.status().as_u16(),
-            why: self.why,
+            why: self.told_why(),
             version: self.route.as_ref().and_then(|route| Some(&*route.version.as_ref()?.name)),
             consumer: self.caller.as_ref().map(|caller| &*caller.consumer),
             cache: self.cache.map(CacheResult::word),
@@ -504,7 +520,7 @@ impl Record {
             upstream: self.upstream().map(|upstream| &*upstream.name),
             target: self.active.as_ref().map(|active| &*active.target().name),
             tries: self.tries,
-            why: self.why,
+            why: self.told_why(),
             cache: self.cache,
             limit: self.limit.as_deref(),
             bytes_in: state.bytes_in.get(),
