@@ -2,7 +2,7 @@
 
 use gateway_common::packet::{self, Parsed};
 
-use crate::{observe::access_log::kafka, proxy_protocol};
+use crate::{observe::kafka, proxy_protocol};
 
 /// A frame is judged alike each time, and one that is cut off is never read beyond its end.
 pub fn packet(bytes: &[u8]) {

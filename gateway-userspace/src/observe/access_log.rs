@@ -4,7 +4,6 @@
 //! [`FLUSH_EVERY`], started ones) to one writer thread through a bounded channel. When the writer cannot keep up the
 //! batch is dropped and counted. What makes other lines of them, and writes them somewhere, is that thread's.
 
-pub mod kafka;
 mod notable;
 mod otlp;
 mod rules;

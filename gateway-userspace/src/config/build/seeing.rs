@@ -11,10 +11,7 @@ use crate::{
         node::Fields,
         units::{ByteSize, Percent, Place, quote},
     },
-    observe::{
-        access_log::{Shape, kafka},
-        collector::Collector,
-    },
+    observe::{access_log::Shape, collector::Collector, kafka},
 };
 
 pub(super) fn access_log(root: &Fields, name: &str, problems: &mut Problems) -> AccessLog {

@@ -298,9 +298,7 @@ pub(super) static LOG_FILE: Text = Text {
                     quote(text)
                 ))
             };
-            return crate::observe::access_log::kafka::parse(text)
-                .map(|_| Value::Text(text.into()))
-                .map_err(wrong);
+            return crate::observe::kafka::parse(text).map(|_| Value::Text(text.into())).map_err(wrong);
         }
         // A bare word is a slip in "stdout" rather than a file of that name in the current folder.
         if !text.contains(['/', '.']) || text.contains('\0') || text == "unix:" {

@@ -10,8 +10,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{LineCounts, kafka, otlp};
-use crate::config::model::{AccessLog, LogRotate, LogTarget};
+use super::{LineCounts, otlp};
+use crate::{
+    config::model::{AccessLog, LogRotate, LogTarget},
+    observe::kafka,
+};
 
 /// How long a reader may let us wait before lines are given up.
 const PATIENCE: Duration = Duration::from_secs(1);

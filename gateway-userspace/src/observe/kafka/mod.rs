@@ -31,7 +31,7 @@ use self::{
     batch::Lines,
     producer::{Producer, SendError},
 };
-use super::LineCounts;
+use super::access_log::LineCounts;
 use crate::config::model::Kafka;
 
 /// Bytes of lines that are sent at once; a broker takes 1 MiB unless it is told otherwise.
