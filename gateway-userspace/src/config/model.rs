@@ -31,7 +31,7 @@ pub use route::{
 };
 
 pub use seeing::{
-    AccessLog, AlertKind, AlertRule, LogKeep, LogRotate, LogTarget, NotifyFormat, NotifyRule, Redact,
+    AccessLog, AlertKind, AlertRule, Kafka, LogKeep, LogRotate, LogTarget, NotifyFormat, NotifyRule, Redact,
     Tracing, Webhook,
 };
 pub use splice::{Splice, SpliceTimeout, among_listeners};

@@ -15,7 +15,7 @@ mod wire;
 type Target = (&'static str, fn(&[u8]));
 
 /// What is fuzzed, by the name of its folder in the corpus. It panics where something does not hold.
-const TARGETS: [Target; 25] = [
+const TARGETS: [Target; 26] = [
     ("answer-body", answers::body),
     ("answer-head", answers::head),
     ("cache", caching::messages),
@@ -31,6 +31,7 @@ const TARGETS: [Target; 25] = [
     ("json", requests::json),
     ("json-map", json_map::apply),
     ("jwt", auth::jwt),
+    ("kafka", wire::kafka),
     ("news", limits::news),
     ("packet", wire::packet),
     ("path", requests::path),

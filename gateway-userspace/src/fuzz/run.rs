@@ -190,6 +190,7 @@ fuzzed! {
     json_holds: "json",
     json_map_holds: "json-map",
     jwt_holds: "jwt",
+    kafka_holds: "kafka",
     news_holds: "news",
     packet_holds: "packet",
     path_holds: "path",

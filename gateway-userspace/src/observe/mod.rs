@@ -8,6 +8,7 @@ pub mod alert;
 pub mod collector;
 pub mod events;
 mod json;
+pub mod kafka;
 pub mod latency;
 pub mod metrics;
 pub mod pcapng;
