@@ -3,8 +3,8 @@
 use lab::{
     backend::{start_all, targets},
     prelude::*,
-    wait::fires,
     process::resident,
+    wait::fires,
 };
 
 fn rig() -> Result<Rig> {
