@@ -182,7 +182,7 @@ impl Line<'_> {
         out.push(b'"');
         if let Some(trace) = self.trace {
             out.extend_from_slice(b",\"trace\":\"");
-            hex(out, &trace.to_be_bytes());
+            hex(out, trace.to_be_bytes());
             out.push(b'"');
         }
         out.extend_from_slice(&self.connection.0);

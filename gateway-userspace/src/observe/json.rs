@@ -27,17 +27,10 @@ pub fn optional(out: &mut Vec<u8>, key: &[u8], value: Option<&[u8]>) {
     }
 }
 
-/// `bytes` in lower case digits.
-pub fn hex(out: &mut Vec<u8>, bytes: &[u8]) {
-    for byte in bytes {
-        out.extend_from_slice(&digits(*byte));
-    }
-}
-
-/// The two hexadecimal digits of a byte.
-pub const fn digits(byte: u8) -> [u8; 2] {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    [DIGITS[(byte >> 4) as usize], DIGITS[(byte & 0xf) as usize]]
+/// `bytes` in lower case digits. Reckoned, not looked up: so the compiler does all of them at once.
+pub fn hex<const N: usize>(out: &mut Vec<u8>, bytes: [u8; N]) {
+    let digit = |value: u8| value + b'0' + if value > 9 { b'a' - b'9' - 1 } else { 0 };
+    out.extend_from_slice(bytes.map(|byte| [digit(byte >> 4), digit(byte & 0xf)]).as_flattened());
 }
 
 /// Nothing to escape; of odd text it may say no where yes would do. Eight bytes at a time: nearly all values are short.
@@ -59,6 +52,15 @@ fn is_plain(text: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn all_bytes_have_their_digits() {
+        for byte in 0..=u8::MAX {
+            let mut out = Vec::new();
+            hex(&mut out, [byte, 0]);
+            assert_eq!(out, format!("{byte:02x}00").into_bytes());
+        }
+    }
 
     #[test]
     fn what_has_nothing_to_escape_is_told_from_what_has() {

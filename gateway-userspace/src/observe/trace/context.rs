@@ -153,9 +153,9 @@ pub fn say(headers: &mut HeaderMap, now: Parent, manner: Manner, continued: bool
 pub fn say_first(headers: &mut HeaderMap, now: Parent) {
     let mut text = Vec::with_capacity(55);
     text.extend_from_slice(b"00-");
-    json::hex(&mut text, &now.trace.to_be_bytes());
+    json::hex(&mut text, now.trace.to_be_bytes());
     text.push(b'-');
-    json::hex(&mut text, &now.span.to_be_bytes());
+    json::hex(&mut text, now.span.to_be_bytes());
     text.extend_from_slice(if now.sampled.unwrap_or(false) { b"-01" } else { b"-00" });
     if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(text)) {
         headers.insert(TRACEPARENT, value);

@@ -61,12 +61,12 @@ impl Span<'_> {
     /// Numbers of 64 bits are texts in protobuf's JSON.
     fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"{\"traceId\":\"");
-        json::hex(out, &self.trace.to_be_bytes());
+        json::hex(out, self.trace.to_be_bytes());
         out.extend_from_slice(b"\",\"spanId\":\"");
-        json::hex(out, &self.id.to_be_bytes());
+        json::hex(out, self.id.to_be_bytes());
         if let Some(parent) = self.parent {
             out.extend_from_slice(b"\",\"parentSpanId\":\"");
-            json::hex(out, &parent.to_be_bytes());
+            json::hex(out, parent.to_be_bytes());
         }
         json::text(out, b"\",\"name\":", self.name.as_bytes());
         json::number(out, b",\"kind\":", self.kind.into());
