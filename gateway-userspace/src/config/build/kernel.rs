@@ -71,15 +71,20 @@ fn syn_cookies(fields: &Fields) -> Option<Rate> {
 
 fn adapt(fields: &Fields, problems: &mut Problems) -> Option<Adapt> {
     let Value::Table(adapt) = &fields.node("adapt")?.value else { return None };
-    let mut share = |key: &str| {
-        let Percent(share) = adapt.or_default(key);
+    let mut checked = |key: &str, Percent(share): Percent| {
         if !(0.01..=1.0).contains(&share) {
             let message = format!("`kernel.adapt.{key}`: must be from 1% to 100%");
             problems.push(Problem::new(ProblemKind::Value, &adapt.place(key), message));
         }
         share
     };
-    Some(Adapt { cpu: share("cpu"), from: share("from") })
+    Some(Adapt {
+        cpu: checked("cpu", adapt.or_default("cpu")),
+        p99: adapt.get("p99"),
+        errors: adapt.get("errors").map(|share| checked("errors", share)),
+        queue: adapt.get("queue"),
+        from: checked("from", adapt.or_default("from")),
+    })
 }
 
 fn classes(kernel: &Fields, problems: &mut Problems) -> BTreeMap<String, KernelClass> {
