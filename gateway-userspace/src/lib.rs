@@ -6,6 +6,7 @@ pub mod balance;
 pub mod cache;
 pub mod cli;
 pub mod config;
+mod crc32c;
 pub mod daemon;
 mod fetch;
 #[cfg(test)]

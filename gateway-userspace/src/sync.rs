@@ -1,6 +1,7 @@
 //! Locks.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
+pub use std::sync::{Mutex, MutexGuard};
 
 /// Also after a panic elsewhere: what these guard is whole at every moment.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -118,6 +118,12 @@ fn a_cookie_a_parameter_the_path_or_the_consumer_decides_the_backend() -> Result
             assert_eq!(*first.entry(n).or_insert_with(|| backend.clone()), backend, "{on}: {n}");
         }
         assert_eq!(first.values().collect::<BTreeSet<_>>().len(), 3, "{on}");
+        for (n, backend) in first.iter().take(5).filter(|_| auth) {
+            let asked = ["explain", "GET", "http://a/", "--as", &format!("c{n}"), "-o", "json"];
+            let told = gateway.cli(&asked)?.ok()?.json()?;
+            let target = backends.iter().find(|b| b.name == *backend).map(|b| json!(b.addr));
+            assert_eq!(Some(&told["upstreams"][0]["target"]), target.as_ref(), "{told}");
+        }
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Surviving backends: passive checks (LB11), retries (T5), their budget (T6), the circuit breaker (T7).
+//! Surviving backends: passive checks (LB11), retries (T5), their budget (T6), the circuit breaker and fallbacks (T7).
 
 use lab::{
     backend::{start_all, targets},
@@ -268,5 +268,123 @@ fn a_route_retries_more_or_less_than_its_upstream() -> Result<()> {
     assert_eq!(statuses(&mut client, "/")?, BTreeSet::from([200]));
     let shown = gateway.cli(&["config", "show", &gateway.config().display().to_string()])?.ok()?.stdout;
     assert!(shown.contains("per_try = \"300ms\""), "{shown}");
+    Ok(())
+}
+
+/// The counter of one reason.
+fn fallbacks(gateway: &Gateway, reason: &str) -> Result<f64> {
+    let labels = [("upstream", "pool"), ("reason", reason)];
+    Ok(gateway.metrics()?.sum("upstream_fallbacks_total", &labels))
+}
+
+fn outcome(gateway: &Gateway) -> Result<String> {
+    let told = gateway.cli(&["explain", "GET", "http://shop.test/a"])?.ok()?.stdout;
+    assert!(told.lines().all(|line| line.chars().count() <= 80), "{told}");
+    Ok(told)
+}
+
+// T7
+#[test]
+fn what_an_open_breaker_keeps_back_gets_the_fixed_answer() -> Result<()> {
+    lab_test!();
+    let _turn = shared()?;
+    let net = Net::simple(1)?;
+    let backends = start_all(&net)?;
+    let settings = "breaker = { least = 10, open_for = \"2s\", probes = 1 }\n\
+                    [upstream.pool.fallback.respond]\nstatus = 203\nbody = \"[]\"\n\
+                    headers = { content-type = \"application/json\", x-asked = \"${method} ${uri}\" }\n";
+    let gateway = Gateway::start(&net, &config(&backends, settings))?;
+    assert!(outcome(&gateway)?.contains("falls back on 203"));
+    backends[0].fail(500)?;
+    assert!(spread(&net, &gateway, 10)?.iter().all(|(status, _)| *status == 500));
+    assert!(outcome(&gateway)?.contains("whose breaker is open: 203"));
+    let mut client = Client::connect(net.client(1), gateway.at4())?;
+    let answer = client.get("/a?b=c")?;
+    assert_eq!((answer.status, answer.text().as_str(), answer.backend()), (203, "[]", ""));
+    for (name, value) in [
+        ("content-type", Some("application/json")),
+        ("cache-control", Some("no-store")),
+        ("x-asked", Some("GET /a?b=c")),
+        ("connection", None),
+    ] {
+        assert_eq!(answer.header(name), value, "{name}");
+    }
+    let line = gateway.log_of(&answer)?;
+    assert_eq!((&line["status"], &line["why"]), (&json!(203), &json!("breaker_open")), "{line}");
+    assert_eq!((&line["upstream"], &line["target"]), (&json!("pool"), &Value::Null), "{line}");
+    // With a body that nobody reads, and without one that is to be sent.
+    client.send("HEAD / HTTP/1.1\r\nhost: a\r\n\r\n")?;
+    assert_eq!(client.response_to("HEAD")?.status, 203);
+    client.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\nhello")?;
+    assert_eq!(client.response()?.text(), "[]");
+    assert_eq!((fallbacks(&gateway, "breaker_open")?, backends[0].stats()?.requests), (3.0, 10));
+    // What the fallback says is not the upstream's success.
+    backends[0].fail(0)?;
+    within(Duration::from_secs(5), "it closes", || {
+        Ok((http::get(net.client(1), gateway.at4(), "/")?.status == 200).then_some(()))
+    })?;
+    assert_eq!(gateway.metrics()?.sum("upstream_breaker", &[("state", "closed")]), 1.0);
+    Ok(())
+}
+
+// T7
+#[test]
+fn another_upstream_stands_in_with_the_whole_request_and_nothing_of_it_is_cached() -> Result<()> {
+    lab_test!();
+    let _turn = shared()?;
+    let net = Net::simple(2)?;
+    let backends = start_all(&net)?;
+    let (first, spare) = (backends[0].addr, backends[1].addr);
+    let config = format!(
+        "[listener.web]\nbind = \":80\"\n[cache.kept]\nttl = \"1h\"\n\
+         [route.all]\nto = \"pool\"\n[route.kept]\npath = \"/made/*\"\nto = \"pool\"\ncache = \"kept\"\n\
+         [route.ws]\npath = \"/ws\"\nto = \"pool\"\nupgrade = \"websocket\"\n\
+         [upstream.pool]\nto = \"{first}\"\nfallback = {{ on = [\"unhealthy\", \"connect\"], to = \"spare\", \
+         respond = {{ status = 503, body = \"later\" }} }}\n[upstream.spare]\nto = \"{spare}\"\n"
+    );
+    let gateway = Gateway::start(&net, &config)?;
+    let send = |path: &str| {
+        let body = "x".repeat(200_000);
+        let request = format!("POST {path} HTTP/1.1\r\nhost: a\r\ncontent-length: 200000\r\n\r\n{body}");
+        http::exchange(net.client(1), gateway.at4(), request)
+    };
+    assert_eq!(send("/echo-body")?.backend(), "b1");
+    backends[0].down()?;
+    let reason = "upstream_connect_refused";
+    for (path, n) in [("/echo-body", 1.0), ("/made/a", 2.0)] {
+        let answer = send(path)?;
+        assert_eq!((answer.status, answer.backend()), (200, "b2"), "{path}");
+        let line = gateway.log_of(&answer)?;
+        assert_eq!((&line["upstream"], &line["why"]), (&json!("spare"), &json!(reason)), "{line}");
+        assert_eq!(fallbacks(&gateway, reason)?, n);
+    }
+    assert_eq!(send("/echo-body")?.body.len(), 200_000);
+    // It could be kept, were it what was asked for.
+    let made = |path: &str| http::get(net.client(1), gateway.at4(), path);
+    assert_eq!(made("/made/a")?.backend(), "b2");
+    let answers: Vec<_> = std::thread::scope(|scope| {
+        let all: Vec<_> = (0..8).map(|_| scope.spawn(|| made("/made/b"))).collect();
+        all.into_iter().map(|one| one.join().expect("a client")).collect::<Result<_>>()
+    })?;
+    assert!(answers.iter().all(|answer| (answer.status, answer.backend()) == (200, "b2")), "{answers:?}");
+    backends[0].up()?;
+    assert_eq!((made("/made/a")?.backend(), made("/made/b")?.backend()), ("b1", "b1"));
+    // Upgrades as well.
+    backends[0].down()?;
+    let upgrade = "GET /ws HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+                   sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    assert_eq!(http::exchange(net.client(1), gateway.at4(), upgrade)?.status, 101);
+    // Out by hand: it is not even tried.
+    backends[0].up()?;
+    gateway.cli(&["target", "down", &format!("pool/{first}")])?.ok()?;
+    assert!(outcome(&gateway)?.contains("which has no healthy target: spare, or else 503"));
+    assert_eq!(send("/echo-body")?.backend(), "b2");
+    assert_eq!(fallbacks(&gateway, "no_healthy_target")?, 1.0);
+    // Where the other one has no answer either, the config's is last.
+    backends[1].down()?;
+    let answer = send("/")?;
+    assert_eq!((answer.status, answer.text().as_str()), (503, "later"));
+    let line = gateway.log_of(&answer)?;
+    assert_eq!((&line["upstream"], &line["why"]), (&json!("spare"), &json!(reason)), "{line}");
     Ok(())
 }

@@ -385,6 +385,16 @@ fn hosts_have_authorities_of_clients_of_their_own_and_no_connection_leads_to_ano
         Ok([open("shop.test")?, open("admin.wild.test")?, open("other.wild.test")?])
     };
     assert_eq!(opens(None)?, [true, false, true]);
+    let told = |host: &str| -> Result<Value> {
+        let url = format!("https://{host}:{TLS_PORT}/");
+        Ok(rig.gateway.cli(&["explain", "GET", &url, "-o", "json"])?.ok()?.json()?["client_cert"].take())
+    };
+    let rules = |host: &str, required: bool, ca: &str| json!({ "required": required, "ca": rig.gateway.file(ca), "host": host });
+    assert_eq!(told("shop.test")?, Value::Null);
+    assert_eq!(told("admin.wild.test")?, rules("admin.wild.test", true, "ca.pem"));
+    assert_eq!(told("Other.Wild.test")?, rules("*.wild.test", false, "team.pem"));
+    let shown = rig.gateway.cli(&["explain", "GET", &format!("https://a.wild.test:{TLS_PORT}/")])?.ok()?;
+    assert!(shown.stdout.contains("checked if shown, from "), "{}", shown.stdout);
     assert_eq!(opens(Some(&known))?, [true, true, false]);
     assert_eq!(opens(Some(&member))?, [true, false, true]);
     // Who has shaken hands for one host asks for another, in any spelling.

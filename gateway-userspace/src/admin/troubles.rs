@@ -136,7 +136,7 @@ impl Found {
             self.add(Level::Warn, of.clone(), what, "bring targets back, or raise their number");
         }
         if let Some(state) = upstream.breaker.as_deref().filter(|state| *state != "closed") {
-            let what = format!("its circuit breaker is {state}: requests are refused without being tried");
+            let what = format!("its circuit breaker is {state}: it gets no requests, or a few to try");
             self.add(
                 Level::Fail,
                 of.clone(),

@@ -5,7 +5,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::Arc,
     task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
@@ -16,10 +16,10 @@ use http::{HeaderMap, StatusCode};
 use super::{
     entry::{Body, Entry},
     freshness::Terms,
+    sync::{Mutex, MutexGuard, lock},
     vary::Selected,
 };
 use crate::observe::Why;
-use crate::sync::lock;
 
 /// How long it is remembered that a key's answers cannot be shared, so that nobody waits for the next one.
 const PASS_FOR: Duration = Duration::from_secs(10);
@@ -410,11 +410,12 @@ impl Lead {
 
 impl Drop for Lead {
     fn drop(&mut self) {
-        if !self.concluded {
-            self.fill.conclude(Outcome::Abandoned);
-        }
         if !self.removed {
             self.fills.remove(&self.fill, false);
+        }
+        // Last: whoever hears of it begins anew, and must not find this one again.
+        if !self.concluded {
+            self.fill.conclude(Outcome::Abandoned);
         }
     }
 }

@@ -293,16 +293,20 @@ fn ttl_ms(ttl: Duration) -> i64 {
     i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX).min(MOST_MS)
 }
 
-/// Of `Age`, in milliseconds. One that is told twice or cannot be read is too much.
+/// Of `Age`, in milliseconds. Of a list the first counts (RFC 9111 section 5.1); but of two fields, and of what reads like
+/// two that somebody joined (by comma and space, RFC 9110 section 5.2), none is believed. Nor is what cannot be read.
 fn age(headers: &HeaderMap) -> i64 {
     let mut told = headers.get_all(header::AGE).iter();
-    match (told.next(), told.next()) {
-        (None, _) => 0,
-        (Some(one), None) => {
-            directives::seconds(one.as_bytes().trim_ascii()).map_or(MOST_MS, |s| i64::from(s) * 1000)
-        }
-        _ => MOST_MS,
-    }
+    let one = match (told.next(), told.next()) {
+        (None, _) => return 0,
+        (Some(one), None) => one.as_bytes().trim_ascii(),
+        _ => return MOST_MS,
+    };
+    let first = match one.iter().position(|byte| *byte == b',') {
+        Some(at) if one.get(at + 1).is_some_and(u8::is_ascii_digit) => &one[..at],
+        _ => one,
+    };
+    directives::seconds(first).map_or(MOST_MS, |seconds| i64::from(seconds) * 1000)
 }
 
 fn date(headers: &HeaderMap, name: HeaderName) -> Option<i64> {

@@ -10,6 +10,8 @@ pub mod disk;
 pub mod entry;
 pub mod fill;
 pub mod freshness;
+#[cfg(test)]
+mod interleavings;
 pub mod key;
 pub mod purge;
 pub mod range;
@@ -28,7 +30,7 @@ use http::HeaderMap;
 use crate::{
     config::model::{self, KeyPart},
     observe::stats::{CacheStats, Registry},
-    request,
+    request, sync,
 };
 use disk::{Asked, Disk, Disks};
 use entry::Entry;

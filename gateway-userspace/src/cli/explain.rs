@@ -38,7 +38,7 @@ struct Request {
     /// The client's address [default: 127.0.0.1]
     #[arg(long, value_name = "IP")]
     from: Option<IpAddr>,
-    /// The consumer who calls, for limits [default: none]
+    /// The consumer who calls, for limits and `hash_on` [default: none]
     #[arg(long = "as", value_name = "CONSUMER")]
     consumer: Option<String>,
     /// The listener [default: the one at the URL's port]
@@ -145,6 +145,11 @@ fn request(told: &Value) -> String {
         ("listener", text(&told["listener"])),
         ("routed as", format!("{}{}", text(&told["host"]), text(&told["path"]))),
     ];
+    if let Some(rules) = told["client_cert"].as_object() {
+        let how = if rules["required"] == json!(true) { "required" } else { "checked if shown" };
+        let of = rules.get("host").map(|host| format!(", by the rules of {}", text(host)));
+        rows.push(("client cert", format!("{how}, from {}{}", text(&rules["ca"]), of.unwrap_or_default())));
+    }
     if !told["route"].is_null() {
         rows.push(("route", text(&told["route"])));
     }
@@ -165,6 +170,7 @@ fn request(told: &Value) -> String {
     for to in told["upstreams"].as_array().into_iter().flatten() {
         let weight = to["weight"].as_u64().map(|weight| format!(", weight {weight}")).unwrap_or_default();
         let target = match &to["target"] {
+            Value::Null if to["usable"] == json!([]) => "none that is usable".into(),
             Value::Null => format!("one of {}", plain(&to["usable"])),
             target => text(target),
         };
@@ -172,6 +178,12 @@ fn request(told: &Value) -> String {
             "upstream",
             format!("{}{weight}, {}: {target}", text(&to["upstream"]), text(&to["balance"])),
         ));
+        if let Some(breaker) = to["breaker"].as_str() {
+            rows.push(("", format!("its breaker is {breaker}")));
+        }
+        if let Some(fallback) = to["fallback"].as_str() {
+            rows.push(("", format!("falls back on {fallback}")));
+        }
     }
     for (at, limit) in told["limits"].as_array().into_iter().flatten().enumerate() {
         rows.push((if at == 0 { "limits" } else { "" }, near(limit)));

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::units::{UnitError, quote};
+use super::{
+    model::Respond,
+    units::{UnitError, quote},
+};
 
 /// `hash_on`: what a request is hashed by. In a list the first one that the request has counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,6 +100,35 @@ pub struct Breaker {
     pub probes: u32,
     /// An answer that begins later is as bad as none.
     pub slow: Option<Duration>,
+}
+
+/// `fallback = { on, to, respond }`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Fallback {
+    pub on: FallbackOn,
+    /// A key of `Config::upstreams`. This or `respond` is there, or both.
+    pub to: Option<String>,
+    pub respond: Option<Respond>,
+}
+
+/// The words of `fallback.on`: why an upstream is not asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FallbackOn {
+    pub breaker: bool,
+    pub unhealthy: bool,
+    pub connect: bool,
+}
+
+impl FallbackOn {
+    pub(crate) fn from_words(words: &[&str]) -> FallbackOn {
+        let has = |word: &str| words.contains(&word);
+        FallbackOn { breaker: has("breaker"), unhealthy: has("unhealthy"), connect: has("connect") }
+    }
+
+    pub fn words(self) -> Vec<&'static str> {
+        let all = [(self.breaker, "breaker"), (self.unhealthy, "unhealthy"), (self.connect, "connect")];
+        all.into_iter().filter(|(there, _)| *there).map(|(_, word)| word).collect()
+    }
 }
 
 /// `retry = { on, tries, budget, per_try }`

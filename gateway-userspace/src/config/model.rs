@@ -25,18 +25,20 @@ pub use limit::{
     Penalty, Shared, StoreUrl, Unit,
 };
 pub use route::{
-    Coding, Compare, Compress, Cors, Destination, FieldRewrite, Guard, HostPattern, JsonLimits, Matcher,
-    Mirror, MirrorVersion, Origin, PathPattern, PathRewrite, Pattern, Predicates, Redirect, Respond, Rewrite,
-    Route, RouteTimeout, SecurityHeaders, Segment, Shape, Split, Sticky,
+    Coding, Compare, Compress, Cors, Destination, FieldRewrite, Guard, HostPattern, JsonLimits, JsonMap,
+    JsonSet, Matcher, Mirror, MirrorVersion, Origin, PathPattern, PathRewrite, Pattern, Predicates, Redirect,
+    Respond, Rewrite, Route, RouteTimeout, SecurityHeaders, Segment, Shape, Split, Sticky,
 };
 
 pub use seeing::{
-    AccessLog, AlertKind, AlertRule, LogKeep, LogRotate, LogTarget, NotifyFormat, NotifyRule, Redact,
+    AccessLog, AlertKind, AlertRule, Kafka, LogKeep, LogRotate, LogTarget, NotifyFormat, NotifyRule, Redact,
     Tracing, Webhook,
 };
 pub use splice::{Splice, SpliceTimeout, among_listeners};
 
-pub use super::balancing::{Breaker, Eject, HashOn, Retry, RetryOn, RouteRetry, StickyCookie};
+pub use super::balancing::{
+    Breaker, Eject, Fallback, FallbackOn, HashOn, Retry, RetryOn, RouteRetry, StickyCookie,
+};
 use super::units::{At, Lookup, Prefix, Prefixes, Quota, Rate};
 use crate::proxy_protocol::Version;
 
@@ -354,6 +356,8 @@ pub struct Upstream {
     pub panic: Option<f64>,
     pub eject: Option<Eject>,
     pub breaker: Option<Breaker>,
+    /// Who answers where it cannot be asked. Default: nobody.
+    pub fallback: Option<Fallback>,
     /// What connections begin with. Default: nothing.
     pub proxy_protocol: Option<Version>,
     /// `None`: in clear.

@@ -15,9 +15,10 @@ use serde_json::{Map, Value, json};
 use super::{
     flags::toml_string,
     model::{
-        Adapt, Balance, Breaker, Bucket, Compress, Config, Cors, Destination, Eject, Health, HealthCheck,
-        Kernel, KernelClass, KernelMode, LimitMode, LimitState, LogFormat, Matcher, Mirror, PathRewrite,
-        Rewrite, Route, RouteRetry, RouteTimeout, Steer, StickyCookie, Target, Upstream,
+        Adapt, Balance, Breaker, Bucket, Compress, Config, Cors, Destination, Eject, Fallback, Health,
+        HealthCheck, JsonMap, JsonSet, Kernel, KernelClass, KernelMode, LimitMode, LimitState, LogFormat,
+        Matcher, Mirror, PathRewrite, Respond, Rewrite, Route, RouteRetry, RouteTimeout, Steer, StickyCookie,
+        Target, Upstream,
     },
     table::{Kind, ROOT, Section},
     units::{ByteSize, Template, show_byte_rate, show_duration},
@@ -230,6 +231,7 @@ fn upstream(upstream: &Upstream) -> Value {
         ("panic", Some(share_or_off(upstream.panic))),
         ("eject", upstream.eject.as_ref().map(eject)),
         ("breaker", upstream.breaker.as_ref().map(breaker)),
+        ("fallback", upstream.fallback.as_ref().map(fallback)),
         ("protocol", Some(json!(upstream.protocol.word()))),
         ("proxy_protocol", upstream.proxy_protocol.map(|version| json!(version.word()))),
         ("tls", upstream.tls.as_ref().map(listener::upstream_tls)),
@@ -262,6 +264,22 @@ fn breaker(breaker: &Breaker) -> Value {
         ("open_for", Some(json!(show_duration(breaker.open_for)))),
         ("probes", Some(json!(breaker.probes))),
         ("slow", breaker.slow.map(|slow| json!(show_duration(slow)))),
+    ])
+}
+
+fn fallback(fallback: &Fallback) -> Value {
+    some([
+        ("on", Some(json!(fallback.on.words()))),
+        ("to", fallback.to.as_ref().map(|to| json!(to))),
+        ("respond", fallback.respond.as_ref().map(respond)),
+    ])
+}
+
+fn respond(fixed: &Respond) -> Value {
+    some([
+        ("status", Some(json!(fixed.status))),
+        ("body", Some(json!(fixed.body))),
+        ("headers", templates(&fixed.headers)),
     ])
 }
 
@@ -346,11 +364,7 @@ fn route(route: &Route) -> Value {
             sticky = split.sticky.as_ref().map(|sticky| json!(sticky.to_string()));
         }
         Destination::Respond(fixed) => {
-            respond = Some(some([
-                ("status", Some(json!(fixed.status))),
-                ("body", Some(json!(fixed.body))),
-                ("headers", templates(&fixed.headers)),
-            ]))
+            respond = Some(self::respond(fixed));
         }
         Destination::Redirect(there) => {
             redirect = Some(json!({ "to": there.to.to_string(), "status": there.status }))
@@ -438,18 +452,45 @@ fn rewrite(rewrite: &Rewrite) -> Option<Value> {
         ("set", templates(&rewrite.response.set)),
         ("add", templates(&rewrite.response.add)),
         ("remove", names(&rewrite.response.remove)),
+        ("json", rewrite.response_json.as_deref().map(json_map)),
     ]);
     let shown = some([
         ("path", path),
         ("set", templates(&rewrite.request.set)),
         ("add", templates(&rewrite.request.add)),
         ("remove", names(&rewrite.remove)),
+        ("json", rewrite.json.as_deref().map(json_map)),
         (
             "response",
             Some(response).filter(|response| response.as_object().is_some_and(|all| !all.is_empty())),
         ),
     ]);
     Some(shown).filter(|shown| shown.as_object().is_some_and(|all| !all.is_empty()))
+}
+
+fn json_map(map: &JsonMap) -> Value {
+    let value = |set: &JsonSet| match set {
+        JsonSet::Text(template) => json!(template.to_string()),
+        JsonSet::Json(text) => match serde_json::from_str(text) {
+            Ok(plain @ Value::Bool(_)) => plain,
+            Ok(Value::Number(number)) if number.as_i64().is_some_and(|number| number >= 0) => number.into(),
+            _ => json!({ "json": text }),
+        },
+    };
+    some([
+        ("remove", (!map.remove.is_empty()).then(|| json!(map.remove))),
+        (
+            "rename",
+            (!map.rename.is_empty())
+                .then(|| map.rename.iter().map(|(from, to)| (from.clone(), json!(to))).collect()),
+        ),
+        (
+            "set",
+            (!map.set.is_empty())
+                .then(|| map.set.iter().map(|(pointer, set)| (pointer.clone(), value(set))).collect()),
+        ),
+        ("max", Some(json!(ByteSize(map.max as u64)))),
+    ])
 }
 
 fn templates(all: &[(String, Template)]) -> Option<Value> {

@@ -5,6 +5,7 @@ mod answers;
 mod auth;
 mod caching;
 mod config;
+mod json_map;
 mod limits;
 mod requests;
 mod run;
@@ -14,7 +15,7 @@ mod wire;
 type Target = (&'static str, fn(&[u8]));
 
 /// What is fuzzed, by the name of its folder in the corpus. It panics where something does not hold.
-const TARGETS: [Target; 24] = [
+const TARGETS: [Target; 26] = [
     ("answer-body", answers::body),
     ("answer-head", answers::head),
     ("cache", caching::messages),
@@ -28,7 +29,9 @@ const TARGETS: [Target; 24] = [
     ("forwarded", requests::forwarded),
     ("host", requests::host),
     ("json", requests::json),
+    ("json-map", json_map::apply),
     ("jwt", auth::jwt),
+    ("kafka", wire::kafka),
     ("news", limits::news),
     ("packet", wire::packet),
     ("path", requests::path),

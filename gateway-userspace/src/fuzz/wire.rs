@@ -1,8 +1,8 @@
-//! What comes before HTTP: packets, and what proxies in front say.
+//! What is not HTTP: packets, what proxies in front say, what Kafka's brokers answer.
 
 use gateway_common::packet::{self, Parsed};
 
-use crate::proxy_protocol;
+use crate::{observe::kafka, proxy_protocol};
 
 /// A frame is judged alike each time, and one that is cut off is never read beyond its end.
 pub fn packet(bytes: &[u8]) {
@@ -29,4 +29,22 @@ pub fn proxy_protocol(bytes: &[u8]) {
         Ok(Some((header, length))),
         "what is behind changes it"
     );
+}
+
+/// What brokers answer: whatever it is, it is read or it is not.
+pub fn kafka(bytes: &[u8]) {
+    let read = || kafka::Reader(bytes);
+    if let Ok(told) = kafka::Metadata::read(read()) {
+        for partition in 0..told.partitions().min(16) {
+            let _ = told.leader(partition as i32).map(str::len);
+        }
+    }
+    let _ = (kafka::Produced::read(read()), kafka::sasl_mechanisms(read()));
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        let _ = kafka::challenge(text);
+        if let Ok((brokers, topic)) = kafka::parse(text) {
+            let again = format!("kafka://{}/{topic}", brokers.join(","));
+            assert_eq!(kafka::parse(&again), Ok((brokers, topic)));
+        }
+    }
 }

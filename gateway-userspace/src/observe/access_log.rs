@@ -22,7 +22,11 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use super::{Why, stats::CacheResult, trace};
+use super::{
+    Why,
+    json::{hex, number, optional, text},
+    stats::CacheResult,
+};
 
 /// The part of a line that is the same for all requests of a connection.
 #[derive(Debug, Default)]
@@ -177,10 +181,8 @@ impl Line<'_> {
         out.extend_from_slice(self.id);
         out.push(b'"');
         if let Some(trace) = self.trace {
-            let mut digits = [0; 32];
-            trace::context::write_hex(trace, &mut digits);
             out.extend_from_slice(b",\"trace\":\"");
-            out.extend_from_slice(&digits);
+            hex(out, trace.to_be_bytes());
             out.push(b'"');
         }
         out.extend_from_slice(&self.connection.0);
@@ -222,11 +224,6 @@ impl Line<'_> {
     }
 }
 
-fn number(out: &mut Vec<u8>, key: &[u8], value: u64) {
-    out.extend_from_slice(key);
-    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
-}
-
 /// A name from the config or a closed list: letters, digits and `-_.:[]`, nothing to escape.
 fn name(out: &mut Vec<u8>, key: &[u8], value: Option<&str>) {
     if let Some(value) = value {
@@ -234,42 +231,6 @@ fn name(out: &mut Vec<u8>, key: &[u8], value: Option<&str>) {
         out.extend_from_slice(value.as_bytes());
         out.push(b'"');
     }
-}
-
-fn optional(out: &mut Vec<u8>, key: &[u8], value: Option<&[u8]>) {
-    if let Some(value) = value {
-        text(out, key, value);
-    }
-}
-
-/// Nearly every value is plain ASCII, copied whole; the rest is escaped, with invalid UTF-8 replaced (U+FFFD).
-fn text(out: &mut Vec<u8>, key: &[u8], value: &[u8]) {
-    out.extend_from_slice(key);
-    if is_plain(value) {
-        out.push(b'"');
-        out.extend_from_slice(value);
-        out.push(b'"');
-    } else {
-        let lossy = String::from_utf8_lossy(value);
-        // A Vec takes every write and a str is always valid JSON.
-        let _ = serde_json::to_writer(&mut *out, lossy.as_ref());
-    }
-}
-
-/// Nothing to escape; of odd text it may say no where yes would do. Eight bytes at a time: nearly all values are short.
-fn is_plain(text: &[u8]) -> bool {
-    const ALL: u64 = u64::MAX / 0xff;
-    const HIGH: u64 = ALL * 0x80;
-    let below = |word: u64, byte: u64| word.wrapping_sub(ALL * byte) & !word & HIGH;
-    let has = |word: u64, byte: u8| below(word ^ (ALL * u64::from(byte)), 1);
-    let odd = |bytes: [u8; 8]| {
-        let word = u64::from_le_bytes(bytes);
-        word & HIGH | below(word, 0x20) | has(word, b'"') | has(word, b'\\') | has(word, 0x7f)
-    };
-    let (words, rest) = text.as_chunks::<8>();
-    let mut last = [b' '; 8];
-    last[..rest.len()].copy_from_slice(rest);
-    words.iter().fold(odd(last), |all, word| all | odd(*word)) == 0
 }
 
 /// Formats times as RFC 3339 in UTC with milliseconds, remembering the last second.
@@ -388,19 +349,6 @@ mod tests {
         let parsed: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(parsed["ua"], "\"},{\"x\":\"\\\n\u{fffd}\u{0}");
         assert_eq!(line.matches('\n').count(), 1);
-    }
-
-    #[test]
-    fn what_has_nothing_to_escape_is_told_from_what_has() {
-        for at in 0..20 {
-            for byte in 0..=u8::MAX {
-                let mut text = *b"~ !#[]azAZ09 /?=&._~";
-                assert!(is_plain(&text[..at]));
-                text[at] = byte;
-                let plain = matches!(byte, 0x20..=0x7e) && byte != b'"' && byte != b'\\';
-                assert_eq!(is_plain(&text), plain, "{byte:#x} at {at}");
-            }
-        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use self::families::{Families, Labels, but_for_none, counter, float_counter, gau
 use super::{
     Why,
     stats::{
-        AuthResult, CacheResult, Connect, Decided, Found as Exemplars, Handshake, HistogramTotal,
+        AuthResult, CacheResult, Connect, Decided, FALLBACKS, Found as Exemplars, Handshake, HistogramTotal,
         ListenerShard, ProxyHeader, Retry, Sharded, TlsVersion, later,
     },
 };
@@ -331,7 +331,7 @@ fn upstreams(control: &Control, families: &mut Families) {
             .map(|(state, n)| gauge(&[("upstream", upstream), ("state", state)], *n as f64))
     });
     let (mut duration, mut connects, mut retries) = (Vec::new(), Vec::new(), Vec::new());
-    let mut over_budget = Vec::new();
+    let (mut over_budget, mut fallbacks) = (Vec::new(), Vec::new());
     for (name, stats) in control.registry.upstreams() {
         duration.push(histogram(&[("upstream", &name)], &sum(&stats.shards, |shard| &shard.duration)));
         for (result, word) in Connect::ALL {
@@ -341,6 +341,13 @@ fn upstreams(control: &Control, families: &mut Families) {
         for (reason, word) in Retry::ALL {
             let n = stats.shards.sum(|shard| shard.retries(reason));
             retries.push(counter(&[("upstream", &name), ("reason", word)], n));
+        }
+        for (reason, why) in FALLBACKS.iter().enumerate() {
+            let n = stats.shards.sum(|shard| shard.fallbacks(reason));
+            // Most upstreams have none.
+            if n > 0 || snapshot.fallbacks.contains_key(&*name) {
+                fallbacks.push(counter(&[("upstream", &name), ("reason", why.name())], n));
+            }
         }
         let refused = stats.shards.sum(|shard| shard.retries(Retry::OverBudget));
         over_budget.push(counter(&[("upstream", &name)], refused));
@@ -364,6 +371,11 @@ fn upstreams(control: &Control, families: &mut Families) {
     );
     families.counters("upstream_connects_total", "Attempts to connect, by result", connects);
     families.counters("upstream_retries_total", "Requests sent again, by reason", retries);
+    families.counters(
+        "upstream_fallbacks_total",
+        "Requests that an upstream's fallback answered, by reason",
+        fallbacks,
+    );
     families.counters(
         "upstream_retries_over_budget_total",
         "Requests that would have been sent again, had the budget allowed it",

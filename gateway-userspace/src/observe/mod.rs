@@ -7,6 +7,8 @@ pub mod access_log;
 pub mod alert;
 pub mod collector;
 pub mod events;
+mod json;
+pub mod kafka;
 pub mod latency;
 pub mod metrics;
 pub mod pcapng;

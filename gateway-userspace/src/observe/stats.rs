@@ -624,7 +624,13 @@ pub struct UpstreamShard {
     fine: OnceLock<Fine>,
     connects: [Count; Connect::ALL.len()],
     retries: [Count; Retry::ALL.len() + 1],
+    /// Requests that its fallback got, by the reason for it.
+    fallbacks: [Count; FALLBACKS.len()],
 }
+
+/// Why an upstream may not be asked.
+pub const FALLBACKS: [Why; 4] =
+    [Why::BreakerOpen, Why::NoHealthyTarget, Why::UpstreamConnectRefused, Why::UpstreamConnectTimeout];
 
 impl UpstreamShard {
     /// It took so long until an answer began.
@@ -655,6 +661,16 @@ impl UpstreamShard {
 
     pub fn retries(&self, reason: Retry) -> u64 {
         self.retries[reason as usize].get()
+    }
+
+    pub fn fell_back(&self, why: Why) {
+        let counts = FALLBACKS.iter().zip(&self.fallbacks);
+        counts.filter(|(of, _)| **of == why).for_each(|(_, count)| count.add(1));
+    }
+
+    /// By the reasons in [`FALLBACKS`].
+    pub fn fallbacks(&self, reason: usize) -> u64 {
+        self.fallbacks.get(reason).map_or(0, Count::get)
     }
 }
 

@@ -73,6 +73,7 @@ whys! {
     UpstreamTotalTimeout "upstream_total_timeout" 504 "The exchange with the upstream took too long";
     UpstreamReset "upstream_reset" 502 "The upstream closed the connection before its answer was whole";
     UpstreamBadResponse "upstream_bad_response" 502 "The upstream's answer is not valid HTTP";
+    UpstreamJson "upstream_json" 502 "The upstream's answer is not JSON that can be changed as this route says";
     UpstreamNoUpgrade "upstream_no_upgrade" 502 "The upstream speaks HTTP/2 and does not take this upgrade (RFC 8441)";
     ProxyHeader "proxy_header" 400 "The PROXY header is missing or malformed";
     TlsFailed "tls_failed" 400 "The TLS handshake failed";

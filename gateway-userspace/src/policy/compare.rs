@@ -4,8 +4,8 @@
 //! cannot keep up with is counted and not looked at. Everything kept is bounded.
 
 use std::{
+    borrow::Cow,
     collections::VecDeque,
-    io::Read,
     sync::{
         Arc, LazyLock, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -18,6 +18,7 @@ use http::{HeaderMap, HeaderName, StatusCode, header};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::{compress::decode, json_map::pieces};
 use crate::{config::model, observe::events};
 
 /// Pairs that may wait for the thread.
@@ -259,26 +260,8 @@ fn run(pairs: &Receiver<Box<Pair>>) {
 }
 
 /// `None`: of a coding that is not known, or not what it says.
-fn decoded(seen: &Seen) -> Option<Vec<u8>> {
-    let coding =
-        seen.headers.get(header::CONTENT_ENCODING).map_or("", |coding| coding.to_str().unwrap_or("?"));
-    let most = seen.body.len() as u64 * INFLATED + 1;
-    let body = &*seen.body;
-    let mut out = Vec::new();
-    let read = match coding.trim().to_ascii_lowercase().as_str() {
-        "" | "identity" => return Some(body.to_vec()),
-        "gzip" | "x-gzip" => flate2::read::GzDecoder::new(body).take(most).read_to_end(&mut out),
-        "br" => brotli::Decompressor::new(body, 4096).take(most).read_to_end(&mut out),
-        "zstd" => zstd::stream::read::Decoder::new(body)
-            .and_then(|decoder| decoder.take(most).read_to_end(&mut out)),
-        _ => return None,
-    };
-    read.ok().filter(|read| (*read as u64) < most).map(|_| out)
-}
-
-/// RFC 6901; `*` stands for any name or index.
-fn pieces(pointer: &str) -> Vec<String> {
-    pointer.split('/').skip(1).map(|piece| piece.replace("~1", "/").replace("~0", "~")).collect()
+fn decoded(seen: &Seen) -> Option<Cow<'_, [u8]>> {
+    decode(&seen.headers, &seen.body, seen.body.len() as u64 * INFLATED)
 }
 
 /// `ignored`: what is left of the pointers that lead here.

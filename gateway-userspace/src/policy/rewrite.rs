@@ -1,8 +1,8 @@
-//! `rewrite`: another path, other header fields.
+//! `rewrite`: another path, other header fields; bodies are [`super::json_map`]'s.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::template::Context;
+use super::{json_map::Map, template::Context};
 use crate::{
     config::{
         model::{self, FieldRewrite, PathRewrite},
@@ -16,6 +16,8 @@ pub struct Rewrite {
     path: Option<PathRewrite>,
     pub request: Fields,
     pub response: Fields,
+    pub json: Option<Map>,
+    pub response_json: Option<Map>,
 }
 
 impl Rewrite {
@@ -24,6 +26,8 @@ impl Rewrite {
             path: config.path.clone(),
             request: Fields::new(&config.request, &config.remove),
             response: Fields::new(&config.response, &config.remove),
+            json: config.json.as_deref().map(Map::new),
+            response_json: config.response_json.as_deref().map(Map::new),
         }
     }
 
@@ -178,8 +182,8 @@ mod tests {
         let head = super::super::template::tests::head(http::Request::get(from).header("x-t", "a/../b"));
         let (client, id) = (HeaderValue::from_static("192.0.2.1"), HeaderValue::from_static("7"));
         let context = Context { head: &head, client: &client, id: &id, scheme: "http", caller: None };
-        Rewrite { path: Some(rewrite), request: Fields::default(), response: Fields::default() }
-            .path(&context)
+        let (request, response) = (Fields::default(), Fields::default());
+        Rewrite { path: Some(rewrite), request, response, json: None, response_json: None }.path(&context)
     }
 
     fn template(text: &str, groups: usize) -> Template {

@@ -77,6 +77,18 @@ impl<'a> Context<'a> {
         HeaderValue::from_maybe_shared(bytes::Bytes::from(value)).ok()
     }
 
+    /// A text; what is no UTF-8 in a request is replaced.
+    pub fn text(&self, template: &Template) -> String {
+        let mut text = String::new();
+        for part in &template.parts {
+            match part {
+                Part::Literal(literal) => text.push_str(literal),
+                Part::Variable(variable) => text.push_str(&String::from_utf8_lossy(&self.variable(variable))),
+            }
+        }
+        text
+    }
+
     /// A path or a part of one. `group`: what a regular expression's groups took of the path.
     pub fn path(&self, template: &Template, group: impl Fn(usize) -> &'a str) -> String {
         let mut path = String::new();

@@ -105,8 +105,18 @@ impl RequestBody {
 
     /// Keeps what passes for a shadow, which gets it once it is whole.
     pub fn copy(&mut self, copy: Kept) {
-        if let Some(body) = self.of_client() {
-            body.copy(copy);
+        match self {
+            // It is here already.
+            RequestBody::Kept(bytes) => {
+                if let Some(copy) = Box::new(copy).add(bytes) {
+                    copy.whole();
+                }
+            }
+            other => {
+                if let Some(body) = other.of_client() {
+                    body.copy(copy);
+                }
+            }
         }
     }
 
@@ -301,6 +311,8 @@ impl ResponseBody {
             ResponseBody::Own { exchange, .. } => Some(exchange),
             ResponseBody::Upstream(body) => Some(body.exchange),
             ResponseBody::Stored(body) => Some(body.into_exchange()),
+            ResponseBody::Metered(body) => body.into_inner().into_exchange(),
+            ResponseBody::Watched(body) => body.into_inner().into_exchange(),
             _ => None,
         }
     }

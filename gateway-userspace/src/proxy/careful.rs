@@ -248,7 +248,7 @@ fn note(upstream: &Upstream, target: &Target, attempt: &Attempt, began: Instant)
     upstream.note(target, ok, took.as_micros().try_into().unwrap_or(u64::MAX));
 }
 
-fn is_upstreams_fault(why: Why) -> bool {
+pub(super) fn is_upstreams_fault(why: Why) -> bool {
     matches!(
         why,
         Why::UpstreamConnectRefused

@@ -52,6 +52,8 @@ pub struct Record {
     /// What the client was, or will be, told. `None`: it went away before.
     status: Option<StatusCode>,
     why: Option<Why>,
+    /// Why the upstream that was meant was not asked.
+    fell_back: Option<Why>,
     cache: Option<CacheResult>,
     /// Which limit it was over.
     limit: Option<Arc<str>>,
@@ -60,7 +62,7 @@ pub struct Record {
     /// What limits have to settle when it is over.
     passage: Option<Box<Passage>>,
     /// Its part in a trace, if there are any.
-    trace: Option<Box<Traced>>,
+    trace: Option<Traced>,
     /// The handshake of its connection, whose first request it is.
     shook: Option<Duration>,
     queued: Option<Duration>,
@@ -99,15 +101,7 @@ impl Exchange {
             record.grpc = Some(Box::new(HeaderValue::from_static("application/grpc")));
         }
         if worker.logs() {
-            let request = head.map(|head| access_log::Request {
-                host: bytes_of(head, header::HOST),
-                method: head.method.as_str(),
-                path: head.uri.path(),
-                query: head.uri.query(),
-                user_agent: bytes_of(head, header::USER_AGENT),
-                referer: bytes_of(head, header::REFERER),
-            });
-            worker.with_log_rules(|rules| record.text.fill(request, rules));
+            worker.with_log_rules(|rules| record.text.fill(head.map(logged), rules));
         }
         drop(record);
         Exchange { state }
@@ -135,14 +129,14 @@ impl Exchange {
         self.state.record.borrow_mut().grpc = Some(Box::new(kind));
     }
 
-    pub fn set_trace(&self, trace: Box<Traced>) {
+    pub fn set_trace(&self, trace: Traced) {
         self.state.record.borrow_mut().trace = Some(trace);
     }
 
     /// For the client, where it is to be told; once the answer's head is here.
     pub fn server_timing(&self) -> Option<HeaderValue> {
         let record = self.state.record.borrow();
-        record.trace.as_ref().filter(|trace| trace.server_timing())?;
+        record.trace.as_ref().filter(|trace| trace.server_timing)?;
         let (sent, first_byte) = (record.sent?, record.first_byte?);
         let now = Instant::now();
         let total = now.saturating_duration_since(record.started?);
@@ -292,6 +286,16 @@ impl Exchange {
         record.why = Some(why);
     }
 
+    /// The fallback of its upstream answers, for this reason.
+    pub fn fell_back(&self, why: Why) {
+        self.state.record.borrow_mut().fell_back = Some(why);
+    }
+
+    /// The gateway answers in place of an upstream.
+    pub fn is_refused(&self) -> bool {
+        self.state.record.borrow().why.is_some()
+    }
+
     /// What a cache did for it.
     pub fn set_cache(&self, result: CacheResult) {
         self.state.record.borrow_mut().cache = Some(result);
@@ -361,8 +365,20 @@ impl Exchange {
     }
 }
 
-fn bytes_of(head: &request::Parts, name: header::HeaderName) -> Option<&[u8]> {
-    head.headers.get(name).map(HeaderValue::as_bytes)
+/// What the log says of a head. One look at all names takes less than one for each that is wanted.
+fn logged(head: &request::Parts) -> access_log::Request<'_> {
+    let (mut host, mut user_agent, mut referer) = (None, None, None);
+    for (name, value) in &head.headers {
+        let wanted = match *name {
+            header::HOST => &mut host,
+            header::USER_AGENT => &mut user_agent,
+            header::REFERER => &mut referer,
+            _ => continue,
+        };
+        wanted.get_or_insert(value.as_bytes());
+    }
+    let (path, query) = (head.uri.path(), head.uri.query());
+    access_log::Request { host, method: head.method.as_str(), path, query, user_agent, referer }
 }
 
 impl Record {
@@ -405,6 +421,10 @@ impl Record {
         total.saturating_sub(waited).saturating_sub(before)
     }
 
+    fn told_why(&self) -> Option<Why> {
+        self.why.or(self.fell_back)
+    }
+
     fn status(&self) -> StatusCode {
         self.status.unwrap_or_else(|| Why::ClientGone.status())
     }
@@ -443,10 +463,8 @@ impl Record {
 
     /// Tells of its part in a trace.
     fn tell(&mut self, state: &ClientState, started: Instant, now: Instant) {
-        let Some(traced) = self.trace.take() else { return };
-        if traced.is_told() {
-            self.exemplify(state, traced.trace, started, now);
-        }
+        let Some(traced) = self.trace.take().filter(|traced| traced.is_told()) else { return };
+        self.exemplify(state, traced.trace, started, now);
         let client = state.client();
         traced.end(&trace::Ending {
             started,
@@ -458,7 +476,7 @@ impl Record {
             client: client.addr,
             scheme: client.scheme,
             status: self.status().as_u16(),
-            why: self.why,
+            why: self.told_why(),
             version: self.route.as_ref().and_then(|route| Some(&*route.version.as_ref()?.name)),
             consumer: self.caller.as_ref().map(|caller| &*caller.consumer),
             cache: self.cache.map(CacheResult::word),
@@ -502,7 +520,7 @@ impl Record {
             upstream: self.upstream().map(|upstream| &*upstream.name),
             target: self.active.as_ref().map(|active| &*active.target().name),
             tries: self.tries,
-            why: self.why,
+            why: self.told_why(),
             cache: self.cache,
             limit: self.limit.as_deref(),
             bytes_in: state.bytes_in.get(),

@@ -1,6 +1,9 @@
 //! What would become of a request, told without one: the same checks, router and tables, and nothing that counts.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+};
 
 use http::{HeaderValue, Method, Request, Uri, header, request, uri::Scheme};
 use serde::{Deserialize, Serialize};
@@ -19,9 +22,10 @@ use crate::{
     },
     limit::{Facts, Foreseen},
     observe::Why,
+    policy::fallback::Fallback,
     route::why_not,
     runtime::{Listener, Route, Snapshot},
-    upstream::{Upstream, key},
+    upstream::{Upstream, clock::now_ms, key},
     version::{Standing, path_without},
 };
 
@@ -51,6 +55,9 @@ pub struct Explained {
     pub host: String,
     pub path: String,
     pub query: Option<String>,
+    /// Which certificates clients of the host show.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_cert: Option<ClientCertTold>,
     /// The word for it, where the gateway answers by itself, and the status that it answers with.
     pub why: Option<&'static str>,
     pub status: Option<u16>,
@@ -74,6 +81,17 @@ pub struct Explained {
 }
 
 #[derive(Debug, Serialize)]
+pub struct ClientCertTold {
+    /// There is no connection without a good one; else one that is shown must be good.
+    pub required: bool,
+    /// Whose certificates are good.
+    pub ca: String,
+    /// The name of `tls.clients` whose rules these are. `None`: they are the listener's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
 pub struct Destined {
     pub upstream: String,
     /// Its part of the requests, where they are split.
@@ -82,6 +100,12 @@ pub struct Destined {
     /// Where this client's requests go. `None`: to each in turn, or by load.
     pub target: Option<String>,
     pub usable: Vec<String>,
+    /// The state of its circuit breaker.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub breaker: Option<&'static str>,
+    /// Who answers where it cannot be asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -111,6 +135,7 @@ pub fn explain(snapshot: &Snapshot, spec: &RequestSpec) -> Result<Explained, Str
         host: url.authority().map(ToString::to_string).unwrap_or_default(),
         path: url.path().to_owned(),
         query: url.query().map(str::to_owned),
+        client_cert: client_cert(listener, asked(&head).host),
         why: None,
         status: None,
         route: None,
@@ -172,6 +197,15 @@ pub fn listener<'a>(snapshot: &'a Snapshot, spec: &RequestSpec, url: &Uri) -> Re
             "no listener takes {protocol} at port {port}; name one of {} with --listener, or another port",
             names()
         )
+    })
+}
+
+fn client_cert(listener: &Listener, host: &str) -> Option<ClientCertTold> {
+    let (name, rules) = listener.tls.as_ref()?.client_auth(host)?;
+    Some(ClientCertTold {
+        required: rules.required,
+        ca: rules.ca.display().to_string(),
+        host: name.map(ToString::to_string),
     })
 }
 
@@ -286,7 +320,6 @@ impl Explained {
     ) -> Self {
         let name = route.name.to_string();
         let mut settings = config::to_json(&snapshot.config)["route"][&name].take();
-        let client = client(spec);
         let Some(mut config) = snapshot.config.routes.get(&name) else { return self };
         if let (Some(version), Some(versions)) = (&route.version, &config.versions) {
             settings = settings["version"][&*version.name].take();
@@ -317,10 +350,18 @@ impl Explained {
             _ => None,
         };
         let upstreams = config.to.upstreams().into_iter().filter_map(|name| snapshot.upstreams.get(name));
-        self.upstreams =
-            upstreams.map(|upstream| destined(upstream, weight(&upstream.name), head, client)).collect();
-        if self.upstreams.len() == 1 && self.upstreams.iter().all(|to| to.usable.is_empty()) {
-            self.outcome += ", which has no healthy target: 503";
+        let upstreams: Vec<_> = upstreams.collect();
+        let fallback = |upstream: &Upstream| snapshot.fallbacks.get(&*upstream.name).map(Fallback::told);
+        let told = |upstream: &&Arc<Upstream>| Destined {
+            fallback: fallback(upstream),
+            ..destined(upstream, weight(&upstream.name), head, spec)
+        };
+        self.upstreams = upstreams.iter().map(told).collect();
+        if let ([upstream], [told]) = (&*upstreams, &*self.upstreams)
+            && let Some((why, what)) = unasked(told)
+        {
+            let instead = snapshot.fallback(upstream, why).map(Fallback::told);
+            self.outcome += &format!(", {what}: {}", instead.unwrap_or("503".into()));
         }
         let tls = snapshot.listeners.get(&*self.listener).is_some_and(|listener| listener.tls.is_some());
         let scheme = if tls { "https" } else { "http" };
@@ -366,11 +407,22 @@ fn client(spec: &RequestSpec) -> IpAddr {
     spec.from.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
 }
 
-fn destined(upstream: &Upstream, weight: Option<u32>, head: &request::Parts, client: IpAddr) -> Destined {
+/// Why an upstream would not be asked, and that in words.
+fn unasked(upstream: &Destined) -> Option<(Why, &'static str)> {
+    match upstream.breaker {
+        Some("open") => Some((Why::BreakerOpen, "whose breaker is open")),
+        _ if upstream.usable.is_empty() => Some((Why::NoHealthyTarget, "which has no healthy target")),
+        _ => None,
+    }
+}
+
+fn destined(upstream: &Upstream, weight: Option<u32>, head: &request::Parts, spec: &RequestSpec) -> Destined {
+    let client = client(spec);
     let usable = upstream.members.iter().filter(|member| member.target.usable());
+    let breaker = upstream.extras.as_ref().and_then(|extras| extras.breaker.as_ref());
     let key = match upstream.config.balance {
         Balance::Maglev => {
-            let asker = key::Asker { client, consumer: None };
+            let asker = key::Asker { client, consumer: spec.consumer.as_deref() };
             Some(Some(key::key(&upstream.config.hash_on, head, asker)))
         }
         Balance::IpHash => Some(None),
@@ -382,5 +434,7 @@ fn destined(upstream: &Upstream, weight: Option<u32>, head: &request::Parts, cli
         balance: upstream.config.balance.word(),
         target: key.and_then(|key| upstream.hashed(client, key)).map(|target| target.name.to_string()),
         usable: usable.map(|member| member.target.name.to_string()).collect(),
+        breaker: breaker.map(|breaker| breaker.state(now_ms()).word()),
+        fallback: None,
     }
 }

@@ -9,6 +9,7 @@ use super::{
     body::{RequestBody, ResponseBody, Sent},
     connection::ClientState,
     exchange::Exchange,
+    fallback,
     forward::{self, Answer},
     grpc, headers, hops, http2,
     incoming::Incoming,
@@ -124,7 +125,16 @@ pub async fn forward(
     mut body: RequestBody,
 ) -> Response<ResponseBody> {
     let hints = forward::hinted(route, &exchange, &request.head);
-    let answer = forward::send(upstream, &exchange, &request, &mut body, hints).await;
+    let answer = match forward::send(upstream, &exchange, &request, &mut body, hints).await {
+        Ok(answer) => Ok(answer),
+        Err(why) => match snapshot.fallback(upstream, why) {
+            // Boxed: it is rare.
+            Some(other) => {
+                Box::pin(fallback::ask(other, (upstream, why), &exchange, &request, &mut body, hints)).await
+            }
+            None => Err(why.into()),
+        },
+    };
     let upgrade = matches!(request.switch, Switch::Upgrade(_));
     let extended = request.head.extensions.get::<Extended>().cloned();
     http1::recycle(request.head.headers);
@@ -138,7 +148,7 @@ pub async fn forward(
             }
             _ => deliver(snapshot, answer, exchange),
         },
-        Err(why) => problem::response(exchange, why),
+        Err(unanswered) => unanswered.response(exchange),
     }
 }
 

@@ -130,17 +130,24 @@ pub fn mark(admission: &Admission, headers: &mut HeaderMap) {
     }
 }
 
-/// Reads what the request cost out of the answer, and sends it no faster than it may be.
+/// Reads what the request cost out of the answer.
 pub fn meter(response: Response<ResponseBody>) -> Response<ResponseBody> {
     let Some(exchange) = response.body().exchange() else { return response };
     exchange.answer_heads(response.headers());
-    let (pointers, paces) = (exchange.cost_pointers(), exchange.paces());
-    let (head, mut body) = response.into_parts();
-    if !pointers.is_empty() {
-        body = ResponseBody::Metered(Box::new(Metered::new(body, pointers, &head.headers)));
+    let pointers = exchange.cost_pointers();
+    if pointers.is_empty() {
+        return response;
     }
-    if !paces.is_empty() {
-        body = ResponseBody::Paced(Box::new(Paced::new(body, paces)));
+    let (head, body) = response.into_parts();
+    let metered = Metered::new(body, pointers, &head.headers);
+    Response::from_parts(head, ResponseBody::Metered(Box::new(metered)))
+}
+
+/// Sends the answer no faster than it may be.
+pub fn pace(response: Response<ResponseBody>) -> Response<ResponseBody> {
+    let paces = response.body().exchange().map(Exchange::paces).unwrap_or_default();
+    if paces.is_empty() {
+        return response;
     }
-    Response::from_parts(head, body)
+    response.map(|body| ResponseBody::Paced(Box::new(Paced::new(body, paces))))
 }

@@ -75,6 +75,12 @@ impl Metered {
         self.inner.exchange()
     }
 
+    /// What is left of it, past nobody.
+    pub fn into_inner(mut self) -> ResponseBody {
+        self.end();
+        std::mem::replace(&mut self.inner, ResponseBody::Nothing)
+    }
+
     pub fn ended(&self) -> bool {
         self.inner.is_end_stream()
     }

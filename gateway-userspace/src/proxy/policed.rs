@@ -14,7 +14,7 @@ use super::{
     grpc_web::Web,
     handler::{self, prepare},
     incoming::Incoming,
-    limited,
+    limited, mapped,
     mirrored::{self, Shadow},
     own, problem, strict,
     subrequest::Asker,
@@ -32,6 +32,7 @@ use crate::{
         client_cache,
         compress::Accepted,
         cors::Allowed,
+        json_map::Filled,
         rewrite::{Changes, Rewrite},
         template::Context,
     },
@@ -156,6 +157,10 @@ pub async fn handle(
         }
         told = Some(admission.fields);
     }
+    let map = plan.map.filter(|_| plan.answer.is_none());
+    if map.is_some() {
+        mapped::ask_for_whole(&mut head.headers);
+    }
     let mut response = match plan.answer {
         Some(answered) => answer(answered, exchange),
         None => {
@@ -163,11 +168,22 @@ pub async fn handle(
                 .await
         }
     };
+    // What it cost is what the upstream says.
+    let mut metered = limits.is_none();
+    if let Some(map) = &map {
+        if !std::mem::replace(&mut metered, true) {
+            response = limited::meter(response);
+        }
+        response = Box::pin(mapped::response(map, response)).await;
+    }
     if let Some(asked) = plan.client_cache {
         response = Box::pin(tagged::tag(&asked, response)).await;
     }
-    if limits.is_some() {
+    if !metered {
         response = limited::meter(response);
+    }
+    if limits.is_some() {
+        response = limited::pace(response);
     }
     if let Some(telling) = telling {
         telling.apply(response.status(), response.headers_mut());
@@ -279,6 +295,8 @@ struct Plan<'a> {
     /// For a shadow that is another version's.
     shadow: Option<RequestChanges<'a>>,
     response: Changes<'a>,
+    /// Of the answer's body.
+    map: Option<Filled<'a>>,
     /// For any answer but that to a preflight, which says more.
     cors: Option<Allowed<'a>>,
     compress: Option<Accepted<'a>>,
@@ -289,6 +307,7 @@ struct Plan<'a> {
 pub(super) struct RequestChanges<'a> {
     pub path: Option<String>,
     fields: Changes<'a>,
+    json: Option<Filled<'a>>,
 }
 
 impl<'a> Plan<'a> {
@@ -310,6 +329,7 @@ impl<'a> Plan<'a> {
                 None => None,
             },
             response: rewrite.map(|rewrite| rewrite.response.fill(context)).unwrap_or_default(),
+            map: rewrite.and_then(|rewrite| Some(rewrite.response_json.as_ref()?.fill(context))),
         })
     }
 }
@@ -317,7 +337,8 @@ impl<'a> Plan<'a> {
 impl<'a> RequestChanges<'a> {
     fn new(rewrite: &'a Rewrite, context: &Context<'_>) -> Result<Self, Why> {
         let path = rewrite.path(context).map_err(|_| Why::BadRequest)?;
-        Ok(RequestChanges { path, fields: rewrite.request.fill(context) })
+        let json = rewrite.json.as_ref().map(|map| map.fill(context));
+        Ok(RequestChanges { path, fields: rewrite.request.fill(context), json })
     }
 
     pub fn apply(mut self, request: &mut Outgoing) -> Result<(), Why> {
@@ -356,7 +377,9 @@ async fn forward(
     head: request::Parts,
     body: Incoming,
 ) -> Response<ResponseBody> {
-    let way = Way { snapshot, route, policies, changes, web, picked, shadowed, side: None };
+    let map = None;
+    let way =
+        Way { snapshot, route, policies, changes, map, web, picked, shadowed, shadow: None, side: None };
     // A body that was signed is checked on the plain way only.
     let signed = exchange.caller().is_some_and(|caller| caller.body.is_some());
     match &policies.cache {
@@ -373,10 +396,14 @@ pub(super) struct Way<'a> {
     pub route: &'a Arc<Route>,
     pub policies: &'a Policies,
     changes: RequestChanges<'a>,
+    /// Of the body, which has to be whole for it.
+    map: Option<Filled<'a>>,
     web: Option<Web>,
     picked: Option<Picked>,
     /// For a shadow.
     shadowed: Option<RequestChanges<'a>>,
+    /// Which gets the body as it is to be.
+    shadow: Option<Shadow<'a>>,
     /// The answer is to be compared with the shadow's.
     side: Option<Side>,
 }
@@ -388,12 +415,18 @@ impl<'a> Way<'a> {
         head: request::Parts,
         body: impl Into<Sent>,
     ) -> Response<ResponseBody> {
-        let (upstream, request, mut body) = match self.prepare(&exchange, head, body) {
+        let (upstream, mut request, mut body) = match self.prepare(&exchange, head, body) {
             Ok(prepared) => prepared,
             Err(why) => return problem::response(exchange, why),
         };
         if let Some(digest) = exchange.caller().and_then(|caller| caller.body.clone()) {
             body = match Box::pin(signed(body, &exchange.state, &digest)).await {
+                Ok(body) => body,
+                Err(why) => return problem::response(exchange, why),
+            };
+        }
+        if self.maps() {
+            body = match Box::pin(self.map(&exchange, &mut request, body)).await {
                 Ok(body) => body,
                 Err(why) => return problem::response(exchange, why),
             };
@@ -445,7 +478,8 @@ impl<'a> Way<'a> {
         for (name, value) in exchange.caller().iter().flat_map(|caller| &caller.fields) {
             request.head.headers.extend(value.clone().map(|value| (name.clone(), value)));
         }
-        let changes = std::mem::take(&mut self.changes);
+        let mut changes = std::mem::take(&mut self.changes);
+        self.map = changes.json.take().filter(|_| !body.is_empty());
         let rewritten = changes.path.is_some();
         let mirror = self.policies.mirror.as_ref();
         let shadow =
@@ -457,8 +491,34 @@ impl<'a> Way<'a> {
         if let Some(web) = &self.web {
             body = web.translate(&mut request, body);
         }
-        self.side = shadow.and_then(|shadow| shadow.send(exchange, &request, &mut body));
+        match self.maps() {
+            true => self.shadow = shadow,
+            false => self.side = shadow.and_then(|shadow| shadow.send(exchange, &request, &mut body)),
+        }
         Ok((upstream, request, body))
+    }
+
+    /// Whether there is more to be done of the body: [`Self::map`].
+    pub fn maps(&self) -> bool {
+        self.map.is_some()
+    }
+
+    /// The body as it is to be.
+    ///
+    /// # Errors
+    /// It does not come, or cannot be changed so.
+    pub async fn map(
+        &mut self,
+        exchange: &Exchange,
+        request: &mut Outgoing,
+        mut body: RequestBody,
+    ) -> Result<RequestBody, Why> {
+        if let Some(map) = self.map.take() {
+            body = mapped::request(&map, exchange, request, body).await?;
+        }
+        let shadow = self.shadow.take();
+        self.side = shadow.and_then(|shadow| shadow.send(exchange, request, &mut body));
+        Ok(body)
     }
 }
 
@@ -473,7 +533,8 @@ pub(super) fn changes_field(route: &Route, name: &HeaderName) -> bool {
         || rewrite.is_some_and(|rewrite| rewrite.sets(name))
 }
 
-/// Limits look into bodies, which must not be compressed then.
+/// Limits and maps look into bodies, which should not be compressed then.
 fn reads_bodies(policies: &Policies) -> bool {
     policies.limits.as_ref().is_some_and(RouteLimits::reads_bodies)
+        || policies.rewrite.as_ref().is_some_and(|rewrite| rewrite.response_json.is_some())
 }

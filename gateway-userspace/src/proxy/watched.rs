@@ -100,6 +100,14 @@ impl Watched {
         self.inner.exchange()
     }
 
+    /// What is left of it, of which no more is compared.
+    pub fn into_inner(mut self) -> ResponseBody {
+        if !self.ended() {
+            self.side.seen = None;
+        }
+        std::mem::replace(&mut self.inner, ResponseBody::Nothing)
+    }
+
     pub fn ended(&self) -> bool {
         self.inner.is_end_stream()
     }

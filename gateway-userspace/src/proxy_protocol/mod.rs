@@ -3,7 +3,6 @@
 //!
 //! [`parse`] and [`write`] are pure; [`read`] takes a header from a socket and not a byte more.
 
-mod crc32c;
 mod parse;
 mod read;
 mod write;

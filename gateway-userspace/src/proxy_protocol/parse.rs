@@ -5,7 +5,8 @@ use std::{
     str::FromStr,
 };
 
-use super::{FIXED_V2, Header, MOST_V1, MOST_V2, SIGNATURE, Says, Version, WORD, crc32c::crc32c};
+use super::{FIXED_V2, Header, MOST_V1, MOST_V2, SIGNATURE, Says, Version, WORD};
+use crate::crc32c::crc32c;
 
 /// What is wrong with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -121,7 +121,7 @@ fn malformed_headers_of_version_2_are_refused() {
 /// A header with a checksum in front of another extension.
 fn checked() -> Vec<u8> {
     let zeroed = v2(0x21, 0x11, &[&ADDRESSES[..], &[3, 0, 4, 0, 0, 0, 0, 4, 0, 1, 7]].concat());
-    let sum = crc32c::crc32c(zeroed.iter().copied()).to_be_bytes();
+    let sum = crate::crc32c::crc32c(zeroed.iter().copied()).to_be_bytes();
     let mut bytes = zeroed;
     bytes[31..35].copy_from_slice(&sum);
     bytes

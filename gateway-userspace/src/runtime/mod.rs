@@ -21,10 +21,11 @@ use crate::{
     },
     limit::{self, Limit, RouteLimits},
     observe::{
+        Why,
         stats::{ListenerStats, NO_ROUTE, Registry, RouteStats},
         trace::Tracer,
     },
-    policy::{Policies, compare::Compare},
+    policy::{Policies, compare::Compare, fallback::Fallback},
     route::{Asked, Router, Takes},
     service::Services,
     tls::{Acceptor, Tls, acme::Challenges},
@@ -41,6 +42,8 @@ pub struct Snapshot {
     pub router: Router<Arc<Route>>,
     pub listeners: BTreeMap<String, Arc<Listener>>,
     pub upstreams: BTreeMap<String, Arc<Upstream>>,
+    /// Who answers for upstreams that cannot be asked, by their names.
+    pub fallbacks: BTreeMap<String, Fallback>,
     pub services: Services,
     pub caches: BTreeMap<String, Arc<Cache>>,
     /// Where caches keep what is on disk.
@@ -194,6 +197,11 @@ impl Snapshot {
                 (name.clone(), Arc::new(fresh))
             })
             .collect();
+        let with_fallback = config.upstreams.iter().filter_map(|(name, upstream)| {
+            let fallback = upstream.fallback.as_ref()?;
+            Some((name.clone(), Fallback::new(fallback, |name| upstreams.get(name).cloned())))
+        });
+        let fallbacks = with_fallback.collect();
         let caches = caches(&config, &disks, old, registry);
         limit_store.shared.configure(config.shared.as_ref());
         let limits: BTreeMap<String, Arc<Limit>> = config
@@ -230,6 +238,7 @@ impl Snapshot {
             router,
             listeners,
             upstreams,
+            fallbacks,
             services,
             caches,
             disks,
@@ -291,6 +300,11 @@ impl Snapshot {
                 let other = self.router.find(&Asked { path: &path, ..*asked });
                 other.is_some_and(|other| other.guarded && !Arc::ptr_eq(other, route))
             })
+    }
+
+    /// Who answers for an upstream of which nothing came but `why`.
+    pub fn fallback(&self, upstream: &Upstream, why: Why) -> Option<&Fallback> {
+        self.fallbacks.get(&*upstream.name).filter(|fallback| fallback.is_for(why))
     }
 
     pub fn drain(&self) -> Duration {

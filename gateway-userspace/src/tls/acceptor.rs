@@ -205,6 +205,14 @@ impl Acceptor {
         Rules(host.and_then(|host| self.by_name.fitting(host).next()).copied())
     }
 
+    /// What clients of a host must show, and by the rules of which name; without one by the listener's own.
+    pub fn client_auth(&self, host: &str) -> Option<(Option<&HostPattern>, &ClientAuth)> {
+        match self.rules_for(Some(host)).0.and_then(|at| self.others.get(at)) {
+            Some((name, side)) => Some((Some(name), side.client.as_ref()?)),
+            None => Some((None, self.own.client.as_ref()?)),
+        }
+    }
+
     fn sides(&self) -> impl Iterator<Item = &Side> {
         std::iter::once(&self.own).chain(self.others.iter().map(|(_, side)| side))
     }

@@ -146,3 +146,38 @@ gateway.toml:11:7: `upstream.c.dns`: expected a name such as "carts.internal:808
   hint: addresses belong to `to`; names are of letters, digits, "-" and "_", with a port"#,
     );
 }
+
+#[test]
+fn a_fallback_that_falls_back_on_nothing_is_refused() {
+    says(
+        r#"[listener.web]
+bind = ":80"
+[upstream.a]
+to = "10.0.0.1:1"
+fallback = { respond = { status = 204, body = "x" } }
+[upstream.b]
+to = "10.0.0.1:1"
+fallback = { on = "unhealthy", to = "b" }
+[upstream.c]
+to = "10.0.0.1:1"
+fallback = { on = ["connect", "reset"], to = "aa", respond = { headers = { x-item = "${param.id}" } } }
+[upstream.d]
+to = "10.0.0.1:1"
+fallback = { on = "connect" }
+[route.all]
+to = "a"
+"#,
+        r#"
+gateway.toml:5:1: `upstream.a.fallback` is for an open breaker, and there is none
+  hint: add `breaker`, or write on = ["unhealthy"]
+gateway.toml:5:47: an answer with status 204 has no body
+gateway.toml:8:37: `upstream.b.fallback.to` is the upstream itself
+gateway.toml:11:31: `upstream.c.fallback.on`: expected "breaker", "unhealthy" or "connect", found "reset"
+gateway.toml:11:46: upstream "aa" is not defined
+  hint: defined: "a", "b", "c", "d"
+gateway.toml:11:76: `headers.x-item`: the route's path "/*" has no parameter "id"
+  hint: a parameter is a segment of the route's path: "/items/{id}"
+gateway.toml:14:1: `upstream.d.fallback.to` is missing
+  hint: for example: to = "items""#,
+    );
+}

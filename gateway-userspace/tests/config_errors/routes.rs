@@ -157,7 +157,7 @@ gateway.toml:11:19: `route.b.redirect.to`: expected a URL such as "https://www.e
   hint: it starts with "https://", "http://", "${scheme}://" or "/"
 gateway.toml:14:34: 305 is no redirect
   hint: use 301, 302, 303, 307 or 308
-gateway.toml:15:20: `rewrite.path` changes what an upstream sees, and this route has none
+gateway.toml:15:20: `rewrite.path` is for requests to an upstream, and this route has none
 gateway.toml:18:34: an answer with status 204 has no body
 gateway.toml:21:12: `route.e.redirect`: expected a URL such as "https://www.example.com${uri}", found "//evil.test"
   hint: it starts with "https://", "http://", "${scheme}://" or "/""#,
@@ -255,5 +255,39 @@ gateway.toml:17:70: `route.c.compress.types`: expected a media type such as "tex
   hint: "text/*" is every text, "*+json" every type with that suffix
 gateway.toml:17:84: `route.c.compress.min`: must be from 0B to 1GiB, found "2GiB"
 gateway.toml:21:12: `route.d.compress`: expected true or false or a table { codings, min, types }, found "gzip""#,
+    );
+}
+
+#[test]
+fn changes_to_json_that_cannot_be_meant_are_refused() {
+    says(
+        &with_upstream(
+            r#"[route.a]
+to = "u"
+[route.a.rewrite.json]
+remove = ["secret", "/a~2"]
+rename = { "/items/*" = "/b", "/items/*/a" = "/items/b", "/x/*/a" = "/x/*/*", "/ok/*/a" = "/ok/*/b/c" }
+set = { "/a" = "${nobody}", "/b" = -1, "/c" = { json = "{" }, "/d" = [1] }
+[route.b]
+path = "/b"
+respond = { body = "hi" }
+rewrite = { response = { json = { remove = "/a" } } }
+"#,
+        ),
+        r#"
+gateway.toml:8:11: `route.a.rewrite.json.remove`: expected a JSON pointer such as "/items/*/updated_at", found "secret"
+gateway.toml:8:21: `route.a.rewrite.json.remove`: expected a JSON pointer such as "/items/*/updated_at", found "/a~2"
+gateway.toml:9:12: `rename`: "/items/*" cannot become "/b"
+  hint: up to its last `*` the pointer stays the same, and a name follows: "/items/*/a" = "/items/*/b"
+gateway.toml:9:31: `rename`: "/items/*/a" cannot become "/items/b"
+  hint: up to its last `*` the pointer stays the same, and a name follows: "/items/*/a" = "/items/*/b"
+gateway.toml:9:58: `rename`: "/x/*/a" cannot become "/x/*/*"
+  hint: up to its last `*` the pointer stays the same, and a name follows: "/items/*/a" = "/items/*/b"
+gateway.toml:10:16: `route.a.rewrite.json.set."/a"`: "${nobody}" is not a variable
+  hint: known: host, path, query, uri, method, scheme, client.ip, id, consumer.id, consumer.tier, claim.NAME, param.NAME, header.NAME, query.NAME
+gateway.toml:10:36: `route.a.rewrite.json.set."/b"`: must be from 0 to 9223372036854775807, found -1
+gateway.toml:10:56: `route.a.rewrite.json.set."/c".json`: "{" is no JSON: EOF while parsing an object at line 1 column 1
+gateway.toml:10:70: `route.a.rewrite.json.set."/d"`: expected true or false or a whole number from 0 to 9223372036854775807 or a text such as "${consumer.id}" or a table { json }, found a list
+gateway.toml:14:26: `rewrite.response.json` is for requests to an upstream, and this route has none"#,
     );
 }

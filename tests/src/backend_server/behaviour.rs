@@ -53,7 +53,7 @@ pub fn answer(
     match path.as_str() {
         "/healthz" => out.full(state.health.load(Relaxed), "", b"")?,
         "/echo" => out.full(200, "content-type: application/json\r\n", echo(request).as_bytes())?,
-        "/echo-body" => out.full(200, "", &request.body)?,
+        "/echo-body" => out.full(200, &answered(request), &request.body)?,
         "/slow-header" => {
             thread::sleep(ms);
             out.full(200, "", &BODY)?;
@@ -121,6 +121,12 @@ pub fn answer(
     Ok(true)
 }
 
+/// The fields that `x-answer` asks for, apart by `|`.
+fn answered(request: &Request) -> String {
+    let fields = request.header("x-answer").unwrap_or_default().split('|').map(str::trim);
+    fields.filter(|field| !field.is_empty()).map(|field| format!("{field}\r\n")).collect()
+}
+
 /// Answers as the request says: `x-answer` has fields, apart by `|`, `x-status` a status, `x-size` a body's length,
 /// `x-ms` how long before the head, `x-pieces` how many chunks with as long between them; `x-cut` breaks off in the
 /// middle; `x-raw` has lines of the head, with <CR> and <LF> in them; `x-hash` fills the body with what looks like noise,
@@ -129,14 +135,7 @@ fn made(state: &State, out: &mut Answer<'_>, request: &Request) -> io::Result<()
     let number = |name: &str| request.header(name).and_then(|text| text.parse::<u64>().ok());
     let pause = Duration::from_millis(number("x-ms").unwrap_or(0));
     let serial = state.made.fetch_add(1, Relaxed) + 1;
-    let fields: String = request
-        .header("x-answer")
-        .unwrap_or_default()
-        .split('|')
-        .map(str::trim)
-        .filter(|field| !field.is_empty())
-        .map(|field| format!("{field}\r\n"))
-        .collect();
+    let fields = answered(request);
     let raw = request.header("x-raw").map(|raw| raw.replace("<CR>", "\r").replace("<LF>", "\n") + "\r\n");
     let mut fields = format!("{fields}x-serial: {serial}\r\n{}", raw.unwrap_or_default());
     let tag = fields.lines().find_map(|line| line.strip_prefix("etag: "));

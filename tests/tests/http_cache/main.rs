@@ -5,16 +5,16 @@ use std::{path::PathBuf, process::Stdio};
 
 use lab::{peers, prelude::*, tools};
 
-/// Required tests that are not passed, and why.
-const NOT_PASSED: [&str; 6] = [
-    // "0,7200" is to be 0, and "0, 0" too old: whoever tells two ages is not believed here.
-    "age-parse-prefix",
-    // The origin breaks off, so there is no answer; a 502 of the gateway's own is taken for one from the cache.
+/// Required tests that the suite counts neither as passed nor as failed, and why.
+const NOT_COUNTED: [&str; 5] = [
+    // The origin breaks off, so there is no answer to pass on; that of the suite's "stale-close", on which they depend, is
+    // not served stale without a word of the origin.
     "stale-close-must-revalidate",
     "stale-close-proxy-revalidate",
     "stale-close-no-cache",
     "stale-close-s-maxage=2",
-    // Content-Length beside Transfer-Encoding: two readers would take it differently, so it is refused.
+    // Content-Length beside Transfer-Encoding: two readers would take it differently, so it is refused, and what the test
+    // begins with does not work.
     "headers-store-Transfer-Encoding",
 ];
 
@@ -58,10 +58,12 @@ fn the_public_suite_finds_a_cache_that_is_correct() -> Result<()> {
     let told: Value = serde_json::from_slice(&output.stdout)
         .with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
     println!("{told}");
-    let failed: Vec<&str> =
-        told["required"]["failed"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    let unexpected: Vec<_> = failed.iter().filter(|id| !NOT_PASSED.contains(id)).collect();
-    assert!(unexpected.is_empty(), "{unexpected:?}");
+    let of = |which: &str| -> Vec<&str> {
+        told["required"][which].as_array().into_iter().flatten().filter_map(Value::as_str).collect()
+    };
+    assert_eq!(of("failed"), [""; 0], "{told}");
+    assert!(of("uncounted").iter().all(|id| NOT_COUNTED.contains(id)), "{told}");
+    assert!(told["required"]["passed"].as_u64() >= Some(152), "{told}");
     assert!(told["optimal"]["passed"].as_u64() >= Some(78), "{told}");
     Ok(())
 }

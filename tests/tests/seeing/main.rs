@@ -3,6 +3,7 @@
 mod alerts;
 mod clock;
 mod doctor;
+mod kafka;
 mod prometheus;
 mod requests;
 mod schema;

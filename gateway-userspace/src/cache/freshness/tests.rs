@@ -131,7 +131,8 @@ fn age_counts_from_when_the_answer_was_made() {
     assert_eq!(age(&[("cache-control", "max-age=60")]), 5);
     assert_eq!(age(&[("cache-control", "max-age=60"), ("age", "10")]), 15);
     assert_eq!(age(&[("cache-control", "max-age=60"), ("date", &date(NOW - 20)), ("age", "10")]), 25);
-    for odd in ["old", "-1", "1.0", "0, 0", "7200;foo=bar"] {
+    assert_eq!(age(&[("cache-control", "max-age=60"), ("age", "10,7200")]), 15);
+    for odd in ["old", "-1", "1.0", "0, 0", "0,", ",0", "7200,0", "7200;foo=bar"] {
         assert_eq!(terms(&[("cache-control", "max-age=60"), ("age", odd)]), Err(Refused("stale")), "{odd}");
     }
     assert!(terms(&[("cache-control", "max-age=60"), ("age", "0"), ("age", "0")]).is_err());

@@ -1,10 +1,14 @@
 //! Keys of `[upstream.NAME]` about balancing and surviving targets.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
+
+use super::{rewrite, route::defined};
 
 use crate::config::{
     error::{Problem, ProblemKind, Problems},
-    model::{Balance, Breaker, Eject, HashOn, Retry, RetryOn, StickyCookie},
+    model::{
+        Balance, Breaker, Eject, Fallback, FallbackOn, HashOn, PathPattern, Retry, RetryOn, StickyCookie,
+    },
     node::Fields,
     units::Percent,
 };
@@ -93,4 +97,31 @@ pub(super) fn breaker(name: &str, parent: &Fields, problems: &mut Problems) -> O
         probes: fields.or_default("probes"),
         slow: fields.get("slow"),
     })
+}
+
+pub(super) fn fallback(name: &str, parent: &Fields, problems: &mut Problems) -> Option<Fallback> {
+    parent.node("fallback")?;
+    let fields = parent.table("fallback");
+    let on = FallbackOn::from_words(&fields.or_default::<Vec<&'static str>>("on"));
+    if on.breaker && parent.node("breaker").is_none() && !parent.broken && !fields.broken {
+        let message = format!("`upstream.{name}.fallback` is for an open breaker, and there is none");
+        let problem = Problem::new(ProblemKind::Conflict, &fields.place("on"), message);
+        problems.push(problem.hint("add `breaker`, or write on = [\"unhealthy\"]".to_owned()));
+    }
+    // An upstream is asked for by many routes: none of them is whose parameters there are.
+    let anywhere = PathPattern { segments: Vec::new(), rest: true };
+    Some(Fallback { on, to: fields.get("to"), respond: rewrite::respond(&fields, &anywhere, problems) })
+}
+
+/// Those that others stand in for must be there, and be others.
+pub(super) fn fallbacks(declared: &BTreeMap<String, Fields>, problems: &mut Problems) {
+    for (name, fields) in declared.iter().filter(|(_, fields)| fields.node("fallback").is_some()) {
+        let fallback = fields.table("fallback");
+        let Some(to) = fallback.get::<String>("to") else { continue };
+        defined(&to, &fallback.place("to"), declared, problems);
+        if to == *name {
+            let message = format!("`upstream.{name}.fallback.to` is the upstream itself");
+            problems.push(Problem::new(ProblemKind::Conflict, &fallback.place("to"), message));
+        }
+    }
 }

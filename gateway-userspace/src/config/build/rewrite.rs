@@ -2,10 +2,14 @@
 
 use crate::config::{
     error::{Problem, ProblemKind, Problems},
-    model::{Destination, FieldRewrite, PathPattern, PathRewrite, Pattern, Redirect, Respond, Rewrite},
+    model::{
+        Destination, FieldRewrite, JsonMap, JsonSet, PathPattern, PathRewrite, Pattern, Redirect, Respond,
+        Rewrite,
+    },
     node::{Fields, Node, Value},
-    units::{Place, Template},
+    units::{ByteSize, Place, Template, quote},
 };
+use crate::policy::json_map::{pieces, shared};
 
 /// What an intermediary answers for itself (RFC 9110 section 7.6.1) and what frames a message: changing it would break
 /// the connection or let one side be lied to.
@@ -41,6 +45,8 @@ pub(super) fn rewrite(route: &Fields, path: &PathPattern, problems: &mut Problem
             add: builder.values(&response, "add", &[]),
             remove: builder.names(&response, "remove"),
         },
+        json: builder.json(&fields),
+        response_json: builder.json(&response),
         remove: builder.names(&fields, "remove"),
     }
 }
@@ -54,17 +60,25 @@ pub(super) fn answer(route: &Fields, path: &PathPattern, problems: &mut Problems
         let hint = "leave one of them out".to_owned();
         problems.push(Problem::new(ProblemKind::Conflict, place, message).hint(hint));
     }
-    let answer = respond(route, path, problems).or_else(|| redirect(route, path, problems))?;
-    if route.table("rewrite").node("path").is_some() {
-        let at = route.table("rewrite").place("path");
-        let message = "`rewrite.path` changes what an upstream sees, and this route has none";
-        problems.push(Problem::new(ProblemKind::Conflict, &at, message));
+    let fixed = respond(route, path, problems).map(Destination::Respond);
+    let answer = fixed.or_else(|| redirect(route, path, problems))?;
+    let rewrite = route.table("rewrite");
+    for (fields, key, name) in [
+        (&rewrite, "path", "path"),
+        (&rewrite, "json", "json"),
+        (&rewrite.table("response"), "json", "response.json"),
+    ] {
+        if fields.node(key).is_some() {
+            let message = format!("`rewrite.{name}` is for requests to an upstream, and this route has none");
+            problems.push(Problem::new(ProblemKind::Conflict, &fields.place(key), message));
+        }
     }
     Some(answer)
 }
 
-fn respond(route: &Fields, path: &PathPattern, problems: &mut Problems) -> Option<Destination> {
-    let Value::Table(fields) = &route.node("respond")?.value else { return None };
+/// A fixed answer at `respond`.
+pub(super) fn respond(parent: &Fields, path: &PathPattern, problems: &mut Problems) -> Option<Respond> {
+    let Value::Table(fields) = &parent.node("respond")?.value else { return None };
     let status: u16 = fields.or_default("status");
     let body: String = fields.or_default("body");
     // RFC 9110 sections 15.3.5, 15.3.6 and 15.4.5.
@@ -73,7 +87,7 @@ fn respond(route: &Fields, path: &PathPattern, problems: &mut Problems) -> Optio
         problems.push(Problem::new(ProblemKind::Conflict, &fields.place("body"), message));
     }
     let headers = Builder { path, problems }.values(fields, "headers", &[]);
-    Some(Destination::Respond(Respond { status, body, headers }))
+    Some(Respond { status, body, headers })
 }
 
 fn redirect(route: &Fields, path: &PathPattern, problems: &mut Problems) -> Option<Destination> {
@@ -131,6 +145,48 @@ impl Builder<'_> {
             values.extend(template.filter(|_| fits).map(|template| (name, template)));
         }
         values
+    }
+
+    fn json(&mut self, parent: &Fields) -> Option<Box<JsonMap>> {
+        parent.node("json")?;
+        let fields = parent.table("json");
+        let mut rename = Vec::new();
+        for (from, Node { at, value }) in fields.map("rename") {
+            let Value::Text(to) = value else { continue };
+            self.moves(&from, &to, &at);
+            rename.push((from, to));
+        }
+        let mut set = Vec::new();
+        for (pointer, Node { at, value }) in fields.map("set") {
+            let value = match value {
+                Value::Bool(value) => Some(JsonSet::Json(value.to_string())),
+                Value::Int(value) => Some(JsonSet::Json(value.to_string())),
+                Value::Table(raw) => raw.get("json").map(JsonSet::Json),
+                Value::Template(text) => {
+                    self.template(&format!("set.{pointer}"), text, &at, 0).map(JsonSet::Text)
+                }
+                _ => None,
+            };
+            set.extend(value.map(|value| (pointer, value)));
+        }
+        let max: ByteSize = fields.or_default("max");
+        let remove = fields.get("remove").unwrap_or_default();
+        Some(Box::new(JsonMap { remove, rename, set, max: max.0 as usize }))
+    }
+
+    /// A `*` that leads to many places has no one place to move to.
+    fn moves(&mut self, from: &str, to: &str, at: &Place) {
+        let (from_pieces, to_pieces) = (pieces(from), pieces(to));
+        let same = shared(&from_pieces);
+        let fits = same < from_pieces.len()
+            && to_pieces.get(..same) == from_pieces.get(..same)
+            && same < to_pieces.len()
+            && shared(&to_pieces) == same;
+        if !fits {
+            let message = format!("`rename`: {} cannot become {}", quote(from), quote(to));
+            let hint = "up to its last `*` the pointer stays the same, and a name follows: \"/items/*/a\" = \"/items/*/b\"";
+            self.problems.push(Problem::new(ProblemKind::Value, at, message).hint(hint.to_owned()));
+        }
     }
 
     fn names(&mut self, fields: &Fields, key: &str) -> Vec<String> {

@@ -2,15 +2,16 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use super::tls;
 use crate::{
     config::{
         error::{Problem, ProblemKind, Problems},
         include::{absolute, beside},
-        model::{AccessLog, LogKeep, LogRotate, LogTarget, Redact, Tracing},
+        model::{AccessLog, Kafka, LogKeep, LogRotate, LogTarget, Redact, Tracing},
         node::Fields,
         units::{ByteSize, Percent, Place, quote},
     },
-    observe::{access_log::Shape, collector::Collector},
+    observe::{access_log::Shape, collector::Collector, kafka},
 };
 
 pub(super) fn access_log(root: &Fields, name: &str, problems: &mut Problems) -> AccessLog {
@@ -38,6 +39,7 @@ pub(super) fn access_log(root: &Fields, name: &str, problems: &mut Problems) -> 
     if fields.node("rotate").is_some() && !matches!(to, LogTarget::File(_)) {
         conflict("rotate", "`access_log.rotate` is for a file: what else `to` can be has nothing to rotate");
     }
+    check_kafka(&to, fields, problems);
     let (keep, rotate) = (fields.table("keep"), fields.table("rotate"));
     if keep.or_default::<Percent>("ok").0 > 1.0 {
         let message = "`access_log.keep.ok` is at most 100%";
@@ -122,6 +124,7 @@ fn target(fields: &Fields, root: &Fields, name: &str, problems: &mut Problems) -
             Some(("unix", socket)) => LogTarget::Unix(path(socket)),
             Some(("syslog", server)) => LogTarget::Syslog(server.parse().ok()),
             Some(("otlp", url)) => collector(with_path(url, LOGS)),
+            Some(("kafka", _)) => LogTarget::Kafka(brokers(fields, &text, name, problems)),
             _ => LogTarget::File(path(&text)),
         },
         None => match fields.or_default("to") {
@@ -132,6 +135,45 @@ fn target(fields: &Fields, root: &Fields, name: &str, problems: &mut Problems) -
             "otlp" => collector(beside_traces(root, &fields.place("to"), problems)),
             _ => LogTarget::Stdout,
         },
+    }
+}
+
+fn brokers(fields: &Fields, url: &str, name: &str, problems: &mut Problems) -> Kafka {
+    let keys = fields.table("kafka");
+    // It was checked when it was read.
+    let (brokers, topic) = kafka::parse(url).unwrap_or_default();
+    Kafka {
+        brokers,
+        topic,
+        name: name.to_owned(),
+        tls: keys.or_default("tls"),
+        ca: keys.node("ca").map(|_| super::file(&keys, "ca")),
+        user: keys.get("user"),
+        password: keys
+            .node("password")
+            .and_then(|_| tls::secret("access_log.kafka.password", &keys.table("password"), problems)),
+        buffer: keys.or_default::<ByteSize>("buffer").0,
+    }
+}
+
+fn check_kafka(to: &LogTarget, fields: &Fields, problems: &mut Problems) {
+    let keys = fields.table("kafka");
+    let mut conflict = |place: Place, message: &str| {
+        problems.push(Problem::new(ProblemKind::Conflict, &place, message));
+    };
+    match to {
+        LogTarget::Kafka(kafka) => {
+            if kafka.ca.is_some() && !kafka.tls {
+                conflict(keys.place("ca"), "`access_log.kafka.ca` is for TLS: `tls = true` is missing");
+            }
+            if kafka.user.is_some() != keys.node("password").is_some() {
+                conflict(keys.at.clone(), "`access_log.kafka`: `user` and `password` go together");
+            }
+        }
+        _ if fields.node("kafka").is_some() => {
+            conflict(fields.place("kafka"), "`access_log.kafka` is for `to = \"kafka://BROKERS/TOPIC\"`");
+        }
+        _ => {}
     }
 }
 

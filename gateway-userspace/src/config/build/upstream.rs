@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::{
-    balancing::{breaker, eject, hash_on, retry, share, share_or_off, sticky},
+    balancing::{breaker, eject, fallback, hash_on, retry, share, share_or_off, sticky},
     health::health,
     tls,
 };
@@ -56,6 +56,7 @@ pub(super) fn upstream(name: &str, fields: &Fields, problems: &mut Problems) -> 
         panic: share_or_off(fields, "panic", &format!("upstream.{name}.panic"), problems),
         eject: eject(name, fields, problems),
         breaker: breaker(name, fields, problems),
+        fallback: fallback(name, fields, problems),
         proxy_protocol: proxy_version(fields, "proxy_protocol"),
         tls: secure.then(|| {
             let mut tls = tls::upstream(fields);

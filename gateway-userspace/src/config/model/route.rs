@@ -283,14 +283,36 @@ pub struct Redirect {
     pub status: u16,
 }
 
-/// `rewrite = { path, set, add, remove, response }`
+/// `rewrite = { path, set, add, remove, json, response }`
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Rewrite {
     pub path: Option<PathRewrite>,
     pub request: FieldRewrite,
     pub response: FieldRewrite,
+    /// Of the request's body.
+    pub json: Option<Box<JsonMap>>,
+    pub response_json: Option<Box<JsonMap>>,
     /// Taken out of both.
     pub remove: Vec<String>,
+}
+
+/// `json = { remove, rename, set, max }`: what becomes of a body's members, by JSON pointers, in which `*` stands for any
+/// name or index.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JsonMap {
+    pub remove: Vec<String>,
+    /// From where, and where to. To the last `*` both are the same.
+    pub rename: Vec<(String, String)>,
+    pub set: Vec<(String, JsonSet)>,
+    /// Bytes of a body. Default 1 MiB.
+    pub max: usize,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum JsonSet {
+    Text(Template),
+    /// JSON as it is written.
+    Json(String),
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -47,6 +47,25 @@ pub enum LogTarget {
     Syslog(Option<SocketAddr>),
     /// With its path.
     Otlp(Collector),
+    Kafka(Kafka),
+}
+
+/// `kafka://BROKERS/TOPIC` and `kafka = { … }`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Kafka {
+    /// `HOST:PORT`
+    pub brokers: Vec<String>,
+    pub topic: String,
+    /// This gateway's, which is the records' key.
+    pub name: String,
+    /// Default false.
+    pub tls: bool,
+    /// Default: whom the system trusts.
+    pub ca: Option<PathBuf>,
+    pub user: Option<String>,
+    pub password: Option<Secret>,
+    /// Bytes of lines that may wait. Default 32 MiB.
+    pub buffer: u64,
 }
 
 impl LogTarget {
@@ -62,6 +81,7 @@ impl LogTarget {
             LogTarget::Syslog(None) => "syslog".into(),
             LogTarget::Syslog(Some(server)) => format!("syslog:{server}"),
             LogTarget::Otlp(collector) => format!("otlp:{}", collector.url),
+            LogTarget::Kafka(kafka) => format!("kafka://{}/{}", kafka.brokers.join(","), kafka.topic),
         }
     }
 }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{listener::secret, share, some};
 use crate::config::{
-    model::{AccessLog, AlertKind, AlertRule, NotifyRule, Tracing, Webhook},
+    model::{AccessLog, AlertKind, AlertRule, LogTarget, NotifyRule, Tracing, Webhook},
     units::{ByteSize, Rate, show_duration},
 };
 
@@ -22,7 +22,19 @@ pub(super) fn access_log(log: &AccessLog) -> Value {
         ("redact", Some(json!(redact))),
         ("rotate", log.rotate.as_ref().map(|r| json!({ "size": ByteSize(r.size), "files": r.files }))),
         ("events", Some(json!(log.events))),
+        ("kafka", kafka(&log.to)),
     ])
+}
+
+fn kafka(to: &LogTarget) -> Option<Value> {
+    let LogTarget::Kafka(kafka) = to else { return None };
+    Some(some([
+        ("tls", Some(json!(kafka.tls))),
+        ("ca", kafka.ca.as_ref().map(|file| json!(file.to_string_lossy()))),
+        ("user", kafka.user.as_ref().map(|user| json!(user))),
+        ("password", kafka.password.as_ref().map(secret)),
+        ("buffer", Some(json!(ByteSize(kafka.buffer)))),
+    ]))
 }
 
 pub(super) fn tracing(tracing: &Tracing) -> Value {

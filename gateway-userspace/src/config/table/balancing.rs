@@ -1,6 +1,11 @@
 //! What an upstream's balancing takes beyond its targets, and how it survives them.
 
-use super::{Key, Kind, OFF, Section, TIMEOUT, Text, seconds, text::PERCENT};
+use super::{
+    Key, Kind, OFF, Section, TIMEOUT, Text,
+    rewrite::RESPOND,
+    seconds,
+    text::{PERCENT, UPSTREAM_NAME},
+};
 use crate::config::{
     balancing::{HashOn, is_token},
     node::Value,
@@ -10,7 +15,7 @@ use crate::config::{
 pub(super) static HASH_ON: Text = Text {
     what: "what to hash",
     example: "header:x-user",
-    pattern: Some("^((header|cookie|query):[^ ]+|path|ip|random)$"),
+    pattern: Some("^((header|cookie|query):[^ ]+|path|consumer|ip|random)$"),
     parse: |text| HashOn::parse(text).map(|_| Value::Text(text.into())),
 };
 
@@ -88,6 +93,42 @@ pub(super) static BREAKER: Section = Section {
             "slow",
             TIMEOUT,
             "An answer that begins later than this counts as failed. Left out: how late it is does not count.",
+        ),
+    ],
+};
+
+pub(super) static FALLBACK: Section = Section {
+    doc: "Who answers requests that an upstream cannot be asked for: another upstream, a fixed answer, or that where the \
+          other one has none either. The log has the reason (`why`) all the same.",
+    keys: &[
+        Key::new(
+            "on",
+            Kind::List {
+                of: &Kind::Choice {
+                    now: &[
+                        ("breaker", "its `breaker` is open"),
+                        ("unhealthy", "no target is healthy"),
+                        ("connect", "no target takes a connection"),
+                    ],
+                    later: &[],
+                },
+                min: 1,
+                one: true,
+            },
+            "When.",
+        )
+        .default("[\"breaker\"]"),
+        Key::new(
+            "to",
+            Kind::Text(&UPSTREAM_NAME),
+            "The upstream that gets them, as this one would have. Its own `fallback` does not count.",
+        )
+        .required_without(&["respond"]),
+        Key::new(
+            "respond",
+            Kind::Table(&RESPOND),
+            "The fixed answer, with the variables of `rewrite` of the request as it would have gone to the upstream, and \
+             `Cache-Control: no-store` unless it says otherwise. Not to gRPC calls, which get UNAVAILABLE.",
         ),
     ],
 };

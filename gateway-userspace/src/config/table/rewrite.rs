@@ -3,6 +3,7 @@
 use super::{
     Key, Kind, Section, Text,
     match_text::{FIELD_NAME, REGEX},
+    route::POINTER,
 };
 use crate::config::{
     node::Value,
@@ -26,8 +27,68 @@ pub(super) static REWRITE: Section = Section {
         Key::new("set", FIELD_VALUES, "Fields of the request, in place of those of that name."),
         Key::new("add", FIELD_VALUES, "Fields of the request, beside those of that name."),
         Key::new("remove", FIELD_NAMES, "Fields that are taken out of both the request and the response."),
+        Key::new("json", Kind::Table(&JSON_MAP), "Members of the request's body, if that is JSON."),
         Key::new("response", Kind::Table(&RESPONSE), "The same for the response."),
     ],
+};
+
+static JSON_MAP: Section = Section {
+    doc: "Changes to bodies that are JSON, by JSON pointers (RFC 6901), in which `*` stands for any name or index. Members are \
+          removed first, then renamed, then set, each in the order of their pointers; what is not named stays as it is written. \
+          A request's body is taken for JSON by its type, or for want of one: one that is none, or has a name twice that is \
+          changed, is answered 400 (`json`), a compressed one 415 (`content_type`), a longer one 413. A response's is by its \
+          type, and decoded if it is coded (gzip, br, zstd); one that cannot be changed is answered 502 (`upstream_json`). \
+          Bodies are held until they are whole; digests of them are taken out, tags are weak, ranges are not asked for.",
+    keys: &[
+        Key::new(
+            "remove",
+            Kind::List { of: &Kind::Text(&POINTER), min: 1, one: true },
+            "Members that are taken out.",
+        ),
+        Key::new(
+            "rename",
+            Kind::Map { key: &POINTER, of: &Kind::Text(&POINTER) },
+            "Members that get another name, or place, by where they are: `{ \"/user/mail\" = \"/email\" }`. What is there already \
+             goes; objects on the way are made. To its last `*` a pointer stays the same.",
+        ),
+        Key::new(
+            "set",
+            Kind::Map {
+                key: &POINTER,
+                of: &Kind::Either(&[
+                    Kind::Bool,
+                    Kind::Int { min: 0, max: i64::MAX as u64 },
+                    Kind::Text(&JSON_TEXT),
+                    Kind::Table(&JSON_VALUE),
+                ]),
+            },
+            "Members in place of what is there, or new ones: true or false, a number, a text with the variables of `rewrite`, or \
+             `{ json = \"…\" }`. Objects on the way are made; `-` is behind an array's last element.",
+        ),
+        Key::new("max", Kind::Size { min: 1, max: 64 << 20 }, "Bytes of a body.").default("\"1MiB\""),
+    ],
+};
+
+static JSON_VALUE: Section = Section {
+    doc: "Any JSON, as it is written.",
+    keys: &[Key::new("json", Kind::Text(&JSON), "The value.").required()],
+};
+
+static JSON: Text = Text {
+    what: "JSON",
+    example: "[1, null]",
+    pattern: None,
+    parse: |text| match serde_json::from_str::<serde::de::IgnoredAny>(text) {
+        Ok(_) => Ok(Value::Text(text.trim().into())),
+        Err(error) => Err(UnitError::new(format!("{} is no JSON: {error}", quote(text)))),
+    },
+};
+
+static JSON_TEXT: Text = Text {
+    what: "a text",
+    example: "${consumer.id}",
+    pattern: None,
+    parse: |text| Template::parse(text).map(Value::Template),
 };
 
 static REPLACE: Section = Section {
@@ -45,6 +106,7 @@ static RESPONSE: Section = Section {
         Key::new("set", FIELD_VALUES, "Fields in place of those of that name."),
         Key::new("add", FIELD_VALUES, "Fields beside those of that name."),
         Key::new("remove", FIELD_NAMES, "Fields that are taken out."),
+        Key::new("json", Kind::Table(&JSON_MAP), "Members of its body, if that is JSON."),
     ],
 };
 

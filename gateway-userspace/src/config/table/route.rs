@@ -245,7 +245,7 @@ static COMPARE: Section = Section {
     ],
 };
 
-static POINTER: Text = Text {
+pub(super) static POINTER: Text = Text {
     what: "a JSON pointer",
     example: "/items/*/updated_at",
     pattern: Some("^(/([^~/]|~[01])*)+$"),

@@ -4,7 +4,7 @@ use super::{
     Key, Kind, Section, TIMEOUT, Text,
     listener::SECRET,
     seconds,
-    text::{LOG_FILE, NAME, PERCENT},
+    text::{FILE, LOG_FILE, NAME, PERCENT},
 };
 use crate::{
     config::{
@@ -35,7 +35,8 @@ pub(super) static ACCESS_LOG: Section = Section {
             ]),
             "Where it is written; a path is a file, \"unix:/run/log.sock\" a unix socket (of streams or datagrams), \
              \"syslog:192.0.2.1:514\" a server that takes RFC 5424 over UDP, \"otlp:http://127.0.0.1:4318\" a collector that \
-             takes log records by OTLP over HTTP (JSON; without a path in it, `/v1/logs` is added).",
+             takes log records by OTLP over HTTP (JSON; without a path in it, `/v1/logs` is added), \"kafka://10.0.0.1:9092,10.0.0.2:9092/access\" \
+             a topic of Kafka's.",
         )
         .default("\"stdout\""),
         Key::new(
@@ -50,6 +51,7 @@ pub(super) static ACCESS_LOG: Section = Section {
             "How. A text with `${FIELD}` in it is a line with the values of these fields, \"-\" where there is none.",
         )
         .default("\"json\""),
+        Key::new("kafka", Kind::Table(&KAFKA), "How a topic's brokers are spoken to."),
         Key::new("keep", Kind::Table(&KEEP), "Which requests are logged; default: all."),
         Key::new(
             "redact",
@@ -86,6 +88,41 @@ static KEEP: Section = Section {
             .default("\"100%\""),
         Key::new("slow", TIMEOUT, "All that took this long or longer.").default("\"1s\""),
     ],
+};
+
+static KAFKA: Section = Section {
+    doc: "All lines of a gateway are in one partition, in order, with `gateway.name` as their key, and each is there once: a batch is \
+          sent until its partition's replicas have it.",
+    keys: &[
+        Key::new("tls", Kind::Bool, "Whether brokers are spoken to by TLS.").default("false"),
+        Key::new(
+            "ca",
+            Kind::Text(&FILE),
+            "Authorities that they are trusted by, PEM. Default: those of the system.",
+        ),
+        Key::new(
+            "user",
+            Kind::Text(&USER),
+            "Who logs in: by SCRAM-SHA-512 or SCRAM-SHA-256, with TLS also by PLAIN, whichever of them the brokers know.",
+        ),
+        Key::new("password", Kind::Table(&SECRET), "The user's, where it is."),
+        Key::new(
+            "buffer",
+            Kind::Size { min: 1 << 20, max: 1 << 34 },
+            "Lines that may wait while no broker takes them; what comes above that is dropped and counted.",
+        )
+        .default("\"32MiB\""),
+    ],
+};
+
+static USER: Text = Text {
+    what: "a user's name",
+    example: "gateway",
+    pattern: None,
+    parse: |text| match text.is_empty() || text.len() > 255 || text.chars().any(char::is_control) {
+        true => Err(UnitError::new("a user's name is 1 to 255 bytes without control characters")),
+        false => Ok(Value::Text(text.into())),
+    },
 };
 
 static ROTATE: Section = Section {

@@ -291,6 +291,15 @@ pub(super) static LOG_FILE: Text = Text {
             };
             return crate::observe::post::check(url).map(|_| Value::Text(text.into())).map_err(wrong);
         }
+        if text.starts_with("kafka:") {
+            let wrong = |why| {
+                UnitError::new(format!(
+                    "expected brokers and a topic such as \"kafka://10.0.0.1:9092/access\", found {}: {why}",
+                    quote(text)
+                ))
+            };
+            return crate::observe::kafka::parse(text).map(|_| Value::Text(text.into())).map_err(wrong);
+        }
         // A bare word is a slip in "stdout" rather than a file of that name in the current folder.
         if !text.contains(['/', '.']) || text.contains('\0') || text == "unix:" {
             let message =

@@ -2,7 +2,7 @@
 
 use super::{
     Key, Kind, OFF, Section, TIMEOUT,
-    balancing::{BREAKER, EJECT, HASH_ON, SHARE_OR_OFF, STICKY},
+    balancing::{BREAKER, EJECT, FALLBACK, HASH_ON, SHARE_OR_OFF, STICKY},
     service::{CHECK_TIMEOUT, EVERY, EXPECT, FALL, RISE},
     text::{DNS, FILE, GRPC_SERVICE, NAME, PERCENT, PROBE_PATH, SERVER_NAME, TARGET},
 };
@@ -99,6 +99,7 @@ pub(super) static UPSTREAM: Section = Section {
         .default("\"off\""),
         Key::new("eject", Kind::Table(&EJECT), "Take targets out by the errors of requests. Left out: none."),
         Key::new("breaker", Kind::Table(&BREAKER), "Stop asking when most requests fail. Left out: never."),
+        Key::new("fallback", Kind::Table(&FALLBACK), "Who answers where it cannot be asked. Left out: nobody, clients get 502, 503 or 504."),
         Key::new(
             "proxy_protocol",
             PROXY_VERSION,

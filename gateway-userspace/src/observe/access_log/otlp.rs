@@ -23,6 +23,11 @@ impl Exporter {
         Exporter { collector: Arc::new(collector.clone()), counts: counts.clone(), sender: None }
     }
 
+    /// Whether it goes on as it is with this collector.
+    pub fn is_of(&self, collector: &Collector) -> bool {
+        *self.collector == *collector
+    }
+
     /// Never waits.
     pub fn write(&mut self, bytes: &[u8], count: u64) {
         if self.sender.is_none() {

@@ -10,8 +10,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{LineCounts, otlp::Exporter};
-use crate::config::model::{AccessLog, LogRotate, LogTarget};
+use super::{LineCounts, otlp};
+use crate::{
+    config::model::{AccessLog, LogRotate, LogTarget},
+    observe::kafka,
+};
 
 /// How long a reader may let us wait before lines are given up.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -27,7 +30,8 @@ pub enum Sink {
     File(Rotated),
     /// Its reader may be gone, and come back.
     Socket(Socket),
-    Otlp(Exporter),
+    Otlp(otlp::Exporter),
+    Kafka(kafka::Exporter),
 }
 
 impl Sink {
@@ -41,8 +45,18 @@ impl Sink {
             LogTarget::Unix(path) => Sink::Socket(Socket::new(Address::Unix(path.clone()))),
             LogTarget::Journald => Sink::Socket(Socket::new(Address::Journal)),
             LogTarget::Syslog(server) => Sink::Socket(Socket::new(Address::Syslog(*server))),
-            LogTarget::Otlp(collector) => Sink::Otlp(Exporter::new(collector, counts)),
+            LogTarget::Otlp(collector) => Sink::Otlp(otlp::Exporter::new(collector, counts)),
+            LogTarget::Kafka(kafka) => Sink::Kafka(kafka::Exporter::new(kafka, counts)),
         })
+    }
+
+    /// Whether it goes on as it is: what waits in it stays before what comes.
+    pub fn goes_on(&self, config: &AccessLog) -> bool {
+        match (self, &config.to) {
+            (Sink::Otlp(exporter), LogTarget::Otlp(collector)) => exporter.is_of(collector),
+            (Sink::Kafka(exporter), LogTarget::Kafka(kafka)) => exporter.is_of(kafka),
+            _ => false,
+        }
     }
 
     /// Writes so many lines; returns how many of them could not be. `None`: the sink counts them when it knows.
@@ -61,13 +75,19 @@ impl Sink {
                 exporter.write(bytes, lines);
                 return None;
             }
+            Sink::Kafka(exporter) => {
+                exporter.write(bytes, lines);
+                return None;
+            }
         })
     }
 
     /// Waits for what is on its way, for two seconds at most.
     pub fn flush(&self) {
-        if let Sink::Otlp(exporter) = self {
-            exporter.flush();
+        match self {
+            Sink::Otlp(exporter) => exporter.flush(),
+            Sink::Kafka(exporter) => exporter.flush(),
+            _ => {}
         }
     }
 }

@@ -264,7 +264,7 @@ impl Writer {
         if let Some(config) = orders.config {
             self.config = *config;
         }
-        if !reopen {
+        if !reopen || self.sink.goes_on(&self.config) {
             return;
         }
         match Sink::open(&self.config, &self.counts) {

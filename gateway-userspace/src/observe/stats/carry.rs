@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AuthResult, AuthShard, CODES, Codes, Connect, Count, Decided, Handshake, Histogram, LimitShard,
-    ListenerShard, METHODS, OTHER_CODES, ProxyHeader, Registry, Retry, RouteShard, TargetShard, TlsVersion,
-    UpstreamShard,
+    AuthResult, AuthShard, CODES, Codes, Connect, Count, Decided, FALLBACKS, Handshake, Histogram,
+    LimitShard, ListenerShard, METHODS, OTHER_CODES, ProxyHeader, Registry, Retry, RouteShard, TargetShard,
+    TlsVersion, UpstreamShard,
 };
 use crate::observe::Why;
 
@@ -120,6 +120,9 @@ impl Cells for UpstreamShard {
         }
         for (reason, word) in Retry::ALL.into_iter().chain([(Retry::OverBudget, "over_budget")]) {
             show(&format!("retry/{word}"), &self.retries[reason as usize]);
+        }
+        for (why, count) in FALLBACKS.iter().zip(&self.fallbacks) {
+            show(&format!("fallback/{}", why.name()), count);
         }
     }
 }

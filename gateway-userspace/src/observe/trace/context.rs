@@ -3,6 +3,8 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::observe::json;
+
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 const B3: HeaderName = HeaderName::from_static("b3");
@@ -149,20 +151,14 @@ pub fn say(headers: &mut HeaderMap, now: Parent, manner: Manner, continued: bool
 
 /// As [`say`], in W3C's way alone, where nothing is said yet.
 pub fn say_first(headers: &mut HeaderMap, now: Parent) {
-    let mut text = b"00-00000000000000000000000000000000-0000000000000000-00".to_vec();
-    write_hex(now.trace, &mut text[3..35]);
-    write_hex(now.span.into(), &mut text[36..52]);
-    text[54] += u8::from(now.sampled.unwrap_or(false));
+    let mut text = Vec::with_capacity(55);
+    text.extend_from_slice(b"00-");
+    json::hex(&mut text, now.trace.to_be_bytes());
+    text.push(b'-');
+    json::hex(&mut text, now.span.to_be_bytes());
+    text.extend_from_slice(if now.sampled.unwrap_or(false) { b"-01" } else { b"-00" });
     if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(text)) {
         headers.insert(TRACEPARENT, value);
-    }
-}
-
-/// All its digits, as many as there is room for.
-pub fn write_hex(mut value: u128, digits: &mut [u8]) {
-    for digit in digits.iter_mut().rev() {
-        *digit = b"0123456789abcdef"[(value & 0xf) as usize];
-        value >>= 4;
     }
 }
 

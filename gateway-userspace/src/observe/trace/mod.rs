@@ -26,7 +26,7 @@ pub struct Tracer {
     /// Of 2^32, of those that begin here.
     share: u64,
     trust_parent: bool,
-    pub server_timing: bool,
+    server_timing: bool,
     rules: access_log::Rules,
     collector: Arc<Collector>,
 }
@@ -34,14 +34,22 @@ pub struct Tracer {
 /// A request's part in a trace.
 #[derive(Debug)]
 pub struct Traced {
-    tracer: Arc<Tracer>,
     pub trace: TraceId,
+    /// The client is told of the times.
+    pub server_timing: bool,
+    /// What the collector is told; `None`: nothing.
+    told: Option<Box<Told>>,
+}
+
+/// What is gathered of a request that the collector is told of.
+#[derive(Debug)]
+struct Told {
+    tracer: Arc<Tracer>,
+    facts: Facts,
     parent: Option<SpanId>,
     span: SpanId,
     /// Of what upstreams do.
     client_span: SpanId,
-    /// What the collector is told; `None`: nothing.
-    facts: Option<Box<Facts>>,
     /// When it had a connection to the upstream.
     connected: Option<Instant>,
     /// When it had waited for its turn.
@@ -71,13 +79,13 @@ pub enum Said {
 
 /// What is kept of a request that is told of: its head goes on to the upstream.
 #[derive(Debug)]
-pub struct Facts {
-    pub method: String,
-    pub path: String,
-    pub query: Option<String>,
-    pub host: Option<String>,
-    pub user_agent: Option<String>,
-    pub http2: bool,
+struct Facts {
+    method: String,
+    path: String,
+    query: Option<String>,
+    host: Option<String>,
+    user_agent: Option<String>,
+    http2: bool,
 }
 
 /// What else is known when it ends.
@@ -122,7 +130,7 @@ impl Tracer {
     }
 
     /// Takes up the trace that a request is part of, or begins one, and tells what comes next.
-    pub fn begin(self: &Arc<Self>, head: &mut request::Parts) -> Box<Traced> {
+    pub fn begin(self: &Arc<Self>, head: &mut request::Parts) -> Traced {
         let is_told = context::is_in(&head.headers);
         let (before, manner) = match is_told {
             true => context::parent(&head.headers),
@@ -132,25 +140,26 @@ impl Tracer {
         let by_chance = || u64::from(fastrand::u32(..)) < self.share;
         let sampled = before.and_then(|before| before.sampled).unwrap_or_else(by_chance);
         let trace = before.map_or_else(|| fastrand::u128(1..), |before| before.trace);
-        let (span, client_span) = (fastrand::u64(1..), fastrand::u64(1..));
-        let facts = sampled.then(|| Box::new(self.facts(head)));
+        let client_span = fastrand::u64(1..);
+        let told = sampled.then(|| {
+            Box::new(Told {
+                tracer: self.clone(),
+                facts: self.facts(head),
+                parent: before.map(|before| before.span),
+                span: fastrand::u64(1..),
+                client_span,
+                connected: None,
+                queued: None,
+                steps: Vec::new(),
+            })
+        });
         let now = Parent { trace, span: client_span, sampled: Some(sampled) };
         let manner = if self.trust_parent { manner } else { Manner::W3c };
         match is_told {
             true => context::say(&mut head.headers, now, manner, before.is_some()),
             false => context::say_first(&mut head.headers, now),
         }
-        Box::new(Traced {
-            tracer: self.clone(),
-            trace,
-            parent: before.map(|before| before.span),
-            span,
-            client_span,
-            facts,
-            connected: None,
-            queued: None,
-            steps: Vec::new(),
-        })
+        Traced { trace, server_timing: self.server_timing, told }
     }
 
     fn facts(&self, head: &request::Parts) -> Facts {
@@ -173,21 +182,21 @@ impl Tracer {
 }
 
 impl Traced {
-    pub fn server_timing(&self) -> bool {
-        self.tracer.server_timing
-    }
-
     pub fn connected(&mut self) {
-        self.connected = Some(Instant::now());
+        if let Some(told) = &mut self.told {
+            told.connected = Some(Instant::now());
+        }
     }
 
     pub fn queued(&mut self) {
-        self.queued = Some(Instant::now());
+        if let Some(told) = &mut self.told {
+            told.queued = Some(Instant::now());
+        }
     }
 
     /// Whether the collector is told of it.
     pub fn is_told(&self) -> bool {
-        self.facts.is_some()
+        self.told.is_some()
     }
 
     /// A part of the request's way, if the collector is told of it.
@@ -198,8 +207,10 @@ impl Traced {
         to: Instant,
         attributes: [(&'static str, Said); N],
     ) {
-        if self.is_told() && self.steps.len() < STEPS {
-            self.steps.push(Step { name, from, to, attributes: attributes.into() });
+        if let Some(told) = &mut self.told
+            && told.steps.len() < STEPS
+        {
+            told.steps.push(Step { name, from, to, attributes: attributes.into() });
         }
     }
 
@@ -217,17 +228,17 @@ impl Traced {
 
     /// The query is told as this, in place of what came.
     pub fn set_query(&mut self, query: Option<&str>) {
-        let redact = self.tracer.rules.redact.as_ref();
-        let query = query.map(|query| redact.map_or(query.into(), |redact| redact.query(query)).into_owned());
-        if let Some(facts) = &mut self.facts {
-            facts.query = query;
+        if let Some(told) = &mut self.told {
+            let redact = told.tracer.rules.redact.as_ref();
+            told.facts.query =
+                query.map(|query| redact.map_or(query.into(), |redact| redact.query(query)).into_owned());
         }
     }
 
     /// Tells the collector, if it is to be told of this request.
     pub fn end(self, ending: &Ending<'_>) {
-        if let Some(facts) = &self.facts {
-            export::send(&self.tracer.collector, otlp::Spans::of(&self, facts, ending));
+        if let Some(told) = &self.told {
+            export::send(&told.tracer.collector, otlp::Spans::of(self.trace, told, ending));
         }
     }
 }

@@ -4,24 +4,23 @@
 
 use std::{
     borrow::Cow,
-    fmt,
+    io::Write as _,
     net::IpAddr,
     time::{Duration, Instant, UNIX_EPOCH},
 };
 
-use serde::{Serialize, Serializer};
-
 use super::{
-    Ending, Facts, Said, Traced,
+    Ending, Facts, Said, Told,
     context::{SpanId, TraceId},
 };
+use crate::observe::json;
 
 /// `SpanKind`
 const INTERNAL: u8 = 1;
 const SERVER: u8 = 2;
 const CLIENT: u8 = 3;
 /// `StatusCode`
-const ERROR: Status = Status { code: 2 };
+const ERROR: u64 = 2;
 
 /// Some spans, as the elements of a JSON array without its brackets.
 #[derive(Debug, Default)]
@@ -30,85 +29,105 @@ pub struct Spans {
     pub count: u64,
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
 struct Span<'a> {
-    trace_id: Hex<TraceId>,
-    span_id: Hex<SpanId>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    parent_span_id: Option<Hex<SpanId>>,
+    trace: TraceId,
+    id: SpanId,
+    parent: Option<SpanId>,
     name: Cow<'a, str>,
     kind: u8,
-    start_time_unix_nano: Number,
-    end_time_unix_nano: Number,
+    /// Nanoseconds since 1970.
+    times: (u64, u64),
     attributes: Vec<Attribute<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    events: Option<[Event; 1]>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    status: Option<Status>,
+    first_byte: Option<u64>,
+    failed: bool,
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Event {
-    time_unix_nano: Number,
-    name: &'static str,
-}
-
-#[derive(Serialize)]
-struct Status {
-    code: u8,
-}
-
-#[derive(Serialize)]
 struct Attribute<'a> {
+    /// Nothing in it has to be escaped.
     key: &'static str,
     value: Value<'a>,
 }
 
-#[derive(Serialize)]
 enum Value<'a> {
-    #[serde(rename = "stringValue")]
     Text(&'a str),
-    #[serde(rename = "stringValue")]
     Address(IpAddr),
     /// A code, which is no number to reckon with.
-    #[serde(rename = "stringValue")]
-    Digits(Number),
-    #[serde(rename = "intValue")]
-    Number(Number),
-    #[serde(rename = "boolValue")]
+    Code(u16),
+    Number(u64),
     Flag(bool),
 }
 
-/// 64-bit numbers are texts in protobuf's JSON.
-struct Number(u64);
-
-impl Serialize for Number {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(itoa::Buffer::new().format(self.0))
+impl Span<'_> {
+    /// Numbers of 64 bits are texts in protobuf's JSON.
+    fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"{\"traceId\":\"");
+        json::hex(out, self.trace.to_be_bytes());
+        out.extend_from_slice(b"\",\"spanId\":\"");
+        json::hex(out, self.id.to_be_bytes());
+        if let Some(parent) = self.parent {
+            out.extend_from_slice(b"\",\"parentSpanId\":\"");
+            json::hex(out, parent.to_be_bytes());
+        }
+        json::text(out, b"\",\"name\":", self.name.as_bytes());
+        json::number(out, b",\"kind\":", self.kind.into());
+        json::number(out, b",\"startTimeUnixNano\":\"", self.times.0);
+        json::number(out, b"\",\"endTimeUnixNano\":\"", self.times.1);
+        out.extend_from_slice(b"\",\"attributes\":[");
+        for (at, attribute) in self.attributes.iter().enumerate() {
+            if at > 0 {
+                out.push(b',');
+            }
+            attribute.write(out);
+        }
+        out.push(b']');
+        if let Some(at) = self.first_byte {
+            json::number(out, b",\"events\":[{\"timeUnixNano\":\"", at);
+            out.extend_from_slice(b"\",\"name\":\"first byte\"}]");
+        }
+        if self.failed {
+            json::number(out, b",\"status\":{\"code\":", ERROR);
+            out.push(b'}');
+        }
+        out.push(b'}');
     }
 }
 
-/// With all its digits.
-struct Hex<T>(T);
-
-impl<T: fmt::LowerHex> Serialize for Hex<T> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&format_args!("{:0width$x}", self.0, width = 2 * size_of::<T>()))
+impl Attribute<'_> {
+    fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"{\"key\":\"");
+        out.extend_from_slice(self.key.as_bytes());
+        out.extend_from_slice(b"\",\"value\":{");
+        match self.value {
+            Value::Text(text) => json::text(out, b"\"stringValue\":", text.as_bytes()),
+            Value::Address(address) => {
+                // A Vec takes every write.
+                let _ = write!(out, "\"stringValue\":\"{address}\"");
+            }
+            Value::Code(code) => {
+                json::number(out, b"\"stringValue\":\"", code.into());
+                out.push(b'"');
+            }
+            Value::Number(number) => {
+                json::number(out, b"\"intValue\":\"", number);
+                out.push(b'"');
+            }
+            Value::Flag(true) => out.extend_from_slice(b"\"boolValue\":true"),
+            Value::Flag(false) => out.extend_from_slice(b"\"boolValue\":false"),
+        }
+        out.extend_from_slice(b"}}");
     }
 }
 
 impl Spans {
-    pub fn of(traced: &Traced, facts: &Facts, ending: &Ending<'_>) -> Spans {
+    pub fn of(trace: TraceId, told: &Told, ending: &Ending<'_>) -> Spans {
         let mut all = Spans { json: Vec::with_capacity(2048), count: 0 };
-        let moments = Moments { traced, ending };
-        all.add(&server(&moments, facts));
+        let moments = Moments { trace, told, ending };
+        all.add(&server(&moments));
         for span in waits(&moments) {
             all.add(&span);
         }
         if let (Some(upstream), Some(sent)) = (ending.upstream, ending.sent) {
-            all.add(&client(&moments, facts, upstream, sent));
+            all.add(&client(&moments, upstream, sent));
         }
         all
     }
@@ -117,27 +136,28 @@ impl Spans {
         if self.count > 0 {
             self.json.push(b',');
         }
-        // A Vec takes every write, and nothing here fails to be JSON.
-        let _ = serde_json::to_writer(&mut self.json, span);
+        span.write(&mut self.json);
         self.count += 1;
     }
 }
 
 /// The request's times, and whose they are.
 struct Moments<'a> {
-    traced: &'a Traced,
+    trace: TraceId,
+    told: &'a Told,
     ending: &'a Ending<'a>,
 }
 
 impl<'a> Moments<'a> {
-    fn clock(&self, at: Instant) -> Number {
+    /// In nanoseconds since 1970.
+    fn clock(&self, at: Instant) -> u64 {
         let started = self.ending.at.duration_since(UNIX_EPOCH).unwrap_or_default();
         let nanos = match at.checked_duration_since(self.ending.started) {
             Some(since) => started + since,
             // The handshake was before the request.
             None => started.saturating_sub(self.ending.started.saturating_duration_since(at)),
         };
-        Number(nanos.as_nanos().try_into().unwrap_or(u64::MAX))
+        nanos.as_nanos().try_into().unwrap_or(u64::MAX)
     }
 
     fn span(
@@ -149,57 +169,56 @@ impl<'a> Moments<'a> {
         attributes: Vec<Attribute<'a>>,
     ) -> Span<'a> {
         Span {
-            trace_id: Hex(self.traced.trace),
-            span_id: Hex(id),
-            parent_span_id: parent.map(Hex),
+            trace: self.trace,
+            id,
+            parent,
             name,
             kind,
-            start_time_unix_nano: self.clock(from),
-            end_time_unix_nano: self.clock(to),
+            times: (self.clock(from), self.clock(to)),
             attributes,
-            events: None,
-            status: None,
+            first_byte: None,
+            failed: false,
         }
     }
 
     /// Of what we did ourselves.
     fn internal(&self, name: &'static str, from: Instant, to: Instant) -> Span<'a> {
-        let ids = (fastrand::u64(1..), Some(self.traced.span));
+        let ids = (fastrand::u64(1..), Some(self.told.span));
         self.span(ids, name.into(), INTERNAL, (from, to), Vec::new())
     }
 }
 
-fn server<'a>(moments: &Moments<'a>, facts: &'a Facts) -> Span<'a> {
-    let (traced, ending) = (moments.traced, moments.ending);
-    let name = format!("{} {}", facts.method, ending.route.unwrap_or("-")).into();
+fn server<'a>(moments: &Moments<'a>) -> Span<'a> {
+    let (told, ending) = (moments.told, moments.ending);
+    let name = format!("{} {}", told.facts.method, ending.route.unwrap_or("-")).into();
     let times = (ending.started, ending.now);
-    let mut span = moments.span((traced.span, traced.parent), name, SERVER, times, about(facts, ending));
-    span.status = (ending.status >= 500).then_some(ERROR);
+    let mut span = moments.span((told.span, told.parent), name, SERVER, times, about(&told.facts, ending));
+    span.failed = ending.status >= 500;
     span
 }
 
 /// For what the request waited before it went upstream.
 fn waits<'a>(moments: &Moments<'a>) -> impl Iterator<Item = Span<'a>> {
-    let (traced, ending) = (moments.traced, moments.ending);
+    let (told, ending) = (moments.told, moments.ending);
     let waited = |name, end: Option<Instant>, took: Option<Duration>| {
         let (end, took) = (end?, took?);
         let from = end.checked_sub(took).unwrap_or(end).max(ending.started);
         Some(moments.internal(name, from, end))
     };
-    let steps = traced.steps.iter().map(|step| {
+    let steps = told.steps.iter().map(|step| {
         let mut span = moments.internal(step.name, step.from, step.to);
         span.attributes.extend(step.attributes.iter().map(|(key, said)| said_so(key, *said)));
         span
     });
-    let queue = waited("queue", traced.queued, ending.queued);
-    let connect = waited("connect", traced.connected, ending.connect);
+    let queue = waited("queue", told.queued, ending.queued);
+    let connect = waited("connect", told.connected, ending.connect);
     steps.chain([queue, connect].into_iter().flatten())
 }
 
-fn client<'a>(moments: &Moments<'a>, facts: &'a Facts, upstream: &'a str, sent: Instant) -> Span<'a> {
-    let (traced, ending) = (moments.traced, moments.ending);
+fn client<'a>(moments: &Moments<'a>, upstream: &'a str, sent: Instant) -> Span<'a> {
+    let (told, ending) = (moments.told, moments.ending);
     let mut attributes = vec![
-        text("http.request.method", &facts.method),
+        text("http.request.method", &told.facts.method),
         text("gateway.upstream", upstream),
         number("http.request.resend_count", u64::from(ending.tries.saturating_sub(1))),
     ];
@@ -213,12 +232,11 @@ fn client<'a>(moments: &Moments<'a>, facts: &'a Facts, upstream: &'a str, sent: 
         attributes.push(text("server.address", address.trim_matches(['[', ']'])));
         attributes.extend(port.parse().ok().map(|port| number("server.port", port)));
     }
-    let name = format!("{} {upstream}", facts.method).into();
-    let ids = (traced.client_span, Some(traced.span));
+    let name = format!("{} {upstream}", told.facts.method).into();
+    let ids = (told.client_span, Some(told.span));
     let mut span = moments.span(ids, name, CLIENT, (sent, ending.now), attributes);
-    span.events =
-        ending.first_byte.map(|at| [Event { time_unix_nano: moments.clock(at), name: "first byte" }]);
-    span.status = (ending.first_byte.is_none() || ending.status >= 500).then_some(ERROR);
+    span.first_byte = ending.first_byte.map(|at| moments.clock(at));
+    span.failed = ending.first_byte.is_none() || ending.status >= 500;
     span
 }
 
@@ -266,7 +284,7 @@ fn about<'a>(facts: &'a Facts, ending: &Ending<'a>) -> Vec<Attribute<'a>> {
 
 /// What went wrong: our word for it, or the status.
 fn error<'a>(ending: &Ending<'_>) -> Attribute<'a> {
-    let status = Value::Digits(Number(ending.status.into()));
+    let status = Value::Code(ending.status);
     Attribute { key: "error.type", value: ending.why.map_or(status, |why| Value::Text(why.name())) }
 }
 
@@ -283,22 +301,60 @@ fn text<'a>(key: &'static str, value: &'a str) -> Attribute<'a> {
 }
 
 fn number<'a>(key: &'static str, value: u64) -> Attribute<'a> {
-    Attribute { key, value: Value::Number(Number(value)) }
+    Attribute { key, value: Value::Number(value) }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    fn json(write: impl FnOnce(&mut Vec<u8>)) -> serde_json::Value {
+        let mut out = Vec::new();
+        write(&mut out);
+        serde_json::from_slice(&out).unwrap()
+    }
 
     #[test]
     fn attributes_are_json_that_protobuf_understands() {
-        let attribute = |attribute: Attribute<'_>| serde_json::to_value(attribute).unwrap();
-        assert_eq!(
-            attribute(number("n", u64::MAX)),
-            serde_json::json!({ "key": "n", "value": { "intValue": "18446744073709551615" } })
-        );
         let address = Attribute { key: "a", value: Value::Address("::1".parse().unwrap()) };
-        assert_eq!(attribute(address), serde_json::json!({ "key": "a", "value": { "stringValue": "::1" } }));
-        assert_eq!(serde_json::to_string(&Hex(0xab_u64)).unwrap(), "\"00000000000000ab\"");
+        for (attribute, value) in [
+            (number("a", u64::MAX), json!({ "intValue": "18446744073709551615" })),
+            (text("a", "\"\n\u{fffd}"), json!({ "stringValue": "\"\n\u{fffd}" })),
+            (address, json!({ "stringValue": "::1" })),
+            (Attribute { key: "a", value: Value::Code(502) }, json!({ "stringValue": "502" })),
+            (said_so("a", Said::Flag(true)), json!({ "boolValue": true })),
+        ] {
+            assert_eq!(json(|out| attribute.write(out)), json!({ "key": "a", "value": value }));
+        }
+    }
+
+    #[test]
+    fn a_span_has_what_it_has() {
+        let mut span = Span {
+            trace: 0xab,
+            id: 0xcd,
+            parent: None,
+            name: "GET \"a".into(),
+            kind: SERVER,
+            times: (1, u64::MAX),
+            attributes: Vec::new(),
+            first_byte: None,
+            failed: false,
+        };
+        let least = json!({
+            "traceId": "000000000000000000000000000000ab", "spanId": "00000000000000cd", "name": "GET \"a",
+            "kind": 2, "startTimeUnixNano": "1", "endTimeUnixNano": "18446744073709551615", "attributes": [],
+        });
+        assert_eq!(json(|out| span.write(out)), least);
+        span.parent = Some(1);
+        span.attributes = vec![number("n", 1), text("t", "x")];
+        (span.first_byte, span.failed) = (Some(7), true);
+        let all = json(|out| span.write(out));
+        assert_eq!(all["parentSpanId"], "0000000000000001");
+        assert_eq!(all["attributes"].as_array().map(Vec::len), Some(2));
+        assert_eq!(all["events"], json!([{ "timeUnixNano": "7", "name": "first byte" }]));
+        assert_eq!(all["status"], json!({ "code": 2 }));
     }
 }

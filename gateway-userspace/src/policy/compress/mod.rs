@@ -2,6 +2,8 @@
 
 mod encoder;
 
+use std::{borrow::Cow, io::Read};
+
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request};
 
 pub use encoder::Encoder;
@@ -27,7 +29,7 @@ pub struct Accepted<'a> {
 }
 
 /// Sums of the content as it was (RFC 9530 and before), and ranges of it.
-const OF_THE_BYTES: [HeaderName; 6] = [
+pub const OF_THE_BYTES: [HeaderName; 6] = [
     header::CONTENT_LENGTH,
     header::ACCEPT_RANGES,
     HeaderName::from_static("content-md5"),
@@ -103,13 +105,33 @@ impl Accepted<'_> {
 
 /// The same resource in other bytes is another representation: a strong tag must not stand for both (RFC 9110 section
 /// 8.8.1).
-fn weaken(headers: &mut HeaderMap) {
+pub fn weaken(headers: &mut HeaderMap) {
     if let Some(tag) = headers.get_mut(header::ETAG)
         && !tag.as_bytes().starts_with(b"W/")
         && let Ok(weak) = HeaderValue::from_bytes(&[b"W/", tag.as_bytes()].concat())
     {
         *tag = weak;
     }
+}
+
+/// A body without its coding, if it is no longer than `most` then. `None`: of a coding that is not known, or not what it
+/// says.
+pub fn decode<'a>(headers: &HeaderMap, body: &'a [u8], most: u64) -> Option<Cow<'a, [u8]>> {
+    let mut codings = headers.get_all(header::CONTENT_ENCODING).iter();
+    let coding = codings.next().map_or("", |coding| coding.to_str().unwrap_or("?"));
+    if codings.next().is_some() {
+        return None;
+    }
+    let mut out = Vec::new();
+    let read = match coding.trim().to_ascii_lowercase().as_str() {
+        "" | "identity" => return Some(Cow::Borrowed(body)).filter(|body| body.len() as u64 <= most),
+        "gzip" | "x-gzip" => flate2::read::MultiGzDecoder::new(body).take(most + 1).read_to_end(&mut out),
+        "br" => brotli::Decompressor::new(body, 4096).take(most + 1).read_to_end(&mut out),
+        "zstd" => zstd::stream::read::Decoder::new(body)
+            .and_then(|decoder| decoder.take(most + 1).read_to_end(&mut out)),
+        _ => return None,
+    };
+    read.ok().filter(|read| *read as u64 <= most).map(|_| Cow::Owned(out))
 }
 
 fn no_transform(headers: &HeaderMap) -> bool {

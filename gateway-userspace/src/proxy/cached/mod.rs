@@ -27,7 +27,7 @@ use super::{
     body::{RequestBody, ResponseBody, Sent},
     errand::Errand,
     exchange::Exchange,
-    forward,
+    fallback, forward,
     handler::deliver,
     incoming::Incoming,
     policed::{Way, changes_field},
@@ -399,6 +399,10 @@ async fn follow(
         Ok(Outcome::Entry(_)) => return Followed::Alone(exchange),
         Ok(Outcome::Failed(why)) => match stale.filter(|stale| stale.terms.if_error(now)) {
             Some(stale) => stale.clone(),
+            // Each has it answered for itself.
+            None if way.snapshot.fallbacks.values().any(|fallback| fallback.is_for(why)) => {
+                return Followed::Alone(exchange);
+            }
             None => {
                 coalesced(forwarded).note(cache, &exchange);
                 return Followed::Answered(problem::response(exchange, why));
@@ -425,14 +429,20 @@ async fn lead(
     ask_for_whole(&mut head.headers, stale.as_deref());
     let request = ask.headers.clone();
     let prepared = way.prepare(&exchange, head, body);
-    let (upstream, outgoing, mut body) = match prepared {
+    let (upstream, mut outgoing, mut body) = match prepared {
         Ok(prepared) => prepared,
         Err(why) => return problem::response(exchange, why),
     };
+    if way.maps() {
+        body = match Box::pin(way.map(&exchange, &mut outgoing, body)).await {
+            Ok(body) => body,
+            Err(why) => return problem::response(exchange, why),
+        };
+    }
     let was_stale = stale.is_some();
     let filling = begin(cache, lead, ask, stale, &exchange, way, upstream);
     let asks = exchange.trace_clock().filter(|_| was_stale);
-    let answer = send(way, upstream, outgoing, &mut body, &exchange).await;
+    let answer = send(way, upstream, &outgoing, &mut body, &exchange).await;
     let why = if was_stale { Forward::Stale } else { Forward::UriMiss };
     let done = |result, stored, detail| Done {
         result,
@@ -443,14 +453,17 @@ async fn lead(
         Ok(answer) => answer,
         Err(why) => {
             let Some(stale) = filling.failed(why) else {
-                done(CacheResult::Miss, false, None).note(cache, &exchange);
-                return problem::response(exchange, why);
+                let done = done(CacheResult::Miss, false, None);
+                done.note(cache, &exchange);
+                let instead = fall_back(way, (upstream, why), outgoing, body, (&request, &done), exchange);
+                return Box::pin(instead).await;
             };
             let done = Done { result: CacheResult::Stale, status: hit(&stale, now) };
             done.note(cache, &exchange);
             return answer::stored(&stale, &request, &done, exchange);
         }
     };
+    http1::recycle(outgoing.head.headers);
     exchange.answered(answer.head.status);
     let via = if answer.head.http2 { &way.snapshot.via_http2 } else { &way.snapshot.via };
     let filled = filling.take(answer, via, |name| changes_field(way.route, name)).await;
@@ -516,17 +529,36 @@ fn begin(
 async fn send(
     way: &Way<'_>,
     upstream: &Upstream,
-    outgoing: Outgoing,
+    outgoing: &Outgoing,
     body: &mut RequestBody,
     exchange: &Exchange,
 ) -> Result<forward::Answer, Why> {
     let hints = forward::hinted(way.route, exchange, &outgoing.head);
-    let answer = forward::send(upstream, exchange, &outgoing, body, hints).await;
-    http1::recycle(outgoing.head.headers);
-    match answer {
+    match forward::send(upstream, exchange, outgoing, body, hints).await {
         // Nobody asked for it.
         Ok(answer) if answer.head.status == StatusCode::SWITCHING_PROTOCOLS => Err(Why::UpstreamBadResponse),
         answer => answer,
+    }
+}
+
+/// Has the upstream's fallback answer, if there is one. That is not kept: it is not what was asked for.
+async fn fall_back(
+    way: &Way<'_>,
+    (upstream, why): (&Upstream, Why),
+    mut outgoing: Outgoing,
+    mut body: RequestBody,
+    (request, done): (&HeaderMap, &Done),
+    exchange: Exchange,
+) -> Response<ResponseBody> {
+    let Some(other) = way.snapshot.fallback(upstream, why) else { return problem::response(exchange, why) };
+    // It knows nothing of what is stored.
+    ask_for_whole(&mut outgoing.head.headers, None);
+    match fallback::ask(other, (upstream, why), &exchange, &outgoing, &mut body, None).await {
+        Ok(answer) if answer.head.status == StatusCode::SWITCHING_PROTOCOLS => {
+            problem::response(exchange, Why::UpstreamBadResponse)
+        }
+        Ok(answer) => not_stored(way, answer, request, done, exchange),
+        Err(unanswered) => unanswered.response(exchange),
     }
 }
 

@@ -1,12 +1,12 @@
-//! CRC-32C (Castagnoli; RFC 3720 appendix B.4), of PP2_TYPE_CRC32C. Rare and short: a table of 16 is enough.
+//! CRC-32C (Castagnoli; RFC 3720 appendix B.4), of PP2_TYPE_CRC32C and of Kafka's batches.
 
-const TABLE: [u32; 16] = {
-    let mut table = [0u32; 16];
+const TABLE: [u32; 256] = {
+    let mut table = [0u32; 256];
     let mut i = 0;
-    while i < 16 {
+    while i < 256 {
         let mut crc = i as u32;
         let mut bit = 0;
-        while bit < 4 {
+        while bit < 8 {
             crc = if crc & 1 == 1 { (crc >> 1) ^ 0x82f6_3b78 } else { crc >> 1 };
             bit += 1;
         }
@@ -17,11 +17,7 @@ const TABLE: [u32; 16] = {
 };
 
 pub fn crc32c(bytes: impl Iterator<Item = u8>) -> u32 {
-    let step = |crc: u32, nibble: u32| (crc >> 4) ^ TABLE[((crc ^ nibble) & 15) as usize];
-    !bytes.fold(!0, |crc, byte| {
-        let crc = step(crc, u32::from(byte));
-        step(crc, u32::from(byte >> 4))
-    })
+    !bytes.fold(!0, |crc: u32, byte| (crc >> 8) ^ TABLE[usize::from(crc as u8 ^ byte)])
 }
 
 #[cfg(test)]
