@@ -64,7 +64,7 @@ fn facts(head: &request::Parts, client: Ipv4Addr) -> Facts<'_> {
 /// One of `keys` clients after the other, in an order that caches do not foresee; no division.
 fn client(at: u32, keys: u32) -> Ipv4Addr {
     let mixed = at.wrapping_mul(0x9e37_79b1) ^ at >> 7;
-    Ipv4Addr::from_bits(0x0a00_0000 + (u64::from(mixed) * u64::from(keys) >> 32) as u32)
+    Ipv4Addr::from_bits(0x0a00_0000 + ((u64::from(mixed) * u64::from(keys)) >> 32) as u32)
 }
 
 /// Decides `n` times.

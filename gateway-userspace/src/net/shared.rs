@@ -88,11 +88,13 @@ fn written(file: &File, words: usize) -> Vec<Range<usize>> {
             Ok(data) => data,
             // Only a hole is left.
             Err(Errno::NXIO) => return ranges,
-            Err(_) => return vec![0..words],
+            Err(_) => at,
         };
-        let Ok(hole) = seek(file, SeekFrom::Hole(data)) else { return vec![0..words] };
-        ranges.push(data as usize / 8..(hole as usize).div_ceil(8).min(words));
-        at = hole;
+        at = seek(file, SeekFrom::Hole(data)).unwrap_or(u64::MAX);
+        ranges.push(data as usize / 8..(at as usize).div_ceil(8).min(words));
+        if at == u64::MAX {
+            return ranges;
+        }
     }
 }
 
