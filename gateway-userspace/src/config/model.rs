@@ -152,7 +152,7 @@ pub struct Kernel {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Adapt {
     /// A share, above 0 and at most 1, as are the others.
-    pub cpu: f64,
+    pub cpu: Option<f64>,
     pub p99: Option<Duration>,
     pub errors: Option<f64>,
     pub queue: Option<u64>,

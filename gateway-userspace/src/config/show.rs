@@ -149,7 +149,7 @@ fn kernel(kernel: &Kernel) -> Value {
 
 fn adapt(adapt: Adapt) -> Value {
     some([
-        ("cpu", Some(share(adapt.cpu))),
+        ("cpu", adapt.cpu.map(share)),
         ("p99", adapt.p99.map(|p99| json!(show_duration(p99)))),
         ("errors", adapt.errors.map(share)),
         ("queue", adapt.queue.map(|queue| json!(queue))),

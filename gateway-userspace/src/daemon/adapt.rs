@@ -95,7 +95,7 @@ impl Shedding {
     /// The factor from now on.
     fn tick(&mut self, control: &Control, snapshot: &Snapshot, cpu: f64) -> f64 {
         let Adapt { cpu: most, p99, errors, queue, .. } = self.adapt;
-        let mut load = cpu / most;
+        let mut load = most.map_or(0.0, |most| cpu / most);
         if p99.is_some() || errors.is_some() {
             self.hear(&everything(control, snapshot));
             load = load.max(self.answers);

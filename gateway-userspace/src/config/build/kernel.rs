@@ -78,11 +78,14 @@ fn adapt(fields: &Fields, problems: &mut Problems) -> Option<Adapt> {
         }
         share
     };
+    let (p99, queue) = (adapt.get("p99"), adapt.get("queue"));
+    let errors = adapt.get("errors").map(|share| checked("errors", share));
+    let usual = (p99.is_none() && queue.is_none() && errors.is_none()).then_some(0.8);
     Some(Adapt {
-        cpu: checked("cpu", adapt.or_default("cpu")),
-        p99: adapt.get("p99"),
-        errors: adapt.get("errors").map(|share| checked("errors", share)),
-        queue: adapt.get("queue"),
+        cpu: adapt.get("cpu").map(|share| checked("cpu", share)).or(usual),
+        p99,
+        errors,
+        queue,
         from: checked("from", adapt.or_default("from")),
     })
 }

@@ -211,9 +211,9 @@ static ADAPT: Section = Section {
         Key::new(
             "cpu",
             Kind::Text(&PERCENT),
-            "The share of time in which something may wait for a CPU (`some` of /proc/pressure/cpu).",
-        )
-        .default("\"80%\""),
+            "The share of time in which something may wait for a CPU (`some` of /proc/pressure/cpu). Left out: \"80%\", \
+             or with `p99`, `errors` or `queue`, it does not matter.",
+        ),
         Key::new(
             "p99",
             Kind::Duration { min: Duration::from_millis(1), max: seconds(3600) },
