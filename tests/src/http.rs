@@ -190,7 +190,7 @@ impl Client {
         }
     }
 
-    fn exactly(&mut self, length: usize) -> Result<Vec<u8>> {
+    pub fn exactly(&mut self, length: usize) -> Result<Vec<u8>> {
         while self.unread.len() < length {
             ensure!(self.fill()? > 0, "closed after {} of {length} bytes", self.unread.len());
         }

@@ -8,7 +8,12 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use super::{connection::ClientState, timer::Wait, transport::Transport};
+use super::{
+    connection::ClientState,
+    half_closed::{BEGINNING, HalfClosed},
+    timer::Wait,
+    transport::Transport,
+};
 use crate::net::{read_into, together, write_slices};
 use hyper::rt::{Read, ReadBufCursor, Write};
 
@@ -17,16 +22,49 @@ pub struct ClientIo<S> {
     state: Rc<ClientState>,
     /// What the client sends has ended, and hyper was not told at once.
     ended: bool,
+    /// … and is not told before the answer is out, as long as somebody may wait for that.
+    half_closed: Option<Box<HalfClosed>>,
+    /// Bytes of the next answer that are out already.
+    ahead: usize,
 }
 
 impl<S: Transport> ClientIo<S> {
     pub fn new(stream: S, state: Rc<ClientState>) -> Self {
-        ClientIo { stream, state, ended: false }
+        ClientIo { stream, state, ended: false, half_closed: None, ahead: 0 }
+    }
+
+    /// The client sends nothing more. Whether it still waits for its answer.
+    fn waits(&mut self, cx: &mut Context<'_>) -> bool {
+        if let Some(half_closed) = &self.half_closed {
+            return !half_closed.is_gone();
+        }
+        self.half_closed = Some(Box::new(HalfClosed::new(self.stream.socket(), &self.state)));
+        // Once there is an answer, its own bytes will tell.
+        if !self.state.owes_answer() || self.state.answer_so_far().is_some() {
+            return true;
+        }
+        match Pin::new(&mut self.stream).poll_write(cx, BEGINNING) {
+            Poll::Ready(Ok(n)) => self.ahead = n,
+            // The reset has come already.
+            Poll::Ready(Err(_)) => return false,
+            Poll::Pending => return true,
+        }
+        !matches!(Pin::new(&mut self.stream).poll_flush(cx), Poll::Ready(Err(_)))
+    }
+
+    /// How many of these bytes are out already.
+    fn skip(&mut self, bytes: usize) -> Option<usize> {
+        let n = self.ahead.min(bytes);
+        self.ahead -= n;
+        (n > 0).then_some(n)
     }
 
     /// Interim answers (103) go out before anything else.
     fn write_early(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut early = self.state.early.borrow_mut();
+        let skipped = self.ahead.min(early.len());
+        self.ahead -= skipped;
+        early.drain(..skipped);
         while !early.is_empty() {
             let n = ready!(Pin::new(&mut self.stream).poll_write(cx, &early))?;
             early.drain(..n);
@@ -69,7 +107,7 @@ impl<S: Transport> Read for ClientIo<S> {
         cx: &mut Context<'_>,
         cursor: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        let ClientIo { stream, state, ended } = &mut *self;
+        let ClientIo { stream, state, ended, .. } = &mut *self;
         let mut more = false;
         let read = ready!(read_into(stream, cx, cursor, |bytes| {
             more = !bytes.is_empty();
@@ -82,6 +120,10 @@ impl<S: Transport> Read for ClientIo<S> {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
+        // Nor does it write what it still has of an answer.
+        if !more && read.is_ok() && (state.owes_answer() || !state.answer_out.get()) && self.waits(cx) {
+            return Poll::Pending;
+        }
         Poll::Ready(read)
     }
 }
@@ -92,6 +134,9 @@ impl<S: Transport> Write for ClientIo<S> {
             return Poll::Ready(Ok(bytes.len()));
         }
         ready!(self.write_early(cx))?;
+        if let Some(n) = self.skip(bytes.len()) {
+            return Poll::Ready(Ok(n));
+        }
         let result = match self.state.last_write.get() {
             true => self.stream.poll_write_last(cx, bytes),
             false => Pin::new(&mut self.stream).poll_write(cx, bytes),
@@ -101,7 +146,12 @@ impl<S: Transport> Write for ClientIo<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.write_early(cx))?;
-        Pin::new(&mut self.stream).poll_flush(cx)
+        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        if !self.state.answer_out.replace(true) && self.half_closed.is_some() {
+            // Now it may know.
+            cx.waker().wake_by_ref();
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -121,6 +171,9 @@ impl<S: Transport> Write for ClientIo<S> {
             return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
         }
         ready!(self.write_early(cx))?;
+        if let Some(n) = self.skip(slices.first().map_or(0, |first| first.len())) {
+            return Poll::Ready(Ok(n));
+        }
         let ClientIo { stream, state, .. } = &mut *self;
         let last = state.last_write.get();
         let taken = if last { together(slices, |bytes| stream.poll_write_last(cx, bytes)) } else { None };

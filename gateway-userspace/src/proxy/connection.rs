@@ -64,6 +64,8 @@ pub struct ClientState {
     pub last_request: Cell<bool>,
     /// Nothing follows what is still to be written but the connection's end.
     pub last_write: Cell<bool>,
+    /// hyper has written all that there is of answers.
+    pub answer_out: Cell<bool>,
     /// The current request has no answer yet.
     pub awaiting_head: Cell<bool>,
     pub in_request: Cell<bool>,
@@ -110,6 +112,7 @@ impl ClientState {
             body_unread: Cell::new(false),
             last_request: Cell::new(false),
             last_write: Cell::new(false),
+            answer_out: Cell::new(true),
             awaiting_head: Cell::new(false),
             in_request: Cell::new(false),
             write_blocked: Cell::new(false),
@@ -180,8 +183,20 @@ impl ClientState {
         !self.in_request.get() && !self.inbound.borrow().head().is_empty()
     }
 
+    /// The request at hand is here whole, and not answered to its end.
+    pub fn owes_answer(&self) -> bool {
+        self.in_request.get() && self.inbound.borrow().is_whole()
+    }
+
+    /// Bytes of its body that were handed over. `None`: it has not begun.
+    pub fn answer_so_far(&self) -> Option<u64> {
+        let record = self.record.borrow();
+        record.has_status().then(|| record.bytes_out())
+    }
+
     pub fn request_ended(&self) {
         self.in_request.set(false);
+        self.answer_out.set(false);
         self.inbound.borrow_mut().answered();
     }
 

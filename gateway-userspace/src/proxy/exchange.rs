@@ -387,6 +387,11 @@ impl Record {
         !self.complete && self.why.is_none()
     }
 
+    /// It is known what the client is told.
+    pub fn has_status(&self) -> bool {
+        self.status.is_some()
+    }
+
     /// Bytes of the answer handed over so far.
     pub fn bytes_out(&self) -> u64 {
         self.bytes_out

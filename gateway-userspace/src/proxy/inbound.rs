@@ -66,6 +66,11 @@ impl Inbound {
         &self.head
     }
 
+    /// All of the request at hand is here, and nothing of another.
+    pub fn is_whole(&self) -> bool {
+        matches!(&self.body, Body::Following(decoder) if decoder.done()) && self.ahead.is_empty()
+    }
+
     /// The head at hand is so long, and a body so delimited follows it.
     pub fn begin_body(&mut self, head: usize, body: Framing) {
         self.body = Body::Following(Decoder::new(body));

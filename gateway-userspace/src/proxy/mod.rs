@@ -22,6 +22,7 @@ mod forward;
 pub mod front;
 mod grpc;
 mod grpc_web;
+mod half_closed;
 mod handler;
 mod headers;
 mod hops;

@@ -57,7 +57,7 @@ fn findings(key: KeyPair, checks: &[&str]) -> Result<Vec<Value>> {
         "--ip",
         &VIP4.to_string(),
     ]);
-    command.args(["--connect-timeout", "10", "--openssl-timeout", "10", "--add-ca"]).arg(&ca);
+    command.args(["--connect-timeout", "60", "--openssl-timeout", "60", "--add-ca"]).arg(&ca);
     command.arg("--jsonfile").arg(&found).args(checks).arg(format!("https://shop.test:{PORT}"));
     let output = command.stdin(Stdio::null()).output()?;
     let text = std::fs::read_to_string(&found).unwrap_or_default();
@@ -74,6 +74,17 @@ fn without_names(node: &Node) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What it could not find out on a machine that has too much to do is asked again.
+fn judged(key: impl Fn() -> Result<KeyPair>, checks: &[&str], made: &[&str]) -> Result<()> {
+    for _ in 0..2 {
+        let found = findings(key()?, checks)?;
+        if !found.iter().any(|finding| finding["severity"] == "WARN" && finding["id"] != "engine_problem") {
+            return judge(&found, made);
+        }
+    }
+    judge(&findings(key()?, checks)?, made)
 }
 
 fn judge(findings: &[Value], made: &[&str]) -> Result<()> {
@@ -106,7 +117,7 @@ fn there() -> bool {
 fn testssl_finds_nothing_above_low() -> Result<()> {
     lab_test!();
     match there() {
-        true => judge(&findings(KeyPair::generate()?, &[])?, &MADE),
+        true => judged(|| Ok(KeyPair::generate()?), &[], &MADE),
         false => Ok(()),
     }
 }
@@ -118,7 +129,7 @@ fn testssl_finds_nothing_above_low_with_a_key_of_rsa() -> Result<()> {
     let checks = ["--protocols", "--standard", "--fs", "--server-defaults", "--server-preference", "--robot"];
     let made = ["TLS1_3", "PFS", "cert_keySize", "cert_chain_of_trust", "cipher_negotiated", "ROBOT"];
     match there() {
-        true => judge(&findings(KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256)?, &checks)?, &made),
+        true => judged(|| Ok(KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256)?), &checks, &made),
         false => Ok(()),
     }
 }
