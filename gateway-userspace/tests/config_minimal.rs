@@ -40,7 +40,7 @@ mode = "native"
 steer = "off"
 required = true
 pin = "/sys/fs/bpf/other"
-adapt = { cpu = "70%", from = "5%" }
+adapt = { cpu = "70%", p99 = "250ms", errors = "2%", queue = 100, from = "5%" }
 limit.packets = { rate = "20k/s", burst = 40_000 }
 limit.new = "5/m"
 limit.exempt = ["10.0.0.0/8", "2001:db8:aa::/48", "192.0.2.1"]
@@ -468,7 +468,7 @@ fn limits_are_read(config: &Config) {
     assert_eq!(config.limits["soft"].mode, Overrun::Soft { shed: Some(1.5), delay: None });
     assert_eq!(config.limits["at-once"].measure, Measure::Connections { max: 500, from: Some(10) });
     assert!(config.penalty.as_ref().is_some_and(|penalty| penalty.threshold == 50 && penalty.slow == 3));
-    assert!(config.kernel.adapt.is_some_and(|adapt| adapt.from == 0.05));
+    assert!(config.kernel.adapt.is_some_and(|adapt| adapt.from == 0.05 && adapt.queue == Some(100)));
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::{
     config,
     daemon::{Control, News},
     kernel::SourceRow,
-    limit::{Limit, Row, rank},
+    limit::{InUse, Limit, Row, rank},
     observe::stats::Decided,
     runtime::Snapshot,
 };
@@ -31,13 +31,12 @@ pub async fn list(State(control): Shared) -> Json<Value> {
         .filter(|(_, service)| service["limit"] != json!({}))
         .map(|(name, service)| (name.clone(), service["limit"].take()))
         .collect();
-    let in_use = snapshot.limit_store.keys_in_use();
+    let in_use = in_use(&snapshot).await;
     let l7: Map<String, Value> = snapshot
         .limits
         .iter()
         .map(|(name, limit)| {
-            let keys = in_use.get(&limit.group()).copied().unwrap_or(0);
-            (name.clone(), describe(&snapshot, limit, config["limit"][name].take(), keys))
+            (name.clone(), describe(&snapshot, limit, config["limit"][name].take(), in_use.of(limit)))
         })
         .collect();
     let kernel = &mut config["kernel"];
@@ -46,8 +45,18 @@ pub async fn list(State(control): Shared) -> Json<Value> {
         "classes": kernel["class"].take(),
         "services": services,
         "limits": l7,
-        "keys": { "in_use": in_use.values().sum::<u64>(), "capacity": snapshot.limit_store.capacity() },
+        "keys": {
+            "in_use": in_use.by_group.values().sum::<u64>(),
+            "estimated": in_use.estimated,
+            "capacity": snapshot.limit_store.capacity(),
+        },
     }))
+}
+
+/// Counted beside the control thread, which has other things to do.
+async fn in_use(snapshot: &Snapshot) -> InUse {
+    let store = snapshot.limit_store.clone();
+    tokio::task::spawn_blocking(move || store.keys_in_use()).await.unwrap_or_default()
 }
 
 fn describe(snapshot: &Snapshot, limit: &Limit, settings: Value, keys: u64) -> Value {
@@ -68,8 +77,7 @@ pub async fn show(State(control): Shared, Path(name): Path<String>) -> Result<Js
     let snapshot = control.snapshot.load();
     let limit = find(&snapshot, &name)?;
     let settings = config::to_json(&snapshot.config)["limit"][&name].take();
-    let keys = snapshot.limit_store.keys_in_use().get(&limit.group()).copied().unwrap_or(0);
-    let mut told = describe(&snapshot, limit, settings, keys);
+    let mut told = describe(&snapshot, limit, settings, in_use(&snapshot).await.of(limit));
     told["top"] = json!(joined(&control, snapshot.limit_store.top(limit, 10)));
     Ok(Json(told))
 }

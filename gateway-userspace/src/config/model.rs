@@ -144,14 +144,18 @@ pub struct Kernel {
     /// `syn_cookies = { above = "10k/s" }`: from so many SYNs a second on, clients must prove that they are where they
     /// say. `None` (written as "off"): never. Default off.
     pub syn_cookies: Option<Rate>,
-    /// `adapt = { cpu, from }`: the limits follow the pressure on CPUs. `None` (written as "off"): they do not.
+    /// `adapt = { cpu, p99, errors, queue, from }`: the limits follow the load. `None` (written as "off"): they do not.
     pub adapt: Option<Adapt>,
 }
 
-/// `kernel.adapt`: shares, above 0 and at most 1.
+/// `kernel.adapt`: what is to be kept, over all upstreams.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Adapt {
-    pub cpu: f64,
+    /// A share, above 0 and at most 1, as are the others.
+    pub cpu: Option<f64>,
+    pub p99: Option<Duration>,
+    pub errors: Option<f64>,
+    pub queue: Option<u64>,
     pub from: f64,
 }
 

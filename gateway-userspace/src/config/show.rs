@@ -15,10 +15,10 @@ use serde_json::{Map, Value, json};
 use super::{
     flags::toml_string,
     model::{
-        Balance, Breaker, Bucket, Compress, Config, Cors, Destination, Eject, Fallback, Health, HealthCheck,
-        JsonMap, JsonSet, Kernel, KernelClass, KernelMode, LimitMode, LimitState, LogFormat, Matcher, Mirror,
-        PathRewrite, Respond, Rewrite, Route, RouteRetry, RouteTimeout, Steer, StickyCookie, Target,
-        Upstream,
+        Adapt, Balance, Breaker, Bucket, Compress, Config, Cors, Destination, Eject, Fallback, Health,
+        HealthCheck, JsonMap, JsonSet, Kernel, KernelClass, KernelMode, LimitMode, LimitState, LogFormat,
+        Matcher, Mirror, PathRewrite, Respond, Rewrite, Route, RouteRetry, RouteTimeout, Steer, StickyCookie,
+        Target, Upstream,
     },
     table::{Kind, ROOT, Section},
     units::{ByteSize, Template, show_byte_rate, show_duration},
@@ -142,9 +142,19 @@ fn kernel(kernel: &Kernel) -> Value {
         },
         "class": by_name(&kernel.classes, class),
         "flows": kernel.flows,
-        "adapt": kernel.adapt.map_or(json!("off"), |adapt| json!({ "cpu": share(adapt.cpu), "from": share(adapt.from) })),
+        "adapt": kernel.adapt.map_or(json!("off"), adapt),
         "syn_cookies": kernel.syn_cookies.map_or(json!("off"), |above| json!({ "above": above })),
     })
+}
+
+fn adapt(adapt: Adapt) -> Value {
+    some([
+        ("cpu", adapt.cpu.map(share)),
+        ("p99", adapt.p99.map(|p99| json!(show_duration(p99)))),
+        ("errors", adapt.errors.map(share)),
+        ("queue", adapt.queue.map(|queue| json!(queue))),
+        ("from", Some(share(adapt.from))),
+    ])
 }
 
 fn mode(mode: LimitMode) -> &'static str {

@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use super::Control;
 use crate::{
-    config::model::Route,
+    config::model::{Adapt, Route},
     limit::{Controller, FEW, Health, TICK, Target},
     observe::{
         Why,
@@ -12,6 +12,7 @@ use crate::{
         stats::{Decided, LimitShard},
     },
     runtime::Snapshot,
+    upstream::Upstream,
 };
 
 /// What was counted up to some moment.
@@ -50,7 +51,7 @@ pub async fn follow(control: Arc<Control>) {
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut before: HashMap<String, Counted> = HashMap::new();
     let mut pressure = Pressure::default();
-    let mut shedding: Option<(Target, f64, Controller)> = None;
+    let mut shedding: Option<Shedding> = None;
     loop {
         every.tick().await;
         let snapshot = control.snapshot.load_full();
@@ -62,21 +63,62 @@ pub async fn follow(control: Arc<Control>) {
         }
         let cpu = pressure.since_last();
         turn_dials(&control, &snapshot, &mut before, cpu);
-        let wanted = adapt.map(|adapt| (Target { cpu: Some(adapt.cpu), ..Target::default() }, adapt.from));
-        match wanted {
-            Some((target, from)) => {
-                let fits = |(of, least, _): &(Target, f64, Controller)| *of == target && *least == from;
-                if !shedding.as_ref().is_some_and(fits) {
-                    shedding = Some((target, from, Controller::new(target, (from, 1.0), false)));
-                }
-                if let Some((.., controller)) = &mut shedding {
-                    let health = Health { cpu, requests: 1, refused: 1, ..Health::default() };
-                    set_load_factor(&control, controller.tick(&health));
-                }
+        match adapt {
+            Some(adapt) => {
+                let mut now =
+                    shedding.take().filter(|now| now.adapt == adapt).unwrap_or_else(|| Shedding::new(adapt));
+                set_load_factor(&control, now.tick(&control, &snapshot, cpu));
+                shedding = Some(now);
             }
             None if shedding.take().is_some() => set_load_factor(&control, 1.0),
             None => {}
         }
+    }
+}
+
+/// The kernel half's load factor follows the worst of what `kernel.adapt` names.
+struct Shedding {
+    adapt: Adapt,
+    controller: Controller,
+    before: Option<Counted>,
+    /// How answers compared with what is to be kept when there last were enough of them: 1 is just so.
+    answers: f64,
+}
+
+impl Shedding {
+    fn new(adapt: Adapt) -> Self {
+        let target = Target { cpu: Some(1.0), ..Target::default() };
+        let controller = Controller::new(target, (adapt.from, 1.0), false);
+        Shedding { adapt, controller, before: None, answers: 0.0 }
+    }
+
+    /// The factor from now on.
+    fn tick(&mut self, control: &Control, snapshot: &Snapshot, cpu: f64) -> f64 {
+        let Adapt { cpu: most, p99, errors, queue, .. } = self.adapt;
+        let mut load = most.map_or(0.0, |most| cpu / most);
+        if p99.is_some() || errors.is_some() {
+            self.hear(&everything(control, snapshot));
+            load = load.max(self.answers);
+        }
+        if let Some(queue) = queue {
+            load = load.max(queued(snapshot.upstreams.values()) as f64 / queue as f64);
+        }
+        self.controller.tick(&Health { cpu: load, requests: 1, refused: 1, ..Health::default() })
+    }
+
+    fn hear(&mut self, counted: &Counted) {
+        let before = self.before.get_or_insert_with(|| counted.clone());
+        before.looks += 1;
+        let health = health(before, counted, 0, 0.0);
+        if health.requests < FEW && before.looks < PATIENCE {
+            return;
+        }
+        *before = counted.clone();
+        let enough = health.requests >= FEW;
+        let latency =
+            self.adapt.p99.zip(health.p99).map(|(most, p99)| p99.as_secs_f64() / most.as_secs_f64());
+        let errors = self.adapt.errors.map(|most| health.errors / most);
+        self.answers = latency.into_iter().chain(errors).filter(|_| enough).fold(0.0, f64::max);
     }
 }
 
@@ -96,7 +138,8 @@ fn turn_dials(control: &Control, snapshot: &Snapshot, before: &mut HashMap<Strin
         let counted = count(control, snapshot, name);
         let old = before.entry(name.clone()).or_insert_with(|| counted.clone());
         old.looks += 1;
-        let health = health(old, &counted, queue(snapshot, name), cpu);
+        let upstreams = upstreams(snapshot, name).into_iter().filter_map(|name| snapshot.upstreams.get(name));
+        let health = health(old, &counted, queued(upstreams), cpu);
         // A few answers say nothing: more are waited for, but not for ever.
         if dial.needs_answers() && health.requests < FEW && old.looks < PATIENCE {
             continue;
@@ -127,29 +170,41 @@ fn upstreams<'a>(snapshot: &'a Snapshot, limit: &'a str) -> Vec<&'a str> {
     names
 }
 
-fn queue(snapshot: &Snapshot, limit: &str) -> u64 {
-    let upstreams = upstreams(snapshot, limit).into_iter().filter_map(|name| snapshot.upstreams.get(name));
+fn queued<'a>(upstreams: impl Iterator<Item = &'a Arc<Upstream>>) -> u64 {
     upstreams.filter_map(|upstream| upstream.queue()).map(|queue| queue.len() as u64).sum()
 }
 
-fn count(control: &Control, snapshot: &Snapshot, limit: &str) -> Counted {
+/// Of all upstreams and routes.
+fn everything(control: &Control, snapshot: &Snapshot) -> Counted {
+    let upstreams: Vec<&str> = snapshot.upstreams.keys().map(String::as_str).collect();
+    answers(control, &upstreams, |_| true)
+}
+
+/// What some upstreams, and routes to them, have answered.
+fn answers(control: &Control, upstreams: &[&str], of: impl Fn(&str) -> bool) -> Counted {
     let mut counted = Counted::default();
-    for name in upstreams(snapshot, limit) {
+    for name in upstreams {
         let stats = control.registry.upstream(name);
         stats.shards.iter().for_each(|shard| counted.latency.add(shard.latency()));
-        for ((upstream, _), target) in control.registry.targets() {
-            if upstream == name {
-                counted.failed += target.requests().range(500..).map(|(_, n)| n).sum::<u64>();
-            }
+    }
+    for ((upstream, _), target) in control.registry.targets() {
+        if upstreams.contains(&&*upstream) {
+            counted.failed += target.requests().range(500..).map(|(_, n)| n).sum::<u64>();
         }
     }
-    let routes: Vec<&String> = routes(snapshot, limit).collect();
     for ((_, route, _), stats) in control.registry.routes() {
-        if routes.iter().any(|name| **name == *route) {
+        if of(&route) {
             let failed = |why: &Why| stats.shards.sum(|shard| shard.errors(*why));
             counted.failed += FAILURES.iter().map(failed).sum::<u64>();
         }
     }
+    counted
+}
+
+fn count(control: &Control, snapshot: &Snapshot, limit: &str) -> Counted {
+    let routes: Vec<&String> = routes(snapshot, limit).collect();
+    let mut counted =
+        answers(control, &upstreams(snapshot, limit), |route| routes.iter().any(|name| **name == *route));
     let decided = control.registry.limit(limit);
     counted.refused = decided.shards.sum(|shard| shard.decisions(Decided::Deny));
     counted.within = decided.shards.sum(LimitShard::asked_within);

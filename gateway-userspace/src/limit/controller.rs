@@ -164,7 +164,7 @@ impl Controller {
         } else if load.latency > 1.0 || load.latency > AIM && held_back {
             self.ease(load.latency, done);
         } else if self.settle == 0 && load.other < 0.9 && self.may_rise(health) {
-            self.rise(load.latency, done);
+            self.rise(load.latency, done, health.looks());
         }
         self.now = self.now.clamp(self.from, self.to);
         self.now
@@ -227,18 +227,20 @@ impl Controller {
         }
     }
 
-    fn rise(&mut self, latency: f64, done: f64) {
+    /// `looks`: for how many it has waited for enough answers.
+    fn rise(&mut self, latency: f64, done: f64, looks: u32) {
         let backlog = std::mem::take(&mut self.late) > 0;
         if backlog && self.counts_rate && self.room * BACK > self.now {
             self.now = self.room * BACK;
             return;
         }
-        self.calm = self.calm.saturating_add(1);
+        self.calm = self.calm.saturating_add(looks);
         // The longer it is calm the faster.
         let calm = f64::from(self.calm);
-        let far = (UP * (AIM - latency) * (1.0 + calm.min(CALM) / (CALM / 2.0))).min(MOST_UP);
+        let looks = f64::from(looks);
+        let far = (UP * looks * (AIM - latency) * (1.0 + calm.min(CALM) / (CALM / 2.0))).min(MOST_UP);
         let creep = if self.target.p99.is_some() { CREEP_WARNED } else { CREEP };
-        let near = creep * (1.0 + (calm / 10.0).powi(2));
+        let near = creep * looks * (1.0 + (calm / 10.0).powi(2));
         let is_near = NEAR.contains(&(self.now / self.trouble));
         let ahead = if self.counts_rate { done * (1.0 + AHEAD * (AIM - latency)) } else { f64::INFINITY };
         let risen = self.now.min(ahead) * (1.0 + if is_near { near.min(far) } else { far });

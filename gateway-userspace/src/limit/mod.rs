@@ -37,7 +37,7 @@ pub use offence::{Misdeed, Offence, Penalties, prefix};
 pub use passage::{Ending, Pace, Passage};
 pub use sharing::{Ask, Reply, Said, Sharing};
 pub use source::{Held, Sources};
-pub use store::{Store, state_file};
+pub use store::{InUse, Store, state_file};
 
 use fair::Even;
 use hash::Hasher;

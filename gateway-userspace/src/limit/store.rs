@@ -1,7 +1,7 @@
 //! What limits remember: it outlasts snapshots, and (in a file) processes.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     net::IpAddr,
     path::PathBuf,
     sync::{Arc, Mutex, OnceLock},
@@ -17,7 +17,7 @@ use super::{
     labels::{Labels, Row},
     sharing::Sharing,
     sliding,
-    table::{Seen, Table},
+    table::{MOST_WALKED, Seen, Table},
 };
 use crate::{
     config::model::{Config, LimitState},
@@ -31,6 +31,20 @@ pub fn state_file(config: &Config) -> Option<PathBuf> {
         LimitState::Default => config.admin.socket.parent().map(|folder| folder.join("limits.state")),
         LimitState::File(file) => Some(file.clone()),
         LimitState::Off => None,
+    }
+}
+
+/// Keys that have something used.
+#[derive(Debug, Default)]
+pub struct InUse {
+    pub by_group: HashMap<u32, u64>,
+    /// There are so many that only some were counted.
+    pub estimated: bool,
+}
+
+impl InUse {
+    pub fn of(&self, limit: &Limit) -> u64 {
+        self.by_group.get(&limit.group).copied().unwrap_or(0)
     }
 }
 
@@ -109,15 +123,20 @@ impl Store {
         self.rates().key()
     }
 
-    /// Keys that have something used, by group, in one go.
-    pub fn keys_in_use(&self) -> std::collections::HashMap<u32, u64> {
-        let mut counts = std::collections::HashMap::new();
+    /// Keys that have something used. Looks at a million places at most: not for whoever may not wait some milliseconds.
+    pub fn keys_in_use(&self) -> InUse {
         let now = clock::now_ns();
-        let mut count = |seen: Seen| *counts.entry(seen.group).or_default() += 1;
-        [&self.rates, &self.active].into_iter().filter_map(OnceLock::get).for_each(|table| {
-            table.for_each(now, &mut count);
-        });
-        counts
+        let mut all = InUse::default();
+        for table in [&self.rates, &self.active].into_iter().filter_map(OnceLock::get) {
+            let mut counts = HashMap::new();
+            let count = |seen: Seen| *counts.entry(seen.group).or_default() += 1;
+            let stands_for = table.for_each(now, MOST_WALKED, count);
+            all.estimated |= stands_for > 1;
+            counts
+                .into_iter()
+                .for_each(|(group, n): (u32, u64)| *all.by_group.entry(group).or_default() += n * stands_for);
+        }
+        all
     }
 
     /// Decisions that were made by words that keys share.

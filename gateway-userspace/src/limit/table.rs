@@ -8,10 +8,12 @@
 //! A decision is one compare-and-swap, whoever else decides at the same time. Only to take a place for a key that has
 //! none is done under a lock, of that key's stripe.
 
+mod walk;
 mod word;
 
 use std::{
     io,
+    ops::Range,
     path::Path,
     sync::atomic::{
         AtomicBool, AtomicU64,
@@ -21,6 +23,8 @@ use std::{
 
 use super::hash::Key;
 use crate::net::SharedWords;
+pub use walk::MOST as MOST_WALKED;
+use walk::Stretches;
 use word::Way;
 
 const WAYS: usize = 4;
@@ -96,6 +100,7 @@ pub struct Table {
     sets: usize,
     key: Key,
     stripes: Box<[AtomicBool]>,
+    stretches: Stretches,
     /// Decisions by shared words.
     crowded: AtomicU64,
 }
@@ -116,8 +121,10 @@ impl Table {
     pub fn of_file(path: &Path, keys: usize) -> io::Result<Self> {
         let (sets, words) = Table::words_of(keys);
         match SharedWords::of_file(path, words)? {
-            Some(words) if words[0].load(Acquire) == MAGIC && words[1].load(Relaxed) == sets as u64 => {
-                let table = Table::around(words, sets);
+            Some((words, written))
+                if words[0].load(Acquire) == MAGIC && words[1].load(Relaxed) == sets as u64 =>
+            {
+                let table = Table::around(words, sets, &written);
                 table.let_go();
                 Ok(table)
             }
@@ -152,22 +159,24 @@ impl Table {
             words[at].store(half.iter().fold(0, |word, byte| word << 8 | u64::from(*byte)), Relaxed);
         }
         words[0].store(MAGIC, Release);
-        Table::around(words, sets)
+        Table::around(words, sets, &[])
     }
 
-    fn around(words: SharedWords, sets: usize) -> Self {
+    fn around(words: SharedWords, sets: usize, written: &[Range<usize>]) -> Self {
         let key = [words[2].load(Relaxed), words[3].load(Relaxed)];
         let stripes = (0..STRIPES).map(|_| AtomicBool::new(false)).collect();
-        Table { words, sets, key, stripes, crowded: AtomicU64::new(0) }
+        let stretches = Stretches::new(sets, written);
+        Table { words, sets, key, stripes, stretches, crowded: AtomicU64::new(0) }
     }
 
     /// Frees places that a process was taking when it was killed.
     fn let_go(&self) {
-        for set in 0..self.sets {
-            for way in self.ways(set as u64) {
+        self.for_all(|way| {
+            // What is only looked at stays a hole of the file.
+            if way.tag.load(Relaxed) == TAKING {
                 let _ = way.tag.compare_exchange(TAKING, EMPTY, Relaxed, Relaxed);
             }
-        }
+        });
     }
 
     /// What keys are hashed with.
@@ -260,14 +269,6 @@ impl Table {
         way.info.fetch_add(1, Relaxed) as u32 + 1
     }
 
-    /// Every place that means something at `now`.
-    pub fn for_each(&self, now: u64, mut show: impl FnMut(Seen)) {
-        for set in 0..self.sets {
-            let in_use = |way: &Way<'_>| way.tag.load(Relaxed) > TAKING && !way.is_over(now);
-            self.ways(set as u64).iter().filter(|way| in_use(way)).for_each(|way| show(way.seen()));
-        }
-    }
-
     /// A key starts anew.
     pub fn forget(&self, owner: &Owner) {
         if let Some(way) = self.find(owner) {
@@ -278,14 +279,12 @@ impl Table {
 
     /// Empties every place of a group.
     pub fn clear(&self, group: u32) {
-        for set in 0..self.sets {
-            for way in self.ways(set as u64) {
-                if way.seen().group == group & 0xff_ffff {
-                    way.word.store(0, Release);
-                    way.info.fetch_and(!u64::from(u32::MAX), Relaxed);
-                }
+        self.for_any(|way| {
+            if way.seen().group == group & 0xff_ffff {
+                way.word.store(0, Release);
+                way.info.fetch_and(!u64::from(u32::MAX), Relaxed);
             }
-        }
+        });
     }
 
     /// A place for a key that had none; none is free: `None`.
@@ -297,7 +296,10 @@ impl Table {
             return Some(way);
         }
         // The emptier set first: so both fill evenly, and hardly a key finds both full before most of the table is.
-        let [one, two] = owner.sets().map(|set| self.ways(set));
+        let [one, two] = owner.sets().map(|set| {
+            self.stretches.note(set & (self.sets as u64 - 1));
+            self.ways(set)
+        });
         let free = |ways: &[Way<'_>]| {
             ways.iter().filter(|way| way.tag.load(Relaxed) == EMPTY || way.is_over(now)).count()
         };

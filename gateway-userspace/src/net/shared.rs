@@ -4,11 +4,16 @@
 use std::{
     fs::{File, OpenOptions},
     io,
-    ops::Deref,
+    ops::{Deref, Range},
     os::{fd::AsRawFd, unix::fs::OpenOptionsExt},
     path::Path,
     ptr::NonNull,
     sync::atomic::AtomicU64,
+};
+
+use rustix::{
+    fs::{SeekFrom, seek},
+    io::Errno,
 };
 
 /// Zero until they are written. Pages that nobody touches take no memory.
@@ -29,8 +34,8 @@ impl SharedWords {
         SharedWords::map(words, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1)
     }
 
-    /// Of a file as long as that. `None`: there is none.
-    pub fn of_file(path: &Path, words: usize) -> io::Result<Option<Self>> {
+    /// Of a file as long as that, and which of them were ever written, more or less. `None`: there is none.
+    pub fn of_file(path: &Path, words: usize) -> io::Result<Option<(Self, Vec<Range<usize>>)>> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK);
         let file = match options.open(path) {
@@ -42,8 +47,11 @@ impl SharedWords {
         if !meta.is_file() {
             return Err(io::Error::other("it is there, and not a file"));
         }
-        let fits = meta.len() == (words * 8) as u64;
-        fits.then(|| SharedWords::map(words, libc::MAP_SHARED, file.as_raw_fd())).transpose()
+        if meta.len() != (words * 8) as u64 {
+            return Ok(None);
+        }
+        let written = written(&file, words);
+        Ok(Some((SharedWords::map(words, libc::MAP_SHARED, file.as_raw_fd())?, written)))
     }
 
     /// Of a new file, in the place of one that may be there: whoever has that mapped keeps it.
@@ -69,6 +77,24 @@ impl SharedWords {
         }
         let at = NonNull::new(at.cast()).ok_or_else(|| io::Error::other("mapped at address 0"))?;
         Ok(SharedWords { at, words })
+    }
+}
+
+/// What is no hole of a file (lseek(2): SEEK_DATA); all of it where its file system does not say.
+fn written(file: &File, words: usize) -> Vec<Range<usize>> {
+    let (mut ranges, mut at) = (Vec::new(), 0);
+    loop {
+        let data = match seek(file, SeekFrom::Data(at)) {
+            Ok(data) => data,
+            // Only a hole is left.
+            Err(Errno::NXIO) => return ranges,
+            Err(_) => at,
+        };
+        at = seek(file, SeekFrom::Hole(data)).unwrap_or(u64::MAX);
+        ranges.push(data as usize / 8..(at as usize).div_ceil(8).min(words));
+        if at == u64::MAX {
+            return ranges;
+        }
     }
 }
 

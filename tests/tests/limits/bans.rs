@@ -1,5 +1,7 @@
 //! Who goes on after refusals, or misbehaves. S18, idea 1
 
+use lab::packet::{Frame, Sender};
+
 use super::*;
 
 fn bans(rig: &Rig) -> Result<Vec<Value>> {
@@ -146,4 +148,94 @@ fn misdeeds_earn_points_and_too_many_a_ban() -> Result<()> {
     assert_eq!((&ban["where"], &ban["by"]), (&json!("http"), &json!("penalty")));
     get(&rig, "/", "")?.refused(403, "banned")?;
     eventually("the ban is over", || Ok(get(&rig, "/", "")?.status == 401))
+}
+
+const FAILED_LOGINS: &str =
+    "[penalty]\nthreshold = 100\nlogin = 5\nfor = \"3s\"\nwithin = \"1h\"\nwhere = \"kernel\"";
+
+fn with_login() -> String {
+    let hash = blake3::hash(b"right").to_hex();
+    format!(
+        "[auth.key]\ntype = \"api-key\"\n[consumer.c]\nkeys = [{{ id = \"k\", hash = \"blake3:{hash}\" }}]\n{FAILED_LOGINS}"
+    )
+}
+
+// S18, idea 1
+#[test]
+fn after_twenty_failed_logins_the_kernel_drops_the_source_within_100_ms_for_a_while_and_tells_why()
+-> Result<()> {
+    lab_test!();
+    let rig = rig(&with_login(), "auth = [\"key\"]")?;
+    let (node, at) = (rig.net.client(1), rig.gateway.at4());
+    let (guesser, other) = (node.many_v4(1), node.many_v4(2));
+    let guess = |times: usize| -> Result<(Client, Instant)> {
+        let mut client = Client::connect_from(node, at, Some(guesser.into()))?;
+        for n in 0..times {
+            client.send(format!("GET / HTTP/1.1\r\nhost: a\r\nx-api-key: guess-{n}\r\n\r\n"))?;
+            client.response()?.refused(401, "unauthorized")?;
+        }
+        Ok((client, Instant::now()))
+    };
+    let right = |from: Ipv4Addr| -> Result<u16> {
+        let mut client = Client::connect_from(node, at, Some(from.into()))?;
+        client.send("GET / HTTP/1.1\r\nhost: a\r\nx-api-key: right\r\n\r\n")?;
+        Ok(client.response()?.status)
+    };
+    assert_eq!((right(guesser)?, right(other)?), (200, 200));
+    let (held, last) = guess(20)?;
+    std::thread::sleep((last + Duration::from_millis(100)).saturating_duration_since(Instant::now()));
+    assert!(!node.gets_through(at, guesser.into())?, "no SYN is answered 100 ms after the last guess");
+    assert_eq!(right(other)?, 200, "others are left alone");
+    let ban = ban_of(&rig, &guesser.to_string())?;
+    assert_eq!((&ban["where"], &ban["by"]), (&json!("kernel"), &json!("penalty")), "{ban}");
+    assert!(ban["why"].as_str().is_some_and(|why| why.contains("failed logins")), "{ban}");
+    assert!(ban["left_seconds"].as_u64().is_some_and(|left| left <= 3), "{ban}");
+    // What it sends is counted by reason: these, and what its open connection still says.
+    let banned = || -> Result<u64> { Ok(rig.gateway.metrics()?.packets("banned")) };
+    let (before, sender) = (banned()?, Sender::open(node)?);
+    for port in 0..50 {
+        sender.send(&Frame::syn(node, (guesser, 30_000 + port), at))?;
+    }
+    let counted = banned()? - before;
+    assert!((50..=55).contains(&counted), "{counted} of 50");
+    eventually("it ends by itself", || node.gets_through(at, guesser.into()))?;
+    let lasted = last.elapsed();
+    assert!((Duration::from_millis(2900)..Duration::from_millis(4500)).contains(&lasted), "{lasted:?}");
+    drop(held);
+    // The next one is taken back by hand.
+    let _held = guess(20)?;
+    ban_of(&rig, &guesser.to_string())?;
+    rig.gateway.cli(&["ban", "del", &guesser.to_string()])?.ok()?;
+    assert_eq!(right(guesser)?, 200);
+    Ok(())
+}
+
+// S18, idea 1
+#[test]
+fn failed_logins_behind_the_proxy_protocol_never_come_into_the_kernels_map() -> Result<()> {
+    lab_test!();
+    let turn = shared()?;
+    let net = Net::simple(1)?;
+    let backends = lab::backend::start_all(&net)?;
+    let proxy = net.client(1).v4();
+    let text = config(&backends[0].addr.to_string(), &with_login(), "auth = [\"key\"]")
+        .replace("bind = \":80\"", &format!("bind = \":80\"\nproxy_protocol = {{ from = \"{proxy}\" }}"));
+    let gateway = Gateway::start(&net, &text)?;
+    let rig = Rig::of(gateway, backends, net, turn);
+    let ask = |client: &str, key: &str| -> Result<Response> {
+        let mut asked = rig.client()?;
+        asked.send(format!(
+            "PROXY TCP4 {client} 192.0.2.1 1234 80\r\nGET / HTTP/1.1\r\nhost: a\r\nx-api-key: {key}\r\n\r\n"
+        ))?;
+        asked.response()
+    };
+    for n in 0..20 {
+        ask("203.0.113.9", &format!("guess-{n}"))?.refused(401, "unauthorized")?;
+    }
+    let ban = ban_of(&rig, "203.0.113.9")?;
+    assert_eq!(&ban["where"], &json!("http"), "{ban}");
+    ask("203.0.113.9", "right")?.refused(403, "banned")?;
+    assert_eq!(ask("203.0.113.10", "right")?.status, 200);
+    assert_eq!(rig.gateway.metrics()?.sum("kernel_bans", &[]), 0.0);
+    eventually("it ends by itself", || Ok(ask("203.0.113.9", "right")?.status == 200))
 }

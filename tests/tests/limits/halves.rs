@@ -95,3 +95,88 @@ fn keys_and_sources_are_shown_together_by_how_fast_they_are_refused() -> Result<
     assert_eq!(named[0]["kernel"]["new_left"], json!(left));
     Ok(())
 }
+
+/// A counter of the TCP stack in the gateway's namespace.
+pub(super) fn tcp(rig: &Rig, file: &str, line: &str, name: &str) -> Result<u64> {
+    // A thread's own namespace is seen there, not its process'.
+    let path = format!("/proc/thread-self/net/{file}");
+    let text = rig.net.gateway.run(|| std::fs::read_to_string(path))??;
+    let mut lines = text.lines().filter_map(|one| one.strip_prefix(line)?.strip_prefix(": "));
+    let (names, values) = (lines.next().context("no names")?, lines.next().context("no values")?);
+    let at = names.split(' ').position(|one| one == name).with_context(|| format!("no {name}"))?;
+    Ok(values.split(' ').nth(at).context("no value")?.parse()?)
+}
+
+// R16
+#[test]
+fn what_the_kernel_half_refuses_costs_no_accept() -> Result<()> {
+    lab_test!();
+    let rig =
+        rig("[limit.both]\nrate = \"1/s\"\nburst = 10\nkey = \"ip\"\nkernel = true", "limit = \"both\"")?;
+    let node = rig.net.client(1);
+    let counted = || -> Result<[u64; 3]> {
+        Ok([
+            tcp(&rig, "snmp", "Tcp", "PassiveOpens")?,
+            tcp(&rig, "netstat", "TcpExt", "ListenOverflows")?,
+            tcp(&rig, "netstat", "TcpExt", "ListenDrops")?,
+        ])
+    };
+    let of_metrics = || -> Result<[f64; 2]> {
+        let metrics = rig.gateway.metrics()?;
+        let accepted = metrics.sum("connections_total", &[("listener", "web")]);
+        Ok([accepted, metrics.sum("limit_decisions_total", &[("limit", "both"), ("decision", "drop")])])
+    };
+    // To ask for metrics is a connection too.
+    let metrics = of_metrics()?;
+    let before = counted()?;
+    let (mut open, mut dropped) = (Vec::new(), 0u32);
+    for _ in 0..40 {
+        match node.connect_within(Duration::from_millis(100), rig.gateway.at4(), None) {
+            Ok(stream) => open.push(stream),
+            Err(_) => dropped += 1,
+        }
+    }
+    let after = counted()?;
+    assert!(open.len() >= 10 && dropped >= 15, "{} {dropped}", open.len());
+    assert_eq!(after[0] - before[0], open.len() as u64, "no more were opened than the bucket let in");
+    assert_eq!(after[1..], before[1..], "and none waited for an accept in vain");
+    let now = of_metrics()?;
+    assert_eq!((now[0] - metrics[0], now[1] - metrics[1]), (open.len() as f64, f64::from(dropped)));
+    Ok(())
+}
+
+// Idea 2
+#[test]
+fn what_answers_tell_is_left_is_what_the_kernel_has_left_and_holds() -> Result<()> {
+    lab_test!();
+    let rig =
+        rig("[limit.both]\nrate = \"1/s\"\nburst = 12\nkey = \"ip\"\nkernel = true", "limit = \"both\"")?;
+    let (node, at) = (rig.net.client(1), rig.gateway.at4());
+    let (from, source) = (IpAddr::from(node.v4()), node.v4().to_string());
+    let mut told = Vec::new();
+    let last = loop {
+        // One connection a request: each costs a token in both halves.
+        let answer = get(&rig, "/", "")?;
+        let left = parameter(answer.header("ratelimit").context("no ratelimit")?, "both", "r")?;
+        let row = rig.gateway.cli(&["limit", "show", &source, "-o", "json"])?.ok()?.json()?;
+        let kernel = row["new_left"].as_u64().context("no bucket")?;
+        assert!(left.abs_diff(kernel) <= 1, "told {left}, in the map {kernel}: {told:?}");
+        told.push(left);
+        if left == 0 {
+            break answer;
+        }
+        ensure!(told.len() < 30, "{told:?}");
+    };
+    assert!(told.windows(2).all(|pair| pair[1] <= pair[0]), "{told:?}");
+    let seconds = parameter(last.header("ratelimit").unwrap_or_default(), "both", "t")?;
+    assert_eq!(seconds, 1);
+    let mut tries = 0;
+    // A token may have come back meanwhile: then the next one is dropped.
+    while node.connect_within(Duration::from_millis(20), at, Some(from)).is_ok() {
+        tries += 1;
+        ensure!(tries < 4, "nothing is dropped");
+    }
+    std::thread::sleep(Duration::from_secs(seconds));
+    assert!(node.gets_through(at, from)?, "after as long as it was told");
+    Ok(())
+}

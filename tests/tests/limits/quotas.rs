@@ -74,6 +74,44 @@ fn all_workers_together_let_through_the_burst_and_the_rate_and_no_more() -> Resu
     Ok(())
 }
 
+// R12
+#[test]
+fn eight_workers_share_one_counter() -> Result<()> {
+    lab_test!();
+    let rig = Rig::start(1, |backends| {
+        let text =
+            config(&backends[0].addr.to_string(), "[limit.hundred]\nrate = \"100/h\"", "limit = \"hundred\"");
+        text.replace("workers = 2", "workers = 8")
+    })?;
+    let (node, at) = (rig.net.client(1), rig.gateway.at4());
+    // Of many addresses, as one client is one worker's.
+    let client = |n: u16| -> Result<(usize, BTreeSet<String>)> {
+        let mut client = Client::connect_from(node, at, Some(node.many_v4(n).into()))?;
+        let (mut passed, mut workers) = (0, BTreeSet::new());
+        for _ in 0..10 {
+            let answer = client.get("/")?;
+            ensure!([200, 429].contains(&answer.status), "{answer:?}");
+            passed += usize::from(answer.status == 200);
+            workers.extend(answer.header("x-connection").map(str::to_owned));
+        }
+        Ok((passed, workers))
+    };
+    let counts: Vec<Result<(usize, BTreeSet<String>)>> = std::thread::scope(|scope| {
+        let clients: Vec<_> = (1..=40).map(|n| scope.spawn(move || client(n))).collect();
+        clients.into_iter().map(|client| client.join().expect("a client")).collect()
+    });
+    let (mut passed, mut workers) = (0, BTreeSet::new());
+    for count in counts {
+        let (n, of) = count?;
+        passed += n;
+        workers.extend(of);
+    }
+    assert!((99..=101).contains(&passed), "{passed} of 100");
+    // Each worker has connections of its own to the backend.
+    assert!(workers.len() >= 4, "{workers:?}");
+    Ok(())
+}
+
 // R15
 #[test]
 fn what_is_used_outlasts_reloads_kills_and_upgrades() -> Result<()> {
@@ -149,6 +187,46 @@ fn a_sliding_window_has_no_edge_at_which_twice_as_much_passes() -> Result<()> {
             times[first..].iter().take_while(|(_, got)| got.duration_since(*sent) < Duration::from_secs(4));
         assert!(within.count() <= 40);
     }
+    Ok(())
+}
+
+// R2
+#[test]
+fn ten_a_second_and_a_hundred_in_any_minute_hold_at_once_and_the_tighter_one_is_told() -> Result<()> {
+    lab_test!();
+    let rig = rig(
+        "[limit.second]\nrate = \"10/s\"\n[limit.minute]\nrate = \"100/60s\"\nalgorithm = \"sliding-window\"",
+        "limit = [\"second\", \"minute\"]",
+    )?;
+    let (began, mut times, mut by) = (Instant::now(), Vec::new(), BTreeMap::<String, usize>::new());
+    let mut client = rig.client()?;
+    // As fast as may be at first, and again where the first minute ends.
+    while began.elapsed() < Duration::from_secs(68) {
+        let sent = Instant::now();
+        let answer = client.get("/")?;
+        let told = answer.header("ratelimit").context("no ratelimit")?;
+        let limit = told.split('"').nth(1).context("no name")?.to_owned();
+        match answer.status {
+            200 => times.push((sent, Instant::now())),
+            429 => {
+                assert_eq!(parameter(told, &limit, "r")?, 0, "{told}");
+                *by.entry(limit).or_default() += 1;
+            }
+            status => bail!("status {status}"),
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    for (span, most) in [(60, 105), (1, 20)] {
+        let within = |first: usize| {
+            let until = times[first].0 + Duration::from_secs(span);
+            times[first..].iter().take_while(|(_, got)| *got < until).count()
+        };
+        let passed = (0..times.len()).map(within).max().unwrap_or(0);
+        // Of a token bucket its burst and a second's rate.
+        assert!(passed <= most, "{passed} in {span} s");
+    }
+    assert!(times.len() > 110, "some come back after a minute: {}", times.len());
+    assert!(by["second"] > 10 && by["minute"] > 100, "each refuses: {by:?}");
     Ok(())
 }
 

@@ -71,15 +71,23 @@ fn syn_cookies(fields: &Fields) -> Option<Rate> {
 
 fn adapt(fields: &Fields, problems: &mut Problems) -> Option<Adapt> {
     let Value::Table(adapt) = &fields.node("adapt")?.value else { return None };
-    let mut share = |key: &str| {
-        let Percent(share) = adapt.or_default(key);
+    let mut checked = |key: &str, Percent(share): Percent| {
         if !(0.01..=1.0).contains(&share) {
             let message = format!("`kernel.adapt.{key}`: must be from 1% to 100%");
             problems.push(Problem::new(ProblemKind::Value, &adapt.place(key), message));
         }
         share
     };
-    Some(Adapt { cpu: share("cpu"), from: share("from") })
+    let (p99, queue) = (adapt.get("p99"), adapt.get("queue"));
+    let errors = adapt.get("errors").map(|share| checked("errors", share));
+    let usual = (p99.is_none() && queue.is_none() && errors.is_none()).then_some(0.8);
+    Some(Adapt {
+        cpu: adapt.get("cpu").map(|share| checked("cpu", share)).or(usual),
+        p99,
+        errors,
+        queue,
+        from: checked("from", adapt.or_default("from")),
+    })
 }
 
 fn classes(kernel: &Fields, problems: &mut Problems) -> BTreeMap<String, KernelClass> {

@@ -1,5 +1,7 @@
 //! The root, the process itself, the kernel half and what is seen from outside.
 
+use std::time::Duration;
+
 use super::{
     BUCKET_OR_RATE, BYTE_BUCKET_OR_RATE, Key, Kind, OFF, Section,
     acme::ACME,
@@ -209,9 +211,24 @@ static ADAPT: Section = Section {
         Key::new(
             "cpu",
             Kind::Text(&PERCENT),
-            "The share of time in which something may wait for a CPU (`some` of /proc/pressure/cpu).",
-        )
-        .default("\"80%\""),
+            "The share of time in which something may wait for a CPU (`some` of /proc/pressure/cpu). Left out: \"80%\", \
+             or with `p99`, `errors` or `queue`, it does not matter.",
+        ),
+        Key::new(
+            "p99",
+            Kind::Duration { min: Duration::from_millis(1), max: seconds(3600) },
+            "The 99th percentile of the time until an answer of an upstream begins, of all together. Left out: it does not matter.",
+        ),
+        Key::new(
+            "errors",
+            Kind::Text(&PERCENT),
+            "The share of requests that fail: 5xx, or no answer at all. Left out: it does not matter.",
+        ),
+        Key::new(
+            "queue",
+            Kind::Int { min: 1, max: 1_000_000 },
+            "Requests that wait for a target with room. Left out: it does not matter.",
+        ),
         Key::new("from", Kind::Text(&PERCENT), "The limits never fall below this share of them.")
             .default("\"10%\""),
     ],

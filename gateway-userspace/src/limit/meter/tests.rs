@@ -42,6 +42,28 @@ fn a_bucket_gives_its_burst_and_then_its_rate() {
 }
 
 #[test]
+fn in_ten_seconds_half_a_percent_more_or_less_than_allowed_passes_at_any_rate() {
+    let mut random = fastrand::Rng::with_seed(3);
+    for rate in [1u64, 3, 10, 97, 1000, 9_999, 100_000] {
+        for burst in [1, rate, 5 * rate] {
+            let meter = bucket(&format!("{rate}/s"), Some(burst));
+            let (mut word, mut now, mut let_in) = (0, START, 0u64);
+            // Three times as much is asked for, by chance.
+            while now < START + 10 * SECOND {
+                let_in += passed(&meter, &mut word, at(now), 1, 1) as u64;
+                now += random.u64(1..2 * SECOND / (3 * rate));
+            }
+            let allowed = burst + 10 * rate;
+            let off = let_in.abs_diff(allowed);
+            // With room for one only, what comes a moment late is lost.
+            let lost = if burst == 1 { 10 * rate / 2 } else { 0 };
+            assert!(let_in <= allowed, "{rate}/s, {burst}: {let_in} of {allowed}");
+            assert!(off <= 1 + allowed / 200 + lost, "{rate}/s, {burst}: {let_in} of {allowed}");
+        }
+    }
+}
+
+#[test]
 fn what_is_told_is_what_happens_next() {
     for meter in [bucket("10/s", Some(3)), bucket("7/m", None), window("5/m"), window("3/month")] {
         let mut word = 0;

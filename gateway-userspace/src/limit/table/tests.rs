@@ -29,7 +29,7 @@ fn every_key_has_a_word_of_its_own() {
     }
     assert_eq!(table.crowded(), 0);
     let mut seen = 0;
-    table.for_each(NOW, |place| seen += u64::from(place.group == 7));
+    table.for_each(NOW, MOST_WALKED, |place| seen += u64::from(place.group == 7));
     assert_eq!(seen, 2000);
 }
 
@@ -117,7 +117,7 @@ fn a_file_keeps_the_words_and_another_size_or_layout_starts_anew() {
     let other = Table::of_file(&file, 4096).unwrap();
     assert_ne!(other.key(), key);
     assert!(!spend(&both.0, &one, limit, NOW), "who has the old file keeps it");
-    let words = SharedWords::of_file(&file, Table::words_of(4096).1).unwrap().unwrap();
+    let words = SharedWords::of_file(&file, Table::words_of(4096).1).unwrap().unwrap().0;
     words[0].store(1, Relaxed);
     assert_ne!(Table::of_file(&file, 4096).unwrap().key(), other.key());
     assert!(Table::of_file(dir.path(), 1024).is_err(), "a folder");
@@ -134,4 +134,49 @@ fn a_place_that_was_being_taken_when_its_process_died_is_free_again() {
     let table = Table::of_file(&file, 4).unwrap();
     assert!(spend(&table, &owner(&table, 1, Kind::Time), Limit::per_second(1.0, 1), NOW));
     assert_eq!(table.crowded(), 0);
+}
+
+#[test]
+fn a_table_is_walked_where_keys_are_and_of_many_only_in_part() {
+    let (table, limit) = (Table::anonymous(1 << 20).unwrap(), Limit::per_second(1e-3, 3));
+    let walk = |most: usize| {
+        let mut seen = 0;
+        let stands_for = table.for_each(NOW, most, |_| seen += 1);
+        (seen, stands_for)
+    };
+    assert_eq!(walk(1), (0, 1), "nothing is there, nothing is looked at");
+    for n in 0..20 {
+        spend(&table, &owner(&table, n, Kind::Time), limit, NOW);
+    }
+    assert_eq!(walk(1 << 20), (20, 1), "each is counted");
+    for n in 20..200_000 {
+        spend(&table, &owner(&table, n, Kind::Time), limit, NOW);
+    }
+    assert_eq!(walk(1 << 20), (200_000, 1));
+    let (seen, stands_for) = walk(1 << 15);
+    assert!(seen <= 1 << 15 && stands_for == 32, "{seen} {stands_for}");
+    let counted = seen * stands_for;
+    assert!(counted.abs_diff(200_000) < 10_000, "{counted}");
+    table.clear(7);
+    assert_eq!(walk(1 << 20).0, 0);
+}
+
+#[test]
+fn of_a_file_only_what_was_written_is_walked() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, limit) = (dir.path().join("limits.state"), Limit::per_second(1e-3, 3));
+    let made = Table::of_file(&file, 1 << 20).unwrap();
+    for n in 0..20 {
+        spend(&made, &owner(&made, n, Kind::Time), limit, NOW);
+    }
+    drop(made);
+    let blocks = || std::os::unix::fs::MetadataExt::blocks(&file.metadata().unwrap());
+    let before = blocks();
+    let table = Table::of_file(&file, 1 << 20).unwrap();
+    let mut seen = 0;
+    assert_eq!(table.for_each(NOW, MOST_WALKED, |_| seen += 1), 1);
+    assert_eq!(seen, 20);
+    table.clear(7);
+    // 32 MiB are 65 536 blocks.
+    assert!(before < 8192 && blocks() <= before + 64, "{before} {}", blocks());
 }
