@@ -100,6 +100,47 @@ fn an_alert_fires_is_told_with_retries_and_resolves_and_can_be_silenced() -> Res
 
 // M7
 #[test]
+fn an_alert_is_told_within_two_looks_or_after_its_time_and_once_however_long_it_lasts() -> Result<()> {
+    lab_test!();
+    let rig = rig()?;
+    let _webhook = receiver(&rig.net.gateway, 5001, WEBHOOK, &rig.gateway.file("posted"), (0, 500))?;
+    let down = "when = \"upstream-down\"\nabove = \"10%\"\nresolve_after = \"0s\"\nnotify = \"ops\"\n";
+    alerting(
+        &rig,
+        &format!(
+            "[alert.soon]\n{down}[alert.later]\n{down}for = \"3s\"\n[notify.ops]\nwebhook = \"http://127.0.0.1:5001/\"\n"
+        ),
+    )?;
+    let told = |alert: &str, state: &str| -> usize {
+        let posted = std::fs::read_to_string(rig.gateway.file("posted")).unwrap_or_default();
+        let messages = posted.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let all = messages.flat_map(|message| message["alerts"].as_array().cloned().unwrap_or_default());
+        all.filter(|one| one["alert"] == alert && one["state"] == state).count()
+    };
+    let target = format!("all/{}", rig.backends[0].addr);
+    let began = Instant::now();
+    rig.gateway.cli(&["target", "down", &target])?.ok()?;
+    eventually("it is told", || Ok(told("soon", "firing") == 1))?;
+    // Every alert is looked at once a second; the third is for what else this machine does.
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    eventually("the other one is told", || Ok(told("later", "firing") == 1))?;
+    assert!(began.elapsed() >= Duration::from_secs(3), "{:?}", began.elapsed());
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!((told("soon", "firing"), told("later", "firing")), (1, 1), "each once");
+    rig.gateway.cli(&["target", "up", &target])?.ok()?;
+    eventually("both are over", || Ok((told("soon", "resolved"), told("later", "resolved")) == (1, 1)))?;
+    // What is over before its time is nothing to tell of.
+    rig.gateway.cli(&["target", "down", &target])?.ok()?;
+    eventually("it is told again", || Ok(told("soon", "firing") == 2))?;
+    rig.gateway.cli(&["target", "up", &target])?.ok()?;
+    eventually("it is over", || Ok(told("soon", "resolved") == 2))?;
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!((told("later", "firing"), told("later", "resolved")), (1, 1));
+    Ok(())
+}
+
+// M7
+#[test]
 fn a_real_alertmanager_takes_alerts_and_their_end() -> Result<()> {
     lab_test!();
     if lab::tools::missing("prometheus-alertmanager") {
