@@ -1,11 +1,13 @@
-//! What watching costs: `gateway top` on its pages, the dashboard in a browser, and what metrics of 10,000 routes take.
+//! What watching costs: `gateway top` on its pages, the dashboard in a browser, what metrics of 10,000 routes take, and
+//! what requests feel of metrics of 5,000 that are read each second.
 
 use std::{
     fmt::Write as _,
     io::{BufRead as _, BufReader, Write as _},
     os::unix::fs::PermissionsExt as _,
     process::{ChildStdin, Stdio},
-    time::Duration,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -15,14 +17,18 @@ use lab::{
     net::{Net, Node},
     process::{Process, cpu_time, resident},
     tools,
+    wrk::{Load, Wrk},
 };
 use serde_json::{Value, json};
 
-use crate::{Effort, MEASURED_CPU, at, show};
+use crate::{Effort, MEASURED_CPU, at, show, stats::Rounds};
 
 /// Of a core, for whoever looks and for the gateway that is looked at.
 const GOAL: f64 = 0.01;
 const ROUTES: usize = 10_000;
+/// Of requests while metrics of 5,000 routes are read, of what it is else; and how long that may take.
+const P99: f64 = 1.1;
+const SCRAPE_MS: u64 = 100;
 const TOKEN: &str = "the-token-of-the-bench";
 
 /// Logs in, and leaves the overview open, with its questions every second, until it is told to end.
@@ -55,9 +61,12 @@ pub fn run(net: &Net, effort: Effort) -> Result<Value> {
     let span = (effort.round * effort.rounds as u32).max(Duration::from_secs(10));
     let costs = costs(net, span)?;
     let memory = memory(net)?;
-    show_tables(&costs, &memory, span);
+    let scraped = scraped(net, effort)?;
+    show_tables(&costs, &memory, &scraped, span);
     let rows = costs.iter().map(|cost| json!({ "who": cost.who, "own": cost.own, "gateway": cost.gateway }));
-    Ok(json!({ "goal_of_a_core": GOAL, "watching": rows.collect::<Value>(), "routes": memory.json() }))
+    Ok(
+        json!({ "goal_of_a_core": GOAL, "watching": rows.collect::<Value>(), "routes": memory.json(), "scraped": scraped.json() }),
+    )
 }
 
 /// With some of everything, and the kernel half where it can be had.
@@ -179,17 +188,7 @@ impl Memory {
 }
 
 fn memory(net: &Net) -> Result<Memory> {
-    let mut config = format!(
-        "[gateway]\nworkers = 1\n[listener.web]\nbind = \"{}\"\n[metrics]\nbind = \"{}\"\n[access_log]\nto = \"off\"\n\
-         [kernel]\nmode = \"off\"\nsteer = \"off\"\n",
-        at(8011),
-        at(9181)
-    );
-    for n in 0..ROUTES {
-        let _ =
-            write!(config, "[route.r{n}]\npath = \"/r{n}\"\nrespond = {{ status = 200, body = \"x\" }}\n");
-    }
-    let gateway = Gateway::start(net, &config)?;
+    let gateway = Gateway::start(net, &many_routes(ROUTES, (8011, 9181)))?;
     let client = Node::of_namespace(net.gateway.clone());
     let mut connection = http::Client::connect(&client, at(8011))?;
     let started = resident(gateway.pid())?;
@@ -200,14 +199,92 @@ fn memory(net: &Net) -> Result<Memory> {
         resident(gateway.pid())
     };
     let asked = [ask()?, ask()?];
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     let page = http::get(&client, at(9181), "/metrics")?;
     let scrape = began.elapsed();
     let series = page.text().lines().filter(|line| !line.starts_with('#')).count();
     Ok(Memory { started, asked, scrape, series })
 }
 
-fn show_tables(costs: &[Cost], memory: &Memory, span: Duration) {
+/// Requests beside metrics of 5,000 routes.
+#[derive(Debug, Default)]
+struct Scraped {
+    /// Of requests, in microseconds: while nobody reads, and while somebody does each second.
+    p99: [Rounds; 2],
+    /// Milliseconds to read them.
+    took: Rounds,
+}
+
+impl Scraped {
+    fn ratio(&self) -> f64 {
+        self.p99[1].median() / self.p99[0].median().max(1.0)
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "p99_us": self.p99[0].json(), "p99_us_scraped": self.p99[1].json(), "ratio": self.ratio(),
+            "goal_ratio": P99, "scrape_ms": self.took.json(), "goal_ms": SCRAPE_MS,
+        })
+    }
+}
+
+/// The gateway has both CPUs: who reads is a thread of its own.
+fn scraped(net: &Net, effort: Effort) -> Result<Scraped> {
+    let gateway = Gateway::start(net, &many_routes(5000, (8012, 9182)))?;
+    let client = Node::of_namespace(net.gateway.clone());
+    let mut connection = http::Client::connect(&client, at(8012))?;
+    for n in 0..5000 {
+        ensure!(connection.get(&format!("/r{n}"))?.status == 200);
+    }
+    let load = Load { path: "/r7".into(), ..Load::new(16, effort.round.max(Duration::from_secs(3))) };
+    let mut all = Scraped::default();
+    for round in 0..=effort.rounds * 2 {
+        let reads = round % 2 == 0;
+        let over = AtomicBool::new(false);
+        let (outcome, took) = std::thread::scope(|scope| -> Result<_> {
+            let reader = scope.spawn(|| {
+                let mut took = Vec::new();
+                while reads && !over.load(Relaxed) {
+                    let began = Instant::now();
+                    // What goes wrong shows in what it takes.
+                    let _ = http::get(&client, at(9182), "/metrics");
+                    took.push(began.elapsed());
+                    std::thread::sleep(Duration::from_secs(1).saturating_sub(began.elapsed()));
+                }
+                took
+            });
+            let outcome = Wrk::run(&client, at(8012), &load);
+            over.store(true, Relaxed);
+            let Ok(took) = reader.join() else { anyhow::bail!("the reader panicked") };
+            Ok((outcome?, took))
+        })?;
+        ensure!(outcome.errors == 0 && outcome.requests > 0, "{outcome:?}");
+        // Round 0 warms up.
+        if round > 0 {
+            all.p99[usize::from(reads)].push(outcome.p99_us as f64);
+            took.iter().for_each(|took| all.took.push(took.as_secs_f64() * 1e3));
+        }
+    }
+    drop(gateway);
+    Ok(all)
+}
+
+fn many_routes(routes: usize, (port, metrics): (u16, u16)) -> String {
+    let mut config = format!(
+        "[gateway]\nworkers = 1\n[listener.web]\nbind = \"{}\"\n[metrics]\nbind = \"{}\"\n[access_log]\nto = \"off\"\n\
+         [kernel]\nmode = \"off\"\nsteer = \"off\"\n",
+        at(port),
+        at(metrics)
+    );
+    for n in 0..routes {
+        // Writing to a text does not fail.
+        let _ =
+            write!(config, "[route.r{n}]\npath = \"/r{n}\"\nrespond = {{ status = 200, body = \"x\" }}\n");
+    }
+    config
+}
+
+fn show_tables(costs: &[Cost], memory: &Memory, scraped: &Scraped, span: Duration) {
     let what = format!("{} s each; at most {:.0}% of a core each", span.as_secs(), GOAL * 100.0);
     println!("\n{}  {}", show::bold("What watching costs"), show::dim(&what));
     let percent = |share: f64| format!("{:.2}%", share * 100.0);
@@ -225,5 +302,10 @@ fn show_tables(costs: &[Cost], memory: &Memory, span: Duration) {
         mib(memory.asked[1]),
         show::grouped(memory.series as f64),
         memory.scrape.as_secs_f64() * 1e3
+    );
+    println!(
+        "  5 000 routes: read in {:.0} ms (below {SCRAPE_MS}); p99 of requests meanwhile {:.2} of what it is else (below {P99})",
+        scraped.took.median(),
+        scraped.ratio()
     );
 }

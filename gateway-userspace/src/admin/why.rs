@@ -12,7 +12,7 @@ use super::problem::Problem;
 use crate::{
     config::units::Prefix,
     daemon::Control,
-    observe::{Why, events},
+    observe::{Why, events, stats::Decided},
 };
 
 /// Lines of an address that are shown.
@@ -41,7 +41,19 @@ pub async fn why(
         let what = "request that was refused, failed or was slow, and is remembered, with the id";
         return Err(Problem::not_found(what, &of));
     };
-    Ok(Json(json!({ "half": "l7", "reasons": reasons(&line), "request": line })))
+    let mut reasons = reasons(&line);
+    reasons.extend(line["limit"].as_str().and_then(|said| of_limit(&control, said)));
+    Ok(Json(json!({ "half": "l7", "reasons": reasons, "request": line })))
+}
+
+/// What a limit has counted. `said`: of it in the log, NAME or NAME/what.
+fn of_limit(control: &Control, said: &str) -> Option<String> {
+    let name = said.split('/').next()?;
+    let snapshot = control.snapshot.load();
+    let limit = snapshot.limits.get(name)?;
+    let decided = |what| limit.stats.shards.sum(|shard| shard.decisions(what));
+    let (let_in, refused) = (decided(Decided::Allow), decided(Decided::Deny) + decided(Decided::Ban));
+    Some(format!("limit {name} has let {let_in} requests in so far, and refused {refused}"))
 }
 
 /// In words, the most important first.

@@ -87,7 +87,7 @@ fn top_draws_on_a_terminal_drains_a_target_by_a_key_and_leaves_it_as_it_was() ->
     Ok(())
 }
 
-// M8
+// M8, M10
 #[test]
 fn top_shows_what_caches_and_limits_do_and_whom_a_limit_refused() -> Result<()> {
     lab_test!();
@@ -123,6 +123,14 @@ fn top_shows_what_caches_and_limits_do_and_whom_a_limit_refused() -> Result<()> 
     assert_eq!((&key["limit"], &key["refused"]), (&json!("few"), &json!(6)), "{look}");
     let client = rig.net.client(1).v4().to_string();
     assert!(key["key"].as_str().is_some_and(|who| who.contains(&client)), "{key}");
+    // Which half refused one, by which rule, and what that has counted.
+    let refused = rig.ask("GET /", "a.test", "")?;
+    let why = rig.gateway.cli(&["why", refused.header("x-request-id").context("no id")?, "-o", "json"])?;
+    let why = why.ok()?.json()?;
+    let reasons: Vec<&str> =
+        why["reasons"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    assert_eq!((&why["half"], &why["request"]["limit"]), (&json!("l7"), &json!("few")), "{why}");
+    assert!(reasons.contains(&"limit few has let 4 requests in so far, and refused 7"), "{why}");
     let shown = rig.gateway.cli(&["top", "--once", "--interval", "100ms"])?.ok()?;
     assert!(shown.stdout.contains("CACHE") && shown.stdout.contains("LIMIT"), "{shown:?}");
     assert!(shown.stdout.lines().all(|line| line.chars().count() <= 80), "{shown:?}");
