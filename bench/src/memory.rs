@@ -1,7 +1,7 @@
 //! Resident memory: at rest, with idle client connections that have each had one answer, with ones whose requests are under
 //! way, and with idle ones of HTTP/2.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use anyhow::{Result, ensure};
 use lab::{
@@ -29,28 +29,26 @@ const SETTLE: Duration = Duration::from_secs(4);
 /// What is asked for where no answer is to come before the measuring is over.
 const SLOW: &str = "/slow-header?ms=60000";
 
-struct Program {
-    name: &'static str,
-    pid: u32,
-    port: u16,
-    /// Of HTTP/2 in clear.
-    http2: Option<u16>,
+/// Of which memory is measured, each in processes of its own: what one has given back, the next would use again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Idle,
+    Active,
+    Http2,
 }
 
 /// Bytes with so many connections, and without.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 struct Grown {
     before: u64,
     after: u64,
     connections: usize,
 }
 
-struct Row {
-    name: &'static str,
-    idle: Grown,
-    active: Option<Grown>,
-    http2: Option<Grown>,
-}
+/// By program and kind.
+type Figures = BTreeMap<(&'static str, Kind), Grown>;
+
+const PROGRAMS: [&str; 3] = ["gateway", "nginx", "haproxy"];
 
 pub fn run() -> Result<Value> {
     lab::sys::raise_open_files()?;
@@ -58,35 +56,39 @@ pub fn run() -> Result<Value> {
     let backend = net.backend(1).at(8080);
     let _backend = peers::nginx_backend(&net.backend(1).namespace, backend, OTHER_CPU)?;
     let slow = Backend::start_as(net.backend(1), "slow", 8081, Some(OTHER_CPU))?;
-    let at = |port| SocketAddr::from((VIP4, port));
-    let places = |port| Places { listen: at(port), tls: None, backend, grpc: backend, log_sink: at(5140) };
     peers::log_sink(&net.gateway, at(5140))?;
-    let config = format!(
-        "[gateway]\nworkers = 1\n[listener.web]\nbind = \":80\"\n[listener.h2]\nbind = \":81\"\nprotocols = [\"h2\"]\n\
-         [route.all]\nto = [\"{backend}\"]\n[route.slow]\npath = \"/slow-header\"\nto = \"slow\"\n\
-         [upstream.slow]\nto = [\"{}\"]\ntimeout = {{ first_byte = \"2m\" }}\n",
-        slow.addr
-    );
-    let gateway = Gateway::start_with(
-        &net,
-        &config,
-        Options { cpu: Some(MEASURED_CPU), quiet: true, ..Options::default() },
-    )?;
-    let more = format!(
-        "listen {} http2; location /slow-header {{ proxy_pass http://{}; proxy_http_version 1.1; \
-         proxy_set_header Connection ''; proxy_read_timeout 2m; }}",
-        at(8011),
-        slow.addr
-    );
-    let nginx = peers::nginx_proxy(&net.gateway, places(8001), MEASURED_CPU, "", &more)?;
-    let haproxy = peers::haproxy(&net.gateway, places(8002), MEASURED_CPU)?;
-    let program = |name, pid, port, http2| Program { name, pid, port, http2 };
-    let programs = [
-        program("gateway", gateway.pid(), 80, Some(81)),
-        program("nginx", nginx.process.id(), 8001, Some(8011)),
-        program("haproxy", haproxy.process.id(), 8002, None),
-    ];
-    let rows = programs.iter().map(|program| row(&net, program)).collect::<Result<Vec<_>>>()?;
+    let mut figures = Figures::new();
+    // What one has listened at may be closed a little later than it ends.
+    let mut ports = (8100..).step_by(20);
+    for kind in [Kind::Idle, Kind::Active, Kind::Http2] {
+        for name in PROGRAMS {
+            // HAProxy is beside for what is idle only.
+            if kind == Kind::Idle || name != "haproxy" {
+                let port = ports.next().unwrap_or_default();
+                figures.insert((name, kind), measure(&net, (name, port), kind, backend, slow.addr)?);
+            }
+        }
+    }
+    show_table(&figures);
+    let each = |name, kind| figures.get(&(name, kind)).map(Grown::each);
+    Ok(json!({
+        "connections": IDLE,
+        "programs": PROGRAMS.iter().filter_map(|name| {
+            let idle = figures.get(&(name, Kind::Idle))?;
+            Some(((*name).to_owned(), json!({
+                "rest_bytes": idle.before, "idle_connections_bytes": idle.after,
+                "bytes_an_active_connection": each(name, Kind::Active),
+                "bytes_a_connection_of_http2": each(name, Kind::Http2),
+            })))
+        }).collect::<serde_json::Map<_, _>>(),
+    }))
+}
+
+fn at(port: u16) -> SocketAddr {
+    SocketAddr::from((VIP4, port))
+}
+
+fn show_table(figures: &Figures) {
     println!(
         "\n{}  {}",
         show::bold("Memory"),
@@ -96,60 +98,76 @@ pub fn run() -> Result<Value> {
         ))
     );
     let mib = |bytes: u64| format!("{:.1}", bytes as f64 / f64::from(1 << 20));
-    let each = |grown: &Grown| format!("{:.1}", grown.each() / 1024.0);
-    let some = |grown: &Option<Grown>| grown.as_ref().map_or("–".to_owned(), each);
-    let line = |row: &Row| {
-        let Row { name, idle, active, http2 } = row;
-        vec![(*name).into(), mib(idle.before), mib(idle.after), each(idle), some(active), some(http2)]
+    let each = |name, kind| {
+        figures.get(&(name, kind)).map_or("–".to_owned(), |grown| format!("{:.1}", grown.each() / 1024.0))
     };
-    let table: Vec<Vec<String>> = rows.iter().map(line).collect();
+    let row = |name: &&'static str| {
+        let idle = figures.get(&(*name, Kind::Idle))?;
+        let kinds = [Kind::Idle, Kind::Active, Kind::Http2].map(|kind| each(*name, kind));
+        Some([&[(*name).to_owned(), mib(idle.before), mib(idle.after)][..], &kinds].concat())
+    };
+    let rows: Vec<Vec<String>> = PROGRAMS.iter().filter_map(row).collect();
     let header = ["", "at rest MiB", "idle MiB", "KiB an idle one", "an active one", "one of HTTP/2"];
-    println!("{}", show::table(&header, &table));
-    Ok(json!({
-        "connections": IDLE,
-        "programs": rows.iter().map(|row| (row.name.to_owned(), json!({
-            "rest_bytes": row.idle.before, "idle_connections_bytes": row.idle.after,
-            "bytes_an_active_connection": row.active.as_ref().map(Grown::each),
-            "bytes_a_connection_of_http2": row.http2.as_ref().map(Grown::each),
-        }))).collect::<serde_json::Map<_, _>>(),
-    }))
+    println!("{}", show::table(&header, &rows));
+}
+
+/// Starts a program, and opens connections to it.
+fn measure(
+    net: &Net,
+    (name, port): (&str, u16),
+    kind: Kind,
+    backend: SocketAddr,
+    slow: SocketAddr,
+) -> Result<Grown> {
+    let http2 = port + 10;
+    let places = Places { listen: at(port), tls: None, backend, grpc: backend, log_sink: at(5140) };
+    match name {
+        "gateway" => {
+            let config = format!(
+                "[gateway]\nworkers = 1\n[listener.web]\nbind = \":{port}\"\n[listener.h2]\nbind = \":{http2}\"\nprotocols = [\"h2\"]\n\
+                 [route.all]\nto = [\"{backend}\"]\n[route.slow]\npath = \"/slow-header\"\nto = \"slow\"\n\
+                 [upstream.slow]\nto = [\"{slow}\"]\ntimeout = {{ first_byte = \"2m\" }}\n"
+            );
+            let options = Options { cpu: Some(MEASURED_CPU), quiet: true, ..Options::default() };
+            let gateway = Gateway::start_with(net, &config, options)?;
+            Grown::by(gateway.pid(), net, kind, port)
+        }
+        "nginx" => {
+            let more = format!(
+                "listen {} http2; location /slow-header {{ proxy_pass http://{slow}; proxy_http_version 1.1; \
+                 proxy_set_header Connection ''; proxy_read_timeout 2m; }}",
+                at(http2)
+            );
+            let nginx = peers::nginx_proxy(&net.gateway, places, MEASURED_CPU, "", &more)?;
+            Grown::by(nginx.process.id(), net, kind, port)
+        }
+        _ => {
+            let haproxy = peers::haproxy(&net.gateway, places, MEASURED_CPU)?;
+            Grown::by(haproxy.process.id(), net, kind, port)
+        }
+    }
 }
 
 impl Grown {
-    /// While what `open` makes is held.
-    fn by<T>(pid: u32, connections: usize, open: impl FnOnce() -> Result<T>) -> Result<Grown> {
+    fn by(pid: u32, net: &Net, kind: Kind, port: u16) -> Result<Grown> {
+        match kind {
+            Kind::Idle => Grown::while_held(pid, IDLE, || answered(net, at(port))),
+            Kind::Active => Grown::while_held(pid, ACTIVE, || under_way(net, at(port))),
+            Kind::Http2 => Grown::while_held(pid, HTTP2, || of_http2(net, at(port + 10))),
+        }
+    }
+
+    fn while_held<T>(pid: u32, connections: usize, open: impl FnOnce() -> Result<T>) -> Result<Grown> {
         let before = resident(pid)?;
-        let held = open()?;
+        let _held = open()?;
         // Memory that is given back is given back after a while, not upon an event that could be awaited.
         std::thread::sleep(SETTLE);
-        let after = resident(pid)?;
-        drop(held);
-        std::thread::sleep(SETTLE);
-        Ok(Grown { before, after, connections })
+        Ok(Grown { before, after: resident(pid)?, connections })
     }
 
     fn each(&self) -> f64 {
         self.after.saturating_sub(self.before) as f64 / self.connections as f64
     }
-}
-
-/// The most memory first: what an allocator has got once it may use again.
-fn row(net: &Net, program: &Program) -> Result<Row> {
-    let to = |port| SocketAddr::from((VIP4, port));
-    let pid = program.pid;
-    let idle = Grown::by(pid, IDLE, || answered(net, to(program.port)))?;
-    // HAProxy is beside for what is idle only.
-    let others = program.http2.map(|port| -> Result<_> {
-        let active = Grown::by(pid, ACTIVE, || under_way(net, to(program.port)))?;
-        Ok((active, Grown::by(pid, HTTP2, || of_http2(net, to(port)))?))
-    });
-    let others = others.transpose()?;
-    Ok(Row {
-        name: program.name,
-        idle,
-        active: others.map(|(active, _)| active),
-        http2: others.map(|(_, http2)| http2),
-    })
 }
 
 fn connected(net: &Net, to: SocketAddr, connections: usize) -> Result<Vec<Client>> {
