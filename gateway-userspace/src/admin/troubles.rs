@@ -44,6 +44,8 @@ const CERT_DAYS: i64 = 14;
 /// Shares of what there is from where on it is nearly used up, and used up.
 const NEARLY: f64 = 0.8;
 const ALMOST_ALL: f64 = 0.95;
+/// For so long something that others took away from the kernel half is worth a word.
+const TAKEN_SECONDS: u64 = 60;
 /// The share of the time from where on a worker has no time left.
 const BUSY: f64 = 0.9;
 
@@ -219,6 +221,15 @@ impl Found {
         if drift > 0 {
             let what = format!("{drift} entries of the kernel's maps are not as the config says");
             self.add(Level::Fail, of(), what, "`gateway kernel verify` tells which, and puts them right");
+        }
+        for taken in status.taken.iter().filter(|taken| taken.seconds_ago < TAKEN_SECONDS) {
+            let what = format!(
+                "{} was taken away from outside {} seconds ago ({} times since the start), and put back",
+                taken.what, taken.seconds_ago, taken.times
+            );
+            let cure = "look who does it (`bpftool link detach`, `ip link`, another XDP program, `rm` in the bpffs); to take \
+                        gateway off an interface, leave it out of `kernel.interfaces`";
+            self.add(Level::Fail, of(), what, cure);
         }
         if status.syn.attack {
             let what = "a SYN flood is under way: new connections have to prove themselves";

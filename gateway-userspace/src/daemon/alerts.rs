@@ -2,9 +2,13 @@
 
 use super::control::Control;
 use crate::{
+    config::model::KernelMode,
     observe::alert::{self, Sample, measure::RouteSample},
     tls,
 };
+
+/// Seconds for which it counts that something was taken from the kernel half, though it is there again.
+const LATELY: u64 = 60;
 
 impl Control {
     /// Looks at every alert, once a second. Not while another process does it.
@@ -45,6 +49,10 @@ impl Control {
         for row in self.kernel.counters() {
             sample.kernel_drops += if row.action == "drop" { row.packets } else { 0 };
             sample.limited += if row.reason.starts_with("limit") { row.packets } else { 0 };
+        }
+        let kernel = &snapshot.config.kernel;
+        if kernel.mode != KernelMode::Off && !kernel.interfaces.is_empty() {
+            sample.off = self.kernel.status().off_lately(LATELY);
         }
         // Of arrays all entries are in use.
         for row in self.kernel.maps().iter().filter(|row| !row.kind.contains("array") && row.capacity > 0) {

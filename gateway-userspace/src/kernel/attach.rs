@@ -45,6 +45,18 @@ impl Attached {
         }
     }
 
+    pub fn has_link(&self) -> bool {
+        self.link.is_some()
+    }
+
+    /// After what was pinned is gone. Where that fails the link goes with it, and the interface is attached to anew.
+    pub fn pin_again(&mut self, pins: &Pins) {
+        let (Some(mode), Some(link)) = (self.mode, self.link.take()) else { return };
+        if let Ok(pinned) = link.pin(pins.xdp_link(&self.name, mode)) {
+            self.link = Some(pinned.into());
+        }
+    }
+
     /// Takes the program off the interface.
     pub fn detach(self, pins: Option<&Pins>) {
         if let (Some(pins), Some(mode)) = (pins, self.mode) {

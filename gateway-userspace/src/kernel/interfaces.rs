@@ -102,6 +102,14 @@ pub fn program_on(ifindex: u32) -> Option<OnInterface> {
     Some(OnInterface { id, name })
 }
 
+/// The numbers of the programs on an interface.
+///
+/// # Errors
+/// It cannot be asked.
+pub fn programs_on(ifindex: u32) -> io::Result<Vec<u32>> {
+    Ok(link(ifindex)?.programs)
+}
+
 #[derive(Default)]
 struct Link {
     up: bool,

@@ -33,6 +33,7 @@ mod syn;
 pub mod sys;
 mod sysctls;
 mod table;
+mod taken;
 mod tell;
 mod verify;
 mod view;
@@ -59,7 +60,7 @@ pub use handover::Inheritance;
 pub use load_check::load_check;
 pub use report::{
     Ban, BanBy, CapturedPacket, CheckState, ClockStatus, CounterRow, DetachReport, DoctorCheck, DropSample,
-    InterfaceStatus, KernelStatus, MapRow, SourceRow, SteeringStatus, SynStatus, SyncReport,
+    InterfaceStatus, KernelStatus, MapRow, SourceRow, SteeringStatus, SynStatus, SyncReport, TakenStatus,
 };
 pub use services::{ServiceRow, ServiceSpec, TargetSpec, TargetState};
 pub use steer::SteerListener;

@@ -32,6 +32,7 @@ use super::{
     syn::SynGuard,
     sys,
     table::{self, Bans, Desired, Rules},
+    taken::Taken,
 };
 use crate::config::{
     model::{self, KernelMode},
@@ -76,6 +77,7 @@ pub struct Loaded {
     /// While somebody asks.
     pub(super) sandbox: Option<Box<Sandbox>>,
     pub(super) syn: SynGuard,
+    pub(super) taken: Taken,
     pub(super) ticks: u32,
 }
 
@@ -311,6 +313,7 @@ impl Loaded {
     /// The bans that have run out since the last call.
     pub fn tick(&mut self) -> Vec<Prefix> {
         self.sweep();
+        self.look_after();
         self.follow();
         if let Some(log) = &mut self.log {
             log.flush();

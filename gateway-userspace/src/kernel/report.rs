@@ -21,6 +21,8 @@ pub struct KernelStatus {
     /// Whether bans, buckets and counters were taken over from an earlier run.
     pub adopted: bool,
     pub bans: usize,
+    /// What others took away.
+    pub taken: Vec<TakenStatus>,
     /// Everything that is not as the config asks for.
     pub warnings: Vec<String>,
 }
@@ -33,6 +35,15 @@ pub struct InterfaceStatus {
     pub mode: &'static str,
     /// Why the mode is not the one asked for, or not the fastest.
     pub reason: Option<String>,
+}
+
+/// Something that was attached or pinned, and taken away from outside.
+#[derive(Debug, Clone, Serialize)]
+pub struct TakenStatus {
+    pub what: String,
+    pub times: u64,
+    /// The last time.
+    pub seconds_ago: u64,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -69,6 +80,13 @@ pub struct ClockStatus {
 }
 
 impl KernelStatus {
+    /// An interface that is without its program, or something that was taken away in the last `seconds`.
+    pub fn off_lately(&self, seconds: u64) -> Option<String> {
+        let off = self.interfaces.iter().find(|interface| interface.mode == "off");
+        let taken = || self.taken.iter().find(|taken| taken.seconds_ago < seconds);
+        off.map(|interface| interface.name.clone()).or_else(|| taken().map(|taken| taken.what.clone()))
+    }
+
     /// One line for a log or a status page.
     pub fn summary(&self) -> String {
         let xdp: Vec<String> =

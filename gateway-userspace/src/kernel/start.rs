@@ -21,6 +21,7 @@ use super::{
     syn::SynGuard,
     sys,
     table::{Bans, Desired, Record, Rules},
+    taken::Taken,
 };
 use crate::config::{
     model::{self, KernelMode, Steer},
@@ -82,6 +83,7 @@ pub fn start(cfg: &model::Kernel, bench: bool) -> Result<Option<Loaded>, KernelE
         services: Services::default(),
         sandbox: None,
         syn: SynGuard::default(),
+        taken: Taken::default(),
         ticks: 0,
     };
     if !steer && let Some(pins) = &loaded.pins {

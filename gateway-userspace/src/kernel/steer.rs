@@ -7,7 +7,7 @@ use std::{
     collections::HashMap,
     fs::{self, File},
     net::IpAddr,
-    os::fd::{AsRawFd as _, BorrowedFd},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
 };
 
 use aya::{
@@ -23,6 +23,7 @@ use super::{
     error::{KernelError, chain},
     object::Maps,
     pins::Pins,
+    sys,
 };
 use crate::config::model::Bind;
 
@@ -44,6 +45,7 @@ pub struct Steering {
     pub sockets: usize,
 }
 
+const NAMESPACE: &str = "/proc/thread-self/ns/net";
 const HALF: u32 = SOCKETS_CAPACITY / 2;
 
 impl Steering {
@@ -99,6 +101,13 @@ impl Steering {
         Ok(())
     }
 
+    /// After somebody took the program, or its pin, away.
+    pub fn attach_again(&mut self, ebpf: &mut Ebpf, pins: Option<&Pins>) -> Result<(), KernelError> {
+        self.link = None;
+        self.link = Some(attach(ebpf, pins)?);
+        Ok(())
+    }
+
     /// Entries of the table of listeners.
     pub fn entries(&self) -> usize {
         self.keys.len()
@@ -120,10 +129,8 @@ pub fn load(ebpf: &mut Ebpf) -> Result<(), KernelError> {
 /// Attaches beside what an earlier run left and then takes its place: somebody steers all the time.
 fn attach(ebpf: &mut Ebpf, pins: Option<&Pins>) -> Result<FdLink, KernelError> {
     let program = program(ebpf)?;
-    let namespace = File::open("/proc/thread-self/ns/net").map_err(|error| KernelError::Pin {
-        path: "/proc/thread-self/ns/net".into(),
-        why: error.to_string(),
-    })?;
+    let namespace = File::open(NAMESPACE)
+        .map_err(|error| KernelError::Pin { path: NAMESPACE.into(), why: error.to_string() })?;
     let id = program.attach(namespace).map_err(|error| failed(&error))?;
     let link: FdLink = program.take_link(id).map_err(|error| failed(&error))?.into();
     let Some(pins) = pins else { return Ok(link) };
@@ -134,6 +141,14 @@ fn attach(ebpf: &mut Ebpf, pins: Option<&Pins>) -> Result<FdLink, KernelError> {
         link.pin(&fresh).map_err(|error| KernelError::Pin { path: fresh.clone(), why: chain(&error) })?;
     fs::rename(&fresh, &path).map_err(|error| KernelError::Pin { path, why: error.to_string() })?;
     Ok(pinned.into())
+}
+
+/// Whether the program steers in this network namespace. `None`: that cannot be asked.
+pub fn is_attached(ebpf: &Ebpf) -> Option<bool> {
+    let program: &SkLookup = ebpf.program("steer")?.try_into().ok()?;
+    let ours = program.info().ok()?.id();
+    let namespace = File::open(NAMESPACE).ok()?;
+    Some(sys::sk_lookup_programs(namespace.as_fd()).ok()?.contains(&ours))
 }
 
 fn program(ebpf: &mut Ebpf) -> Result<&mut SkLookup, KernelError> {

@@ -4,6 +4,7 @@ use std::{
     ffi::CString,
     io,
     os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+    os::unix::ffi::OsStrExt as _,
     path::Path,
     time::Duration,
 };
@@ -298,6 +299,56 @@ pub fn new_array(entries: u32) -> io::Result<OwnedFd> {
     }
     // SAFETY: a new descriptor, ours alone.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// `BPF_OBJ_PIN`: keeps what a descriptor stands for on a bpffs.
+pub fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    const BPF_OBJ_PIN: libc::c_long = 6;
+    #[repr(C)]
+    struct Pin {
+        path: u64,
+        object: u32,
+        flags: u32,
+    }
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let pin = Pin { path: path.as_ptr() as u64, object: object.as_raw_fd() as u32, flags: 0 };
+    // SAFETY: the path ends with a zero and outlives the call, which reads no more than the attributes.
+    match unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_PIN, &raw const pin, size_of::<Pin>()) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// `BPF_PROG_QUERY` (Linux 5.9): the numbers of the socket-lookup programs of a network namespace.
+pub fn sk_lookup_programs(namespace: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
+    const BPF_PROG_QUERY: libc::c_long = 16;
+    const BPF_SK_LOOKUP: u32 = 36;
+    #[repr(C)]
+    struct Query {
+        target: u32,
+        kind: u32,
+        flags: u32,
+        attach_flags: u32,
+        programs: u64,
+        count: u32,
+        reserved: u32,
+    }
+    // At most so many can be attached.
+    let mut programs = [0u32; 64];
+    let mut query = Query {
+        target: namespace.as_raw_fd() as u32,
+        kind: BPF_SK_LOOKUP,
+        flags: 0,
+        attach_flags: 0,
+        programs: programs.as_mut_ptr() as u64,
+        count: programs.len() as u32,
+        reserved: 0,
+    };
+    // SAFETY: the kernel writes at most `count` numbers, for which there is room, and how many there are.
+    match unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_QUERY, &raw mut query, size_of::<Query>()) } {
+        0 => Ok(programs.into_iter().take(query.count as usize).collect()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// `BPF_MAP_UPDATE_BATCH` (Linux 5.6) over a whole array.

@@ -36,6 +36,7 @@ pub fn status_off(cfg: &model::Kernel, error: Option<&KernelError>) -> KernelSta
         layout_version: LAYOUT_VERSION,
         adopted: false,
         bans: 0,
+        taken: Vec::new(),
         warnings: error.map(|_| why).into_iter().collect(),
     }
 }
@@ -73,6 +74,7 @@ impl Loaded {
             layout_version: LAYOUT_VERSION,
             adopted: self.adopted,
             bans: self.bans.len(),
+            taken: self.taken.rows(),
             warnings,
         }
     }

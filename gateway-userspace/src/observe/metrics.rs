@@ -491,6 +491,12 @@ fn kernel(control: &Control, families: &mut Families) {
     }
     families.gauges("kernel_map_entries", "Entries in a BPF map", entries);
     families.gauges("kernel_map_capacity", "Entries that a BPF map can hold", capacity);
+    let taken = status.taken.iter().map(|taken| counter(&[("what", &*taken.what)], taken.times));
+    families.counters(
+        "kernel_taken_away_total",
+        "How often something of the kernel half was taken away from outside, and put back",
+        taken.collect(),
+    );
     let drift = vec![gauge(&[], control.kernel.drift() as f64)];
     families.gauges(
         "kernel_drift",

@@ -122,6 +122,15 @@ pub enum Raw {
     Tls(TlsStream, Shaken),
 }
 
+impl Raw {
+    pub fn shaken(&self) -> Option<Shaken> {
+        match self {
+            Raw::Plain(_) => None,
+            Raw::Tls(_, shaken) => Some(*shaken),
+        }
+    }
+}
+
 /// Opens a TCP connection and sends the PROXY header, if there is one. The caller bounds the time.
 pub async fn connect(addr: SocketAddr, header: Option<&[u8]>) -> io::Result<TcpStream> {
     let mut stream = TcpStream::connect(addr).await?;
@@ -165,7 +174,7 @@ pub async fn multiplex(
 impl Link {
     /// Opens a connection to a target, or a stream on one, as its upstream says. One that begins with a PROXY
     /// header is its client's, and not to be kept for others. The caller bounds the time. Counts connections that were
-    /// made or were not. Also: the handshake that was made for it alone.
+    /// made or were not. Also: the handshake, if the connection was made for it.
     pub async fn open(
         upstream: &Upstream,
         target: &Arc<Target>,
@@ -181,17 +190,15 @@ impl Link {
             UpstreamProtocol::Auto => pool.http2.speaks(target),
         };
         if shared {
-            return pool.http2.connect(upstream, target, worker).await.map(|made| (stream(made), None));
+            let made = pool.http2.connect(upstream, target, worker).await;
+            return made.map(|(made, shaken)| (stream(made), shaken));
         }
         let made = dial(target.addr, header, tls, protocol).await;
         let result = made.as_ref().err().map_or(Connect::Ok, ConnectError::result);
         upstream.stats.shards.of(worker).connect(result);
         let target = target.clone();
         let made = made?;
-        let shaken = match &made.0 {
-            Raw::Plain(_) => None,
-            Raw::Tls(_, shaken) => Some(*shaken),
-        };
+        let shaken = made.0.shaken();
         let mut link = match made {
             (Raw::Plain(stream), false) => Link::Plain(http1::Connection::new(stream, target, worker)),
             (Raw::Tls(stream, _), false) => Link::Tls(http1::Connection::new(stream, target, worker)),

@@ -177,3 +177,83 @@ fn connections_that_found_no_room_are_told_by_their_listener() -> Result<()> {
     drop((knocks, gateway, backends, net, turn));
     Ok(())
 }
+
+/// Of the BPF links that `wanted` finds, the numbers.
+fn links(net: &Net, wanted: impl Fn(&Value) -> bool) -> Result<Vec<String>> {
+    let all: Value = serde_json::from_str(&net.gateway.output("bpftool", &["-j", "link", "show"])?)?;
+    let all = all.as_array().context("no list")?.iter().filter(|link| wanted(link));
+    all.map(|link| Ok(link["id"].as_u64().context("no id")?.to_string())).collect()
+}
+
+#[test]
+fn what_is_taken_from_the_kernel_half_by_force_is_put_back_and_told_by_status_metric_and_alert() -> Result<()>
+{
+    lab_test!();
+    let turn = shared()?;
+    let net = Net::simple(1)?;
+    let backends = lab::backend::start_all(&net)?;
+    let alert = "[alert.off]\nwhen = \"kernel-off\"\n[kernel]\nmode = \"auto\"\n";
+    let gateway = Gateway::start(&net, &format!("{}{alert}", simple_config(&backends)))?;
+    let program = || -> Result<Option<u64>> { Ok(net.link("c1")?["xdp"]["prog"]["id"].as_u64()) };
+    let ours = program()?.context("no program")?;
+    assert_eq!(trouble(&gateway, "kernel half")?, None);
+    let detach = |links: Vec<String>| -> Result<()> {
+        ensure!(!links.is_empty(), "no such link");
+        links.iter().try_for_each(|id| net.gateway.output("bpftool", &["link", "detach", "id", id]).map(drop))
+    };
+    let taken = |what: &str| -> Result<f64> {
+        Ok(gateway.metrics()?.sum("kernel_taken_away_total", &[("what", what)]))
+    };
+    // What a link holds, `ip` cannot take.
+    assert!(net.gateway.output("ip", &["link", "set", "dev", "c1", "xdp", "off"]).is_err());
+    detach(links(&net, |link| link["prog_id"] == ours && link["type"] == "xdp")?)?;
+    assert_eq!(program()?, None, "it is off");
+    eventually("it is on again", || Ok(program()? == Some(ours)))?;
+    let found = within(Duration::from_secs(5), "it is told", || trouble(&gateway, "kernel half"))?;
+    assert!(
+        found[1] == "fail" && found[2].starts_with("the XDP program of c1 was taken away from outside"),
+        "{found:?}"
+    );
+    assert!(found[3].contains("kernel.interfaces"), "{found:?}");
+    assert!(gateway.cli(&["status"])?.stdout.contains("! kernel half: the XDP program of c1 was taken away"));
+    assert_eq!(taken("the XDP program of c1")?, 1.0);
+    eventually(
+        "the alert fires",
+        || Ok(gateway.metrics()?.sum("alerts_firing", &[("alert", "off")]) == 1.0),
+    )?;
+    gateway.cli(&["ban", "add", &net.client(1).v4().to_string()])?.ok()?;
+    assert!(!net.client(1).gets_through(gateway.at4(), net.client(1).v4().into())?, "it filters");
+    gateway.cli(&["ban", "del", &net.client(1).v4().to_string()])?.ok()?;
+    // Steering, which is a link of the network namespace.
+    use std::os::unix::fs::MetadataExt as _;
+    let namespace = std::fs::metadata(net.gateway.path())?.ino();
+    let steering = |link: &Value| link["type"] == "netns" && link["netns_ino"] == namespace;
+    let before = links(&net, steering)?;
+    detach(before.clone())?;
+    eventually("it is noticed", || Ok(taken("steering")? == 1.0))?;
+    eventually("it steers again", || {
+        let now = links(&net, steering)?;
+        Ok(!now.is_empty() && now != before)
+    })?;
+    assert_eq!(gateway.status()?["kernel"]["steering"]["on"], true);
+    // All that is pinned.
+    let pinned = || -> Result<BTreeSet<String>> {
+        let folder = std::fs::read_dir(gateway.pin())?.flatten().find(|entry| entry.path().is_dir());
+        let files = std::fs::read_dir(folder.context("no folder")?.path())?;
+        Ok(files.flatten().map(|file| file.file_name().to_string_lossy().into_owned()).collect())
+    };
+    let before = pinned()?;
+    std::fs::remove_dir_all(gateway.pin())?;
+    eventually("all is pinned again", || Ok(pinned().is_ok_and(|now| now == before)))?;
+    assert_eq!(taken("what is pinned")?, 1.0);
+    assert_eq!(program()?, Some(ours), "it was never off");
+    http::get(net.client(1), gateway.at4(), "/")?;
+    // A daemon that takes its place finds it.
+    let mut gateway = gateway;
+    gateway.kill();
+    assert_eq!(program()?, Some(ours), "it outlives the daemon");
+    gateway.run()?;
+    assert_eq!(gateway.status()?["kernel"]["adopted"], true);
+    drop((gateway, backends, net, turn));
+    Ok(())
+}

@@ -256,6 +256,54 @@ fn handshakes_with_the_client_and_with_the_upstream_are_spans_of_the_request_tha
 
 // M6
 #[test]
+fn a_handshake_for_many_requests_is_a_span_of_the_one_that_made_it() -> Result<()> {
+    lab_test!();
+    let turn = shared()?;
+    let net = Net::simple(1)?;
+    let backends = lab::backend::start_all(&net)?;
+    let authority = Authority::new()?;
+    let config = format!(
+        "[gateway]\nworkers = 1\n[listener.web]\nbind = \":80\"\n[listener.tls]\nbind = \":443\"\ntls = {{ cert = \"own\" }}\n\
+         [cert.own]\nchain = \"own.pem\"\nkey = {{ file = \"own.key\" }}\n\
+         [upstream.self]\nto = \"https://{VIP4}:443\"\nprotocol = \"h2\"\ntls = {{ sni = \"a.test\", ca = \"ca.pem\" }}\n\
+         [route.twice]\nhost = \"twice.test\"\nto = \"self\"\nrewrite = {{ set = {{ host = \"a.test\" }} }}\n\
+         [route.all]\nto = {}\n[tracing]\notlp = \"http://127.0.0.1:4318\"\nshare = \"100%\"\n",
+        lab::backend::targets(&backends)
+    );
+    let mut gateway = Gateway::prepare(&net, &config, Default::default())?;
+    std::fs::write(gateway.file("ca.pem"), &authority.pem)?;
+    authority.issue(&["a.test"])?.write(&gateway.file(""), "own")?;
+    gateway.run()?;
+    let rig = Rig::of(gateway, backends, net, turn);
+    let _collector = collector(&rig, 0)?;
+    // They come while the gateway stands, and so are there at once.
+    let mut clients = (0..3).map(|_| rig.client()).collect::<Result<Vec<_>>>()?;
+    rig.gateway.signal(libc::SIGSTOP)?;
+    for client in &mut clients {
+        client.send("GET /echo HTTP/1.1\r\nhost: twice.test\r\n\r\n")?;
+    }
+    rig.gateway.signal(libc::SIGCONT)?;
+    for client in &mut clients {
+        assert_eq!(client.response()?.status, 200);
+    }
+    let servers = || spans(&rig).iter().filter(|span| span["kind"] == 2).count();
+    eventually("all six requests are told", || Ok(servers() == 6))?;
+    let all = spans(&rig);
+    let named = |name: &str| all.iter().filter(|span| span["name"] == name).collect::<Vec<_>>();
+    let ours = named("upstream tls");
+    assert_eq!(ours.len(), 1, "the handshake once: {all:?}");
+    assert_eq!(attribute(ours[0], "tls.next_protocol").as_deref(), Some("h2"));
+    let connects: Vec<_> =
+        named("connect").into_iter().filter(|one| one["traceId"] == ours[0]["traceId"]).collect();
+    let of_it = |one: &&&Value| one["parentSpanId"] == ours[0]["parentSpanId"];
+    let connect = times(connects.iter().find(of_it).context("no connect")?);
+    let shaken = times(ours[0]);
+    assert!(connect.0 <= shaken.0 && shaken.1 <= connect.1 + 1_000_000, "{connect:?} {shaken:?}");
+    Ok(())
+}
+
+// M6
+#[test]
 fn spans_tell_what_a_cache_found_and_what_came_of_asking_again() -> Result<()> {
     lab_test!();
     let rig = rig()?;

@@ -55,7 +55,7 @@ pub struct Top {
 pub struct Look {
     pub stats: Stats,
     pub rates: Rates,
-    /// Of the kernel half: those that were refused most.
+    /// Of the kernel half: those that were refused most, while somebody looks at them.
     pub sources: Vec<Value>,
     pub bans: Vec<Value>,
     /// Keys of L7 limits that were refused most, while somebody looks at them.
@@ -68,7 +68,7 @@ impl Top {
             .map_err(|error| Error::Usage(format!("--interval {}: {error}", self.interval)))?;
         let interval = interval.clamp(Duration::from_millis(100), Duration::from_secs(3600));
         let mut looker = Looker::new(global)?;
-        looker.keys.store(true, Relaxed);
+        looker.wanted.all();
         if self.once || global.json() {
             std::thread::sleep(interval);
             let look = looker.look()?;
@@ -84,13 +84,33 @@ struct Looker<'a> {
     global: &'a Global,
     before: Stats,
     at: Instant,
-    /// Whether to look through the keys of limits, which may be many.
-    keys: Arc<AtomicBool>,
+    wanted: Arc<Wanted>,
+}
+
+/// What is asked for only while somebody looks at it: the gateway has to look through many for it.
+#[derive(Debug, Default)]
+struct Wanted {
+    /// Keys of limits.
+    keys: AtomicBool,
+    /// Sources of the kernel half.
+    sources: AtomicBool,
+}
+
+impl Wanted {
+    fn all(&self) {
+        self.keys.store(true, Relaxed);
+        self.sources.store(true, Relaxed);
+    }
+
+    fn by(&self, page: Page) {
+        self.keys.store(page == Page::Limits, Relaxed);
+        self.sources.store(page == Page::Sources, Relaxed);
+    }
 }
 
 impl<'a> Looker<'a> {
     fn new(global: &'a Global) -> Result<Self, Error> {
-        Ok(Looker { global, before: stats(global)?, at: Instant::now(), keys: Arc::default() })
+        Ok(Looker { global, before: stats(global)?, at: Instant::now(), wanted: Arc::default() })
     }
 
     fn look(&mut self) -> Result<Look, Error> {
@@ -99,10 +119,12 @@ impl<'a> Looker<'a> {
         };
         let (now, at) = (stats(self.global)?, Instant::now());
         let rates = Rates::between(&self.before, &now, (at - self.at).as_secs_f64());
-        let sources = list(&format!("/v1/kernel/sources?top={SOURCES}"))?;
-        let bans = list("/v1/bans")?;
-        let wanted = self.keys.load(Relaxed) && !now.limits.is_empty();
-        let keys = if wanted { list(&format!("/v1/limit-keys?top={SOURCES}"))? } else { Vec::new() };
+        let asked = |wanted: bool, path: &str| if wanted { list(path) } else { Ok(Vec::new()) };
+        let shown = self.wanted.sources.load(Relaxed);
+        let sources = asked(shown, &format!("/v1/kernel/sources?top={SOURCES}"))?;
+        let bans = asked(shown, "/v1/bans")?;
+        let keys = self.wanted.keys.load(Relaxed) && !now.limits.is_empty();
+        let keys = asked(keys, &format!("/v1/limit-keys?top={SOURCES}"))?;
         (self.before, self.at) = (now.clone(), at);
         Ok(Look { stats: now, rates, sources, bans, keys })
     }
@@ -146,8 +168,7 @@ fn describe(look: &Look) -> String {
 /// The terminal is left as it was, also by a panic.
 fn live(global: &Global, mut looker: Looker<'_>, interval: Duration) -> Outcome {
     let (sender, looks) = channel();
-    let keys = looker.keys.clone();
-    keys.store(false, Relaxed);
+    let wanted = looker.wanted.clone();
     let mut terminal = ratatui::try_init().map_err(|error| {
         Error::Other(format!("this is no terminal ({error})\n  hint: `gateway top --once` prints one look"))
     })?;
@@ -164,7 +185,7 @@ fn live(global: &Global, mut looker: Looker<'_>, interval: Duration) -> Outcome 
                 }
             }
         });
-        show(global, &mut terminal, looks, &keys)
+        show(global, &mut terminal, looks, &wanted)
     });
     ratatui::restore();
     outcome
@@ -174,7 +195,7 @@ fn show(
     global: &Global,
     terminal: &mut ratatui::DefaultTerminal,
     looks: Receiver<Result<Look, String>>,
-    keys: &AtomicBool,
+    wanted: &Wanted,
 ) -> Outcome {
     let mut app = App::default();
     let broken = |error: std::io::Error| Error::Other(format!("cannot use the terminal: {error}"));
@@ -186,7 +207,7 @@ fn show(
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
             }
         }
-        keys.store(app.page == Page::Limits, Relaxed);
+        wanted.by(app.page);
         terminal.draw(|frame| view::draw(frame, &app)).map_err(broken)?;
         if !event::poll(Duration::from_millis(200)).map_err(broken)? {
             continue;

@@ -108,12 +108,12 @@ fn threshold(
     problems: &mut Problems,
 ) -> Option<f64> {
     match (kind, fields.node(key)) {
-        (AlertKind::ConfigRefused | AlertKind::DeadMan, Some(_)) => {
+        (AlertKind::ConfigRefused | AlertKind::KernelOff | AlertKind::DeadMan, Some(_)) => {
             let message = format!("`alert.{name}.{key}`: \"{}\" has no threshold", kind.word());
             problems.push(Problem::new(ProblemKind::Conflict, &fields.place(key), message));
             None
         }
-        (AlertKind::ConfigRefused | AlertKind::DeadMan, None) => Some(0.5),
+        (AlertKind::ConfigRefused | AlertKind::KernelOff | AlertKind::DeadMan, None) => Some(0.5),
         (_, Some(_)) => measured(name, key, kind, fields, problems),
         (AlertKind::UpstreamDown, None) => Some(0.99),
         (AlertKind::MapFill, None) => Some(0.9),

@@ -178,11 +178,12 @@ pub enum AlertKind {
     KernelDrops,
     MapFill,
     ConfigRefused,
+    KernelOff,
     DeadMan,
 }
 
 impl AlertKind {
-    pub const ALL: [(AlertKind, &str); 9] = [
+    pub const ALL: [(AlertKind, &str); 10] = [
         (AlertKind::Errors, "errors"),
         (AlertKind::Latency, "latency"),
         (AlertKind::UpstreamDown, "upstream-down"),
@@ -191,6 +192,7 @@ impl AlertKind {
         (AlertKind::KernelDrops, "kernel-drops"),
         (AlertKind::MapFill, "map-fill"),
         (AlertKind::ConfigRefused, "config-refused"),
+        (AlertKind::KernelOff, "kernel-off"),
         (AlertKind::DeadMan, "dead-man"),
     ];
 

@@ -53,7 +53,7 @@ pub(super) fn alert(rule: &AlertRule) -> Value {
             Some(json!(show_duration(std::time::Duration::from_secs_f64(value))))
         }
         AlertKind::Limited | AlertKind::KernelDrops => Some(json!(Rate { per_second: value })),
-        AlertKind::ConfigRefused | AlertKind::DeadMan => None,
+        AlertKind::ConfigRefused | AlertKind::KernelOff | AlertKind::DeadMan => None,
     };
     let (above, below) = match rule.kind {
         AlertKind::CertExpiry => (None, measured(rule.threshold)),

@@ -177,6 +177,10 @@ pub(super) static ALERT: Section = Section {
                     ("kernel-drops", "packets that XDP drops a second"),
                     ("map-fill", "the share of a BPF map that is in use"),
                     ("config-refused", "the last reload was refused"),
+                    (
+                        "kernel-off",
+                        "XDP is off on an interface of the config, or was taken off it within a minute",
+                    ),
                     ("dead-man", "always: who hears no more of it knows that this gateway is gone"),
                 ],
                 later: &[],

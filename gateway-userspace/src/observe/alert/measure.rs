@@ -22,6 +22,8 @@ pub struct Sample {
     pub limited: u64,
     /// Shares of maps that are in use.
     pub maps: BTreeMap<String, f64>,
+    /// An interface of the config that is without its XDP program, or was within a minute.
+    pub off: Option<String>,
     /// The last reload was refused.
     pub refused: bool,
 }
@@ -102,6 +104,9 @@ impl History {
                 alone(grown(count(before), count(now)) as f64 / (now.at - before.at))
             }
             AlertKind::ConfigRefused => alone(f64::from(u8::from(now.refused))),
+            AlertKind::KernelOff => {
+                Some(Measured { value: f64::from(u8::from(now.off.is_some())), of: now.off.clone() })
+            }
             AlertKind::DeadMan => alone(1.0),
         }
     }

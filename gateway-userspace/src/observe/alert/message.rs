@@ -124,6 +124,13 @@ pub fn sentence(rule: &AlertRule, value: f64, of: Option<&str>) -> String {
             "the last reload was refused: an older config is running".into()
         }
         AlertKind::ConfigRefused => "the config in the file is running".into(),
+        AlertKind::KernelOff if value > 0.0 => {
+            format!(
+                "XDP is off on {}, or was taken off it from outside within a minute",
+                of.unwrap_or("an interface")
+            )
+        }
+        AlertKind::KernelOff => "XDP is on every interface of the config".into(),
         AlertKind::DeadMan => "this gateway and its alerts are alive".into(),
     }
 }

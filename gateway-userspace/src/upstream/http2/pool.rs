@@ -13,6 +13,7 @@ use super::{Connection, Stream};
 use crate::{
     config::model::UpstreamProtocol,
     observe::stats::Connect,
+    tls::Shaken,
     upstream::{
         Target, Upstream,
         link::{self, ConnectError, multiplex},
@@ -45,7 +46,8 @@ struct Kept {
 /// A connection in the making.
 struct Dial {
     waiting: Cell<usize>,
-    result: watch::Receiver<Option<Result<(), ConnectError>>>,
+    /// Its handshake, if it has one.
+    result: watch::Receiver<Option<Result<Option<Shaken>, ConnectError>>>,
 }
 
 impl Pool {
@@ -87,22 +89,24 @@ impl Pool {
     }
 
     /// A stream, on a new connection if there is none with room. Requests that come meanwhile wait for the same one.
-    /// The caller bounds the time.
+    /// The caller bounds the time. Also: the handshake, of whom the connection was made for.
     pub async fn connect(
         self: &Rc<Self>,
         upstream: &Upstream,
         target: &Arc<Target>,
         worker: usize,
-    ) -> Result<Stream, ConnectError> {
+    ) -> Result<(Stream, Option<Shaken>), ConnectError> {
+        let mut own = None;
         loop {
             if let Some(stream) = self.stream(target) {
-                return Ok(stream);
+                return Ok((stream, own));
             }
             let dial = self.with(target, |slot| {
                 let room = slot.takes.get().unwrap_or(WAITING).max(1);
                 let waits = |dial: &&Rc<Dial>| dial.waiting.get() < room;
                 slot.dials.iter().find(waits).cloned()
             });
+            let first = dial.is_none();
             let dial = dial.unwrap_or_else(|| self.dial(upstream, target, worker));
             dial.waiting.set(dial.waiting.get() + 1);
             let mut result = dial.result.clone();
@@ -110,7 +114,7 @@ impl Pool {
             let _ = result.wait_for(Option::is_some).await;
             let result = result.borrow().clone();
             match result {
-                Some(Ok(())) => {}
+                Some(Ok(shaken)) => own = shaken.filter(|_| first).or(own),
                 Some(Err(error)) => return Err(error),
                 None => return Err(ConnectError::gone()),
             }
@@ -128,13 +132,17 @@ impl Pool {
         tokio::task::spawn_local(async move {
             let making = async {
                 let (raw, _) = link::dial(target.addr, None, tls.as_deref(), UpstreamProtocol::Http2).await?;
-                multiplex(raw, target.clone(), worker).await
+                let shaken = raw.shaken();
+                Ok((multiplex(raw, target.clone(), worker).await?, shaken))
             };
             let made = tokio::time::timeout(limit, making).await.unwrap_or(Err(ConnectError::Timeout));
             let result = made.as_ref().err().map_or(Connect::Ok, ConnectError::result);
             stats.shards.of(worker).connect(result);
             pool.with(&target, |slot| slot.dials.retain(|other| !Rc::ptr_eq(other, &of)));
-            let result = made.map(|connection| drop(pool.add(&target, connection, idle_for)));
+            let result = made.map(|(connection, shaken)| {
+                drop(pool.add(&target, connection, idle_for));
+                shaken
+            });
             if result.is_err() {
                 pool.forget(&target);
             }
