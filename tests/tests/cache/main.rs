@@ -491,7 +491,7 @@ fn other_ways_in_are_not_confused() -> Result<()> {
     Ok(())
 }
 
-// C8
+// C5
 #[test]
 fn what_was_asked_for_with_a_body_is_asked_for_with_it_again() -> Result<()> {
     lab_test!();
