@@ -17,6 +17,7 @@ pub mod scale;
 pub mod seeing;
 pub mod show;
 pub mod stats;
+pub mod watching;
 
 use std::{net::SocketAddr, time::Duration};
 
