@@ -6,6 +6,7 @@
 pub mod cache;
 pub mod demo;
 pub mod flood;
+pub mod half_rate;
 pub mod hostile;
 pub mod l4;
 pub mod limit;
@@ -16,6 +17,7 @@ pub mod scale;
 pub mod seeing;
 pub mod show;
 pub mod stats;
+pub mod watching;
 
 use std::{net::SocketAddr, time::Duration};
 

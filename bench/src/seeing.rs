@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 use crate::{
     Effort, MEASURED_CPU, OTHER_CPU, at, peers, show,
     stats::{Costs, Rounds},
+    watching,
 };
 
 /// All of it, of none of it.
@@ -70,6 +71,7 @@ pub fn run(effort: Effort) -> Result<Value> {
     let median = |name: &str| all.get(name).map_or(0.0, |figures| figures.cpu_us.median());
     let lines = 1e6 / (median("log") - median("nothing")).max(1e-3);
     show_tables(&all, lines, series, &scrape, effort);
+    let watching = watching::run(&net, effort)?;
     let programs = all.iter().map(|(name, figures)| {
         let figures = json!({ "cpu_us_per_request": figures.cpu_us.json(), "requests_per_second": figures.rate.json() });
         ((*name).to_owned(), figures)
@@ -78,6 +80,7 @@ pub fn run(effort: Effort) -> Result<Value> {
         "goal_times_nothing": GOAL,
         "programs": programs.collect::<Value>(),
         "log_lines_per_cpu_second": lines,
+        "watching": watching,
         "scrape": { "series": series, "ms": scrape.json(), "goal_ms": SCRAPE.as_millis() },
     }))
 }

@@ -61,7 +61,7 @@ function difference(before, now) {
   const routes = new Map([...is].map(([name, route]) => {
     const old = was.get(name) ?? { requests: 0, errors: 0, own: 0, buckets: [] };
     return [name, {
-      requests: (route.requests - old.requests) / passed, errors: (route.errors - old.errors) / passed, total: route.requests,
+      requests: (route.requests - old.requests) / passed, errors: (route.errors - old.errors) / passed, total: route.requests, failed: route.errors,
       own: (route.own - old.own) / passed, p99: quantile(bounds, old.buckets, route.buckets, 0.99),
     }];
   }));

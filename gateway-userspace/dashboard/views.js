@@ -63,7 +63,7 @@ function troubles(status) {
 
 async function routes({ rates }) {
   const all = await get("/v1/routes");
-  const of = (name) => rates.routes.get(name) ?? { requests: 0, errors: 0, total: 0 };
+  const of = (name) => rates.routes.get(name) ?? { requests: 0, errors: 0, total: 0, failed: 0 };
   return table("Routes", [
     ["Name", ([name]) => name],
     ["Takes", ([, route]) => h("code", null, [route.host ?? [], route.path].flat().join(" "))],
@@ -72,6 +72,7 @@ async function routes({ rates }) {
     ["5xx", ([name]) => rate(of(name).errors), "number"],
     ["p99", ([name]) => milliseconds(of(name).p99), "number"],
     ["In all", ([name]) => number(of(name).total), "number"],
+    ["5xx in all", ([name]) => number(of(name).failed), "number"],
   ], Object.entries(all));
 }
 

@@ -11,7 +11,7 @@ mod sinks;
 mod top;
 mod traces;
 
-use std::{path::Path, process::Stdio};
+use std::{os::unix::fs::PermissionsExt as _, path::Path, process::Stdio};
 
 use lab::{gateway::simple_config, net::Namespace, prelude::*, process::Process};
 
@@ -128,13 +128,63 @@ fn why_tells_of_a_request_by_its_id_and_of_an_address_from_both_halves() -> Resu
     Ok(())
 }
 
-// M1, M4, M6, M8
+const TOKEN: &str = "the-token-of-this-test";
+
+/// A row of the page of routes, by the titles of its columns, as Chromium shows it.
+const ROUTES_PAGE: &str = r##"
+import json, sys
+from playwright.sync_api import sync_playwright
+url, token, chromium, route = sys.argv[1:5]
+with sync_playwright() as playwright:
+    flags = ["--no-sandbox", "--disable-dev-shm-usage", "--no-proxy-server"]
+    browser = playwright.chromium.launch(executable_path=chromium, args=flags)
+    page = browser.new_page()
+    page.goto(url)
+    page.get_by_label("Token of").fill(token)
+    page.keyboard.press("Enter")
+    page.wait_for_selector("main h1")
+    page.goto(url + "#routes")
+    row = page.locator("main tbody tr").filter(has=page.get_by_role("cell", name=route, exact=True)).first
+    row.wait_for()
+    print(json.dumps(dict(zip(page.locator("main th").all_text_contents(), row.locator("td").all_text_contents()))))
+"##;
+
+/// What the dashboard shows of a route: requests and, of them, 5xx.
+fn on_the_dashboard(rig: &Rig, route: &str) -> Result<[u64; 2]> {
+    let packages = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/python");
+    let chromium = lab::tools::find("chromium").filter(|_| Path::new(packages).join("playwright").is_dir());
+    let chromium =
+        chromium.context("chromium or playwright is missing; `cargo xtask setup` installs them")?;
+    let mut browse = rig.net.gateway.command("python3")?;
+    browse.env("PYTHONPATH", packages).env("PYTHONDONTWRITEBYTECODE", "1").env("no_proxy", "*");
+    browse.args(["-c", ROUTES_PAGE, "http://127.0.0.1:9900/", TOKEN]).arg(chromium).arg(route);
+    let output = browse.stdin(Stdio::null()).output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let shown: Value = serde_json::from_slice(&output.stdout)?;
+    let number = |title: &str| shown[title].as_str().and_then(|text| text.parse().ok());
+    let number = |title: &str| number(title).with_context(|| format!("{title} in {shown}"));
+    Ok([number("In all")?, number("5xx in all")?])
+}
+
+// M1, M4, M6, M8, O8
 #[test]
-fn log_metrics_traces_and_the_live_view_agree_with_the_client_to_the_last_request() -> Result<()> {
+fn log_metrics_traces_the_live_view_and_the_dashboard_agree_with_the_client_to_the_last_request() -> Result<()>
+{
     lab_test!();
-    let rig = rig()?;
+    let turn = shared()?;
+    let net = Net::simple(2)?;
+    let backends = lab::backend::start_all(&net)?;
+    let config = format!(
+        "{}[tracing]\notlp = \"http://127.0.0.1:4318\"\nshare = \"100%\"\n\
+         [admin.http]\nbind = \"127.0.0.1:9900\"\ntoken = {{ file = \"token\" }}\n",
+        simple_config(&backends)
+    );
+    let mut gateway = Gateway::prepare(&net, &config, Default::default())?;
+    std::fs::write(gateway.file("token"), TOKEN)?;
+    std::fs::set_permissions(gateway.file("token"), std::fs::Permissions::from_mode(0o600))?;
+    gateway.run()?;
+    let rig = Rig::of(gateway, backends, net, turn);
     let _collector = collector(&rig, 0)?;
-    tracing(&rig, "share = \"100%\"")?;
     let counts = std::thread::scope(|threads| -> Result<BTreeMap<u16, u64>> {
         let run = |seed: usize| {
             let rig = &rig;
@@ -182,6 +232,7 @@ fn log_metrics_traces_and_the_live_view_agree_with_the_client_to_the_last_reques
     let row = top["stats"]["routes"].as_array().and_then(|rows| rows.iter().find(route)).context("no row")?;
     let shown: BTreeMap<u16, u64> = serde_json::from_value(row["codes"].clone())?;
     assert_eq!(shown, counts, "the live view");
+    assert_eq!(on_the_dashboard(&rig, "all")?, [1200, 12], "the dashboard");
     within(Duration::from_secs(20), "every trace is told", || {
         let mut told = BTreeMap::new();
         for span in spans(&rig).iter().filter(|span| span["kind"] == 2) {
