@@ -6,6 +6,7 @@
 pub mod cache;
 pub mod demo;
 pub mod flood;
+pub mod half_rate;
 pub mod hostile;
 pub mod l4;
 pub mod limit;

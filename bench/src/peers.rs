@@ -2,6 +2,7 @@
 //! added both ways, the same facts logged, metrics on.
 
 mod envoy;
+mod pingora;
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -15,6 +16,7 @@ use tempfile::TempDir;
 
 pub use envoy::envoy;
 pub use lab::peers::Peer;
+pub use pingora::pingora;
 
 /// Sizes of the bodies that a backend has besides 128 bytes.
 pub const FILES: [usize; 4] = [1 << 10, 10 << 10, 100 << 10, 1 << 20];

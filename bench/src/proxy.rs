@@ -1,8 +1,8 @@
 //! What a request costs: CPU time a request, by body size and with a connection for each, one worker each.
 //!
 //! All are on one CPU, one at a time under load; wrk and the backend (an nginx) are on the other. Everything talks
-//! over the loopback of one namespace. Access log and metrics are on in all of them. Envoy is measured where it could be
-//! installed.
+//! over the loopback of one namespace. Access log and metrics are on in all of them. Envoy and Pingora are measured where
+//! they could be installed and built.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -17,7 +17,7 @@ use lab::{
 use serde_json::{Value, json};
 
 use crate::{
-    Effort, MEASURED_CPU, OTHER_CPU, at,
+    Effort, MEASURED_CPU, OTHER_CPU, at, half_rate,
     peers::{self, Certificate, Places},
     show,
     stats::Rounds,
@@ -118,6 +118,15 @@ const SCENARIOS: [Scenario; 8] = [
     },
 ];
 
+/// One that is measured.
+#[derive(Debug, Clone, Copy)]
+pub struct Program {
+    pub name: &'static str,
+    pub pid: u32,
+    /// In clear.
+    pub port: u16,
+}
+
 #[derive(Debug, Default)]
 struct Figures {
     cpu_us: Rounds,
@@ -158,22 +167,33 @@ pub fn run(effort: Effort) -> Result<Value> {
         &config,
         Options { cpu: Some(MEASURED_CPU), quiet: true, ..Options::default() },
     )?;
+    let program = |name, pid, port| Program { name, pid, port };
     let mut programs = vec![
-        ("gateway", gateway.pid(), 8003),
-        ("nginx", nginx.process.id(), 8001),
-        ("haproxy", haproxy.process.id(), 8002),
+        program("gateway", gateway.pid(), 8003),
+        program("nginx", nginx.process.id(), 8001),
+        program("haproxy", haproxy.process.id(), 8002),
     ];
     let envoy = peers::envoy(&net.gateway, places(8004), MEASURED_CPU);
-    match &envoy {
-        Ok(envoy) => programs.push(("envoy", envoy.process.id(), 8004)),
-        Err(error) => println!("{}", show::dim(&format!("without Envoy: {error:#}"))),
+    let pingora = peers::pingora(&net.gateway, places(8005), MEASURED_CPU);
+    for (name, peer, port) in [("envoy", &envoy, 8004), ("pingora", &pingora, 8005)] {
+        match peer {
+            Ok(peer) => programs.push(program(name, peer.process.id(), port)),
+            Err(error) => println!("{}", show::dim(&format!("without {name}: {error:#}"))),
+        }
     }
     // wrk runs where the lab's loopback is.
     let client = lab::net::Node::of_namespace(net.gateway.clone());
     let mut report = serde_json::Map::new();
     for scenario in &SCENARIOS {
-        let all = measure(scenario, &client, &programs, effort)?;
+        let able: Vec<Program> =
+            programs.iter().filter(|program| takes(scenario, &client, program)).copied().collect();
+        let all = measure(scenario, &client, &able, effort)?;
         show_table(scenario, &all, effort);
+        if scenario.name == "128B" {
+            let peers = all.iter().filter(|(name, _)| **name != "gateway");
+            let peak = peers.map(|(_, figures)| figures.rate.median()).fold(0.0, f64::max);
+            report.insert("half_rate".into(), half_rate::run(&client, &able, peak, effort)?);
+        }
         let programs: serde_json::Map<_, _> =
             all.iter().map(|(name, figures)| ((*name).to_owned(), figures.json())).collect();
         report.insert(
@@ -195,7 +215,9 @@ impl Scenario {
         match self.client {
             Client::Http2(streams) | Client::Grpc(streams) => {
                 let grpc = matches!(self.client, Client::Grpc(_));
-                h2load::run(node, to, &h2load::Load { connections, streams, duration, path, cpu, tls, grpc })
+                let (http1, rate) = (false, None);
+                let load = h2load::Load { connections, streams, duration, path, cpu, tls, grpc, http1, rate };
+                h2load::run(node, to, &load)
             }
             client => {
                 let fresh = matches!(client, Client::Fresh | Client::TlsFresh);
@@ -212,16 +234,30 @@ impl Figures {
     }
 }
 
+/// Whether a program does at all what a scenario asks for: of a peer that does not, that is said.
+fn takes(scenario: &Scenario, client: &lab::net::Node, program: &Program) -> bool {
+    let well = scenario.load(client, program.port, Duration::from_secs(1));
+    let well = well.and_then(|outcome| {
+        ensure!(outcome.errors == 0 && outcome.requests > 0, "{outcome:?}");
+        Ok(())
+    });
+    if let Err(error) = &well {
+        println!("{}", show::dim(&format!("{}: without {}: {error:#}", scenario.title, program.name)));
+    }
+    // Of ours it is an error, which the measuring tells.
+    well.is_ok() || program.name == "gateway"
+}
+
 /// All programs in turn, round by round.
 fn measure(
     scenario: &Scenario,
     client: &lab::net::Node,
-    programs: &[(&'static str, u32, u16)],
+    programs: &[Program],
     effort: Effort,
 ) -> Result<BTreeMap<&'static str, Figures>> {
     let mut all: BTreeMap<&str, Figures> = BTreeMap::new();
     for round in 0..=effort.rounds {
-        for &(name, pid, port) in programs {
+        for &Program { name, pid, port } in programs {
             // Round 0 warms up.
             let duration = if round == 0 { Duration::from_secs(1) } else { effort.round };
             let before = cpu_time(pid)?;
@@ -254,7 +290,7 @@ fn show_table(scenario: &Scenario, all: &BTreeMap<&str, Figures>, effort: Effort
         ))
     );
     let ours = all.get("gateway").map_or(0.0, |figures| figures.cpu_us.median());
-    let rows: Vec<Vec<String>> = ["gateway", "nginx", "haproxy", "envoy"]
+    let rows: Vec<Vec<String>> = ["gateway", "nginx", "haproxy", "envoy", "pingora"]
         .iter()
         .filter_map(|name| {
             let figures = all.get(name)?;

@@ -1,4 +1,5 @@
-//! What grows with the config: a request's cost with many routes and many targets, and a reload of many routes.
+//! What grows with the config: a request's cost with many routes and many targets, and a reload of many routes; and with the
+//! workers: a request's cost on two of them beside one.
 
 use std::{
     net::SocketAddr,
@@ -14,7 +15,10 @@ use lab::{
 };
 use serde_json::{Value, json};
 
-use crate::{Effort, MEASURED_CPU, OTHER_CPU, peers, show, stats::Rounds};
+use crate::{
+    Effort, MEASURED_CPU, OTHER_CPU, peers, show,
+    stats::{Costs, Rounds},
+};
 
 const ROUTES: usize = 10_000;
 const TARGETS: usize = 1000;
@@ -62,7 +66,57 @@ pub fn run(effort: Effort) -> Result<Value> {
     let costs: serde_json::Map<_, _> =
         cases.iter().map(|case| (case.name.to_owned(), case.cpu_us.json())).collect();
     let reload = reload(&cases[1], &client, effort)?;
-    Ok(json!({ "cpu_us_per_request": costs, "reload": reload }))
+    drop(cases);
+    let workers = workers(effort)?;
+    Ok(json!({ "cpu_us_per_request": costs, "reload": reload, "workers": workers }))
+}
+
+/// With two workers a request may cost so many times what it costs with one. With a CPU for each and for the load they would
+/// answer twice as many less that.
+const TWO_WORKERS: f64 = 1.1;
+
+/// On two CPUs, which the load and the backend are on as well: what workers do to each other shows in what a request costs.
+fn workers(effort: Effort) -> Result<Value> {
+    let net = Net::of(1, 0, 0)?;
+    let backend = SocketAddr::from(([127, 0, 0, 1], 8080));
+    let _backend = peers::nginx_backend(&net.gateway, backend, OTHER_CPU)?;
+    let client = Node::of_namespace(net.gateway.clone());
+    let start = |workers: u16| {
+        let port = 8000 + workers;
+        let config = format!(
+            "[gateway]\nworkers = {workers}\n[metrics]\nbind = \"127.0.0.1:{}\"\n[listener.web]\nbind = \"127.0.0.1:{port}\"\n\
+             [route.all]\nto = [\"{backend}\"]\n[kernel]\nmode = \"off\"\nsteer = \"off\"\n",
+            port + 1000
+        );
+        let options = Options { quiet: true, ..Options::default() };
+        Ok::<_, anyhow::Error>((Gateway::start_with(&net, &config, options)?, port, Costs::default()))
+    };
+    let mut both = [start(1)?, start(2)?];
+    for round in 0..=effort.rounds {
+        for (gateway, port, costs) in &mut both {
+            let duration = if round == 0 { Duration::from_secs(1) } else { effort.round };
+            let before = cpu_time(gateway.pid())?;
+            let load = Load::new(CONNECTIONS, duration);
+            let outcome = Wrk::run(&client, SocketAddr::from(([127, 0, 0, 1], *port)), &load)?;
+            let cpu = cpu_time(gateway.pid())?.saturating_sub(before);
+            ensure!(outcome.errors == 0 && outcome.requests > 0, "{outcome:?}");
+            if round > 0 {
+                costs.push(cpu, &outcome);
+            }
+        }
+    }
+    let [one, two] = both.map(|(_, _, costs)| costs);
+    println!(
+        "\na request with two workers costs {:.2} of one with one: {:.2} µs, {:.2} µs (goal: {TWO_WORKERS}); {} and {} a second, with the \
+         load on the same CPUs",
+        two.cpu_us.median() / one.cpu_us.median(),
+        two.cpu_us.median(),
+        one.cpu_us.median(),
+        show::grouped(two.rate.median()),
+        show::grouped(one.rate.median()),
+    );
+    let figures = |costs: &Costs| json!({ "cpu_us_per_request": costs.cpu_us.json(), "requests_per_second": costs.rate.json() });
+    Ok(json!({ "1": figures(&one), "2": figures(&two) }))
 }
 
 /// The last route is the one that is asked for.

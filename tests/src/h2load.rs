@@ -1,4 +1,4 @@
-//! h2load as a load generator: HTTP/2, many streams on few connections, as fast as they go.
+//! h2load as a load generator: HTTP/2, many streams on few connections, as fast as they go, or as many a second as asked for.
 
 use std::{
     net::SocketAddr,
@@ -24,6 +24,10 @@ pub struct Load {
     pub tls: bool,
     /// Each request has a small message of gRPC as its body.
     pub grpc: bool,
+    /// HTTP/1.1 instead.
+    pub http1: bool,
+    /// Requests a second over all connections, whether the last ones are answered or not. Default: as fast as they go.
+    pub rate: Option<f64>,
 }
 
 /// Runs it to its end.
@@ -39,6 +43,12 @@ pub fn run(node: &Node, to: impl Into<SocketAddr>, load: &Load) -> Result<Outcom
         let message = scratch.path().join("message");
         std::fs::write(&message, [&[0, 0, 0, 0, 59][..], &[b'x'; 59]].concat())?;
         command.arg("-d").arg(message).args(["-H", "content-type: application/grpc", "-H", "te: trailers"]);
+    }
+    if load.http1 {
+        command.arg("--h1");
+    }
+    if let Some(rate) = load.rate {
+        command.arg(format!("--rps={:.3}", rate / load.connections.max(1) as f64));
     }
     command
         .args(["-t1", &format!("-c{}", load.connections), &format!("-m{}", load.streams)])

@@ -143,15 +143,21 @@ fn an_idle_connection_is_closed_without_a_word() -> Result<()> {
     rig.client()?.closed(Duration::from_secs(3))
 }
 
+// T8: 408, its own reason, within 50 ms
 #[test]
 fn a_body_that_stops_coming_is_timed_out() -> Result<()> {
     lab_test!();
     let rig = rig()?;
-    let mut client = rig.client()?;
-    client.send("POST /echo-body HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nhalf")?;
-    client.response()?.refused(408, "body_timeout")?;
-    client.closed(Duration::from_secs(1))?;
-    assert_eq!(rig.gateway.log_of_path("/echo-body")?["why"], "body_timeout");
+    fires(Duration::from_millis(500), |_| {
+        let mut client = rig.client()?;
+        client.send("POST /echo-body HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nhalf")?;
+        let answer = client.response()?;
+        answer.refused(408, "body_timeout")?;
+        client.closed(Duration::from_secs(1))?;
+        let line = rig.gateway.log_of(&answer)?;
+        ensure!(line["why"] == "body_timeout", "{line}");
+        line["us"].as_u64().context("no time")
+    })?;
     still_serves(&rig)
 }
 

@@ -33,16 +33,22 @@ pub fn bench(json: Option<&Path>, quick: bool, names: &[String]) -> Result<()> {
         return Ok(());
     }
     let mut bench = as_root("gateway-bench");
+    let mut places = Vec::new();
     if wanted("proxy") || wanted("limit") {
-        match setup::envoy() {
-            Ok(directory) => {
-                let path = std::env::var_os("PATH").unwrap_or_default();
-                let all = std::iter::once(directory).chain(std::env::split_paths(&path));
-                bench.env("PATH", std::env::join_paths(all)?);
-            }
-            Err(error) => eprintln!("Envoy is not measured: {error:#}"),
+        places.push(("Envoy", setup::envoy()));
+    }
+    if wanted("proxy") {
+        places.push(("Pingora", setup::pingora()));
+    }
+    let mut path = Vec::new();
+    for (name, place) in places {
+        match place {
+            Ok(directory) => path.push(directory),
+            Err(error) => eprintln!("{name} is not measured: {error:#}"),
         }
     }
+    path.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()));
+    bench.env("PATH", std::env::join_paths(path)?);
     if let Some(json) = json {
         bench.arg("--json").arg(std::path::absolute(json)?);
     }

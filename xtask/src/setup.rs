@@ -131,6 +131,20 @@ pub fn envoy() -> Result<PathBuf> {
     Ok(python_packages().join("envoy/_bin"))
 }
 
+/// Builds the proxy of Pingora. The directory that it is in.
+pub fn pingora() -> Result<PathBuf> {
+    if debian() && printed(Command::new("cmake").arg("--version")).is_none() {
+        install_for(&["cmake", "libssl-dev"])?;
+    }
+    let target = workspace().join("target/pingora");
+    let manifest = workspace().join("bench/pingora/Cargo.toml");
+    let mut cargo = crate::build::cargo();
+    cargo.args(["build", "--release", "--locked", "--manifest-path"]).arg(manifest);
+    crate::build::run(cargo.arg("--target-dir").arg(&target))
+        .context("cannot build bench/pingora, which needs cmake and OpenSSL's headers (libssl-dev)")?;
+    Ok(target.join("release"))
+}
+
 fn python(package: &str) -> Result<()> {
     if !python_missing(package) {
         return Ok(());

@@ -103,6 +103,14 @@ impl RequestBody {
         RequestBody::Kept(body)
     }
 
+    /// All of it, if it is here.
+    pub fn into_kept(self) -> Option<Bytes> {
+        match self {
+            RequestBody::Kept(bytes) => Some(bytes),
+            _ => None,
+        }
+    }
+
     /// Keeps what passes for a shadow, which gets it once it is whole.
     pub fn copy(&mut self, copy: Kept) {
         match self {

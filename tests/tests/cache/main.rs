@@ -491,6 +491,32 @@ fn other_ways_in_are_not_confused() -> Result<()> {
     Ok(())
 }
 
+// C5
+#[test]
+fn what_was_asked_for_with_a_body_is_asked_for_with_it_again() -> Result<()> {
+    lab_test!();
+    let rig = rig(
+        "methods = [\"POST\"]\nkey = [\"path\", \"body\"]\nttl = \"1s\"\nstale = { while_revalidate = \"1m\" }",
+        "rewrite.json = { set = { \"/by\" = \"gateway\" } }\n",
+    )?;
+    let send = |body: &str| {
+        let length = body.len();
+        rig.ask("POST /echo/x", "a.test", &format!("content-length: {length}\r\n\r\n{body}"))
+    };
+    let body = |answer: &Response| -> Result<Value> { Ok(answer.json()?["body"].clone()) };
+    let expected = json!("{\"q\":1,\"by\":\"gateway\"}");
+    assert_eq!(body(&send("{\"q\":1}")?)?, expected);
+    std::thread::sleep(Duration::from_millis(1200));
+    let stale = send("{\"q\":1}")?;
+    assert!(status(&stale).starts_with("gateway; hit; ttl=-"), "{stale:?}");
+    rig.backends[0].until("it is asked behind that", |stats| stats.requests >= 2)?;
+    eventually("what came is used", || {
+        let answer = send("{\"q\":1}")?;
+        ensure!(body(&answer)? == expected, "{answer:?}");
+        Ok(is_hit(&answer) && !status(&answer).contains("ttl=-"))
+    })
+}
+
 #[test]
 fn who_asks_with_a_body_gets_what_was_answered_to_that_body() -> Result<()> {
     lab_test!();

@@ -150,6 +150,51 @@ fn misdeeds_earn_points_and_too_many_a_ban() -> Result<()> {
     eventually("the ban is over", || Ok(get(&rig, "/", "")?.status == 401))
 }
 
+// S18
+#[test]
+fn bans_and_their_ends_may_race_and_what_is_listed_is_what_holds() -> Result<()> {
+    lab_test!();
+    let rig = rig("[limit.few]\nrate = \"1000/s\"", "limit = \"few\"")?;
+    let (node, at) = (rig.net.client(1), rig.gateway.at4());
+    let address = |n: u16| node.many_v4(n);
+    let work = |worker: usize| -> Result<()> {
+        for round in 0..8u16 {
+            let cidr = address(round % 4).to_string();
+            let place = ["kernel", "http"][usize::from(round / 4)];
+            match worker % 2 {
+                0 => rig.gateway.cli(&["ban", "add", &cidr, "--for", "1h", "--where", place])?.ok()?,
+                // Of one that is not banned it says so.
+                _ => rig.gateway.cli(&["ban", "del", &cidr])?,
+            };
+        }
+        Ok(())
+    };
+    let work = &work;
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..4).map(|n| scope.spawn(move || work(n))).collect();
+        workers.into_iter().try_for_each(|worker| worker.join().expect("a worker"))
+    })?;
+    let listed = bans(&rig)?;
+    let has = |n: u16, place: &str| {
+        let cidr = format!("{}/32", address(n));
+        listed.iter().any(|ban| ban["cidr"] == json!(cidr) && ban["where"] == json!(place))
+    };
+    for n in 0..4 {
+        let from = address(n).into();
+        let passes = node.gets_through(at, from)?;
+        assert_eq!(passes, !has(n, "kernel"), "{n}: {listed:?}");
+        if passes {
+            let status = http::get_from(node, at, from, "/")?.status;
+            assert_eq!(status, if has(n, "http") { 403 } else { 200 }, "{n}: {listed:?}");
+        }
+        rig.gateway.cli(&["ban", "del", &address(n).to_string()])?;
+        assert_eq!(http::get_from(node, at, from, "/")?.status, 200);
+    }
+    assert!(bans(&rig)?.is_empty());
+    assert_eq!(rig.gateway.metrics()?.sum("kernel_bans", &[]), 0.0);
+    Ok(())
+}
+
 const FAILED_LOGINS: &str =
     "[penalty]\nthreshold = 100\nlogin = 5\nfor = \"3s\"\nwithin = \"1h\"\nwhere = \"kernel\"";
 

@@ -118,7 +118,8 @@ pub async fn handle(
                 && let Some(lead) = cache.fills().lead(&entry.key)
             {
                 let ask = Ask::new(cache, entry.key.clone(), &head, directives, consumer.is_some());
-                return refresh_behind(way, cache, lead, ask, &entry, &done, exchange, head, body);
+                let behind = refresh_behind(way, cache, lead, ask, &entry, &done, exchange, head, body);
+                return Box::pin(behind).await;
             }
             return answer::stored(&entry, &head.headers, &done, exchange);
         }
@@ -580,7 +581,7 @@ fn not_stored(
 
 /// Answers with what is stale, and has it fetched anew.
 #[allow(clippy::too_many_arguments)]
-fn refresh_behind(
+async fn refresh_behind(
     mut way: Way<'_>,
     cache: &Arc<Cache>,
     lead: Lead,
@@ -596,12 +597,17 @@ fn refresh_behind(
     if head.method == Method::HEAD {
         head.method = Method::GET;
     }
-    if let Ok((upstream, outgoing, _)) = way.prepare(&exchange, head, body) {
+    if let Ok((upstream, mut outgoing, mut body)) = way.prepare(&exchange, head, body) {
+        if way.maps() {
+            // All of it is here: nothing is waited for.
+            body = way.map(&exchange, &mut outgoing, body).await.unwrap_or(RequestBody::Empty);
+        }
+        let body = body.into_kept();
         let filling = begin(cache, lead, ask, Some(entry.clone()), &exchange, &way, upstream);
         let errand = Errand::new(&exchange, upstream, outgoing);
         let (snapshot, route) = (exchange.state.worker.snapshot(), way.route.clone());
         tokio::task::spawn_local(async move {
-            let asked = tokio::time::timeout(errand.limit(), errand.ask(None)).await;
+            let asked = tokio::time::timeout(errand.limit(), errand.ask(body)).await;
             match asked.ok().flatten() {
                 Some(answer) => {
                     let via = if answer.head.http2 { &snapshot.via_http2 } else { &snapshot.via };
