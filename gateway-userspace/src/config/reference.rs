@@ -96,7 +96,11 @@ fn row(key: &'static Key) -> String {
     let default = match (key.default, &key.need) {
         (Some(default), _) => format!("`{default}`"),
         (None, Need::Optional) => String::new(),
-        (None, _) => "required".into(),
+        (None, Need::Required) => "required".into(),
+        (None, Need::RequiredUnless(others) | Need::RequiredWithout(others)) => {
+            let others: Vec<String> = others.iter().map(|other| format!("`{other}`")).collect();
+            format!("required without {}", others.join(", "))
+        }
     };
     let restart = if key.restart { " *Restart.*" } else { "" };
     let mut value = describe(&key.kind);

@@ -85,7 +85,12 @@ struct Looker<'a> {
     before: Stats,
     at: Instant,
     wanted: Arc<Wanted>,
+    /// Sources of the kernel half, and when they were asked for.
+    sources: Option<(Instant, Vec<Value>)>,
 }
+
+/// The gateway reads two tables to their ends for sources: they are as old as this, at most.
+const SOURCES_FOR: Duration = Duration::from_secs(5);
 
 /// What is asked for only while somebody looks at it: the gateway has to look through many for it.
 #[derive(Debug, Default)]
@@ -110,7 +115,8 @@ impl Wanted {
 
 impl<'a> Looker<'a> {
     fn new(global: &'a Global) -> Result<Self, Error> {
-        Ok(Looker { global, before: stats(global)?, at: Instant::now(), wanted: Arc::default() })
+        let before = stats(global)?;
+        Ok(Looker { global, before, at: Instant::now(), wanted: Arc::default(), sources: None })
     }
 
     fn look(&mut self) -> Result<Look, Error> {
@@ -121,7 +127,11 @@ impl<'a> Looker<'a> {
         let rates = Rates::between(&self.before, &now, (at - self.at).as_secs_f64());
         let asked = |wanted: bool, path: &str| if wanted { list(path) } else { Ok(Vec::new()) };
         let shown = self.wanted.sources.load(Relaxed);
-        let sources = asked(shown, &format!("/v1/kernel/sources?top={SOURCES}"))?;
+        self.sources.take_if(|(asked, _)| !shown || asked.elapsed() >= SOURCES_FOR);
+        if shown && self.sources.is_none() {
+            self.sources = Some((at, list(&format!("/v1/kernel/sources?top={SOURCES}"))?));
+        }
+        let sources = self.sources.as_ref().map(|(_, sources)| sources.clone()).unwrap_or_default();
         let bans = asked(shown, "/v1/bans")?;
         let keys = self.wanted.keys.load(Relaxed) && !now.limits.is_empty();
         let keys = asked(keys, &format!("/v1/limit-keys?top={SOURCES}"))?;
