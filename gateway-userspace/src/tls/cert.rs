@@ -95,10 +95,12 @@ impl Cert {
                 false
             }
             Ok((false, new)) => {
+                let new = Arc::new(new);
+                self.pair.store(Some(new.clone()));
+                *self.lock() = None;
+                // Now it is so.
                 tracing::info!(cert = self.name, names = ?new.facts.names, "a new certificate is in use");
                 events::tell("cert", json!({ "cert": self.name, "ok": true, "serial": new.facts.serial }));
-                self.pair.store(Some(Arc::new(new)));
-                *self.lock() = None;
                 true
             }
             // There is none yet.
