@@ -1,14 +1,14 @@
 //! What a hit costs: CPU time a request that is answered from memory, beside nginx's proxy_cache (in tmpfs) and Varnish,
 //! one worker each, what a second worker adds, and what an entry takes beside Varnish's.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use anyhow::{Context, Result, ensure};
 use lab::{
     gateway::{Gateway, Options},
     http::Client,
     net::{Namespace, Net, Node},
-    process::{cpu_time, resident},
+    process::resident,
     wrk::{Load, Wrk},
 };
 use serde_json::{Value, json};
@@ -17,7 +17,7 @@ use crate::{
     Effort, MEASURED_CPU, OTHER_CPU, at,
     peers::{self, Peer},
     show,
-    stats::Costs,
+    stats::{Costs, loaded},
 };
 
 /// Of the best peer, at most.
@@ -117,21 +117,17 @@ fn measure(
     let mut all: BTreeMap<&str, Costs> = BTreeMap::new();
     for round in 0..=effort.rounds {
         for &(name, pid, port) in programs {
-            // Round 0 warms up, and fills the caches.
-            let duration = if round == 0 { Duration::from_secs(1) } else { effort.round };
             let load = Load {
                 connections: 64,
-                duration,
+                // The first fills the caches as well.
+                duration: effort.lasts(round),
                 path: path.to_owned(),
                 cpu: Some(OTHER_CPU),
                 fresh: false,
                 tls: false,
                 host: None,
             };
-            let before = cpu_time(pid)?;
-            let outcome = Wrk::run(client, at(port), &load)?;
-            let cpu = cpu_time(pid)?.saturating_sub(before);
-            ensure!(outcome.errors == 0 && outcome.requests > 0, "{name}: {outcome:?}");
+            let (cpu, outcome) = loaded(name, pid, || Wrk::run(client, at(port), &load))?;
             if round > 0 {
                 all.entry(name).or_default().push(cpu, &outcome);
             }

@@ -35,6 +35,11 @@ pub struct Effort {
 impl Effort {
     pub const FULL: Effort = Effort { rounds: 7, round: Duration::from_secs(5) };
     pub const QUICK: Effort = Effort { rounds: 2, round: Duration::from_secs(2) };
+
+    /// How long a round lasts. Round 0 warms up, and does not count.
+    pub fn lasts(&self, round: usize) -> Duration {
+        if round == 0 { Duration::from_secs(1) } else { self.round }
+    }
 }
 
 /// On the loopback, where most of what is measured listens.

@@ -5,8 +5,6 @@
 
 mod overload;
 
-use std::time::Duration;
-
 use anyhow::{Result, ensure};
 use lab::{
     gateway::{Gateway, Options},
@@ -53,8 +51,8 @@ fn refusals(effort: Effort) -> Result<Value> {
     let mut all = [Figures::default(), Figures::default()];
     for round in 0..=effort.rounds {
         for ((name, pid, port), figures) in programs.iter().zip(&mut all) {
-            let duration = if round == 0 { Duration::from_secs(1) } else { effort.round };
-            let load = Load { path: "/proxied".into(), cpu: Some(OTHER_CPU), ..Load::new(64, duration) };
+            let load =
+                Load { path: "/proxied".into(), cpu: Some(OTHER_CPU), ..Load::new(64, effort.lasts(round)) };
             let before = cpu_time(*pid)?;
             let outcome = Wrk::run(&client, at(*port), &load)?;
             let cpu = cpu_time(*pid)?.saturating_sub(before);

@@ -11,7 +11,6 @@ use lab::{
     gateway::{Gateway, Options},
     h2load,
     net::Net,
-    process::cpu_time,
     wrk::{Load, Outcome, Wrk},
 };
 use serde_json::{Value, json};
@@ -20,7 +19,7 @@ use crate::{
     Effort, MEASURED_CPU, OTHER_CPU, at, half_rate,
     peers::{self, Certificate, Places},
     show,
-    stats::Rounds,
+    stats::{Rounds, loaded},
 };
 
 /// Ports of TLS are so far above those in clear.
@@ -258,12 +257,8 @@ fn measure(
     let mut all: BTreeMap<&str, Figures> = BTreeMap::new();
     for round in 0..=effort.rounds {
         for &Program { name, pid, port } in programs {
-            // Round 0 warms up.
-            let duration = if round == 0 { Duration::from_secs(1) } else { effort.round };
-            let before = cpu_time(pid)?;
-            let outcome = scenario.load(client, port, duration)?;
-            let cpu = cpu_time(pid)?.saturating_sub(before);
-            ensure!(outcome.errors == 0 && outcome.requests > 0, "{name}: {outcome:?}");
+            let load = || scenario.load(client, port, effort.lasts(round));
+            let (cpu, outcome) = loaded(name, pid, load)?;
             if round > 0 {
                 let figures = all.entry(name).or_default();
                 figures.cpu_us.push(cpu.as_secs_f64() * 1e6 / outcome.requests as f64);

@@ -10,14 +10,13 @@ use anyhow::{Result, ensure};
 use lab::{
     gateway::{Gateway, Options},
     net::{Net, Node},
-    process::cpu_time,
     wrk::{Load, Outcome, Wrk},
 };
 use serde_json::{Value, json};
 
 use crate::{
-    Effort, MEASURED_CPU, OTHER_CPU, peers, show,
-    stats::{Costs, Rounds},
+    Effort, MEASURED_CPU, OTHER_CPU, at, peers, show,
+    stats::{Costs, Rounds, loaded},
 };
 
 const ROUTES: usize = 10_000;
@@ -52,11 +51,8 @@ pub fn run(effort: Effort) -> Result<Value> {
     }
     for round in 0..=effort.rounds {
         for case in &mut cases {
-            let duration = if round == 0 { Duration::from_secs(1) } else { effort.round };
-            let before = cpu_time(case.gateway.pid())?;
-            let outcome = load(&client, case.port, duration)?.finish()?;
-            let cpu = cpu_time(case.gateway.pid())?.saturating_sub(before);
-            ensure!(outcome.errors == 0 && outcome.requests > 0, "{}: {outcome:?}", case.name);
+            let load = || load(&client, case.port, effort.lasts(round))?.finish();
+            let (cpu, outcome) = loaded(case.name, case.gateway.pid(), load)?;
             if round > 0 {
                 case.cpu_us.push(cpu.as_secs_f64() * 1e6 / outcome.requests as f64);
             }
@@ -78,7 +74,7 @@ const TWO_WORKERS: f64 = 1.1;
 /// On two CPUs, which the load and the backend are on as well: what workers do to each other shows in what a request costs.
 fn workers(effort: Effort) -> Result<Value> {
     let net = Net::of(1, 0, 0)?;
-    let backend = SocketAddr::from(([127, 0, 0, 1], 8080));
+    let backend = at(8080);
     let _backend = peers::nginx_backend(&net.gateway, backend, OTHER_CPU)?;
     let client = Node::of_namespace(net.gateway.clone());
     let start = |workers: u16| {
@@ -94,12 +90,8 @@ fn workers(effort: Effort) -> Result<Value> {
     let mut both = [start(1)?, start(2)?];
     for round in 0..=effort.rounds {
         for (gateway, port, costs) in &mut both {
-            let duration = if round == 0 { Duration::from_secs(1) } else { effort.round };
-            let before = cpu_time(gateway.pid())?;
-            let load = Load::new(CONNECTIONS, duration);
-            let outcome = Wrk::run(&client, SocketAddr::from(([127, 0, 0, 1], *port)), &load)?;
-            let cpu = cpu_time(gateway.pid())?.saturating_sub(before);
-            ensure!(outcome.errors == 0 && outcome.requests > 0, "{outcome:?}");
+            let load = Load::new(CONNECTIONS, effort.lasts(round));
+            let (cpu, outcome) = loaded("workers", gateway.pid(), || Wrk::run(&client, at(*port), &load))?;
             if round > 0 {
                 costs.push(cpu, &outcome);
             }
@@ -137,7 +129,7 @@ fn config(port: u16, routes: usize, targets: usize) -> String {
 fn load(client: &Node, port: u16, duration: Duration) -> Result<Wrk> {
     let load =
         Load { cpu: Some(OTHER_CPU), host: Some("asked.test".into()), ..Load::new(CONNECTIONS, duration) };
-    Wrk::start(client, SocketAddr::from(([127, 0, 0, 1], port)), &load)
+    Wrk::start(client, at(port), &load)
 }
 
 fn show_costs(cases: &[Case]) {

@@ -3,7 +3,6 @@
 
 use std::{
     collections::BTreeMap,
-    fmt::Write,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
     time::{Duration, Instant},
 };
@@ -13,14 +12,13 @@ use lab::{
     gateway::{Gateway, Options},
     http,
     net::{Net, Node},
-    process::cpu_time,
     wrk::{Load, Wrk},
 };
 use serde_json::{Value, json};
 
 use crate::{
     Effort, MEASURED_CPU, OTHER_CPU, at, peers, show,
-    stats::{Costs, Rounds},
+    stats::{Costs, Rounds, loaded},
     watching,
 };
 
@@ -93,21 +91,19 @@ fn measure(
     let mut all: BTreeMap<&str, Costs> = BTreeMap::new();
     for round in 0..=effort.rounds {
         for (name, port, gateway) in gateways {
-            // Round 0 warms up.
-            let duration = if round == 0 { Duration::from_secs(1) } else { effort.round };
-            let load = Load { cpu: Some(OTHER_CPU), ..Load::new(64, duration) };
+            let load = Load { cpu: Some(OTHER_CPU), ..Load::new(64, effort.lasts(round)) };
             let over = AtomicBool::new(false);
-            let before = cpu_time(gateway.pid())?;
-            let outcome = std::thread::scope(|scope| {
-                if *name == "all" {
-                    scope.spawn(|| scrape_each_second(client, &over));
-                }
-                let outcome = Wrk::run(client, at(*port), &load);
-                over.store(true, Relaxed);
-                outcome
-            })?;
-            let cpu = cpu_time(gateway.pid())?.saturating_sub(before);
-            ensure!(outcome.errors == 0 && outcome.requests > 0, "{name}: {outcome:?}");
+            let run = || {
+                std::thread::scope(|scope| {
+                    if *name == "all" {
+                        scope.spawn(|| scrape_each_second(client, &over));
+                    }
+                    let outcome = Wrk::run(client, at(*port), &load);
+                    over.store(true, Relaxed);
+                    outcome
+                })
+            };
+            let (cpu, outcome) = loaded(name, gateway.pid(), run)?;
             if round > 0 {
                 all.entry(name).or_default().push(cpu, &outcome);
             }
@@ -130,27 +126,15 @@ fn scrape_each_second(client: &Node, over: &AtomicBool) {
 
 /// How many series there are with many routes, and the milliseconds that it takes to read them.
 fn scrape(net: &Net, client: &Node) -> Result<(usize, Rounds)> {
-    let mut config = format!(
-        "[gateway]\nworkers = 1\n[listener.web]\nbind = \"{}\"\n[metrics]\nbind = \"{}\"\n\
-         [kernel]\nmode = \"off\"\nsteer = \"off\"\n",
-        at(8010),
-        at(9180)
-    );
-    for n in 0..ROUTES {
-        write!(config, "[route.r{n}]\npath = \"/r{n}\"\nrespond = {{ status = 200, body = \"x\" }}\n")?;
-    }
-    let gateway = Gateway::start(net, &config)?;
-    let mut connection = http::Client::connect(client, at(8010))?;
-    for n in 0..ROUTES {
-        ensure!(connection.get(&format!("/r{n}"))?.status == 200);
-    }
+    let gateway = Gateway::start(net, &watching::many_routes(ROUTES, (8010, 9180)))?;
+    watching::ask_each(&mut http::Client::connect(client, at(8010))?, ROUTES)?;
     let mut took = Rounds::default();
     let mut series = 0;
     for _ in 0..20 {
         let began = Instant::now();
         let page = http::get(client, at(9180), "/metrics")?;
         took.push(began.elapsed().as_secs_f64() * 1e3);
-        series = page.text().lines().filter(|line| !line.starts_with('#')).count();
+        series = watching::series(&page);
     }
     drop(gateway);
     ensure!(series >= 10_000, "only {series} series");

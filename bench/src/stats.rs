@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use lab::wrk::Outcome;
+use anyhow::{Result, ensure};
+use lab::{process::cpu_time, wrk::Outcome};
 use serde_json::{Value, json};
 
 /// The figures of one quantity, one a round.
@@ -41,6 +42,15 @@ impl Rounds {
         let rounds: Vec<f64> = self.0.iter().copied().map(round).collect();
         json!({ "median": round(self.median()), "min": round(self.min()), "max": round(self.max()), "rounds": rounds })
     }
+}
+
+/// A load on a program: the CPU time that it took its process, and what came of it, which has to be answers alone.
+pub fn loaded(name: &str, pid: u32, load: impl FnOnce() -> Result<Outcome>) -> Result<(Duration, Outcome)> {
+    let before = cpu_time(pid)?;
+    let outcome = load()?;
+    let cpu = cpu_time(pid)?.saturating_sub(before);
+    ensure!(outcome.errors == 0 && outcome.requests > 0, "{name}: {outcome:?}");
+    Ok((cpu, outcome))
 }
 
 /// What one of several programs costs.

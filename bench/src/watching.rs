@@ -193,17 +193,14 @@ fn memory(net: &Net) -> Result<Memory> {
     let mut connection = http::Client::connect(&client, at(8011))?;
     let started = resident(gateway.pid())?;
     let mut ask = || -> Result<u64> {
-        for n in 0..ROUTES {
-            ensure!(connection.get(&format!("/r{n}"))?.status == 200);
-        }
+        ask_each(&mut connection, ROUTES)?;
         resident(gateway.pid())
     };
     let asked = [ask()?, ask()?];
     let began = Instant::now();
     let page = http::get(&client, at(9181), "/metrics")?;
     let scrape = began.elapsed();
-    let series = page.text().lines().filter(|line| !line.starts_with('#')).count();
-    Ok(Memory { started, asked, scrape, series })
+    Ok(Memory { started, asked, scrape, series: series(&page) })
 }
 
 /// Requests beside metrics of 5,000 routes.
@@ -232,10 +229,7 @@ impl Scraped {
 fn scraped(net: &Net, effort: Effort) -> Result<Scraped> {
     let gateway = Gateway::start(net, &many_routes(5000, (8012, 9182)))?;
     let client = Node::of_namespace(net.gateway.clone());
-    let mut connection = http::Client::connect(&client, at(8012))?;
-    for n in 0..5000 {
-        ensure!(connection.get(&format!("/r{n}"))?.status == 200);
-    }
+    ask_each(&mut http::Client::connect(&client, at(8012))?, 5000)?;
     let load = Load { path: "/r7".into(), ..Load::new(16, effort.round.max(Duration::from_secs(3))) };
     let mut all = Scraped::default();
     for round in 0..=effort.rounds * 2 {
@@ -269,7 +263,8 @@ fn scraped(net: &Net, effort: Effort) -> Result<Scraped> {
     Ok(all)
 }
 
-fn many_routes(routes: usize, (port, metrics): (u16, u16)) -> String {
+/// A config of so many routes that answer by themselves.
+pub fn many_routes(routes: usize, (port, metrics): (u16, u16)) -> String {
     let mut config = format!(
         "[gateway]\nworkers = 1\n[listener.web]\nbind = \"{}\"\n[metrics]\nbind = \"{}\"\n[access_log]\nto = \"off\"\n\
          [kernel]\nmode = \"off\"\nsteer = \"off\"\n",
@@ -282,6 +277,19 @@ fn many_routes(routes: usize, (port, metrics): (u16, u16)) -> String {
             write!(config, "[route.r{n}]\npath = \"/r{n}\"\nrespond = {{ status = 200, body = \"x\" }}\n");
     }
     config
+}
+
+/// Asks each of them once.
+pub fn ask_each(connection: &mut http::Client, routes: usize) -> Result<()> {
+    for n in 0..routes {
+        ensure!(connection.get(&format!("/r{n}"))?.status == 200);
+    }
+    Ok(())
+}
+
+/// How many there are on a page of metrics.
+pub fn series(page: &http::Response) -> usize {
+    page.text().lines().filter(|line| !line.starts_with('#')).count()
 }
 
 fn show_tables(costs: &[Cost], memory: &Memory, scraped: &Scraped, span: Duration) {

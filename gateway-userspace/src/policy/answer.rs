@@ -40,6 +40,10 @@ impl Answer {
         Answer { status: status(config.status), headers, body: Bytes::new(), redirects: true }
     }
 
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
     pub fn answer(&self, context: &Context<'_>) -> Answered {
         let values = self.headers.iter();
         let mut headers: HeaderMap =

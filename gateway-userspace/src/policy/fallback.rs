@@ -15,18 +15,15 @@ pub struct Fallback {
     pub to: Option<Arc<Upstream>>,
     /// Where there is no `to`, or none that answers.
     pub answer: Option<Answer>,
-    status: Option<u16>,
 }
 
 impl Fallback {
     /// `upstream`: the one of that name, which the config's reader knows to exist.
     pub fn new(config: &model::Fallback, upstream: impl Fn(&str) -> Option<Arc<Upstream>>) -> Self {
-        let respond = config.respond.as_ref();
         Fallback {
             on: config.on,
             to: config.to.as_deref().and_then(upstream),
-            answer: respond.map(Answer::respond),
-            status: respond.map(|respond| respond.status),
+            answer: config.respond.as_ref().map(Answer::respond),
         }
     }
 
@@ -42,10 +39,8 @@ impl Fallback {
 
     /// An upstream's name, a status, or both.
     pub fn told(&self) -> String {
-        match (&self.to, self.status) {
-            (Some(to), Some(status)) => format!("{}, or else {status}", to.name),
-            (Some(to), None) => to.name.to_string(),
-            (None, status) => status.unwrap_or_default().to_string(),
-        }
+        let to = self.to.iter().map(|to| to.name.to_string());
+        let status = self.answer.iter().map(|answer| answer.status().as_u16().to_string());
+        to.chain(status).collect::<Vec<_>>().join(", or else ")
     }
 }

@@ -61,6 +61,11 @@ pub struct Checker {
     items: u64,
 }
 
+/// By its media type.
+pub fn is_json(kind: &str) -> bool {
+    ["application/json", "*+json"].iter().any(|json| is_of_type(kind, json))
+}
+
 impl Checker {
     /// `None`: the body is said to be something else.
     ///
@@ -69,7 +74,6 @@ impl Checker {
     pub fn of(limits: JsonLimits, head: &request::Parts) -> Result<Option<Checker>, Refused> {
         let mut types = head.headers.get_all(header::CONTENT_TYPE).iter();
         let kind = types.next().map(|field| media_type(field.to_str().unwrap_or_default()));
-        let is_json = |kind: &str| ["application/json", "*+json"].iter().any(|json| is_of_type(kind, json));
         // What is not said to be anything may be taken for it.
         if kind.is_some_and(|kind| !is_json(&kind)) && types.next().is_none() {
             return Ok(None);

@@ -15,10 +15,10 @@ use crate::{
     observe::Why,
     policy::{
         compress::{OF_THE_BYTES, decode, weaken},
-        json::{Checker, Refused},
+        json::{Checker, Refused, is_json},
         json_map::{Filled, LIMITS},
     },
-    request::{is_of_type, media_type},
+    request::media_type,
     upstream::http1::Outgoing,
 };
 
@@ -107,8 +107,7 @@ fn may_be_json(head: &response::Parts) -> bool {
     let Some(kind) = head.headers.get(header::CONTENT_TYPE) else {
         return head.status == StatusCode::NOT_MODIFIED;
     };
-    let kind = media_type(kind.to_str().unwrap_or_default());
-    is_of_type(&kind, "application/json") || is_of_type(&kind, "*+json")
+    is_json(&media_type(kind.to_str().unwrap_or_default()))
 }
 
 /// All of a body, if it comes and is no longer than `most`; and what is left of it.

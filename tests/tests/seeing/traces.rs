@@ -188,20 +188,17 @@ fn times(span: &Value) -> (u128, u128) {
     (time("startTimeUnixNano"), time("endTimeUnixNano"))
 }
 
-// M6
-#[test]
-fn handshakes_with_the_client_and_with_the_upstream_are_spans_of_the_request_that_waited_for_them()
--> Result<()> {
-    lab_test!();
+/// A gateway that is its own upstream: what comes in clear for twice.test goes on by TLS to the other listener, spoken as
+/// `protocol` says. All is told.
+fn to_itself(protocol: &str) -> Result<Rig> {
     let turn = shared()?;
     let net = Net::simple(1)?;
     let backends = lab::backend::start_all(&net)?;
     let authority = Authority::new()?;
-    // It is its own upstream: what comes in clear goes on by TLS to the other listener.
     let config = format!(
         "[gateway]\nworkers = 1\n[listener.web]\nbind = \":80\"\n[listener.tls]\nbind = \":443\"\ntls = {{ cert = \"own\" }}\n\
          [cert.own]\nchain = \"own.pem\"\nkey = {{ file = \"own.key\" }}\n\
-         [upstream.self]\nto = \"https://{VIP4}:443\"\ntls = {{ sni = \"a.test\", ca = \"ca.pem\" }}\n\
+         [upstream.self]\nto = \"https://{VIP4}:443\"\nprotocol = \"{protocol}\"\ntls = {{ sni = \"a.test\", ca = \"ca.pem\" }}\n\
          [route.twice]\nhost = \"twice.test\"\nto = \"self\"\nrewrite = {{ set = {{ host = \"a.test\" }} }}\n\
          [route.all]\nto = {}\n[tracing]\notlp = \"http://127.0.0.1:4318\"\nshare = \"100%\"\n",
         lab::backend::targets(&backends)
@@ -210,7 +207,15 @@ fn handshakes_with_the_client_and_with_the_upstream_are_spans_of_the_request_tha
     std::fs::write(gateway.file("ca.pem"), &authority.pem)?;
     authority.issue(&["a.test"])?.write(&gateway.file(""), "own")?;
     gateway.run()?;
-    let rig = Rig::of(gateway, backends, net, turn);
+    Ok(Rig::of(gateway, backends, net, turn))
+}
+
+// M6
+#[test]
+fn handshakes_with_the_client_and_with_the_upstream_are_spans_of_the_request_that_waited_for_them()
+-> Result<()> {
+    lab_test!();
+    let rig = to_itself("h1")?;
     let _collector = collector(&rig, 0)?;
     assert_eq!(rig.ask("GET /echo", "twice.test", "")?.status, 200);
     // One more on the connection that is kept.
@@ -258,23 +263,7 @@ fn handshakes_with_the_client_and_with_the_upstream_are_spans_of_the_request_tha
 #[test]
 fn a_handshake_for_many_requests_is_a_span_of_the_one_that_made_it() -> Result<()> {
     lab_test!();
-    let turn = shared()?;
-    let net = Net::simple(1)?;
-    let backends = lab::backend::start_all(&net)?;
-    let authority = Authority::new()?;
-    let config = format!(
-        "[gateway]\nworkers = 1\n[listener.web]\nbind = \":80\"\n[listener.tls]\nbind = \":443\"\ntls = {{ cert = \"own\" }}\n\
-         [cert.own]\nchain = \"own.pem\"\nkey = {{ file = \"own.key\" }}\n\
-         [upstream.self]\nto = \"https://{VIP4}:443\"\nprotocol = \"h2\"\ntls = {{ sni = \"a.test\", ca = \"ca.pem\" }}\n\
-         [route.twice]\nhost = \"twice.test\"\nto = \"self\"\nrewrite = {{ set = {{ host = \"a.test\" }} }}\n\
-         [route.all]\nto = {}\n[tracing]\notlp = \"http://127.0.0.1:4318\"\nshare = \"100%\"\n",
-        lab::backend::targets(&backends)
-    );
-    let mut gateway = Gateway::prepare(&net, &config, Default::default())?;
-    std::fs::write(gateway.file("ca.pem"), &authority.pem)?;
-    authority.issue(&["a.test"])?.write(&gateway.file(""), "own")?;
-    gateway.run()?;
-    let rig = Rig::of(gateway, backends, net, turn);
+    let rig = to_itself("h2")?;
     let _collector = collector(&rig, 0)?;
     // They come while the gateway stands, and so are there at once.
     let mut clients = (0..3).map(|_| rig.client()).collect::<Result<Vec<_>>>()?;

@@ -53,6 +53,7 @@ pub struct Code(pub i16);
 
 impl Code {
     pub const UNKNOWN_TOPIC: Code = Code(3);
+    pub const NO_LEADER: Code = Code(5);
     pub const MESSAGE_TOO_LARGE: Code = Code(10);
     pub const INVALID_TOPIC: Code = Code(17);
     pub const BATCH_TOO_LARGE: Code = Code(18);

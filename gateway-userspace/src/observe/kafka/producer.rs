@@ -95,7 +95,7 @@ impl Producer {
         told.error().map_err(failed)?;
         let partition = partition_of(self.config.name.as_bytes(), told.partitions());
         let partition = i32::try_from(partition).unwrap_or(0);
-        let leader = told.leader(partition).ok_or(Code(5)).map_err(failed)?;
+        let leader = told.leader(partition).ok_or(Code::NO_LEADER).map_err(failed)?;
         if partition != self.partition {
             // Batches are counted by partition.
             self.partition = partition;

@@ -39,6 +39,13 @@ fn most_within(passed: &Passed, span: Duration) -> usize {
     passed.iter().enumerate().map(within).max().unwrap_or(0)
 }
 
+/// How often a gateway has asked the store, and decided.
+fn asked_and_decided(gateway: &Gateway) -> Result<(f64, f64)> {
+    let metrics = gateway.metrics()?;
+    let exchanges = metrics.sum("shared_exchanges_total", &[("result", "ok")]);
+    Ok((exchanges, metrics.sum("limit_decisions_total", &[("limit", "any")])))
+}
+
 #[test]
 fn a_sliding_window_holds_over_both_in_any_span_of_time() -> Result<()> {
     lab_test!();
@@ -50,9 +57,7 @@ fn a_sliding_window_holds_over_both_in_any_span_of_time() -> Result<()> {
     assert!(most <= 40, "{most}");
     assert!(passed.len() >= 80, "{} in 10 s", passed.len());
     // Who is refused knows when it need not ask: a refusal is hardly ever an exchange.
-    let metrics = pair.one.metrics()?;
-    let exchanges = metrics.sum("shared_exchanges_total", &[("result", "ok")]);
-    let decided = metrics.sum("limit_decisions_total", &[("limit", "any")]);
+    let (exchanges, decided) = asked_and_decided(&pair.one)?;
     assert!(exchanges < 0.5 * decided, "{exchanges} of {decided}");
     Ok(())
 }
@@ -66,9 +71,7 @@ fn of_a_busy_sliding_window_no_more_passes_than_the_leases_beyond_it() -> Result
     let most = most_within(&passed, Duration::from_secs(2));
     // A hundredth at each: R13 wants 1.05 times at most.
     assert!(most <= 1020, "{most}");
-    let metrics = pair.one.metrics()?;
-    let exchanges = metrics.sum("shared_exchanges_total", &[("result", "ok")]);
-    let decided = metrics.sum("limit_decisions_total", &[("limit", "any")]);
+    let (exchanges, decided) = asked_and_decided(&pair.one)?;
     assert!(exchanges < 0.6 * decided, "{exchanges} of {decided}");
     Ok(())
 }
