@@ -14,7 +14,7 @@ use super::{
 use crate::{
     config::model::{Config, KernelMode, OnStoreError, Steer},
     daemon::{Control, Losses},
-    kernel::{KernelStatus, MapRow},
+    kernel::{Fill, KernelStatus},
     observe::process,
     tls,
 };
@@ -63,7 +63,7 @@ pub fn troubles(control: &Control, status: &Status) -> Vec<Trouble> {
         all.add(Level::Fail, "services".into(), format!("services are not served: {why}"), cure);
     }
     all.kernel(&snapshot.config, &control.kernel.status(), control.kernel.drift());
-    control.kernel.maps().iter().for_each(|map| all.map(map));
+    control.kernel.fills().iter().for_each(|fill| all.fill(fill));
     status.certs.iter().for_each(|(name, cert)| all.cert(name, cert, tls::now()));
     all.lost(&control.losses_lately());
     all.workers(&control.workers.busy_ratios());
@@ -242,24 +242,14 @@ impl Found {
         }
     }
 
-    fn map(&mut self, map: &MapRow) {
-        // Of arrays all entries are in use, and the queue of samples is emptied all the time.
-        if map.kind.contains("array") || map.kind == "ringbuf" || map.capacity == 0 {
-            return;
-        }
-        let share = map.entries as f64 / map.capacity as f64;
+    fn fill(&mut self, fill: &Fill) {
+        let (Fill { map, entries, capacity }, share) = (fill, fill.share());
         if share < NEARLY {
             return;
         }
         let level = if share >= ALMOST_ALL { Level::Fail } else { Level::Warn };
-        let what = format!(
-            "{} is {:.0}% full: {} of {} entries",
-            map.name,
-            share * 100.0,
-            map.entries,
-            map.capacity
-        );
-        let cure = match map.name {
+        let what = format!("{map} is {:.0}% full: {entries} of {capacity} entries", share * 100.0);
+        let cure = match *map {
             "BANS" => {
                 "lift bans (`gateway ban list`), or ban prefixes in place of single sources: a full table takes no more"
             }
@@ -477,16 +467,15 @@ mod tests {
 
     #[test]
     fn what_is_nearly_used_up_is_told() {
-        let map = |name, kind, entries| MapRow { name, kind, entries, capacity: 100, bytes: 0 };
+        let bans = |entries| Fill { map: "BANS", entries, capacity: 100 };
         for (entries, level) in [(80, Level::Warn), (95, Level::Fail)] {
-            let told = one(|f| f.map(&map("BANS", "hash", entries)));
+            let told = one(|f| f.fill(&bans(entries)));
             assert_eq!(
                 told,
                 (level, format!("kernel half: BANS is {entries}% full: {entries} of 100 entries"))
             );
         }
-        assert!(found(|f| f.map(&map("BANS", "hash", 79))).is_empty());
-        assert!(found(|f| f.map(&map("BUCKETS", "array", 100))).is_empty());
+        assert!(found(|f| f.fill(&bans(79))).is_empty());
         assert!(found(|f| f.descriptors(79, 100)).is_empty());
         assert_eq!(one(|f| f.descriptors(80, 100)).1, "descriptors: 80 of 100 file descriptors are open");
     }
