@@ -1,11 +1,12 @@
 //! A client connection from accept to close.
 //!
-//! It is one task. hyper's server side parses requests and calls [`handler::handle`] for each; around it this module
+//! It is one task. hyper's server side parses requests and calls [`handler::begin`] for each; around it this module
 //! keeps the time, refuses what cannot be parsed, lets idle connections go to sleep without buffers, and carries
 //! upgraded ones over into a tunnel.
 
 use std::{
     cell::{Cell, Ref, RefCell},
+    convert::Infallible,
     future::poll_fn,
     net::{IpAddr, SocketAddr},
     pin::Pin,
@@ -23,11 +24,11 @@ use super::{
     client::{Client, Manner, Origin},
     client_io::ClientIo,
     exchange::{Exchange, Record},
-    handler,
+    handler::{self, Begun},
     inbound::Inbound,
     incoming::Incoming,
     limited, problem, real_ip,
-    reuse::Reuse,
+    reuse::{Perhaps, Reuse},
     timer::{Expired, Timer, Wait},
     transport::Transport,
     tunnel::{self, Tunnel},
@@ -84,6 +85,8 @@ pub struct ClientState {
     pub inbound: RefCell<Inbound>,
     cut: Cell<Option<Why>>,
     started: Cell<Option<Instant>>,
+    /// When the last piece came of a head in several.
+    heard: Cell<Option<Instant>>,
     closing: Cell<bool>,
     /// No request has come yet; until then one is waited for even when the connection is to end.
     fresh_until: Cell<Option<Instant>>,
@@ -124,6 +127,7 @@ impl ClientState {
             inbound: RefCell::default(),
             cut: Cell::new(None),
             started: Cell::new(None),
+            heard: Cell::new(None),
             closing: Cell::new(false),
             fresh_until: Cell::new(None),
         }
@@ -163,13 +167,24 @@ impl ClientState {
         if bytes.is_empty() {
             return;
         }
-        if self.timer.waiting_for() == Wait::Idle {
-            let now = Instant::now();
-            self.started.set(Some(now));
-            self.no_longer_fresh();
-            self.timer.start(Wait::Header, now + self.listener.config.timeout.header);
+        match self.timer.waiting_for() {
+            Wait::Idle => {
+                let now = Instant::now();
+                self.started.set(Some(now));
+                self.heard.set(None);
+                self.no_longer_fresh();
+                self.timer.start(Wait::Header, now + self.listener.config.timeout.header);
+            }
+            // The head comes in pieces.
+            Wait::Header => self.heard.set(Some(Instant::now())),
+            _ => {}
         }
         self.inbound.borrow_mut().received(bytes);
+    }
+
+    /// When the last of its head came, if it came in pieces.
+    pub fn take_heard(&self) -> Option<Instant> {
+        self.heard.take()
     }
 
     /// When the request at hand began. A pipelined one began when its turn came.
@@ -430,7 +445,10 @@ async fn serve_awake<S: Transport>(stream: S, state: &Rc<ClientState>) -> End<S>
     let reuse = Reuse::default();
     let service = service_fn(move |request: Request<hyper::body::Incoming>| {
         let (head, body) = request.into_parts();
-        reuse.run(handler::handle(service_state.clone(), head, Incoming::Http1(body)))
+        match handler::begin(service_state.clone(), head, Incoming::Http1(body)) {
+            Begun::Answered(response) => Perhaps::done(Ok::<_, Infallible>(response)),
+            Begun::Onward(onward) => Perhaps::Running(reuse.run(async { Ok(onward.finish().await) })),
+        }
     });
     let mut connection = http1::Builder::new()
         .half_close(false)
