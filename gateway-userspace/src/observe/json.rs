@@ -44,8 +44,12 @@ fn is_plain(text: &[u8]) -> bool {
         word & HIGH | below(word, 0x20) | has(word, b'"') | has(word, b'\\') | has(word, 0x7f)
     };
     let (words, rest) = text.as_chunks::<8>();
-    let mut last = [b' '; 8];
-    last[..rest.len()].copy_from_slice(rest);
+    // Of longer ones some bytes are looked at twice.
+    let last = text.last_chunk().copied().unwrap_or_else(|| {
+        let mut last = [b' '; 8];
+        last[..rest.len()].copy_from_slice(rest);
+        last
+    });
     words.iter().fold(odd(last), |all, word| all | odd(*word)) == 0
 }
 

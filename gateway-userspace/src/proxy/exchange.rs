@@ -6,7 +6,7 @@
 use std::{
     rc::Rc,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use http::{HeaderValue, Method, StatusCode, Version, header, request};
@@ -35,6 +35,8 @@ use crate::{
 #[derive(Default)]
 pub struct Record {
     started: Option<Instant>,
+    /// The same by the wall clock.
+    at: Option<SystemTime>,
     id: Option<HeaderValue>,
     method: usize,
     is_head: bool,
@@ -87,14 +89,15 @@ impl Exchange {
     pub fn begin(state: Rc<ClientState>, head: Option<&request::Parts>) -> Self {
         let started = state.request_started();
         let worker = &state.worker;
-        let id = worker.new_id(worker.wall_clock(started));
+        let at = worker.wall_clock(started);
+        let id = worker.new_id(at);
         state.timer.stop();
         state.bytes_in.set(0);
         state.body_waited.set(Duration::ZERO);
         state.take_cut();
         state.listener.stats.shards.of(worker.index).active_requests.add(1);
         let mut record = state.record.borrow_mut();
-        record.started = Some(started);
+        (record.started, record.at) = (Some(started), Some(at));
         record.heard = Some(state.take_heard().unwrap_or(started));
         record.id = Some(id);
         record.shook = state.client().shook.take();
@@ -475,7 +478,7 @@ impl Record {
             shard.error(why);
         }
         if let Some(version) = self.route.as_ref().and_then(|route| route.version.as_ref()) {
-            let now = Moment::of(state.worker.wall_clock(self.started.unwrap_or_else(Instant::now)));
+            let now = Moment::of(self.at.unwrap_or_else(SystemTime::now));
             let consumer = self.caller.as_ref().map(|caller| &*caller.consumer);
             version.usage.count(worker, now, consumer, state.client().addr, &self.agent);
         }
@@ -495,7 +498,7 @@ impl Record {
         let client = state.client();
         traced.end(&trace::Ending {
             started,
-            at: state.worker.wall_clock(started),
+            at: self.at.unwrap_or_else(|| state.worker.wall_clock(started)),
             now,
             id: self.id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or("-"),
             listener: &state.listener.name,
@@ -535,7 +538,7 @@ impl Record {
         let client = state.client();
         let route = self.route.as_deref();
         worker.log(&access_log::Line {
-            at: worker.wall_clock(started),
+            at: self.at.unwrap_or_else(|| worker.wall_clock(started)),
             id: self.id.as_ref().map_or(b"-", HeaderValue::as_bytes),
             trace: self.trace.as_ref().map(|trace| trace.trace),
             connection: &client.log_text,

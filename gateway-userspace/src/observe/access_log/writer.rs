@@ -21,9 +21,10 @@ use crate::{
 
 /// A started buffer waits no longer than this.
 pub const FLUSH_EVERY: Duration = Duration::from_millis(100);
-const FLUSH_AT: usize = 32 * 1024;
+/// To wake the writer costs as much as to write a hundred lines.
+const FLUSH_AT: usize = 64 * 1024;
 /// Batches that may wait for the writer.
-const QUEUE: usize = 256;
+const QUEUE: usize = 128;
 
 /// How many lines met which end.
 #[derive(Debug, Default)]

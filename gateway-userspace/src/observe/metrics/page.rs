@@ -11,7 +11,7 @@ use crate::observe::stats::{BOUNDS_US, BUCKETS, Exemplar, Found, HistogramTotal}
 pub type Labels<'a> = &'a [(&'a str, &'a str)];
 
 /// So much is handed on at once.
-const PIECE: usize = 32 * 1024;
+const PIECE: usize = 64 * 1024;
 
 pub struct Page<'a> {
     format: Format,
@@ -146,7 +146,7 @@ impl Family<'_, '_> {
     }
 
     /// With an example for each bucket that has one.
-    pub fn histogram(&mut self, labels: Labels<'_>, total: &HistogramTotal, examples: &Found) {
+    pub fn histogram(&mut self, labels: Labels<'_>, total: &HistogramTotal, examples: Option<&Found>) {
         self.begin();
         let format = self.page.format;
         let mut start = std::mem::take(&mut self.start);
@@ -161,7 +161,7 @@ impl Family<'_, '_> {
         let mut below = 0;
         let mut digits = itoa::Buffer::new();
         let mut text = digits.format(below).as_bytes();
-        for ((bound, count), example) in self.page.bounds.iter().zip(&total.buckets).zip(examples) {
+        for (place, (bound, count)) in self.page.bounds.iter().zip(&total.buckets).enumerate() {
             if *count > 0 {
                 below += count;
                 text = digits.format(below).as_bytes();
@@ -169,8 +169,10 @@ impl Family<'_, '_> {
             out.extend_from_slice(&start);
             out.extend_from_slice(bound);
             out.extend_from_slice(text);
-            if let (Some(example), Format::OpenMetrics) = (example, format) {
-                put_exemplar(out, *example);
+            if let (Some(examples), Format::OpenMetrics) = (examples, format)
+                && let Some(example) = examples.get(place).copied().flatten()
+            {
+                put_exemplar(out, example);
             }
             out.push(b'\n');
         }
@@ -326,7 +328,7 @@ mod tests {
         total.sum_us = 21_000_050;
         let mut found = Found::default();
         found[12] = Some(Exemplar { trace: 0xab, us: 1_000_000, at_ms: 1_700_000_000_007 });
-        page.histograms("took_seconds", "Took", |of| of.histogram(&[("route", "all")], &total, &found));
+        page.histograms("took_seconds", "Took", |of| of.histogram(&[("route", "all")], &total, Some(&found)));
     }
 
     fn has(text: &str, lines: &[&str]) {

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     daemon::Control,
-    observe::stats::{Connect, FALLBACKS, Found as Examples, Retry, UpstreamStats},
+    observe::stats::{Connect, FALLBACKS, Retry, UpstreamStats},
     runtime::Snapshot,
     upstream::{Target, breaker::State, clock::now_ms},
 };
@@ -80,7 +80,7 @@ fn counted(control: &Control, snapshot: &Snapshot, page: &mut Page<'_>) {
     page.histograms("upstream_duration_seconds", "From a request's sending to its answer's head", |of| {
         for (name, stats) in &upstreams {
             let total = sum(&stats.shards, |shard| &shard.duration);
-            of.histogram(&[("upstream", name)], &total, &Examples::default());
+            of.histogram(&[("upstream", name)], &total, None);
         }
     });
     page.counters("upstream_connects_total", "Attempts to connect, by result", |of| {
