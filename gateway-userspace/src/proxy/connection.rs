@@ -6,6 +6,7 @@
 
 use std::{
     cell::{Cell, Ref, RefCell},
+    convert::Infallible,
     future::poll_fn,
     net::{IpAddr, SocketAddr},
     pin::Pin,
@@ -15,11 +16,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{Request, Response};
+use http::{Request, Response, Version, header};
+use http_body::Body;
 use hyper::{server::conn::http1, service::service_fn};
 use tokio::{io::Interest, net::TcpStream};
 
 use super::{
+    body::ResponseBody,
     client::{Client, Manner, Origin},
     client_io::ClientIo,
     exchange::{Exchange, Record},
@@ -66,6 +69,8 @@ pub struct ClientState {
     pub last_write: Cell<bool>,
     /// hyper has written all that there is of answers.
     pub answer_out: Cell<bool>,
+    /// The current request is being answered in chunks (RFC 9112 section 7.1).
+    pub chunked: Cell<bool>,
     /// The current request has no answer yet.
     pub awaiting_head: Cell<bool>,
     pub in_request: Cell<bool>,
@@ -113,6 +118,7 @@ impl ClientState {
             last_request: Cell::new(false),
             last_write: Cell::new(false),
             answer_out: Cell::new(true),
+            chunked: Cell::new(false),
             awaiting_head: Cell::new(false),
             in_request: Cell::new(false),
             write_blocked: Cell::new(false),
@@ -180,7 +186,7 @@ impl ClientState {
 
     /// Some of a request is here, which has not begun.
     pub fn has_unbegun(&self) -> bool {
-        !self.in_request.get() && !self.inbound.borrow().head().is_empty()
+        !self.in_request.get() && self.inbound.borrow().has_unbegun()
     }
 
     /// The request at hand is here whole, and not answered to its end.
@@ -430,7 +436,14 @@ async fn serve_awake<S: Transport>(stream: S, state: &Rc<ClientState>) -> End<S>
     let reuse = Reuse::default();
     let service = service_fn(move |request: Request<hyper::body::Incoming>| {
         let (head, body) = request.into_parts();
-        reuse.run(handler::handle(service_state.clone(), head, Incoming::Http1(body)))
+        let (state, version) = (service_state.clone(), head.version);
+        state.chunked.set(false);
+        let mut handled = reuse.run(handler::handle(service_state.clone(), head, Incoming::Http1(body)));
+        poll_fn(move |cx| {
+            let Ok(answer) = ready!(Pin::new(&mut handled).poll(cx));
+            state.chunked.set(version == Version::HTTP_11 && is_chunked(&answer));
+            Poll::Ready(Ok::<_, Infallible>(answer))
+        })
     });
     let mut connection = http1::Builder::new()
         .half_close(false)
@@ -491,6 +504,11 @@ async fn serve_awake<S: Transport>(stream: S, state: &Rc<ClientState>) -> End<S>
         }
         Outcome::Expired(_) => End::Dropped,
     }
+}
+
+/// How hyper sends it.
+fn is_chunked(answer: &Response<ResponseBody>) -> bool {
+    answer.body().size_hint().exact().is_none() && !answer.headers().contains_key(header::CONTENT_LENGTH)
 }
 
 enum Outcome {
