@@ -307,7 +307,7 @@ struct Plan<'a> {
 pub(super) struct RequestChanges<'a> {
     pub path: Option<String>,
     fields: Changes<'a>,
-    json: Option<Filled<'a>>,
+    pub json: Option<Filled<'a>>,
 }
 
 impl<'a> Plan<'a> {
@@ -512,7 +512,7 @@ impl<'a> Way<'a> {
         if let Some(web) = &self.web {
             body = web.translate(&mut request, body);
         }
-        match self.maps() {
+        match self.maps() && !shadow.as_ref().is_some_and(Shadow::is_of_version) {
             true => self.shadow = shadow,
             false => self.side = shadow.and_then(|shadow| shadow.send(exchange, &request, &mut body)),
         }
@@ -537,8 +537,9 @@ impl<'a> Way<'a> {
         if let Some(map) = self.map.take() {
             body = mapped::request(&map, exchange, request, body).await?;
         }
-        let shadow = self.shadow.take();
-        self.side = shadow.and_then(|shadow| shadow.send(exchange, request, &mut body));
+        if let Some(shadow) = self.shadow.take() {
+            self.side = shadow.send(exchange, request, &mut body);
+        }
         Ok(body)
     }
 }
