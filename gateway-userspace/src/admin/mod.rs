@@ -13,6 +13,7 @@ mod consumers;
 mod events;
 mod explain;
 mod limits;
+mod metrics;
 mod peer;
 mod problem;
 mod services;
@@ -40,16 +41,10 @@ pub use web::{Gate, TokenError, serve as serve_http};
 
 use std::sync::Arc;
 
-use axum::{
-    Router,
-    extract::State,
-    http::{HeaderMap, StatusCode, header},
-    response::IntoResponse,
-    routing::get,
-};
+use axum::{Router, extract::State, http::StatusCode, response::IntoResponse, routing::get};
 use tokio::net::{TcpListener, UnixListener};
 
-use crate::{daemon::Control, observe::metrics};
+use crate::daemon::Control;
 
 /// Serves the admin API until `over`; what was asked before is still answered.
 pub async fn serve(
@@ -79,14 +74,9 @@ pub async fn serve_metrics(
 
 fn health() -> Router<Arc<Control>> {
     Router::new()
-        .route("/metrics", get(render_metrics))
+        .route("/metrics", get(metrics::show))
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
-}
-
-async fn render_metrics(State(control): State<Arc<Control>>, headers: HeaderMap) -> impl IntoResponse {
-    let format = metrics::Format::of(&headers);
-    ([(header::CONTENT_TYPE, format.content_type())], metrics::render(&control, format))
 }
 
 async fn ready(State(control): State<Arc<Control>>) -> impl IntoResponse {

@@ -279,6 +279,22 @@ fn five_thousand_routes_are_scraped_while_requests_go_on_and_clients_make_no_ser
     // A debug build, beside other tests: by far more than a release build takes, and far less than an interval.
     assert!(scrapes.iter().all(|took| *took < Duration::from_secs(8)), "{scrapes:?}");
     assert!(slowest < Duration::from_secs(1), "{slowest:?}");
+    // Of a route that nobody has asked for there is nothing.
+    assert!(!rig.gateway.ops("/metrics")?.text().contains("route=\"all\""));
+    client.get("/")?;
+    // Who asks and does not read takes a place, and gives it back when it goes.
+    let metrics_of = SocketAddr::from(([127, 0, 0, 1], 9180));
+    let node = lab::net::Node::of_namespace(rig.net.gateway.clone());
+    let mut stuck = Vec::new();
+    for _ in 0..8 {
+        let mut reader = Client::connect(&node, metrics_of)?;
+        reader.send("GET /metrics HTTP/1.1\r\nhost: a\r\n\r\n")?;
+        stuck.push(reader);
+    }
+    eventually("there is no place", || Ok(rig.gateway.ops("/metrics")?.status == 503))?;
+    assert_eq!(rig.gateway.ops("/livez")?.status, 200);
+    drop(stuck);
+    eventually("there is one again", || Ok(rig.gateway.ops("/metrics")?.status == 200))?;
     // Whatever clients say of themselves is no label.
     let labels = |metrics: &lab::metrics::Metrics| -> BTreeSet<(String, String)> {
         let http = metrics.0.iter().filter(|sample| sample.name.starts_with("gateway_http"));

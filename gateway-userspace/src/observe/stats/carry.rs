@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AuthResult, AuthShard, CODES, Codes, Connect, Count, Decided, FALLBACKS, Handshake, Histogram,
-    LimitShard, ListenerShard, METHODS, OTHER_CODES, ProxyHeader, Registry, Retry, RouteShard, TargetShard,
-    TlsVersion, UpstreamShard,
+    AuthResult, AuthShard, Connect, Count, Decided, FALLBACKS, Handshake, Histogram, LimitShard,
+    ListenerShard, METHODS, ProxyHeader, Registry, Retry, RouteShard, TargetShard, TlsVersion, UpstreamShard,
+    codes::Codes,
 };
 use crate::observe::Why;
 
@@ -53,7 +53,7 @@ impl Histogram {
 
 impl Codes {
     fn each_cell(&self, name: &str, show: &mut dyn FnMut(&str, &Count)) {
-        for (code, count) in CODES.iter().chain(&OTHER_CODES).zip(&self.0) {
+        for (code, count) in self.cells() {
             show(&format!("{name}/{code}"), count);
         }
     }
