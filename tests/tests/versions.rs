@@ -570,7 +570,7 @@ fn a_versions_shadow_gets_the_body_as_that_version_would() -> Result<()> {
          [route.api.version.v4]\nto = \"one\"\nmirror = {{ version = \"v1\", compare = true }}\n{json} 4 }} }}\n"
     ))?;
     let fields = "x-answer: content-type: application/json\r\ncontent-type: application/json\r\n";
-    let differs = |version: &str, body: &str| -> Result<Value> {
+    let differs = |version: &str, body: &str| -> Result<BTreeSet<String>> {
         let length = format!("{fields}content-length: {}\r\n", body.len());
         let chunked = format!("{fields}transfer-encoding: chunked\r\n");
         let chunks = format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
@@ -585,15 +585,17 @@ fn a_versions_shadow_gets_the_body_as_that_version_would() -> Result<()> {
         };
         eventually("both are compared", || Ok(shown()?["results"]["body"] == 2))
             .with_context(|| format!("{:?}", shown()))?;
-        Ok(shown()?["differences"][1]["differs"].clone())
+        let differs = shown()?["differences"][1]["differs"].as_array().cloned().unwrap_or_default();
+        Ok(differs.iter().filter_map(|one| one.as_str().map(str::to_owned)).collect())
     };
     let body = r#"{"old":1,"kept":0}"#;
-    assert_eq!(differs("v1", body)?, json!(["/mapped: none, the shadow 2", "/old: 1, the shadow none"]));
+    let all = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<BTreeSet<_>>();
+    assert_eq!(differs("v1", body)?, all(&["/mapped: only in the shadow's", "/old: only in the answer"]));
     assert_eq!(
         differs("v3", body)?,
-        json!(["/mapped: 3, the shadow 2", "/old: 1, the shadow none", "/own: 3, the shadow none"])
+        all(&["/mapped: 3, the shadow 2", "/old: only in the answer", "/own: only in the answer"])
     );
-    assert_eq!(differs("v4", body)?, json!(["/mapped: 4, the shadow none"]));
+    assert_eq!(differs("v4", body)?, all(&["/mapped: only in the answer"]));
     Ok(())
 }
 

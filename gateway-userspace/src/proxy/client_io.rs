@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    connection::ClientState,
+    connection::{ClientState, Delimited},
     half_closed::{BEGINNING, HalfClosed, ZERO},
     timer::Wait,
     transport::Transport,
@@ -43,7 +43,7 @@ impl<S: Transport> ClientIo<S> {
         self.half_closed = Some(Box::new(HalfClosed::new(self.stream.socket(), &self.state)));
         let (bytes, ahead) = match self.state.answer_so_far() {
             None if self.state.owes_answer() => (BEGINNING, true),
-            Some(_) if self.state.owes_answer() && self.state.chunked.get() && self.flushed => (ZERO, false),
+            Some(_) if self.state.owes_answer() && self.between_chunks() => (ZERO, false),
             // Its own bytes will tell.
             _ => return true,
         };
@@ -55,6 +55,10 @@ impl<S: Transport> ClientIo<S> {
             Poll::Pending => return true,
         }
         !matches!(Pin::new(&mut self.stream).poll_flush(cx), Poll::Ready(Err(_)))
+    }
+
+    fn between_chunks(&self) -> bool {
+        self.state.delimited.get() == Delimited::Chunks && self.flushed
     }
 
     /// How many of these bytes are out already.

@@ -18,7 +18,7 @@ use std::{
 
 use http::{Request, Response, Version, header};
 use http_body::Body;
-use hyper::{server::conn::http1, service::service_fn};
+use hyper::{ext::ReasonPhrase, server::conn::http1, service::service_fn};
 use tokio::{io::Interest, net::TcpStream};
 
 use super::{
@@ -51,6 +51,28 @@ const SLEEP_AFTER: Duration = Duration::from_millis(250);
 /// A connection that is to end still gets its first answer if its request comes so soon: its client could not know.
 const FRESH: Duration = Duration::from_secs(1);
 
+/// How a client knows where an answer ends, as hyper sends it (RFC 9112 section 6.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Delimited {
+    #[default]
+    Length,
+    Chunks,
+    /// By the connection's end.
+    Close,
+}
+
+impl Delimited {
+    fn of(version: Version, answer: &Response<ResponseBody>) -> Self {
+        let told = || answer.headers().contains_key(header::CONTENT_LENGTH);
+        match answer.body().size_hint().exact() {
+            Some(_) => Delimited::Length,
+            None if told() => Delimited::Length,
+            None if version == Version::HTTP_11 => Delimited::Chunks,
+            None => Delimited::Close,
+        }
+    }
+}
+
 /// What the parts of one client connection share. All of them run in the connection's task.
 pub struct ClientState {
     pub worker: Rc<Worker>,
@@ -69,8 +91,8 @@ pub struct ClientState {
     pub last_write: Cell<bool>,
     /// hyper has written all that there is of answers.
     pub answer_out: Cell<bool>,
-    /// The current request is being answered in chunks (RFC 9112 section 7.1).
-    pub chunked: Cell<bool>,
+    /// The current request's answer.
+    pub delimited: Cell<Delimited>,
     /// The current request has no answer yet.
     pub awaiting_head: Cell<bool>,
     pub in_request: Cell<bool>,
@@ -118,7 +140,7 @@ impl ClientState {
             last_request: Cell::new(false),
             last_write: Cell::new(false),
             answer_out: Cell::new(true),
-            chunked: Cell::new(false),
+            delimited: Cell::default(),
             awaiting_head: Cell::new(false),
             in_request: Cell::new(false),
             write_blocked: Cell::new(false),
@@ -352,7 +374,7 @@ enum End<S> {
     Refused(S, Why),
     Upgraded(S, bytes::Bytes),
     /// The client is gone, or treated as if it were.
-    Dropped,
+    Dropped(S),
 }
 
 /// Serves an admitted connection of a listener that is plain HTTP/1.1, to its end.
@@ -401,7 +423,13 @@ pub async fn serve_http1<S: Transport>(mut stream: S, open: Open) {
                 }
                 return;
             }
-            End::Dropped => return,
+            End::Dropped(stream) => {
+                if state.delimited.get() == Delimited::Close {
+                    // Or it would take what it has for the whole answer.
+                    turn_away(stream.socket());
+                }
+                return;
+            }
         }
     }
 }
@@ -437,11 +465,15 @@ async fn serve_awake<S: Transport>(stream: S, state: &Rc<ClientState>) -> End<S>
     let service = service_fn(move |request: Request<hyper::body::Incoming>| {
         let (head, body) = request.into_parts();
         let (state, version) = (service_state.clone(), head.version);
-        state.chunked.set(false);
+        state.delimited.take();
         let mut handled = reuse.run(handler::handle(service_state.clone(), head, Incoming::Http1(body)));
         poll_fn(move |cx| {
-            let Ok(answer) = ready!(Pin::new(&mut handled).poll(cx));
-            state.chunked.set(version == Version::HTTP_11 && is_chunked(&answer));
+            let Ok(mut answer) = ready!(Pin::new(&mut handled).poll(cx));
+            state.delimited.set(Delimited::of(version, &answer));
+            if answer.status().canonical_reason().is_none() {
+                // hyper would make one up.
+                answer.extensions_mut().insert(ReasonPhrase::from_static(b""));
+            }
             Poll::Ready(Ok::<_, Infallible>(answer))
         })
     });
@@ -490,9 +522,9 @@ async fn serve_awake<S: Transport>(stream: S, state: &Rc<ClientState>) -> End<S>
                 real_ip::forget(state);
                 drop(Exchange::begin(state.clone(), None));
             }
-            End::Dropped
+            End::Dropped(stream)
         }
-        Outcome::Ended(Err(error)) if error.is_parse_too_large() => End::Refused(stream, Why::HeaderTooLarge),
+        Outcome::Ended(Err(error)) if error.is_parse_too_large() => End::Refused(stream, too_large(state)),
         Outcome::Ended(Err(_)) => End::Refused(stream, Why::BadRequest),
         Outcome::Expired(Wait::Header) => End::Refused(stream, Why::HeaderTimeout),
         Outcome::Expired(Wait::Idle) if parts.read_buf.is_empty() => {
@@ -502,13 +534,18 @@ async fn serve_awake<S: Transport>(stream: S, state: &Rc<ClientState>) -> End<S>
                 End::Closed(stream)
             }
         }
-        Outcome::Expired(_) => End::Dropped,
+        Outcome::Expired(_) => End::Dropped(stream),
     }
 }
 
-/// How hyper sends it.
-fn is_chunked(answer: &Response<ResponseBody>) -> bool {
-    answer.body().size_hint().exact().is_none() && !answer.headers().contains_key(header::CONTENT_LENGTH)
+/// A target that is too long is told from the rest of a head (RFC 9112 section 3).
+fn too_large(state: &ClientState) -> Why {
+    let inbound = state.inbound.borrow();
+    let line = inbound.head().trim_ascii_start();
+    // hyper takes no longer ones.
+    let most = state.listener.config.max.header.min(usize::from(u16::MAX));
+    let ends = line.iter().take(most).any(|byte| *byte == b'\n');
+    if ends { Why::HeaderTooLarge } else { Why::UriTooLong }
 }
 
 enum Outcome {
