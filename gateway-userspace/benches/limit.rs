@@ -14,12 +14,12 @@ use std::{
     net::{IpAddr, Ipv4Addr},
     path::Path,
     sync::{Arc, Barrier},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use gateway::{
     config,
-    limit::{Facts, Limit, RouteLimits, Store},
+    limit::{Facts, Limit, Now, RouteLimits, Store},
     observe::stats::Registry,
 };
 use http::request;
@@ -67,12 +67,16 @@ fn client(at: u32, keys: u32) -> Ipv4Addr {
     Ipv4Addr::from_bits(0x0a00_0000 + ((u64::from(mixed) * u64::from(keys)) >> 32) as u32)
 }
 
-/// Decides `n` times.
+/// Decides `n` times. The time of a request is known before its limits are asked (its log and its metrics have it too):
+/// here one comes each 100 ns.
 fn decide(limits: &RouteLimits, worker: usize, keys: u32, n: u32) {
-    let head = head();
+    let (head, began, wall) = (head(), Instant::now(), SystemTime::now());
+    let mut moment = began;
     for at in 0..n {
+        moment += Duration::from_nanos(100);
         let facts = facts(&head, client(at, keys));
-        black_box(limits.admit(worker, black_box(&facts)).refused.is_some());
+        let now = Now::of(black_box(moment), wall + moment.saturating_duration_since(began));
+        black_box(limits.admit(worker, black_box(&facts), now).refused.is_some());
     }
 }
 
@@ -148,7 +152,7 @@ fn given(limits: &RouteLimits, worker: usize, start: &Barrier, lasts: Duration) 
     start.wait();
     let (began, mut n) = (Instant::now(), 0);
     while began.elapsed() < lasts {
-        n += u64::from(limits.admit(worker, &facts).refused.is_none());
+        n += u64::from(limits.admit(worker, &facts, Now::read()).refused.is_none());
     }
     (n, began.elapsed())
 }

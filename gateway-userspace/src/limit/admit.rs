@@ -61,8 +61,38 @@ impl RouteLimits {
     }
 
     /// `worker`: who asks.
-    pub fn admit(&self, worker: usize, facts: &Facts<'_>) -> Admission {
-        self.admission(worker, facts, self.check(facts, Now::read(), |_| true))
+    pub fn admit(&self, worker: usize, facts: &Facts<'_>, now: Now) -> Admission {
+        let [limit] = &*self.limits else {
+            return self.admission((worker, now), facts, &mut self.check(facts, now, |_| true));
+        };
+        if self.passes(limit, (worker, now), facts) {
+            return Admission::default();
+        }
+        let mut one = limit.take(&self.store, facts, now);
+        if one.refuses() {
+            one.give_back(&self.store);
+        }
+        self.admission((worker, now), facts, std::slice::from_mut(&mut one))
+    }
+
+    /// What most requests come to: one bucket lets them in. False: it is not as easy as that, and nothing was taken.
+    fn passes(&self, limit: &Arc<Limit>, (worker, now): (usize, Now), facts: &Facts<'_>) -> bool {
+        let Some((bucket, cost)) = limit.plain(facts.tier) else { return false };
+        let owner = limit.owner(limit.key.hash(facts));
+        let take = |word, shared| bucket.take(word, now.steady, cost, 0, shared);
+        let Ok(word) = self.store.rates().update(&owner, now.steady, take) else { return false };
+        limit.stats.shards.of(worker).count(Decided::Allow);
+        if bucket.is_low(word.value, now.steady) {
+            self.name(limit, owner.key, 0, (worker, now), facts);
+        }
+        true
+    }
+
+    /// Notes whose key it is, for people: it was refused so often, or is near to it.
+    fn name(&self, limit: &Limit, key: u128, times: u32, (worker, now): (usize, Now), facts: &Facts<'_>) {
+        let text = || limit.key.label(facts);
+        let source = limit.key.source(facts);
+        self.store.labels.note(worker, limit, key, (times, now.steady), (facts.tier, source), text);
     }
 
     /// What each limit that is asked says; what they gave is given back if one refuses.
@@ -91,7 +121,12 @@ impl RouteLimits {
         checked
     }
 
-    fn admission(&self, worker: usize, facts: &Facts<'_>, mut checked: Vec<Checked<'_>>) -> Admission {
+    fn admission(
+        &self,
+        (worker, now): (usize, Now),
+        facts: &Facts<'_>,
+        checked: &mut [Checked<'_>],
+    ) -> Admission {
         checked.iter_mut().for_each(|one| one.tighten(&self.store, facts));
         let mut admission = Admission::default();
         let refused = checked.iter().find(|one| one.refuses());
@@ -102,7 +137,7 @@ impl RouteLimits {
             });
             admission.said = Some(one.limit.said[0].clone());
         }
-        for one in &checked {
+        for one in &*checked {
             if let Some(portion) = one.portion
                 && portion.within
                 && refused.is_none_or(|refused| Arc::ptr_eq(refused.limit, one.limit))
@@ -141,9 +176,7 @@ impl RouteLimits {
                 Verdict::Soft { .. } | Verdict::Allow => {}
             }
             if times > 0 || one.left.units * 2 < one.capacity {
-                let text = || one.limit.key.label(facts);
-                let source = one.limit.key.source(facts);
-                self.store.labels.note(worker, one.limit, one.owner.key, times, (facts.tier, source), text);
+                self.name(one.limit, one.owner.key, times, (worker, now), facts);
             }
         }
         let told = checked.iter().map(|one| (&**one.limit, one.policy(), one.left, one.capacity));

@@ -3,7 +3,7 @@
 
 use std::{
     sync::LazyLock,
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 static ANCHOR: LazyLock<(Instant, u64)> = LazyLock::new(|| (Instant::now(), wall_ns()));
@@ -11,14 +11,30 @@ static ANCHOR: LazyLock<(Instant, u64)> = LazyLock::new(|| (Instant::now(), wall
 /// Now, for buckets.
 #[inline]
 pub fn now_ns() -> u64 {
-    let (began, wall) = *ANCHOR;
-    wall + u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX >> 1)
+    at_ns(Instant::now())
 }
 
-/// Now by the wall clock, for windows that begin with its minutes and days. POSIX time has no leap seconds: a day
+/// A moment, for buckets.
+#[inline]
+pub fn at_ns(instant: Instant) -> u64 {
+    let (began, wall) = *ANCHOR;
+    wall + ns(instant.saturating_duration_since(began))
+}
+
+/// A moment by the wall clock, for windows that begin with its minutes and days. POSIX time has no leap seconds: a day
 /// is 86 400 s of it, and summer time does not concern UTC.
 #[inline]
+pub fn wall_at_ns(time: SystemTime) -> u64 {
+    ns(time.duration_since(UNIX_EPOCH).unwrap_or_default())
+}
+
+/// Now by the wall clock.
+#[inline]
 pub fn wall_ns() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX >> 1)
+    wall_at_ns(SystemTime::now())
+}
+
+#[inline]
+fn ns(duration: Duration) -> u64 {
+    duration.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(duration.subsec_nanos()))
 }

@@ -35,6 +35,18 @@ impl Hasher {
         self.write(&u32::MAX.to_le_bytes());
     }
 
+    /// As [`Hasher::write`] of its bytes, the lowest first.
+    #[inline]
+    pub fn word(&mut self, whole: u64) {
+        let filled = 8 * (self.length % 8);
+        self.length += 8;
+        if filled == 0 {
+            return self.absorb(whole);
+        }
+        self.absorb(self.tail | whole << filled);
+        self.tail = whole >> (64 - filled);
+    }
+
     pub fn write(&mut self, bytes: &[u8]) {
         let filled = (self.length % 8) as usize;
         self.length += bytes.len() as u64;
@@ -57,6 +69,7 @@ impl Hasher {
         self.tail = word(words.remainder());
     }
 
+    #[inline]
     fn absorb(&mut self, word: u64) {
         self.v[3] ^= word;
         self.round();
@@ -123,6 +136,21 @@ mod tests {
             let (head, tail) = text.split_at(cut);
             assert_eq!(hash([1, 2], &[head, tail]), whole);
             assert_eq!(hash([1, 2], &[head, &tail[..tail.len() / 2], &tail[tail.len() / 2..]]), whole);
+        }
+    }
+
+    #[test]
+    fn a_word_is_its_eight_bytes() {
+        for before in 0..9 {
+            let text = &b"12345678 "[..before];
+            let (mut one, mut other) = (Hasher::new([3, 4]), Hasher::new([3, 4]));
+            one.write(text);
+            one.word(0x0102_0304_0506_0708);
+            one.write(b"end");
+            other.write(text);
+            other.write(&[8, 7, 6, 5, 4, 3, 2, 1]);
+            other.write(b"end");
+            assert_eq!(one.finish(), other.finish(), "after {before} bytes");
         }
     }
 

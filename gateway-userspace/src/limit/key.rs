@@ -93,8 +93,8 @@ impl Keyed {
 
     fn client(&self, facts: &Facts<'_>, hasher: &mut Hasher) {
         let Address { hi, lo } = Address::from(self.masked(facts.client));
-        hasher.write(&hi.to_le_bytes());
-        hasher.write(&lo.to_le_bytes());
+        hasher.word(hi);
+        hasher.word(lo);
     }
 
     /// The client's address, as far as it counts, where it is a part of the key.

@@ -13,7 +13,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::{Limit, Now, Store, clock, meter::Left};
+use super::{Limit, Now, Store, meter::Left};
 
 const PLACES: usize = 2048;
 
@@ -82,17 +82,16 @@ impl Labels {
         Labels((0..workers.max(1)).map(|_| Mutex::default()).collect())
     }
 
-    /// `text`: only asked for when it is new.
+    /// How often it was refused, and when; `text`: only asked for when it is new.
     pub fn note(
         &self,
         worker: usize,
         limit: &Limit,
         key: u128,
-        refused: u32,
+        (refused, now): (u32, u64),
         (tier, source): (Option<&str>, Option<IpAddr>),
         text: impl FnOnce() -> String,
     ) {
-        let now = if refused > 0 { clock::now_ns() } else { 0 };
         let worker = &self.0[worker % self.0.len()];
         let mut places = worker.lock().unwrap_or_else(PoisonError::into_inner);
         if places.is_empty() {

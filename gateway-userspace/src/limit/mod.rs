@@ -24,12 +24,16 @@ mod source;
 mod store;
 pub(crate) mod table;
 
-use std::sync::{Arc, PoisonError};
+use std::{
+    sync::{Arc, PoisonError},
+    time::{Instant, SystemTime},
+};
 
 pub use admit::{Admission, Foreseen, RouteLimits};
 pub use bans::HttpBan;
 pub use controller::{Controller, FEW, Health, TICK, Target};
 pub use dial::Dial;
+pub use fields::Fields;
 pub use key::Facts;
 pub use labels::{Row, rank};
 pub use meter::{Now, Shape};
@@ -49,7 +53,7 @@ use table::{Kind, Owner};
 
 use crate::{
     config::{
-        model::{self, CostOf, Headers, Measure, Overrun, Unit},
+        model::{self, Algorithm, CostOf, Headers, Measure, Overrun, Unit},
         units::Quota,
     },
     observe::stats::{LimitStats, Registry},
@@ -77,6 +81,8 @@ pub struct Limit {
     /// Over several gateways.
     share: Option<Share>,
     ban: Option<Rule>,
+    /// One bucket's word says all there is to say, and nobody is told.
+    plain: bool,
 }
 
 /// How a dynamic limit moves.
@@ -128,6 +134,7 @@ impl Limit {
             kernel: config.kernel,
             share: share(config, store),
             ban: config.ban.as_ref().map(|rule| Rule::of_limit(store, name, rule)),
+            plain: is_plain(config, store),
         }
     }
 
@@ -179,6 +186,16 @@ impl Limit {
             _ => None,
         }
     }
+}
+
+fn is_plain(config: &model::Limit, store: &Store) -> bool {
+    let counts_at_once = matches!(
+        &config.measure,
+        Measure::Rate { unit: Unit::Requests | Unit::Tokens, algorithm: Algorithm::TokenBucket, .. }
+    ) && matches!(config.cost, CostOf::Fixed(_));
+    let more = config.dry_run || config.pace || config.kernel || share(config, store).is_some();
+    let told = config.headers.ratelimit || config.headers.x_ratelimit;
+    counts_at_once && matches!(config.mode, Overrun::Hard) && !more && !told
 }
 
 fn share(config: &model::Limit, store: &Store) -> Option<Share> {
@@ -278,5 +295,10 @@ impl Moves {
 impl Now {
     pub fn read() -> Self {
         Now { steady: clock::now_ns(), wall: clock::wall_ns() }
+    }
+
+    /// A moment that is known already, by both clocks: looking at them costs as much as the rest of a decision.
+    pub fn of(steady: Instant, wall: SystemTime) -> Self {
+        Now { steady: clock::at_ns(steady), wall: clock::wall_at_ns(wall) }
     }
 }

@@ -194,10 +194,10 @@ impl Table {
 
     fn ways(&self, set: u64) -> [Way<'_>; WAYS] {
         let at = SET_WORDS + (set as usize & (self.sets - 1)) * SET_WORDS;
-        let set = &self.words[at..at + SET_WORDS];
+        let (ways, _) = self.words[at..at + SET_WORDS].as_chunks::<WAY_WORDS>();
         std::array::from_fn(|way| {
-            let at = way * WAY_WORDS;
-            Way { tag: &set[at], word: &set[at + 1], until: &set[at + 2], info: &set[at + 3] }
+            let [tag, word, until, info] = &ways[way];
+            Way { tag, word, until, info }
         })
     }
 

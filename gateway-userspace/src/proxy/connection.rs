@@ -1,6 +1,6 @@
 //! A client connection from accept to close.
 //!
-//! It is one task. hyper's server side parses requests and calls [`handler::handle`] for each; around it this module
+//! It is one task. hyper's server side parses requests and calls [`handler::begin`] for each; around it this module
 //! keeps the time, refuses what cannot be parsed, lets idle connections go to sleep without buffers, and carries
 //! upgraded ones over into a tunnel.
 
@@ -26,11 +26,11 @@ use super::{
     client::{Client, Manner, Origin},
     client_io::ClientIo,
     exchange::{Exchange, Record},
-    handler,
+    handler::{self, Begun},
     inbound::Inbound,
     incoming::Incoming,
     limited, problem, real_ip,
-    reuse::Reuse,
+    reuse::{Perhaps, Reuse},
     timer::{Expired, Timer, Wait},
     transport::Transport,
     tunnel::{self, Tunnel},
@@ -111,6 +111,8 @@ pub struct ClientState {
     pub inbound: RefCell<Inbound>,
     cut: Cell<Option<Why>>,
     started: Cell<Option<Instant>>,
+    /// When the last piece came of a head in several.
+    heard: Cell<Option<Instant>>,
     closing: Cell<bool>,
     /// No request has come yet; until then one is waited for even when the connection is to end.
     fresh_until: Cell<Option<Instant>>,
@@ -152,6 +154,7 @@ impl ClientState {
             inbound: RefCell::default(),
             cut: Cell::new(None),
             started: Cell::new(None),
+            heard: Cell::new(None),
             closing: Cell::new(false),
             fresh_until: Cell::new(None),
         }
@@ -191,13 +194,24 @@ impl ClientState {
         if bytes.is_empty() {
             return;
         }
-        if self.timer.waiting_for() == Wait::Idle {
-            let now = Instant::now();
-            self.started.set(Some(now));
-            self.no_longer_fresh();
-            self.timer.start(Wait::Header, now + self.listener.config.timeout.header);
+        match self.timer.waiting_for() {
+            Wait::Idle => {
+                let now = Instant::now();
+                self.started.set(Some(now));
+                self.heard.set(None);
+                self.no_longer_fresh();
+                self.timer.start(Wait::Header, now + self.listener.config.timeout.header);
+            }
+            // The head comes in pieces.
+            Wait::Header => self.heard.set(Some(Instant::now())),
+            _ => {}
         }
         self.inbound.borrow_mut().received(bytes);
+    }
+
+    /// When the last of its head came, if it came in pieces.
+    pub fn take_heard(&self) -> Option<Instant> {
+        self.heard.take()
     }
 
     /// When the request at hand began. A pipelined one began when its turn came.
@@ -466,9 +480,12 @@ async fn serve_awake<S: Transport>(stream: S, state: &Rc<ClientState>) -> End<S>
         let (head, body) = request.into_parts();
         let (state, version) = (service_state.clone(), head.version);
         state.delimited.take();
-        let mut handled = reuse.run(handler::handle(service_state.clone(), head, Incoming::Http1(body)));
+        let mut answering = match handler::begin(service_state.clone(), head, Incoming::Http1(body)) {
+            Begun::Answered(response) => Perhaps::done(Ok::<_, Infallible>(response)),
+            Begun::Onward(onward) => Perhaps::Running(reuse.run(async { Ok(onward.finish().await) })),
+        };
         poll_fn(move |cx| {
-            let Ok(mut answer) = ready!(Pin::new(&mut handled).poll(cx));
+            let Ok(mut answer) = ready!(Pin::new(&mut answering).poll(cx));
             state.delimited.set(Delimited::of(version, &answer));
             if answer.status().canonical_reason().is_none() {
                 // hyper would make one up.

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     config::{model::RetryOn, units::Moment},
-    limit::{Ending, Pace, Passage},
+    limit::{Ending, Now, Pace, Passage},
     observe::{
         Why, access_log,
         stats::{self, CacheResult, RouteStats},
@@ -65,6 +65,8 @@ pub struct Record {
     trace: Option<Traced>,
     /// The handshake of its connection, whose first request it is.
     shook: Option<Duration>,
+    /// When its head was here, if nothing had to be waited for since.
+    heard: Option<Instant>,
     queued: Option<Duration>,
     connect: Option<Duration>,
     sent: Option<Instant>,
@@ -93,6 +95,7 @@ impl Exchange {
         state.listener.stats.shards.of(worker.index).active_requests.add(1);
         let mut record = state.record.borrow_mut();
         record.started = Some(started);
+        record.heard = Some(state.take_heard().unwrap_or(started));
         record.id = Some(id);
         record.shook = state.client().shook.take();
         record.method = head.map_or(stats::OTHER_METHOD, |head| stats::method_index(&head.method));
@@ -111,8 +114,27 @@ impl Exchange {
         self.state.record.borrow().id.clone().unwrap_or(HeaderValue::from_static("-"))
     }
 
+    /// As [`Exchange::id`], as text, to be looked at.
+    pub fn with_id<T>(&self, f: impl FnOnce(&str) -> T) -> T {
+        let record = self.state.record.borrow();
+        f(record.id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or("-"))
+    }
+
     pub fn started(&self) -> Instant {
         self.state.record.borrow().started.unwrap_or_else(Instant::now)
+    }
+
+    /// Now, or a moment ago: when its head was here, if nothing had to be waited for since. It spares a look at the clocks.
+    pub fn now(&self) -> Now {
+        match self.state.record.borrow().heard {
+            Some(heard) => Now::of(heard, self.state.worker.wall_clock(heard)),
+            None => Now::read(),
+        }
+    }
+
+    /// Something had to be waited for.
+    pub fn waited(&self) {
+        self.state.record.borrow_mut().heard = None;
     }
 
     pub fn is_head(&self) -> bool {

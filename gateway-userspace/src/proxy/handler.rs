@@ -1,6 +1,6 @@
 //! One request as a story: check it, find its route, send it on, bring the answer back.
 
-use std::{convert::Infallible, rc::Rc};
+use std::{rc::Rc, sync::Arc};
 
 use http::{HeaderValue, Method, Response, StatusCode, Version, header, request};
 use http_body::Body;
@@ -28,11 +28,57 @@ use crate::{
     },
 };
 
-pub async fn handle(
-    state: Rc<ClientState>,
-    mut head: request::Parts,
-    body: Incoming,
-) -> Result<Response<ResponseBody>, Infallible> {
+/// What becomes of a request, as far as that is known when it is here.
+pub enum Begun {
+    /// Nothing has to be waited for: no future is made for it.
+    Answered(Response<ResponseBody>),
+    Onward(Onward),
+}
+
+/// What is left to be done of a request that was not answered at once.
+pub enum Onward {
+    Plain(Plain),
+    Policed(policed::Waiting),
+}
+
+/// To the upstream of a route without policies.
+pub struct Plain {
+    snapshot: Arc<Snapshot>,
+    route: Arc<Route>,
+    exchange: Exchange,
+    request: Outgoing,
+    body: RequestBody,
+}
+
+impl From<Response<ResponseBody>> for Begun {
+    fn from(response: Response<ResponseBody>) -> Self {
+        Begun::Answered(response)
+    }
+}
+
+impl Onward {
+    pub async fn finish(self) -> Response<ResponseBody> {
+        match self {
+            Onward::Plain(Plain { snapshot, route, exchange, request, body }) => match &route.upstream {
+                Some(upstream) => forward(&snapshot, &route, upstream, exchange, request, body).await,
+                None => problem::response(exchange, Why::NoRoute),
+            },
+            // Boxed: the future of requests without policies stays small.
+            Onward::Policed(waiting) => Box::pin(waiting.finish()).await,
+        }
+    }
+}
+
+/// Takes a request to its answer.
+pub async fn handle(state: Rc<ClientState>, head: request::Parts, body: Incoming) -> Response<ResponseBody> {
+    match begin(state, head, body) {
+        Begun::Answered(response) => response,
+        Begun::Onward(onward) => onward.finish().await,
+    }
+}
+
+/// Does what can be done of a request at once.
+pub fn begin(state: Rc<ClientState>, mut head: request::Parts, body: Incoming) -> Begun {
     let snapshot = state.worker.snapshot();
     state.body_unread.set(!body.is_end_stream());
     state.last_request.set(headers::closes(&head));
@@ -51,41 +97,42 @@ pub async fn handle(
     let client = exchange.state.client().addr;
     if snapshot.limit_store.bans.check(client).is_some() {
         exchange.state.body_unread.set(true);
-        return Ok(problem::response(exchange, Why::Banned));
+        return problem::response(exchange, Why::Banned).into();
     }
     if let Err(why) = check(&mut head, &body, &exchange) {
         // Somebody else may take what is behind it for a part of it: the connection ends with it.
         exchange.state.body_unread.set(true);
-        return Ok(problem::response(exchange, why));
+        return problem::response(exchange, why).into();
     }
     if let Some(acceptor) = &exchange.state.listener.tls
         && acceptor.goes_by_name()
         && acceptor.rules_for(Some(asked(&head).host)) != exchange.state.client().rules
     {
         // Its client certificate was not asked for, or checked by others' authorities.
-        return Ok(problem::response(exchange, Why::Misdirected));
+        return problem::response(exchange, Why::Misdirected).into();
     }
     if let Some(challenges) = &exchange.state.listener.challenges
         && let Some(proof) = challenges.at(head.uri.path())
     {
-        return Ok(redirect::prove(exchange, &proof));
+        return redirect::prove(exchange, &proof).into();
     }
     if let Some(port) = exchange.state.listener.config.redirect {
-        return Ok(redirect::to_https(exchange, &head, port));
+        return redirect::to_https(exchange, &head, port).into();
     }
     if matches!(head.method, Method::OPTIONS | Method::TRACE) {
         match hops::count_down(&mut head) {
             Ok(true) => {}
-            Ok(false) => return Ok(hops::last(exchange, &head.method)),
-            Err(why) => return Ok(problem::response(exchange, why)),
+            Ok(false) => return hops::last(exchange, &head.method).into(),
+            Err(why) => return problem::response(exchange, why).into(),
         }
     }
-    let Some(route) = snapshot.router.find(&asked(&head)).cloned() else {
-        return Ok(no_route(&snapshot, exchange, &head));
+    let asked = asked(&head);
+    let Some(route) = snapshot.router.find(&asked).cloned() else {
+        return no_route(&snapshot, exchange, &head).into();
     };
-    if snapshot.is_confusing(&asked(&head), &route) {
+    if snapshot.is_confusing(&asked, &route) {
         exchange.state.body_unread.set(true);
-        return Ok(problem::response(exchange, Why::BadRequest));
+        return problem::response(exchange, Why::BadRequest).into();
     }
     let (route, picked, exchange) = match &route.versions {
         None => {
@@ -94,25 +141,22 @@ pub async fn handle(
         }
         Some(versions) => match versioned::choose(route.clone(), versions, exchange, &mut head) {
             Ok(versioned::Chosen { route, picked, exchange }) => (route, picked, exchange),
-            Err(response) => return Ok(*response),
+            Err(response) => return (*response).into(),
         },
     };
     let upgrades = || matches!(headers::switch(&head, &route.upgrade), Switch::Upgrade(_));
     if head.extensions.get::<Extended>().is_some() && !upgrades() {
-        return Ok(problem::response(exchange, Why::MethodNotAllowed));
+        return problem::response(exchange, Why::MethodNotAllowed).into();
     }
-    if let Some(policies) = &route.policies {
-        let early = match policed::early(&route, policies, exchange, &head, &body) {
-            Ok(early) => early,
-            Err(refusal) => return Ok(*refusal),
-        };
-        // Boxed: the future of requests without policies stays small.
-        return Ok(Box::pin(policed::handle(&snapshot, &route, (policies, picked), early, head, body)).await);
+    if route.policies.is_some() {
+        return policed::begin(snapshot, (route, picked), exchange, head, body);
     }
     // A route without policies has an upstream.
-    let Some(upstream) = &route.upstream else { return Ok(problem::response(exchange, Why::NoRoute)) };
+    let Some(upstream) = &route.upstream else {
+        return problem::response(exchange, Why::NoRoute).into();
+    };
     let (request, body) = prepare(&snapshot, &route, upstream, &exchange, head, body);
-    Ok(forward(&snapshot, &route, upstream, exchange, request, body).await)
+    Begun::Onward(Onward::Plain(Plain { snapshot, route, exchange, request, body }))
 }
 
 /// Sends the request on and brings the answer back.

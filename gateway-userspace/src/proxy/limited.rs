@@ -42,7 +42,7 @@ pub fn admit_now(
     let caller = exchange.caller();
     let claim = claim(caller.as_deref());
     let facts = facts(exchange, route, head, caller.as_deref(), &claim);
-    settled(exchange, limits.admit(exchange.state.worker.index, &facts))
+    settled(exchange, limits.admit(exchange.state.worker.index, &facts, exchange.now()))
 }
 
 fn claim(caller: Option<&Caller>) -> impl Fn(&str) -> Option<String> {

@@ -7,12 +7,12 @@ use http_body::Body;
 
 use super::{
     body::{RequestBody, ResponseBody, Sent},
-    cached,
+    cached::{self, Looked},
     compressed::Compressed,
     connection::ClientState,
     exchange::Exchange,
     grpc_web::Web,
-    handler::{self, prepare},
+    handler::{self, Begun, Onward, prepare},
     incoming::Incoming,
     limited, mapped,
     mirrored::{self, Shadow},
@@ -24,7 +24,7 @@ use super::{
 use crate::{
     auth::{Asking, BodyDigest, Gate, Refused},
     config::units::Moment,
-    limit::{Admission, RouteLimits},
+    limit::{Admission, Fields, RouteLimits},
     observe::Why,
     policy::{
         Policies,
@@ -41,7 +41,7 @@ use crate::{
         Upstream,
         http1::{self, Outgoing},
     },
-    version::Picked,
+    version::{Picked, Telling},
 };
 
 /// What is decided of a request before anything has to be waited for.
@@ -51,6 +51,100 @@ pub struct Early {
     preflight: bool,
     /// What limits said, where that did not hang on who calls or on what others say.
     admission: Option<Admission>,
+    /// What the cache has, where that did not hang on who calls.
+    looked: Option<Looked>,
+}
+
+/// A request that something has to be waited for: who calls, a store, an upstream.
+pub struct Waiting {
+    snapshot: Arc<Snapshot>,
+    route: Arc<Route>,
+    picked: Option<Picked>,
+    early: Early,
+    head: request::Parts,
+    body: Incoming,
+}
+
+impl Waiting {
+    pub async fn finish(self) -> Response<ResponseBody> {
+        let Waiting { snapshot, route, picked, early, head, body } = self;
+        match &route.policies {
+            Some(policies) => handle(&snapshot, &route, (policies, picked), early, head, body).await,
+            None => problem::response(early.exchange, Why::NoRoute),
+        }
+    }
+}
+
+/// Does what can be done of a request at once: that is all of it, if it is refused, stored, or answered by its route.
+pub fn begin(
+    snapshot: Arc<Snapshot>,
+    (route, picked): (Arc<Route>, Option<Picked>),
+    exchange: Exchange,
+    mut head: request::Parts,
+    body: Incoming,
+) -> Begun {
+    let Some(policies) = &route.policies else { return problem::response(exchange, Why::NoRoute).into() };
+    let early = match early(&route, policies, exchange, &mut head, &body) {
+        Ok(early) => early,
+        Err(refusal) => return (*refusal).into(),
+    };
+    match at_once(&route, (policies, picked), early, &head, &body) {
+        Ok(response) => {
+            http1::recycle(head.headers);
+            response.into()
+        }
+        Err(early) => Begun::Onward(Onward::Policed(Waiting { snapshot, route, picked, early, head, body })),
+    }
+}
+
+/// The answer to a request for which nothing has to be waited for.
+///
+/// # Errors
+/// Something has.
+fn at_once(
+    route: &Route,
+    (policies, picked): (&Policies, Option<Picked>),
+    mut early: Early,
+    head: &request::Parts,
+    body: &Incoming,
+) -> Result<Response<ResponseBody>, Early> {
+    let reads_bodies = policies.client_cache.is_some()
+        || policies.rewrite.as_ref().is_some_and(|rewrite| rewrite.response_json.is_some());
+    let limits = policies.limits.as_ref().filter(|_| !early.preflight);
+    let admitted = early.admission.as_ref().map_or(limits.is_none(), |admission| admission.wait.is_zero());
+    if policies.gate.is_some() || reads_bodies || early.web.is_some() || !admitted {
+        return Err(early);
+    }
+    if !early.preflight && policies.answer.is_none() {
+        let Some(cache) = &policies.cache else { return Err(early) };
+        early.looked = cached::look((route, policies), cache, &early.exchange, head, body);
+        if !early.looked.as_ref().is_some_and(Looked::is_fresh) {
+            return Err(early);
+        }
+    }
+    let Early { exchange, admission, looked, .. } = early;
+    let (id, client) = (exchange.id(), exchange.state.kept_client());
+    let context = Context { head, client: &client.text, id: &id, scheme: client.scheme, caller: None };
+    let plan = match Plan::new(policies, &context) {
+        Ok(plan) => plan,
+        Err(why) => return Ok(problem::response(exchange, why)),
+    };
+    let mut response = match (plan.answer, looked.zip(policies.cache.as_ref())) {
+        (Some(answered), _) => answer(answered, exchange),
+        (None, Some((looked, cache))) => looked.answer(cache, head, exchange),
+        (None, None) => problem::response(exchange, Why::NoRoute),
+    };
+    if limits.is_some() {
+        response = limited::pace(limited::meter(response));
+    }
+    let telling = telling(route, picked, head);
+    Ok(plan.ends.apply(policies, response, telling, admission.map(|admission| admission.fields)))
+}
+
+/// What the answer tells of the version that takes the request.
+fn telling<'a>(route: &'a Route, picked: Option<Picked>, head: &request::Parts) -> Option<Telling<'a>> {
+    let (version, picked) = route.version.as_deref().zip(picked)?;
+    Some(version.tell.of(picked, head))
 }
 
 /// Decides what can be decided at once. A request that is refused here costs no more than that: nothing is made for what would
@@ -62,7 +156,7 @@ pub fn early(
     route: &Route,
     policies: &Policies,
     exchange: Exchange,
-    head: &request::Parts,
+    head: &mut request::Parts,
     body: &Incoming,
 ) -> Result<Early, Box<Response<ResponseBody>>> {
     let web = if policies.grpc_web { Web::of(&head.headers) } else { None };
@@ -86,7 +180,7 @@ pub fn early(
         Some(admission) if admission.refused.is_some() => {
             Err(Box::new(refuse_limited(policies, exchange, admission, head)))
         }
-        admission => Ok(Early { exchange, web, preflight, admission }),
+        admission => Ok(Early { exchange, web, preflight, admission, looked: None }),
     }
 }
 
@@ -98,7 +192,7 @@ pub async fn handle(
     mut head: request::Parts,
     body: Incoming,
 ) -> Response<ResponseBody> {
-    let Early { exchange, web, preflight, admission: mut admitted } = early;
+    let Early { exchange, web, preflight, admission: mut admitted, looked } = early;
     if let Some(gate) = &policies.gate {
         if let Some(clean) = gate.clean_query(&head.uri) {
             exchange.log_query(clean.query());
@@ -115,7 +209,7 @@ pub async fn handle(
             if policies.gate.is_none() {
                 gate.strip(&mut head);
             }
-            let early = match self::early(next, policies, exchange, &head, &body) {
+            let early = match self::early(next, policies, exchange, &mut head, &body) {
                 Ok(early) => early,
                 Err(refusal) => return *refusal,
             };
@@ -138,8 +232,7 @@ pub async fn handle(
         Ok(plan) => plan,
         Err(why) => return problem::response(exchange, why),
     };
-    let version = route.version.as_deref().zip(picked);
-    let telling = version.map(|(version, picked)| version.tell.of(picked, &head));
+    let telling = telling(route, picked, &head);
     let mut told = None;
     let limits = policies.limits.as_ref().filter(|_| !preflight);
     if let Some(limits) = limits {
@@ -149,7 +242,7 @@ pub async fn handle(
             None => limited::admit_now(limits, &exchange, route, &head),
         };
         if admission.refused.is_some() {
-            return refuse_limited(policies, exchange, admission, &head);
+            return refuse_limited(policies, exchange, admission, &mut head);
         }
         limited::mark(&admission, &mut head.headers);
         if !admission.wait.is_zero() {
@@ -164,8 +257,8 @@ pub async fn handle(
     let mut response = match plan.answer {
         Some(answered) => answer(answered, exchange),
         None => {
-            forward(snapshot, route, policies, exchange, (plan.request, plan.shadow, web, picked), head, body)
-                .await
+            let passing = (plan.request, plan.shadow, web, picked);
+            forward(snapshot, route, policies, exchange, (passing, looked), head, body).await
         }
     };
     // What it cost is what the upstream says.
@@ -185,33 +278,23 @@ pub async fn handle(
     if limits.is_some() {
         response = limited::pace(response);
     }
-    if let Some(telling) = telling {
-        telling.apply(response.status(), response.headers_mut());
-    }
-    if let Some(allowed) = plan.cors {
-        allowed.apply(response.headers_mut());
-    }
-    if let Some(protect) = &policies.protect {
-        protect.apply(response.headers_mut());
-    }
-    plan.response.apply(response.headers_mut());
-    if let Some(told) = told {
-        told.apply(response.headers_mut());
-    }
-    match plan.compress {
-        Some(accepted) => compress(response, &accepted),
-        None => response,
-    }
+    plan.ends.apply(policies, response, telling, told)
 }
 
-/// The answer to a request that a limit refused.
+/// The answer to a request that a limit refused, of which nothing is needed any more.
 fn refuse_limited(
     policies: &Policies,
     exchange: Exchange,
     admission: Admission,
-    head: &request::Parts,
+    head: &mut request::Parts,
 ) -> Response<ResponseBody> {
-    readable(policies, head, limited::refuse(exchange, admission))
+    let cors = policies.cors.as_ref().map(|cors| cors.allowed(head));
+    http1::recycle(std::mem::take(&mut head.headers));
+    let mut response = limited::refuse(exchange, admission);
+    if let Some(allowed) = cors {
+        allowed.apply(response.headers_mut());
+    }
+    response
 }
 
 /// So that pages of other origins may know why.
@@ -247,6 +330,7 @@ async fn admit(
     };
     let since = exchange.trace_clock();
     let admitted = gate.admit(&asking).await;
+    exchange.waited();
     exchange.traced("auth", since, []);
     exchange.set_caller(admitted?);
     Ok(())
@@ -294,13 +378,48 @@ struct Plan<'a> {
     request: RequestChanges<'a>,
     /// For a shadow that is another version's.
     shadow: Option<RequestChanges<'a>>,
-    response: Changes<'a>,
     /// Of the answer's body.
     map: Option<Filled<'a>>,
+    client_cache: Option<client_cache::Asked<'a>>,
+    ends: Ends<'a>,
+}
+
+/// What is done of an answer last.
+struct Ends<'a> {
+    fields: Changes<'a>,
     /// For any answer but that to a preflight, which says more.
     cors: Option<Allowed<'a>>,
     compress: Option<Accepted<'a>>,
-    client_cache: Option<client_cache::Asked<'a>>,
+}
+
+impl Ends<'_> {
+    /// `telling`, `told`: of the version, and of limits.
+    fn apply(
+        self,
+        policies: &Policies,
+        mut response: Response<ResponseBody>,
+        telling: Option<Telling<'_>>,
+        told: Option<Fields>,
+    ) -> Response<ResponseBody> {
+        let (status, headers) = (response.status(), response.headers_mut());
+        if let Some(telling) = telling {
+            telling.apply(status, headers);
+        }
+        if let Some(allowed) = self.cors {
+            allowed.apply(headers);
+        }
+        if let Some(protect) = &policies.protect {
+            protect.apply(headers);
+        }
+        self.fields.apply(headers);
+        if let Some(told) = told {
+            told.apply(headers);
+        }
+        match self.compress {
+            Some(accepted) => compress(response, &accepted),
+            None => response,
+        }
+    }
 }
 
 #[derive(Default)]
@@ -316,10 +435,13 @@ impl<'a> Plan<'a> {
         let cors = policies.cors.as_ref();
         let preflight = cors.and_then(|cors| cors.preflight(context.head));
         Ok(Plan {
-            cors: cors.filter(|_| preflight.is_none()).map(|cors| cors.allowed(context.head)),
+            ends: Ends {
+                fields: rewrite.map(|rewrite| rewrite.response.fill(context)).unwrap_or_default(),
+                cors: cors.filter(|_| preflight.is_none()).map(|cors| cors.allowed(context.head)),
+                compress: policies.compress.as_ref().map(|compress| compress.accepted(context.head)),
+            },
             answer: preflight.or_else(|| policies.answer.as_ref().map(|answer| answer.answer(context))),
             client_cache: policies.client_cache.as_ref().and_then(|policy| policy.asked(context.head)),
-            compress: policies.compress.as_ref().map(|compress| compress.accepted(context.head)),
             request: match rewrite {
                 Some(rewrite) => RequestChanges::new(rewrite, context)?,
                 None => RequestChanges::default(),
@@ -328,7 +450,6 @@ impl<'a> Plan<'a> {
                 Some(version) => RequestChanges::new(&version.rewrite, context).ok(),
                 None => None,
             },
-            response: rewrite.map(|rewrite| rewrite.response.fill(context)).unwrap_or_default(),
             map: rewrite.and_then(|rewrite| Some(rewrite.response_json.as_ref()?.fill(context))),
         })
     }
@@ -373,7 +494,7 @@ async fn forward(
     route: &Arc<Route>,
     policies: &Policies,
     exchange: Exchange,
-    (changes, shadowed, web, picked): Passing<'_>,
+    ((changes, shadowed, web, picked), looked): (Passing<'_>, Option<Looked>),
     head: request::Parts,
     body: Incoming,
 ) -> Response<ResponseBody> {
@@ -395,7 +516,7 @@ async fn forward(
     let signed = exchange.caller().is_some_and(|caller| caller.body.is_some());
     match &policies.cache {
         Some(cache) if way.web.is_none() && !signed => {
-            Box::pin(cached::handle(way, cache, exchange, head, body)).await
+            Box::pin(cached::handle(way, (cache, looked), exchange, head, body)).await
         }
         _ => way.forward(exchange, head, body).await,
     }

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 use super::{body::ResponseBody, connection::ClientState, exchange::Exchange, grpc, own, real_ip};
-use crate::observe::Why;
+use crate::{observe::Why, upstream::http1};
 
 /// As [`response`], with another status, members of its own (RFC 9457 section 3.2) and header fields.
 pub fn detailed(
@@ -54,7 +54,7 @@ fn body(why: Why, id: &str) -> String {
 
 /// Answers a request that was read.
 pub fn response(exchange: Exchange, why: Why) -> Response<ResponseBody> {
-    response_with(exchange, why, HeaderMap::new())
+    response_with(exchange, why, http1::spare())
 }
 
 /// As [`response`], with these fields too.
@@ -63,7 +63,7 @@ pub fn response_with(exchange: Exchange, why: Why, mut fields: HeaderMap) -> Res
         return grpc::refuse(exchange, why, kind);
     }
     exchange.refuse(why);
-    let body = Bytes::from(body(why, exchange.id().to_str().unwrap_or("-")));
+    let body = Bytes::from(exchange.with_id(|id| body(why, id)));
     fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     own::last_answer(exchange, why.status(), fields, body)

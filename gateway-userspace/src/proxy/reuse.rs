@@ -64,6 +64,29 @@ impl<F: Future> Future for Running<F> {
     }
 }
 
+/// A future that may be done already, for which none was made then.
+pub enum Perhaps<F: Future> {
+    Done(Option<F::Output>),
+    Running(Running<F>),
+}
+
+impl<F: Future> Perhaps<F> {
+    pub fn done(output: F::Output) -> Self {
+        Perhaps::Done(Some(output))
+    }
+}
+
+impl<F: Future<Output: Unpin>> Future for Perhaps<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        match self.get_mut() {
+            Perhaps::Done(output) => output.take().map_or(Poll::Pending, Poll::Ready),
+            Perhaps::Running(running) => Pin::new(running).poll(cx),
+        }
+    }
+}
+
 impl<F> Drop for Running<F> {
     fn drop(&mut self) {
         if let Some(mut slot) = self.slot.take() {

@@ -44,6 +44,22 @@ fn a_hard_limit_refuses_what_is_over_it_and_says_truly_when_to_come_back() -> Re
     Ok(())
 }
 
+// R1
+#[test]
+fn a_request_is_judged_by_when_its_head_was_here_and_not_by_when_it_began() -> Result<()> {
+    lab_test!();
+    let rig = rig("[limit.few]\nrate = \"1/s\"\nheaders = []", "limit = \"few\"")?;
+    let mut slow = rig.client()?;
+    slow.send("GET / HTTP/1.1\r\nhost: a\r\n")?;
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(passed(&rig, 1, "")?, 1, "it takes what there is");
+    std::thread::sleep(Duration::from_millis(1200));
+    slow.send("\r\n")?;
+    assert_eq!(slow.response()?.status, 200, "meanwhile there is one again");
+    assert_eq!(get(&rig, "/", "")?.status, 429, "and that was it");
+    Ok(())
+}
+
 // R1, R12
 #[test]
 fn all_workers_together_let_through_the_burst_and_the_rate_and_no_more() -> Result<()> {

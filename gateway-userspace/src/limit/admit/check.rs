@@ -13,6 +13,7 @@ use super::checked::{Checked, Verdict};
 use crate::config::model::{CostOf, Unit};
 
 impl Limit {
+    #[inline]
     fn grade(&self, tier: Option<&str>) -> Option<&Grade> {
         match &self.counts {
             Counts::Active { .. } => None,
@@ -69,6 +70,15 @@ impl Limit {
         let cost = self.cost(facts).unwrap_or(1);
         let ask = if take { Even::take } else { Even::look };
         Some(ask(even, store.rates(), facts, now, cost, bucket))
+    }
+
+    /// The bucket whose word alone decides, and what is taken from it. `None`: there is more to it.
+    #[inline]
+    pub(super) fn plain(&self, tier: Option<&str>) -> Option<(Bucket, u64)> {
+        match (self.grade(tier)?.meter, &self.cost) {
+            (Meter::Bucket(bucket), CostOf::Fixed(cost)) if self.plain => Some((bucket, *cost)),
+            _ => None,
+        }
     }
 
     /// It was refused: whether it is banned for it.
@@ -214,9 +224,9 @@ impl Limit {
         match took {
             Ok(word) => {
                 one.taken = cost.unwrap_or(0);
-                let wait_ns = meter.wait_ns(word.value, now);
-                // Of paced ones it is what is sent that waits.
-                if wait_ns > 0 && !self.pace {
+                // What costs more than all there is puts a hard limit into debt, and does not wait.
+                let wait_ns = if delay_ns > 0 { meter.wait_ns(word.value, now) } else { 0 };
+                if wait_ns > 0 {
                     one.verdict = Verdict::Soft { wait_ns };
                 }
             }

@@ -178,16 +178,16 @@ impl Checked<'_> {
 
     /// What is to be settled at the end.
     pub(super) fn due(&self) -> Option<Due> {
-        let (limit, owner) = (self.limit.clone(), self.owner);
+        let owner = self.owner;
         match (&self.limit.counts, self.grade.zip(self.meter)) {
             (Counts::Active { .. }, _) => (self.taken > 0).then_some(Due::Release { owner }),
             (Counts::Rate { unit, .. }, Some((grade, meter))) => {
                 let late = *unit == Unit::Bytes || self.limit.cost.is_in_answer();
                 late.then(|| Due::Charge {
                     owner,
-                    shed: grade.shed.map(|shed| (limit.shed_owner(owner.key), shed)),
+                    shed: grade.shed.map(|shed| (self.limit.shed_owner(owner.key), shed)),
                     meter,
-                    limit,
+                    limit: self.limit.clone(),
                     cost: None,
                 })
             }

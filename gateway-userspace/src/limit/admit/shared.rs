@@ -41,8 +41,8 @@ impl RouteLimits {
         if !taken.checked.iter().any(Checked::refuses) {
             taken.settle().await;
         }
-        let checked = std::mem::take(&mut taken.checked);
-        self.admission(worker, facts, checked)
+        let mut checked = std::mem::take(&mut taken.checked);
+        self.admission((worker, now), facts, &mut checked)
     }
 }
 

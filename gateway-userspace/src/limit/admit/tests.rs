@@ -41,7 +41,7 @@ fn passed(limits: &RouteLimits, n: usize, consumer: Option<&str>, tier: Option<&
     let head = head();
     let claim = |name: &str| (name == "org").then(|| org.to_owned());
     let facts = Facts { consumer, tier, claim: &claim, ..facts(&head) };
-    (0..n).filter(|_| limits.admit(0, &facts).refused.is_none()).count()
+    (0..n).filter(|_| limits.admit(0, &facts, Now::read()).refused.is_none()).count()
 }
 
 /// Of several limits, costs and callers: who has something left of each passes, and nobody else.
@@ -59,7 +59,7 @@ fn what_is_left_always_agrees_with_what_happens_next() {
         let claim = |name: &str| (name == "org").then(|| org.clone());
         let facts = Facts { claim: &claim, ..facts(&head) };
         let told = limits.foresee(&facts);
-        let admission = limits.admit(0, &facts);
+        let admission = limits.admit(0, &facts, Now::read());
         let passes = admission.refused.is_none();
         assert_eq!(told.iter().all(|one| one.left > 0), passes, "{told:?}");
         if let Some(refused) = admission.refused {
@@ -72,6 +72,36 @@ fn what_is_left_always_agrees_with_what_happens_next() {
         }
     }
     assert_eq!(counts, [360, 40], "as many as all together may");
+}
+
+/// One bucket that nobody is told of is asked in fewer steps: the same requests pass.
+#[test]
+fn a_plain_limit_lets_in_what_any_other_does() {
+    let mut random = fastrand::Rng::with_seed(11);
+    for _ in 0..30 {
+        let (burst, cost) = (random.u64(1..20), random.u64(1..4));
+        let of = |more: &str| {
+            let text = format!("key = \"ip\"\nrate = \"100/s\"\nburst = {burst}\ncost = {cost}\n{more}");
+            route(&format!("[limit.a]\n{text}"), "\"a\"")
+        };
+        let (plain, told) = (of("headers = []"), of(""));
+        assert!(plain.limits[0].plain && !told.limits[0].plain);
+        let (head, mut now) = (head(), Now::read());
+        for n in 0..200 {
+            let client = format!("192.0.2.{}", random.u8(1..4)).parse().unwrap();
+            let facts = Facts { client, ..facts(&head) };
+            let passes =
+                [&plain, &told].map(|limits| limits.admit(0, &facts, now).refused.map(|no| no.retry_after));
+            assert_eq!(passes[0], passes[1], "request {n}, burst {burst}, cost {cost}");
+            now.steady += random.u64(0..20_000_000);
+        }
+        let counts = [&plain, &told].map(|limits| {
+            let shard = limits.limits[0].stats.shards.of(0);
+            [Decided::Allow, Decided::Deny].map(|decided| shard.decisions(decided))
+        });
+        assert_eq!(counts[0], counts[1]);
+        assert!(counts[0][0] > 0 && counts[0][0] + counts[0][1] == 200);
+    }
 }
 
 #[test]

@@ -50,9 +50,16 @@ impl Bucket {
 
     /// In which so much comes back.
     pub fn cost_ns(&self, cost: u64) -> u64 {
-        let unit = if self.fine { BYTES } else { 1 };
-        let ns = u128::from(self.limit.interval_ns) * u128::from(cost) / u128::from(unit);
+        if !self.fine {
+            return self.limit.interval_ns.saturating_mul(cost).min(LONGEST_NS);
+        }
+        let ns = u128::from(self.limit.interval_ns) * u128::from(cost) / u128::from(BYTES);
         ns.min(u128::from(LONGEST_NS)) as u64
+    }
+
+    /// More than half of it is used.
+    pub fn is_low(&self, word: u64, now: u64) -> bool {
+        word.saturating_sub(now) > self.limit.depth_ns / 2
     }
 
     pub fn take(&self, word: u64, now: u64, cost: u64, delay_ns: u64, shared: bool) -> Result<Word, Over> {

@@ -18,6 +18,7 @@ use crate::{
         exchange::Exchange,
         headers::{X_REQUEST_ID, remove_hop_by_hop},
     },
+    upstream::http1,
 };
 use bytes::Bytes;
 use std::time::{Duration, SystemTime};
@@ -40,7 +41,7 @@ impl Done {
 /// From what is stored. `request`: the client's fields. The request's body was not sent anywhere.
 pub fn stored(entry: &Entry, request: &HeaderMap, done: &Done, exchange: Exchange) -> Response<ResponseBody> {
     let now = exchange.state.worker.wall_clock(exchange.started());
-    let mut headers = entry.headers.clone();
+    let mut headers = copied(&entry.headers);
     let age = entry.terms.age_told(now);
     // One that came just now is no older than it says itself.
     if age > 0 || matches!(done.status, Status::Hit { .. }) {
@@ -75,6 +76,17 @@ pub fn stored(entry: &Entry, request: &HeaderMap, done: &Done, exchange: Exchang
         }
     }
     body(entry.status, headers, &entry.body, 0, entry.body.length, done, exchange)
+}
+
+/// With room for what is added, in memory that was used before.
+fn copied(fields: &HeaderMap) -> HeaderMap {
+    const MORE: usize = 6;
+    let mut headers = http1::spare();
+    headers.reserve(fields.len() + MORE);
+    fields.iter().for_each(|(name, value)| {
+        headers.append(name.clone(), value.clone());
+    });
+    headers
 }
 
 fn body(

@@ -7,18 +7,19 @@ use http_body::Body;
 use crate::{
     cache::Cache,
     observe::Why,
+    policy::Policies,
     proxy::{body::Sent, exchange::Exchange, incoming::Incoming, policed::Way},
 };
 
 /// Whether the body, if there is one, can be a part of the key.
-pub fn fits(way: &Way<'_>, cache: &Cache, method: &Method, body: &Incoming) -> bool {
+pub fn fits(policies: &Policies, cache: &Cache, method: &Method, body: &Incoming) -> bool {
     if body.is_end_stream() {
         return true;
     }
     // A shadow gets a body while it passes.
     cache.parts.has_body()
         && *method != Method::HEAD
-        && way.policies.mirror.is_none()
+        && policies.mirror.is_none()
         && body.size_hint().exact().is_some_and(|length| length <= cache.config.max_request)
 }
 

@@ -14,6 +14,7 @@ use std::{
 };
 
 use http::{HeaderMap, Method, Response, StatusCode, Uri, header, request};
+use http_body::Body;
 
 use self::{
     answer::{CACHE_STATUS, Done},
@@ -47,6 +48,8 @@ use crate::{
         validators, vary,
     },
     observe::{Why, stats::CacheResult, trace::Said},
+    policy::Policies,
+    runtime::Route,
     upstream::{
         Upstream,
         http1::{self, Outgoing},
@@ -65,10 +68,86 @@ struct Ask {
     asked: Asked,
 }
 
-/// Takes a request to its answer.
+/// What a cache has for a request.
+pub struct Looked {
+    key: Vec<u8>,
+    directives: Option<RequestDirectives>,
+    found: Option<(Arc<Entry>, Use)>,
+    now: SystemTime,
+    since: Option<Instant>,
+}
+
+impl Looked {
+    /// In memory. `hash`: of the request's body.
+    fn new(
+        (route, cache): (&Route, &Cache),
+        exchange: &Exchange,
+        head: &request::Parts,
+        (consumer, hash): (Option<&str>, Option<[u8; 32]>),
+    ) -> Self {
+        let mut key = KEY.take();
+        write_key(route, cache, exchange, head, (consumer, hash), &mut key);
+        let mut looked = Looked {
+            key,
+            directives: directives(&head.headers),
+            found: None,
+            now: exchange.state.worker.wall_clock(exchange.started()),
+            since: exchange.trace_clock(),
+        };
+        looked.judge(cache.store().get(&looked.key, &head.headers));
+        looked
+    }
+
+    fn judge(&mut self, found: Option<Arc<Entry>>) {
+        self.found = found.map(|entry| {
+            let used = entry.terms.judge(self.directives.as_ref(), entry.stale_since(), self.now);
+            (entry, used)
+        });
+    }
+
+    pub fn is_fresh(&self) -> bool {
+        matches!(self.found, Some((_, Use::Fresh)))
+    }
+
+    fn traced(&self, exchange: &Exchange, tier: &'static str) {
+        if self.since.is_some() {
+            let found = found_word(self.found.as_ref().map(|(_, used)| *used));
+            let said = [("gateway.cache.tier", Said::Word(tier)), ("gateway.cache.found", Said::Word(found))];
+            exchange.traced("cache lookup", self.since, said);
+        }
+    }
+
+    /// From memory, where it [is fresh](Self::is_fresh).
+    pub fn answer(self, cache: &Cache, head: &request::Parts, exchange: Exchange) -> Response<ResponseBody> {
+        self.traced(&exchange, "memory");
+        KEY.set(self.key);
+        let Some((entry, _)) = self.found else { return problem::response(exchange, Why::NotCached) };
+        let done = Done { result: CacheResult::Hit, status: hit(&entry, self.now) };
+        done.note(cache, &exchange);
+        answer::stored(&entry, &head.headers, &done, exchange)
+    }
+}
+
+/// Looks for what a request without a body asks for. `None`: the cache has no part in it.
+pub fn look(
+    (route, policies): (&Route, &Policies),
+    cache: &Cache,
+    exchange: &Exchange,
+    head: &request::Parts,
+    body: &Incoming,
+) -> Option<Looked> {
+    let plain = body.is_end_stream() && matches!(head.method, Method::GET | Method::HEAD);
+    if !plain || !is_asked(cache, &head.method) || !may_share((route, policies), cache, head, body) {
+        return None;
+    }
+    let consumer = consumer(exchange);
+    Some(Looked::new((route, cache), exchange, head, (consumer.as_deref(), None)))
+}
+
+/// Takes a request to its answer. `looked`: what there is in memory, if that is known.
 pub async fn handle(
     way: Way<'_>,
-    cache: &Arc<Cache>,
+    (cache, looked): (&Arc<Cache>, Option<Looked>),
     exchange: Exchange,
     head: request::Parts,
     body: Incoming,
@@ -76,7 +155,7 @@ pub async fn handle(
     if !is_asked(cache, &head.method) {
         return change(way, cache, exchange, head, body.into()).await;
     }
-    if !may_share(&way, cache, &head, &body) {
+    if looked.is_none() && !may_share((way.route, way.policies), cache, &head, &body) {
         return past(way, cache, Forward::Bypass, exchange, head, body.into()).await;
     }
     let (mut body, mut hash) = (Sent::Client(body), None);
@@ -89,26 +168,23 @@ pub async fn handle(
             Err(why) => return problem::response(exchange, why),
         }
     }
-    let directives = directives(&head.headers);
     let consumer = consumer(&exchange);
-    let mut key = KEY.take();
-    write_key(&way, cache, &exchange, &head, (consumer.as_deref(), hash), &mut key);
-    let looks = exchange.trace_clock();
-    let mut found = cache.store().get(&key, &head.headers);
+    let mut looked = match looked {
+        Some(looked) => looked,
+        None => Looked::new((way.route, cache), &exchange, &head, (consumer.as_deref(), hash)),
+    };
     let mut tier = "memory";
-    if found.is_none() && cache.disk().is_some() {
+    if looked.found.is_none() && cache.disk().is_some() {
         tier = "disk";
-        found = Box::pin(cache.load(&key, &head.headers)).await;
+        looked.judge(Box::pin(cache.load(&looked.key, &head.headers)).await);
     }
-    let now = exchange.state.worker.wall_clock(exchange.started());
+    if looked.is_fresh() && tier == "memory" {
+        return looked.answer(cache, &head, exchange);
+    }
+    looked.traced(&exchange, tier);
+    let Looked { key, directives, found, now, .. } = looked;
     let mut stale = None;
-    let used = found.as_ref().map(|entry| entry.terms.judge(directives.as_ref(), entry.stale_since(), now));
-    if looks.is_some() {
-        let said =
-            [("gateway.cache.tier", Said::Word(tier)), ("gateway.cache.found", Said::Word(found_word(used)))];
-        exchange.traced("cache lookup", looks, said);
-    }
-    if let (Some(entry), Some(used)) = (found, used) {
+    if let Some((entry, used)) = found {
         if used != Use::Validated {
             KEY.set(key);
             let result = if used == Use::Fresh { CacheResult::Hit } else { CacheResult::Stale };
@@ -178,9 +254,14 @@ fn directives(headers: &HeaderMap) -> Option<RequestDirectives> {
 }
 
 /// Whether the cache may have a part in it at all.
-fn may_share(way: &Way<'_>, cache: &Cache, head: &request::Parts, body: &Incoming) -> bool {
-    let upgrades = !way.route.upgrade.is_empty() && head.headers.contains_key(header::UPGRADE);
-    asking::fits(way, cache, &head.method, body)
+fn may_share(
+    (route, policies): (&Route, &Policies),
+    cache: &Cache,
+    head: &request::Parts,
+    body: &Incoming,
+) -> bool {
+    let upgrades = !route.upgrade.is_empty() && head.headers.contains_key(header::UPGRADE);
+    asking::fits(policies, cache, &head.method, body)
         && !upgrades
         && head.extensions.get::<Extended>().is_none()
         && !validators::is_for_upstream(&head.headers)
@@ -210,7 +291,7 @@ thread_local! {
 }
 
 fn write_key(
-    way: &Way<'_>,
+    route: &Route,
     cache: &Cache,
     exchange: &Exchange,
     head: &request::Parts,
@@ -229,7 +310,7 @@ fn write_key(
         body,
     };
     out.clear();
-    cache.parts.write(&asked, &way.route.cache_name, out);
+    cache.parts.write(&asked, &route.cache_name, out);
 }
 
 /// Goes past the cache, which says so.

@@ -38,7 +38,7 @@ pub async fn serve(state: Rc<ClientState>, request: Request<RecvStream>, mut res
                 let _ = respond.send_informational(interim);
             }
             match answer {
-                Poll::Ready(Ok(response)) => Poll::Ready(Some(response)),
+                Poll::Ready(response) => Poll::Ready(Some(response)),
                 // The client may take its request back.
                 Poll::Pending => respond.poll_reset(cx).map(|_| None),
             }

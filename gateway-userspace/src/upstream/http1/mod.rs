@@ -58,7 +58,7 @@ pub fn recycle(mut headers: HeaderMap) {
 }
 
 /// The length of most kept heads; more is given back.
-fn spare() -> HeaderMap {
+pub fn spare() -> HeaderMap {
     SPARE.take().filter(|map| map.capacity() <= 64).unwrap_or_default()
 }
 
