@@ -8,7 +8,7 @@ use axum::{
     http::StatusCode,
     routing::{delete, get, patch, post},
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
@@ -81,12 +81,16 @@ pub fn routes() -> Router<Arc<Control>> {
         .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "not_found", "there is no such resource") })
 }
 
-async fn show_status(State(control): Shared) -> Json<Value> {
+#[derive(Serialize)]
+struct Told {
+    #[serde(flatten)]
+    status: status::Status,
+    healthy: bool,
+}
+
+async fn show_status(State(control): Shared) -> Json<Told> {
     let status = status::status(&control);
-    let healthy = status::healthy(&status);
-    let mut body = serde_json::to_value(&status).unwrap_or_default();
-    body["healthy"] = healthy.into();
-    Json(body)
+    Json(Told { healthy: status::healthy(&status), status })
 }
 
 async fn routes_list(State(control): Shared) -> Json<Value> {

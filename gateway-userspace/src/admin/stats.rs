@@ -6,14 +6,14 @@ use std::{collections::BTreeMap, sync::atomic::Ordering::Relaxed, time::Duration
 
 use serde::{Deserialize, Serialize};
 
-use super::status;
+use super::{services, status};
 use crate::{
     cache::Cache,
     daemon::Control,
     limit::Limit,
     observe::{
         Why, process,
-        stats::{BOUNDS_US, CacheResult, Decided, HistogramTotal, RouteStats},
+        stats::{BOUNDS_US, CacheResult, Decided, HistogramTotal, ListenerStats, RouteStats},
     },
     runtime::Snapshot,
 };
@@ -155,14 +155,13 @@ pub struct Process {
 
 pub fn stats(control: &Control) -> Stats {
     let snapshot = control.snapshot.load();
-    let status = status::status(control);
     let usage = process::usage();
     let lines = &control.access_log.counts;
-    let services = status.services.iter().flat_map(|(name, service)| {
-        service.targets.iter().map(|target| ServiceRow {
+    let services = services::all(control).into_iter().flat_map(|(name, service)| {
+        service.targets.into_iter().map(move |target| ServiceRow {
             service: name.clone(),
-            target: target.addr.clone(),
-            state: target.state.clone(),
+            target: target.addr,
+            state: target.state,
             packets: target.packets,
             bytes: target.bytes,
             connections: target.connections,
@@ -179,25 +178,14 @@ pub fn stats(control: &Control) -> Stats {
         bounds_us: BOUNDS_US.to_vec(),
         generation: snapshot.generation,
         uptime: control.started.elapsed().as_secs_f64(),
-        listeners: status
-            .listeners
-            .iter()
-            .map(|(name, listener)| {
-                let row = ListenerRow {
-                    connections: listener.connections,
-                    accepted: listener.accepted,
-                    active_requests: listener.active_requests,
-                };
-                (name.clone(), row)
-            })
-            .collect(),
+        listeners: snapshot.listeners.iter().map(|(name, of)| (name.clone(), listener(&of.stats))).collect(),
         routes: control.registry.routes().iter().map(|((l, r, v), stats)| route(l, r, v, stats)).collect(),
         upstreams: snapshot.upstreams.iter().map(|(name, u)| (name.clone(), upstream(u))).collect(),
         services: services.collect(),
         caches: snapshot.caches.iter().map(|(name, of)| (name.clone(), cache(of))).collect(),
         limits: limits(&snapshot),
         kernel: kernel.collect(),
-        bans: control.kernel.bans().len(),
+        bans: control.kernel.ban_count(),
         workers: control.workers.busy_times().iter().map(Duration::as_secs_f64).collect(),
         process: Process {
             pid: std::process::id(),
@@ -206,10 +194,18 @@ pub fn stats(control: &Control) -> Stats {
             open_fds: usage.open_fds,
         },
         log_lines: [&lines.written, &lines.dropped, &lines.failed].map(|n| n.load(Relaxed)),
-        name: status.name,
-        state: status.state,
-        kernel_summary: status.kernel_summary,
-        last_error: status.last_error,
+        name: snapshot.config.gateway.name.clone(),
+        state: status::running(control).into(),
+        kernel_summary: control.kernel.status().summary(),
+        last_error: control.state().last_error,
+    }
+}
+
+fn listener(stats: &ListenerStats) -> ListenerRow {
+    ListenerRow {
+        connections: stats.connections(),
+        accepted: stats.shards.sum(|shard| shard.accepted.get()),
+        active_requests: stats.shards.iter().map(|shard| shard.active_requests.get()).sum(),
     }
 }
 
@@ -238,22 +234,19 @@ fn limits(snapshot: &Snapshot) -> BTreeMap<String, LimitRow> {
 fn route(listener: &str, route: &str, version: &str, stats: &RouteStats) -> RouteRow {
     let [listener, route, version] = [listener, route, version].map(str::to_owned);
     let mut row = RouteRow { listener, route, version, ..RouteRow::default() };
-    for ((_, code), n) in stats.requests() {
+    let (mut duration, mut errors) = (HistogramTotal::default(), [0; Why::COUNT]);
+    stats.each_request(|_, code, n| {
         row.requests += n;
         *row.codes.entry(code).or_default() += n;
-    }
-    for why in Why::ALL {
-        let n = stats.shards.sum(|shard| shard.errors(*why));
-        if n > 0 {
-            row.errors.insert(why.name().to_owned(), n);
-        }
-    }
-    let mut duration = HistogramTotal::default();
-    for shard in stats.shards.iter() {
+    });
+    for shard in stats.shards.iter().filter(|shard| shard.asked()) {
+        shard.add_errors(&mut errors);
         duration.add(&shard.duration);
         row.bytes_in += shard.request_bytes.get();
         row.bytes_out += shard.response_bytes.get();
     }
+    let found = Why::ALL.iter().zip(errors).filter(|(_, n)| *n > 0);
+    row.errors = found.map(|(why, n)| (why.name().to_owned(), n)).collect();
     row.duration = duration.into();
     row
 }
@@ -262,13 +255,17 @@ fn upstream(upstream: &crate::upstream::Upstream) -> UpstreamRow {
     let mut duration = HistogramTotal::default();
     upstream.stats.shards.iter().for_each(|shard| duration.add(&shard.duration));
     let targets = upstream.members.iter().map(|member| {
-        let codes = member.target.stats.requests();
+        let (mut requests, mut errors) = (0, 0);
+        member.target.stats.each_request(|code, n| {
+            requests += n;
+            errors += if code >= 500 { n } else { 0 };
+        });
         TargetRow {
             addr: member.target.name.to_string(),
             state: status::state(&member.target).into(),
             active: member.target.active(),
-            requests: codes.values().sum(),
-            errors: codes.range(500..).map(|(_, n)| n).sum(),
+            requests,
+            errors,
         }
     });
     UpstreamRow { duration: duration.into(), targets: targets.collect() }

@@ -126,7 +126,7 @@ pub fn status(control: &Control) -> Status {
         version: env!("CARGO_PKG_VERSION").into(),
         pid: std::process::id(),
         uptime_seconds: control.started.elapsed().as_secs(),
-        state: if control.ready() { "running" } else { "draining" }.into(),
+        state: running(control).into(),
         generation: snapshot.generation,
         config: control.config_path().map(|path| path.display().to_string()),
         last_error: state.last_error,
@@ -146,6 +146,10 @@ pub fn status(control: &Control) -> Status {
         troubles: Vec::new(),
     };
     Status { troubles: troubles(control, &status), ..status }
+}
+
+pub(super) fn running(control: &Control) -> &'static str {
+    if control.ready() { "running" } else { "draining" }
 }
 
 /// A dead man's switch fires for as long as all is well.

@@ -58,7 +58,7 @@ pub fn troubles(control: &Control, status: &Status) -> Vec<Trouble> {
         all.add(Level::Fail, "services".into(), format!("services are not served: {why}"), cure);
     }
     all.kernel(&snapshot.config, &control.kernel.status(), control.kernel.drift());
-    control.kernel.maps().iter().for_each(|map| all.map(map));
+    control.kernel.fills().iter().for_each(|fill| all.fill(fill));
     status.certs.iter().for_each(|(name, cert)| all.cert(name, cert, tls::now()));
     all.lost(&control.losses_lately());
     all.workers(&control.workers.busy_ratios());

@@ -3,7 +3,10 @@
 use super::control::Control;
 use crate::{
     config::model::KernelMode,
-    observe::alert::{self, Sample, measure::RouteSample},
+    observe::{
+        Why,
+        alert::{self, Sample},
+    },
     tls,
 };
 
@@ -23,17 +26,15 @@ impl Control {
         let mut sample = Sample {
             at: self.started.elapsed().as_secs_f64(),
             refused: self.state().last_error.is_some(),
+            routes: self.alerts.routes(),
             ..Sample::default()
         };
-        for ((_, route, _), stats) in self.registry.routes() {
-            let of: &mut RouteSample = sample.routes.entry(route).or_default();
-            for ((_, code), n) in stats.requests() {
-                of.requests += n;
-                of.errors += if code >= 500 { n } else { 0 };
-            }
-            stats.shards.iter().for_each(|shard| of.duration.add(&shard.duration));
-            for why in crate::observe::Why::ALL.iter().filter(|why| why.name() == "limited") {
-                sample.limited += stats.shards.sum(|shard| shard.errors(*why));
+        for ((_, route, _), stats) in self.registry.routes().into_iter().filter(|(_, stats)| stats.asked()) {
+            sample.limited += stats.shards.sum(|shard| shard.errors(Why::Limited));
+            for of in [None, Some(route)] {
+                if let Some(sample) = sample.routes.get_mut(&of) {
+                    sample.add(&stats);
+                }
             }
         }
         for (name, upstream) in &snapshot.upstreams {
@@ -54,10 +55,7 @@ impl Control {
         if kernel.mode != KernelMode::Off && !kernel.interfaces.is_empty() {
             sample.off = self.kernel.status().off_lately(LATELY);
         }
-        // Of arrays all entries are in use.
-        for row in self.kernel.maps().iter().filter(|row| !row.kind.contains("array") && row.capacity > 0) {
-            sample.maps.insert(row.name.to_owned(), row.entries as f64 / row.capacity as f64);
-        }
+        sample.maps = self.kernel.fills().iter().map(|fill| (fill.map.to_owned(), fill.share())).collect();
         sample
     }
 }

@@ -82,6 +82,11 @@ impl Loaded {
         in_force.map(|(prefix, record)| show(*prefix, record, now)).collect()
     }
 
+    pub fn ban_count(&self) -> usize {
+        let now = sys::monotonic_ns();
+        self.bans.values().filter(|record| !is_over(record.until_ns, now)).count()
+    }
+
     /// Forgets bans that are over. The kernel stopped heeding them by itself.
     pub fn sweep(&mut self) {
         let now = sys::monotonic_ns();

@@ -2,7 +2,7 @@
 
 use std::{
     net::IpAddr,
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use gateway_common::{
@@ -15,7 +15,7 @@ use gateway_common::{
 
 use super::{
     object::Maps,
-    report::{CounterRow, DropSample, MapRow},
+    report::{CounterRow, DropSample, Fill, MapRow},
     sys,
 };
 
@@ -60,24 +60,27 @@ pub fn rows(maps: &Maps, interfaces: &[u32; INTERFACES], name_of: impl Fn(u32) -
     rows
 }
 
-/// How many sources have buckets that are not full, counted at most every two seconds.
+/// How many sources have buckets that are not full: counted at most every two seconds, and so seldom that it takes no more
+/// than a hundredth of the time.
 #[derive(Default)]
 pub struct BucketCount {
     at: Option<Instant>,
+    took: Duration,
     count: u64,
 }
 
 impl BucketCount {
     fn get(&mut self, maps: &Maps) -> u64 {
-        if self.at.is_none_or(|at| at.elapsed().as_secs() >= 2) {
-            let mut count = 0;
+        let lasts = Duration::from_secs(2).max(self.took * 100);
+        if self.at.is_none_or(|at| at.elapsed() >= lasts) {
+            let (began, mut count) = (Instant::now(), 0);
             if let Some(fd) = maps.fd(name::BUCKETS) {
                 let now = sys::monotonic_ns();
                 let _ = sys::for_each_entry(fd, |_: u32, set: table::Set| {
                     count += set.0.iter().filter(|way| !table::is_full(way, now)).count() as u64;
                 });
             }
-            *self = Self { at: Some(Instant::now()), count };
+            *self = Self { at: Some(Instant::now()), took: began.elapsed(), count };
         }
         self.count
     }
@@ -90,6 +93,21 @@ pub struct Used {
     pub bans: u64,
     pub steer: u64,
     pub sockets: u64,
+}
+
+impl Used {
+    pub fn fills(&self) -> [Fill; 5] {
+        let access = u64::from(layout::ACCESS_CAPACITY);
+        let sockets = u64::from(layout::SOCKETS_CAPACITY);
+        [
+            (name::ACCESS_V4, self.access_v4, access),
+            (name::ACCESS_V6, self.access_v6, access),
+            (name::BANS, self.bans, u64::from(layout::BANS_CAPACITY)),
+            (name::STEER, self.steer, sockets),
+            (name::SOCKETS, self.sockets, sockets),
+        ]
+        .map(|(map, entries, capacity)| Fill { map, entries, capacity })
+    }
 }
 
 /// One row a map.

@@ -60,7 +60,8 @@ pub use handover::Inheritance;
 pub use load_check::load_check;
 pub use report::{
     Ban, BanBy, CapturedPacket, CheckState, ClockStatus, CounterRow, DetachReport, DoctorCheck, DropSample,
-    InterfaceStatus, KernelStatus, MapRow, SourceRow, SteeringStatus, SynStatus, SyncReport, TakenStatus,
+    Fill, InterfaceStatus, KernelStatus, MapRow, SourceRow, SteeringStatus, SynStatus, SyncReport,
+    TakenStatus,
 };
 pub use services::{ServiceRow, ServiceSpec, TargetSpec, TargetState};
 pub use steer::SteerListener;
@@ -300,6 +301,11 @@ impl KernelPlane {
         self.on(Vec::new(), |loaded| loaded.bans())
     }
 
+    /// How many bans are in force.
+    pub fn ban_count(&self) -> usize {
+        self.on(0, |loaded| loaded.ban_count())
+    }
+
     pub fn status(&self) -> KernelStatus {
         match &*self.lock() {
             State::On(loaded) => loaded.status(),
@@ -312,8 +318,14 @@ impl KernelPlane {
         self.on(Vec::new(), |loaded| loaded.counters())
     }
 
+    /// All maps. Some are read to their ends for it.
     pub fn maps(&self) -> Vec<MapRow> {
         self.on(Vec::new(), |loaded| loaded.map_rows())
+    }
+
+    /// Those that can be filled up, which is known without a look at them.
+    pub fn fills(&self) -> Vec<Fill> {
+        self.on(Vec::new(), |loaded| loaded.used().fills().into())
     }
 
     /// The `top` sources that were refused most.

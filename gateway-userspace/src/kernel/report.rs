@@ -109,6 +109,20 @@ pub struct CounterRow {
     pub bytes: u64,
 }
 
+/// A map that can be filled up, and how far it is.
+#[derive(Debug, Clone, Copy)]
+pub struct Fill {
+    pub map: &'static str,
+    pub entries: u64,
+    pub capacity: u64,
+}
+
+impl Fill {
+    pub fn share(&self) -> f64 {
+        self.entries as f64 / self.capacity.max(1) as f64
+    }
+}
+
 #[derive(Debug, Clone, Serialize)]
 pub struct MapRow {
     pub name: &'static str,

@@ -31,26 +31,36 @@ pub trait Names {
     fn service(&self, service: u16) -> Option<String>;
 }
 
+/// For so many places their drops are read one by one: to read all takes as long as to ask for twenty thousand.
+const FEW: usize = 8192;
+
 /// The `most` sources that were refused most.
 pub fn top(maps: &Maps, settings: &Settings, names: &impl Names, most: usize) -> io::Result<Vec<SourceRow>> {
     let now = sys::monotonic_ns();
     let (Some(buckets), Some(refused)) = (maps.fd(name::BUCKETS), maps.fd(name::DROPS)) else {
         return Ok(Vec::new());
     };
-    let mut drops: Vec<Drops> = vec![Drops::default(); layout::BUCKETS_CAPACITY as usize];
-    sys::for_each_entry(refused, |at: u32, entry: Drops| {
-        if let Some(place) = drops.get_mut(at as usize) {
-            *place = entry;
-        }
-    })?;
-    let mut all: Vec<Found> = Vec::new();
+    // By where their drops are; most places are nobody's.
+    let mut taken: Vec<(u32, Way)> = Vec::new();
     sys::for_each_entry(buckets, |set: u32, ways: Set| {
-        for (at, way) in ways.0.into_iter().enumerate() {
-            let index = table::drops_index(set, at as u32) as usize;
-            let drops = drops.get(index).copied().unwrap_or_default();
-            all.extend(found(way, drops, settings).filter(|found| worth(found, now)));
-        }
+        let ways = ways.0.into_iter().enumerate().filter(|(_, way)| way.key != 0);
+        taken.extend(ways.map(|(at, way)| (table::drops_index(set, at as u32), way)));
     })?;
+    let mut drops: Vec<Drops> = Vec::new();
+    if taken.len() > FEW {
+        drops.resize(layout::BUCKETS_CAPACITY as usize, Drops::default());
+        sys::for_each_entry(refused, |at: u32, entry: Drops| {
+            if let Some(place) = drops.get_mut(at as usize) {
+                *place = entry;
+            }
+        })?;
+    }
+    let drops = |index: u32| match drops.get(index as usize) {
+        Some(read) => *read,
+        None => maps.drops.get(&index, 0).unwrap_or_default(),
+    };
+    let all = taken.into_iter().filter_map(|(index, way)| found(way, drops(index), settings));
+    let mut all: Vec<Found> = all.filter(|found| worth(found, now)).collect();
     let by_need = |found: &Found| {
         Reverse((found.drops.dropped, found.way.packets_tat, found.way.new_tat, found.way.bytes_tat))
     };

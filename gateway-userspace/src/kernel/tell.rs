@@ -92,15 +92,19 @@ impl Loaded {
         counters::rows(&self.maps, &interfaces, |ifindex| name_of(&self.attached, ifindex))
     }
 
-    pub fn map_rows(&mut self) -> Vec<MapRow> {
+    pub fn used(&self) -> counters::Used {
         let v4 = self.current.access.keys().filter(|prefix| prefix.addr.is_ipv4()).count() as u64;
-        let used = counters::Used {
+        counters::Used {
             access_v4: v4,
             access_v6: self.current.access.len() as u64 - v4,
             bans: self.current.sources.len() as u64,
             steer: self.steering.entries() as u64,
             sockets: self.steering.sockets as u64,
-        };
+        }
+    }
+
+    pub fn map_rows(&mut self) -> Vec<MapRow> {
+        let used = self.used();
         counters::map_rows(&self.maps, &mut self.bucket_count, &used)
     }
 

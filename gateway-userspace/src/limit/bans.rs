@@ -166,6 +166,12 @@ impl Bans {
         bans
     }
 
+    /// How many [`Self::list`] has.
+    pub fn in_force(&self) -> usize {
+        let (set, now) = (self.set.load(), now_ms());
+        set.bans.values().filter(|ban| !ban.is_over(now)).count()
+    }
+
     fn store(&self, bans: HashMap<Prefix, HttpBan>) {
         if let Some(file) = &self.file
             && (!bans.is_empty() || file.exists())

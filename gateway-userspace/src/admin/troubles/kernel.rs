@@ -3,7 +3,7 @@
 use super::{Found, Level, NEARLY};
 use crate::{
     config::model::{Config, KernelMode, Steer},
-    kernel::{KernelStatus, MapRow},
+    kernel::{Fill, KernelStatus},
 };
 
 const HALF: &str = "kernel half";
@@ -60,24 +60,14 @@ impl Found {
         }
     }
 
-    pub(super) fn map(&mut self, map: &MapRow) {
-        // Of arrays all entries are in use, and the queue of samples is emptied all the time.
-        if map.kind.contains("array") || map.kind == "ringbuf" || map.capacity == 0 {
-            return;
-        }
-        let share = map.entries as f64 / map.capacity as f64;
+    pub(super) fn fill(&mut self, fill: &Fill) {
+        let (Fill { map, entries, capacity }, share) = (fill, fill.share());
         if share < NEARLY {
             return;
         }
         let level = if share >= ALMOST_ALL { Level::Fail } else { Level::Warn };
-        let what = format!(
-            "{} is {:.0}% full: {} of {} entries",
-            map.name,
-            share * 100.0,
-            map.entries,
-            map.capacity
-        );
-        let cure = match map.name {
+        let what = format!("{map} is {:.0}% full: {entries} of {capacity} entries", share * 100.0);
+        let cure = match *map {
             "BANS" => {
                 "lift bans (`gateway ban list`), or ban prefixes in place of single sources: a full table takes no more"
             }

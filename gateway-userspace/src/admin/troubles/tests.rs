@@ -1,5 +1,5 @@
 use super::{targets::Out, *};
-use crate::{kernel::MapRow, tls::Facts};
+use crate::{kernel::Fill, tls::Facts};
 
 fn found(say: impl FnOnce(&mut Found)) -> Vec<Trouble> {
     let mut found = Found::default();
@@ -63,13 +63,12 @@ fn certificates_are_told_of_before_they_expire() {
 
 #[test]
 fn what_is_nearly_used_up_is_told() {
-    let map = |name, kind, entries| MapRow { name, kind, entries, capacity: 100, bytes: 0 };
+    let bans = |entries| Fill { map: "BANS", entries, capacity: 100 };
     for (entries, level) in [(80, Level::Warn), (95, Level::Fail)] {
-        let told = one(|f| f.map(&map("BANS", "hash", entries)));
+        let told = one(|f| f.fill(&bans(entries)));
         assert_eq!(told, (level, format!("kernel half: BANS is {entries}% full: {entries} of 100 entries")));
     }
-    assert!(found(|f| f.map(&map("BANS", "hash", 79))).is_empty());
-    assert!(found(|f| f.map(&map("BUCKETS", "array", 100))).is_empty());
+    assert!(found(|f| f.fill(&bans(79))).is_empty());
     assert!(found(|f| f.descriptors(79, 100)).is_empty());
     assert_eq!(one(|f| f.descriptors(80, 100)).1, "descriptors: 80 of 100 file descriptors are open");
 }

@@ -85,11 +85,12 @@ struct Looker<'a> {
     before: Stats,
     at: Instant,
     wanted: Arc<Wanted>,
-    /// Sources of the kernel half, and when they were asked for.
+    /// Sources of the kernel half, and until when they are shown.
     sources: Option<(Instant, Vec<Value>)>,
 }
 
-/// The gateway reads two tables to their ends for sources: they are as old as this, at most.
+/// The gateway reads a table to its end for sources, or two: they are asked for this often at most, and so seldom that it takes
+/// no more than a hundredth of the time.
 const SOURCES_FOR: Duration = Duration::from_secs(5);
 
 /// What is asked for only while somebody looks at it: the gateway has to look through many for it.
@@ -127,9 +128,10 @@ impl<'a> Looker<'a> {
         let rates = Rates::between(&self.before, &now, (at - self.at).as_secs_f64());
         let asked = |wanted: bool, path: &str| if wanted { list(path) } else { Ok(Vec::new()) };
         let shown = self.wanted.sources.load(Relaxed);
-        self.sources.take_if(|(asked, _)| !shown || asked.elapsed() >= SOURCES_FOR);
+        self.sources.take_if(|(until, _)| !shown || at >= *until);
         if shown && self.sources.is_none() {
-            self.sources = Some((at, list(&format!("/v1/kernel/sources?top={SOURCES}"))?));
+            let sources = list(&format!("/v1/kernel/sources?top={SOURCES}"))?;
+            self.sources = Some((at + SOURCES_FOR.max(at.elapsed() * 100), sources));
         }
         let sources = self.sources.as_ref().map(|(_, sources)| sources.clone()).unwrap_or_default();
         let bans = asked(shown, "/v1/bans")?;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{
-    measure::{History, Measured, Sample},
+    measure::{History, Measured, RouteSample, Routes, Sample},
     message::{Notice, REMIND_ALERTMANAGER, rfc3339, sentence},
     state::{Change, State, Time},
     tell::Teller,
@@ -114,6 +114,17 @@ impl Alerts {
     /// Whether anything is to be looked at.
     pub fn any(&self) -> bool {
         !self.lock().rules.is_empty()
+    }
+
+    /// What rules measure of routes: of one, or of all together. The history has no more than that, however many there are.
+    pub fn routes(&self) -> Routes {
+        let of_routes = |rule: &&AlertRule| matches!(rule.kind, AlertKind::Errors | AlertKind::Latency);
+        self.lock()
+            .rules
+            .values()
+            .filter(of_routes)
+            .map(|rule| (rule.of.clone(), RouteSample::default()))
+            .collect()
     }
 
     /// Looks once, at a time of the wall clock.
@@ -400,7 +411,7 @@ mod tests {
                     ..Default::default()
                 };
                 let at = self.second as f64;
-                let routes = [("items".to_owned(), route)].into();
+                let routes = [(None, route)].into();
                 self.alerts.look(Sample { at, routes, ..Sample::default() }, self.base + at);
             }
         }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::{
     config::model::{AlertKind, AlertRule},
-    observe::stats::{BOUNDS_US, HistogramTotal},
+    observe::stats::{BOUNDS_US, HistogramTotal, RouteStats},
 };
 
 /// The counters at one time.
@@ -12,7 +12,8 @@ use crate::{
 pub struct Sample {
     /// Seconds of a clock that only goes on.
     pub at: f64,
-    pub routes: BTreeMap<String, RouteSample>,
+    /// Of those that rules are of: a route, or `None` for all of them together.
+    pub routes: Routes,
     /// By upstream: targets that take part, and all.
     pub upstreams: BTreeMap<String, (u32, u32)>,
     /// Seconds until a certificate expires.
@@ -28,12 +29,24 @@ pub struct Sample {
     pub refused: bool,
 }
 
+pub type Routes = BTreeMap<Option<String>, RouteSample>;
+
 #[derive(Debug, Clone, Default)]
 pub struct RouteSample {
     pub requests: u64,
     /// Answers of 500 and above, and those that were cut.
     pub errors: u64,
     pub duration: HistogramTotal,
+}
+
+impl RouteSample {
+    pub fn add(&mut self, stats: &RouteStats) {
+        stats.each_request(|_, code, n| {
+            self.requests += n;
+            self.errors += if code >= 500 { n } else { 0 };
+        });
+        stats.shards.iter().for_each(|shard| self.duration.add(&shard.duration));
+    }
 }
 
 /// What was measured, in the rule's own unit.
@@ -69,10 +82,12 @@ impl History {
         self.0.back().map_or(0.0, |last| last.at)
     }
 
-    /// The last sample, and the one a window before it or the oldest.
-    fn ends(&self, window: f64) -> Option<(&Sample, &Sample)> {
+    /// The last sample, and the one a window before it or the oldest, of those that know what is asked for.
+    fn ends(&self, window: f64, knows: impl Fn(&Sample) -> bool) -> Option<(&Sample, &Sample)> {
         let now = self.0.back()?;
-        let before = self.0.iter().rev().find(|sample| now.at - sample.at >= window).or(self.0.front())?;
+        let mut known = self.0.iter().filter(|sample| knows(sample));
+        let oldest = known.clone().next()?;
+        let before = known.rfind(|sample| now.at - sample.at >= window).unwrap_or(oldest);
         (before.at < now.at).then_some((before, now))
     }
 
@@ -82,8 +97,9 @@ impl History {
         let alone = |value: f64| Some(Measured { value, of: None });
         match rule.kind {
             AlertKind::Errors | AlertKind::Latency => {
-                let (before, now) = self.ends(rule.window.as_secs_f64())?;
-                of_routes(rule, before, now)
+                let knows = |sample: &Sample| sample.routes.contains_key(&rule.of);
+                let (before, now) = self.ends(rule.window.as_secs_f64(), knows)?;
+                of_routes(rule, before.routes.get(&rule.of)?, now.routes.get(&rule.of)?)
             }
             AlertKind::UpstreamDown => {
                 let down = |(up, all): &(u32, u32)| {
@@ -96,7 +112,7 @@ impl History {
             }
             AlertKind::MapFill => worst(now.maps.iter().map(|(name, share)| (name, *share)), rule, f64::max),
             AlertKind::KernelDrops | AlertKind::Limited => {
-                let (before, now) = self.ends(rule.window.as_secs_f64())?;
+                let (before, now) = self.ends(rule.window.as_secs_f64(), |_| true)?;
                 let count = |sample: &Sample| match rule.kind {
                     AlertKind::KernelDrops => sample.kernel_drops,
                     _ => sample.limited,
@@ -131,17 +147,11 @@ fn worst<'a>(
     found
 }
 
-fn of_routes(rule: &AlertRule, before: &Sample, now: &Sample) -> Option<Measured> {
-    let (mut requests, mut errors) = (0, 0);
-    let mut buckets = [0u64; BOUNDS_US.len() + 1];
-    for (name, route) in now.routes.iter().filter(|(name, _)| rule.of.as_ref().is_none_or(|of| of == *name)) {
-        let old = before.routes.get(name).cloned().unwrap_or_default();
-        requests += grown(old.requests, route.requests);
-        errors += grown(old.errors, route.errors);
-        for ((sum, new), old) in buckets.iter_mut().zip(&route.duration.buckets).zip(&old.duration.buckets) {
-            *sum += grown(*old, *new);
-        }
-    }
+fn of_routes(rule: &AlertRule, before: &RouteSample, now: &RouteSample) -> Option<Measured> {
+    let requests = grown(before.requests, now.requests);
+    let errors = grown(before.errors, now.errors);
+    let mut buckets = now.duration.buckets;
+    buckets.iter_mut().zip(before.duration.buckets).for_each(|(now, before)| *now = grown(before, *now));
     // Few requests say little: one of one is no rate.
     if requests < rule.least {
         return None;
@@ -199,12 +209,7 @@ pub mod tests {
         let mut duration = HistogramTotal::default();
         duration.buckets[3] = requests;
         let route = RouteSample { requests, errors, duration };
-        Sample {
-            at,
-            routes: [("items".to_owned(), route)].into(),
-            kernel_drops: requests,
-            ..Sample::default()
-        }
+        Sample { at, routes: [(None, route)].into(), kernel_drops: requests, ..Sample::default() }
     }
 
     #[test]
@@ -225,8 +230,17 @@ pub mod tests {
         let latency = history.measure(&rule(AlertKind::Latency, 1.0)).unwrap().value;
         assert!((0.0005..=0.001).contains(&latency), "{latency}");
         assert!(history.0.len() < 65, "{}", history.0.len());
+        // What nobody asked for before begins with the first sample of it.
         let other = AlertRule { of: Some("carts".into()), ..errors };
         assert_eq!(history.measure(&other), None);
+        for second in 201..=203 {
+            let mut sample = sample(f64::from(second), 10 * second as u64, second as u64);
+            let carts =
+                RouteSample { requests: 5000 + 20 * second as u64, errors: 100, ..Default::default() };
+            sample.routes.insert(Some("carts".into()), carts);
+            history.push(sample, 60.0);
+            assert_eq!(history.measure(&other).map(|found| found.value), (second > 201).then_some(0.0));
+        }
     }
 
     #[test]

@@ -26,7 +26,7 @@ impl Facts {
             maps: kernel.maps(),
             services: kernel.service_rows(),
             drift: kernel.drift() as u64,
-            bans: kernel.bans().len() as u64,
+            bans: kernel.ban_count() as u64,
             load_factor: kernel.load_factor(),
         }
     }

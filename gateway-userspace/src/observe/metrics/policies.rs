@@ -83,7 +83,7 @@ pub fn limits(control: &Control, kernel: &Facts, page: &mut Page<'_>) {
     page.gauges("kernel_load_factor", "What the kernel half's limits are multiplied by.", |of| {
         of.value(&[], kernel.load_factor);
     });
-    let bans = snapshot.limit_store.bans.list().len();
+    let bans = snapshot.limit_store.bans.in_force();
     page.gauges("http_bans", "Bans in force at L7.", |of| of.count(&[], bans as u64));
     page.counters("limit_decisions_total", "Requests by what a limit decided.", |of| {
         for (name, stats) in control.registry.limits() {
