@@ -11,6 +11,7 @@ pub mod daemon;
 mod fetch;
 #[cfg(test)]
 mod fuzz;
+mod hex;
 pub mod kernel;
 mod kernel_log;
 pub mod limit;

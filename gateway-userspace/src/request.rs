@@ -27,6 +27,16 @@ pub fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
     query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
 }
 
+/// A host's name, or its address without brackets, and the port if there is one.
+pub fn named_port(authority: &str) -> (&str, Option<u16>) {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|digit| digit.is_ascii_digit()) => {
+            (host.trim_matches(['[', ']']), port.parse().ok())
+        }
+        _ => (authority.trim_matches(['[', ']']), None),
+    }
+}
+
 /// The target without the query parameters of these names, as an application decodes them. `None`: it has none of them.
 pub fn without_parameters<T: AsRef<str>>(uri: &Uri, names: &[T]) -> Option<PathAndQuery> {
     let query = uri.query().filter(|_| !names.is_empty())?;
@@ -63,6 +73,20 @@ pub fn is_of_type(media_type: &str, wanted: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_port_is_told_from_a_name_and_from_an_address() {
+        for (authority, told) in [
+            ("a.test:8443", ("a.test", Some(8443))),
+            ("a.test", ("a.test", None)),
+            ("[::1]:80", ("::1", Some(80))),
+            ("[2001:db8::1]", ("2001:db8::1", None)),
+            ("192.0.2.1:99999", ("192.0.2.1", None)),
+            ("", ("", None)),
+        ] {
+            assert_eq!(named_port(authority), told, "{authority}");
+        }
+    }
 
     #[test]
     fn keys_of_websockets_are_answered_as_rfc_6455_says() {

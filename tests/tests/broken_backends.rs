@@ -48,6 +48,10 @@ impl Rig {
     fn cuts(&self, path: &str, why: &str) -> Result<()> {
         let mut client = self.client()?;
         client.send(format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n"))?;
+        let head = client.head().with_context(|| format!("{path}: what came before is not passed on"))?;
+        ensure!(head.status == 200 && client.until_closed()? > 0, "{path}: {head:?}");
+        client = self.client()?;
+        client.send(format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n"))?;
         ensure!(client.response().is_err(), "{path}: the client thinks that it has it all");
         let line = self.gateway.log_of_path(path)?;
         ensure!(line["status"] == 200 && line["why"] == why, "{path}: {line}");
@@ -85,6 +89,12 @@ fn an_answer_that_breaks_off_is_cut_for_the_client_too() -> Result<()> {
     rig.cuts("/close-body", "upstream_reset")?;
     rig.cuts("/reset-body", "upstream_reset")?;
     rig.cuts("/garbage-body", "upstream_bad_response")?;
+    // Where only the connection's end tells an answer's, that is none.
+    let mut old = rig.client()?;
+    old.send("GET /garbage-body HTTP/1.0\r\n\r\n")?;
+    ensure!(old.head()?.status == 200);
+    let reset = std::io::Read::read_to_end(&mut old.stream, &mut Vec::new());
+    ensure!(reset.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset));
     rig.still_serves()
 }
 

@@ -321,6 +321,14 @@ fn forwarded_for_spoofing() -> Result<()> {
     assert_eq!(seen(&answer, "x-forwarded-proto")?, ["http"]);
     assert!(seen(&answer, "forwarded")?.iter().all(|told| !told.contains("127.0.0.1")));
     assert_ne!(seen(&answer, "x-request-id")?, ["forged"]);
+    // Where fields are variables (RFC 3875 section 4.1.18) these are the same.
+    let forged = "x_forwarded_for: 127.0.0.1\r\nx-forwarded_proto: https\r\nx_real_ip: 127.0.0.1\r\n\
+                  x_request_id: forged\r\nx_other_for: kept\r\n";
+    let other = ask(&rig, "GET /echo", forged)?;
+    for name in ["x_forwarded_for", "x-forwarded_proto", "x_real_ip", "x_request_id"] {
+        assert!(seen(&other, name)?.is_empty(), "{name}");
+    }
+    assert_eq!(seen(&other, "x_other_for")?, ["kept"]);
     let line = rig.gateway.log_of(&answer)?;
     assert_eq!(&line["client"], &json!(own), "{line}");
     Ok(())

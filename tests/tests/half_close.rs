@@ -96,36 +96,77 @@ fn an_answer_comes_whole_to_who_has_closed_one_side_of_tls() -> Result<()> {
     Ok(())
 }
 
+/// Half of an answer is there when a side is closed; the rest comes as it would have, but for a zero before a size.
+fn closes_between_chunks(client: &mut impl HalfCloses) -> Result<()> {
+    write!(client, "GET /sse?n=3&ms=600 HTTP/1.1\r\nhost: shop.test\r\n\r\n")?;
+    client.flush()?;
+    head(client)?;
+    let mut chunk = [0; b"9\r\ndata: 0\n\n\r\n".len()];
+    client.read_exact(&mut chunk)?;
+    client.shut()?;
+    let mut rest = String::new();
+    client.read_to_string(&mut rest)?;
+    assert_eq!(rest, "09\r\ndata: 1\n\n\r\n9\r\ndata: 2\n\n\r\n0\r\n\r\n");
+    Ok(())
+}
+
+// P1, P7, S8
+#[test]
+fn an_answer_in_chunks_comes_whole_to_who_closes_one_side_in_the_middle_of_it() -> Result<()> {
+    lab_test!();
+    let (rig, trust) = tls_rig("")?;
+    closes_between_chunks(&mut rig.client()?.stream)?;
+    closes_between_chunks(&mut trust.connect(rig.net.client(1), secure(), "shop.test")?)?;
+    for _ in 0..2 {
+        let line = rig.gateway.log_line("an answer", |line| line["path"] == "/sse")?;
+        assert_eq!((&line["status"], &line["why"]), (&json!(200), &Value::Null), "{line}");
+    }
+    // Its end alone is left.
+    let mut client = rig.client()?;
+    client.send("GET /sse?n=1&ms=0 HTTP/1.1\r\nhost: a\r\n\r\n")?;
+    client.head()?;
+    client.chunk()?;
+    client.stream.shutdown(Shutdown::Write)?;
+    assert_eq!(client.chunk()?, None);
+    Ok(())
+}
+
 // P7
 #[test]
 fn who_has_closed_both_sides_is_gone_whatever_the_answer_is_at() -> Result<()> {
     lab_test!();
     let rig = rig()?;
-    let leave = |path: &str, reads: usize| -> Result<()> {
+    let leave = |target: &str, reads: &dyn Fn(&mut Client) -> Result<()>| -> Result<()> {
         let mut client = rig.client()?;
-        client.send(format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n"))?;
+        let asked = rig.backends[0].stats()?.requests;
+        client.send(format!("GET {target} HTTP/1.1\r\nhost: a\r\n\r\n"))?;
         // Nothing is left unread: the close is no reset.
-        if reads > 0 {
-            client.head()?;
-            client.exactly(reads)?;
-        }
-        let paths = format!("{path} is asked for");
-        rig.backends[0].until(&paths, |stats| stats.paths.contains_key(path))?;
+        reads(&mut client)?;
+        rig.backends[0].until(target, |stats| stats.requests > asked)?;
         drop(client);
         Ok(())
     };
-    // Before the answer: known at once.
-    leave("/hang", 0)?;
-    within(Duration::from_secs(3), "it is ended", || {
-        Ok((rig.backends[0].stats()?.aborted == 1).then_some(()))
+    let ended = |limit, n| {
+        within(Duration::from_secs(limit), "it is ended", || {
+            Ok((rig.backends[0].stats()?.aborted == n).then_some(()))
+        })
+    };
+    // Before the answer, and between chunks of it: known at once.
+    leave("/hang", &|_| Ok(()))?;
+    ended(3, 1)?;
+    leave("/hang-chunked", &|client| {
+        client.head()?;
+        client.chunk().map(drop)
     })?;
-    // In the middle of one that goes on no more: after a while.
-    leave("/hang-body", 64)?;
-    within(Duration::from_secs(12), "it is ended", || {
-        Ok((rig.backends[0].stats()?.aborted == 2).then_some(()))
+    ended(3, 2)?;
+    // In the middle of one whose length is told and that goes on no more: after a while.
+    leave("/hang-body", &|client| {
+        client.head()?;
+        client.exactly(128).map(drop)
     })?;
-    for path in ["/hang", "/hang-body"] {
-        assert_eq!(rig.gateway.log_of_path(path)?["why"], "client_gone", "{path}");
+    ended(12, 3)?;
+    for line in rig.gateway.log()? {
+        assert_eq!(line["why"], "client_gone", "{line}");
     }
     Ok(())
 }

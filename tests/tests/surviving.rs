@@ -388,3 +388,46 @@ fn another_upstream_stands_in_with_the_whole_request_and_nothing_of_it_is_cached
     assert_eq!((&line["upstream"], &line["why"]), (&json!("spare"), &json!(reason)), "{line}");
     Ok(())
 }
+
+// T7, C6
+#[test]
+fn of_many_who_wait_for_one_fetch_only_those_whose_upstream_has_a_fallback_get_it() -> Result<()> {
+    lab_test!();
+    let _turn = shared()?;
+    let net = Net::simple(1)?;
+    let backends = start_all(&net)?;
+    let upstream = |name: &str, more: &str| {
+        // Nobody has this address.
+        format!("[upstream.{name}]\nto = \"10.77.2.99:80\"\ntimeout = {{ connect = \"700ms\" }}\n{more}\n")
+    };
+    let fallback = "fallback = { on = [\"connect\"], respond = { status = 203 } }";
+    let config = format!(
+        "[listener.web]\nbind = \":80\"\n[cache.kept]\nttl = \"1h\"\n[route.all]\nto = [\"{}\"]\n\
+         [route.without]\npath = \"/without\"\nto = \"bare\"\ncache = \"kept\"\n\
+         [route.split]\npath = \"/split\"\nto = {{ bare = 1, backed = 1 }}\ncache = \"kept\"\n{}{}",
+        backends[0].addr,
+        upstream("bare", ""),
+        upstream("backed", fallback),
+    );
+    let gateway = Gateway::start(&net, &config)?;
+    let crowd = |path: &str| -> Result<Vec<u16>> {
+        let mut clients: Vec<_> =
+            (0..8).map(|_| Client::connect(net.client(1), gateway.at4())).collect::<Result<_>>()?;
+        clients
+            .iter_mut()
+            .try_for_each(|client| client.send(format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n")))?;
+        let mut statuses: Vec<u16> =
+            clients.iter_mut().map(|client| Ok(client.response()?.status)).collect::<Result<_>>()?;
+        statuses.sort_unstable();
+        Ok(statuses)
+    };
+    let connects =
+        || -> Result<f64> { Ok(gateway.metrics()?.sum("upstream_connects_total", &[("upstream", "bare")])) };
+    // Another upstream's fallback is none of theirs: nobody asks again.
+    assert_eq!(crowd("/without")?, [504; 8]);
+    assert_eq!(connects()?, 1.0);
+    // Every other one, and so the first, was to go to the upstream that has one.
+    assert_eq!(crowd("/split")?, [203, 203, 203, 203, 504, 504, 504, 504]);
+    assert_eq!(connects()?, 1.0);
+    Ok(())
+}

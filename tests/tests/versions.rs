@@ -556,6 +556,49 @@ fn a_shadow_is_compared_and_neither_delays_nor_changes_what_the_client_gets() ->
     Ok(())
 }
 
+// T2, T4
+#[test]
+fn a_versions_shadow_gets_the_body_as_that_version_would() -> Result<()> {
+    lab_test!();
+    let json = "rewrite.json = { set = { \"/mapped\" =";
+    let rig = rig(&format!(
+        "[route.api]\nmirror = {{ version = \"v2\", compare = true }}\n\
+         [route.api.version]\nfrom = [\"path\"]\ndefault = \"v1\"\n\
+         [route.api.version.v1]\nto = \"one\"\n\
+         [route.api.version.v2]\nto = \"two\"\n{json} 2 }}, remove = [\"/old\"] }}\n\
+         [route.api.version.v3]\nto = \"one\"\n{json} 3, \"/own\" = 3 }} }}\n\
+         [route.api.version.v4]\nto = \"one\"\nmirror = {{ version = \"v1\", compare = true }}\n{json} 4 }} }}\n"
+    ))?;
+    let fields = "x-answer: content-type: application/json\r\ncontent-type: application/json\r\n";
+    let differs = |version: &str, body: &str| -> Result<BTreeSet<String>> {
+        let length = format!("{fields}content-length: {}\r\n", body.len());
+        let chunked = format!("{fields}transfer-encoding: chunked\r\n");
+        let chunks = format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
+        for (fields, body) in [(length, body), (chunked, &*chunks)] {
+            let mut client = rig.client()?;
+            client.send(format!("POST /{version}/echo-body HTTP/1.1\r\nhost: a\r\n{fields}\r\n{body}"))?;
+            assert_eq!(client.response()?.status, 200);
+        }
+        let shown = || -> Result<Value> {
+            let shown = rig.gateway.cli(&["route", "show", "api", "-o", "json"])?.ok()?.json()?;
+            Ok(shown["versions"][version]["compared"].clone())
+        };
+        eventually("both are compared", || Ok(shown()?["results"]["body"] == 2))
+            .with_context(|| format!("{:?}", shown()))?;
+        let differs = shown()?["differences"][1]["differs"].as_array().cloned().unwrap_or_default();
+        Ok(differs.iter().filter_map(|one| one.as_str().map(str::to_owned)).collect())
+    };
+    let body = r#"{"old":1,"kept":0}"#;
+    let all = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<BTreeSet<_>>();
+    assert_eq!(differs("v1", body)?, all(&["/mapped: only in the shadow's", "/old: only in the answer"]));
+    assert_eq!(
+        differs("v3", body)?,
+        all(&["/mapped: 3, the shadow 2", "/old: only in the answer", "/own: only in the answer"])
+    );
+    assert_eq!(differs("v4", body)?, all(&["/mapped: only in the answer"]));
+    Ok(())
+}
+
 // T3, V6
 #[test]
 fn consumers_of_a_tier_and_a_share_of_consumers_go_to_the_next_version_which_asks_for_itself() -> Result<()> {

@@ -7,13 +7,12 @@ use aws_lc_rs::digest;
 use x509_parser::{extensions::GeneralName, prelude::*};
 
 use super::{Caller, consumers::Consumers, gate::Asking};
-use crate::{config::model::CertMark, observe::stats::AuthResult};
+use crate::{config::model::CertMark, hex, observe::stats::AuthResult};
 
 /// What a certificate says of who has it.
 pub fn marks(der: &[u8]) -> Vec<CertMark> {
     let sum = digest::digest(&digest::SHA256, der);
-    let sum = sum.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-    let mut marks = vec![CertMark::Sha256(sum)];
+    let mut marks = vec![CertMark::Sha256(hex::text(sum.as_ref()))];
     let Ok((_, cert)) = X509Certificate::from_der(der) else { return marks };
     marks.push(CertMark::Subject(cert.subject().to_string()));
     let names = cert.subject_alternative_name().ok().flatten();

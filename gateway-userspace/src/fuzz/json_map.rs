@@ -1,5 +1,7 @@
 //! Changes to JSON, against the same ones made to what serde_json reads.
 
+use std::sync::Arc;
+
 use http::{HeaderValue, Request};
 use serde_json::Value;
 
@@ -40,7 +42,7 @@ fn config(which: u8) -> JsonMap {
 pub fn apply(input: &[u8]) {
     let Some((which, body)) = input.split_first() else { return };
     let config = config(*which);
-    let map = Map::new(&config);
+    let map = Arc::new(Map::new(&config));
     let head =
         Request::get("/").header("x-a", HeaderValue::from_static("A")).body(()).map(Request::into_parts);
     let Ok((head, ())) = head else { return };

@@ -24,9 +24,10 @@ use std::{
 
 use super::{
     Why,
-    json::{hex, number, optional, text},
+    json::{number, optional, text},
     stats::CacheResult,
 };
+use crate::hex;
 
 /// The part of a line that is the same for all requests of a connection.
 #[derive(Debug, Default)]
@@ -185,7 +186,7 @@ impl Line<'_> {
         out.push(b'"');
         if let Some(trace) = self.trace {
             out.extend_from_slice(b",\"trace\":\"");
-            hex(out, trace.to_be_bytes());
+            hex::push(out, trace.to_be_bytes());
             out.push(b'"');
         }
         out.extend_from_slice(&self.connection.0);

@@ -27,12 +27,6 @@ pub fn optional(out: &mut Vec<u8>, key: &[u8], value: Option<&[u8]>) {
     }
 }
 
-/// `bytes` in lower case digits. Reckoned, not looked up: so the compiler does all of them at once.
-pub fn hex<const N: usize>(out: &mut Vec<u8>, bytes: [u8; N]) {
-    let digit = |value: u8| value + b'0' + if value > 9 { b'a' - b'9' - 1 } else { 0 };
-    out.extend_from_slice(bytes.map(|byte| [digit(byte >> 4), digit(byte & 0xf)]).as_flattened());
-}
-
 /// Nothing to escape; of odd text it may say no where yes would do. Eight bytes at a time: nearly all values are short.
 fn is_plain(text: &[u8]) -> bool {
     const ALL: u64 = u64::MAX / 0xff;
@@ -56,15 +50,6 @@ fn is_plain(text: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn all_bytes_have_their_digits() {
-        for byte in 0..=u8::MAX {
-            let mut out = Vec::new();
-            hex(&mut out, [byte, 0]);
-            assert_eq!(out, format!("{byte:02x}00").into_bytes());
-        }
-    }
 
     #[test]
     fn what_has_nothing_to_escape_is_told_from_what_has() {

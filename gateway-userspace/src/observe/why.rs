@@ -46,7 +46,8 @@ whys! {
     CrossSite "cross_site" 403 "A page of another site sent this";
     ContentType "content_type" 415 "The body is of a type that is not taken here";
     Forbidden "forbidden" 403 "This is not allowed";
-    HeaderTooLarge "header_too_large" 431 "The request's head is larger than this listener takes";
+    HeaderTooLarge "header_too_large" 431 "The request's head is larger than is taken, or has more fields";
+    UriTooLong "uri_too_long" 414 "The request's target is longer than this listener takes";
     BodyTooLarge "body_too_large" 413 "The request's body is larger than this listener takes";
     HeaderTimeout "header_timeout" 408 "The request's head did not arrive in time";
     BodyTimeout "body_timeout" 408 "The request's body stopped arriving";

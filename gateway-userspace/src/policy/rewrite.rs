@@ -1,5 +1,7 @@
 //! `rewrite`: another path, other header fields; bodies are [`super::json_map`]'s.
 
+use std::sync::Arc;
+
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{json_map::Map, template::Context};
@@ -16,8 +18,8 @@ pub struct Rewrite {
     path: Option<PathRewrite>,
     pub request: Fields,
     pub response: Fields,
-    pub json: Option<Map>,
-    pub response_json: Option<Map>,
+    pub json: Option<Arc<Map>>,
+    pub response_json: Option<Arc<Map>>,
 }
 
 impl Rewrite {
@@ -26,8 +28,8 @@ impl Rewrite {
             path: config.path.clone(),
             request: Fields::new(&config.request, &config.remove),
             response: Fields::new(&config.response, &config.remove),
-            json: config.json.as_deref().map(Map::new),
-            response_json: config.response_json.as_deref().map(Map::new),
+            json: config.json.as_deref().map(Map::new).map(Arc::new),
+            response_json: config.response_json.as_deref().map(Map::new).map(Arc::new),
         }
     }
 

@@ -268,6 +268,8 @@ pub enum ResponseBody {
 pub struct UpstreamBody {
     /// Taken when the body is whole (it goes back to the pool) or cut (it is closed).
     connection: Option<Box<Link>>,
+    /// It broke off, which is told once what came before is out.
+    broken: Option<Why>,
     pending_since: Option<Instant>,
     exchange: Exchange,
 }
@@ -281,7 +283,8 @@ impl ResponseBody {
     }
 
     pub fn upstream(connection: Box<Link>, exchange: Exchange) -> Self {
-        let mut body = UpstreamBody { connection: Some(connection), pending_since: None, exchange };
+        let mut body =
+            UpstreamBody { connection: Some(connection), broken: None, pending_since: None, exchange };
         if body.ended() {
             body.finish();
         }
@@ -328,7 +331,10 @@ impl ResponseBody {
 
 impl UpstreamBody {
     fn ended(&self) -> bool {
-        self.connection.as_ref().is_none_or(|connection| connection.body_ended())
+        match &self.connection {
+            Some(connection) => connection.body_ended(),
+            None => self.broken.is_none(),
+        }
     }
 
     /// The body is whole: the connection goes back to the pool, if it can.
@@ -356,7 +362,7 @@ impl UpstreamBody {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         let Some(connection) = &mut self.connection else {
-            return Poll::Ready(None);
+            return self.broken.take().map_or(Poll::Ready(None), |why| self.cut(why));
         };
         if self.exchange.state.write_blocked.take() {
             connection.slow_down();
@@ -379,10 +385,13 @@ impl UpstreamBody {
             }
             Some(Err(broken)) => {
                 let why = self.exchange.state.take_cut();
-                self.cut(why.unwrap_or(match broken {
+                self.broken = Some(why.unwrap_or(match broken {
                     Broken::Malformed => Why::UpstreamBadResponse,
                     Broken::Closed => Why::UpstreamReset,
-                }))
+                }));
+                self.connection.take();
+                cx.waker().wake_by_ref();
+                Poll::Pending
             }
             None => {
                 self.finish();

@@ -9,8 +9,8 @@ use std::{
 };
 
 use super::{
-    connection::ClientState,
-    half_closed::{BEGINNING, HalfClosed},
+    connection::{ClientState, Delimited},
+    half_closed::{BEGINNING, HalfClosed, ZERO},
     timer::Wait,
     transport::Transport,
 };
@@ -26,11 +26,13 @@ pub struct ClientIo<S> {
     half_closed: Option<Box<HalfClosed>>,
     /// Bytes of the next answer that are out already.
     ahead: usize,
+    /// hyper has written all that it had.
+    flushed: bool,
 }
 
 impl<S: Transport> ClientIo<S> {
     pub fn new(stream: S, state: Rc<ClientState>) -> Self {
-        ClientIo { stream, state, ended: false, half_closed: None, ahead: 0 }
+        ClientIo { stream, state, ended: false, half_closed: None, ahead: 0, flushed: true }
     }
 
     /// The client sends nothing more. Whether it still waits for its answer.
@@ -39,17 +41,24 @@ impl<S: Transport> ClientIo<S> {
             return !half_closed.is_gone();
         }
         self.half_closed = Some(Box::new(HalfClosed::new(self.stream.socket(), &self.state)));
-        // Once there is an answer, its own bytes will tell.
-        if !self.state.owes_answer() || self.state.answer_so_far().is_some() {
-            return true;
-        }
-        match Pin::new(&mut self.stream).poll_write(cx, BEGINNING) {
-            Poll::Ready(Ok(n)) => self.ahead = n,
+        let (bytes, ahead) = match self.state.answer_so_far() {
+            None if self.state.owes_answer() => (BEGINNING, true),
+            Some(_) if self.state.owes_answer() && self.between_chunks() => (ZERO, false),
+            // Its own bytes will tell.
+            _ => return true,
+        };
+        match Pin::new(&mut self.stream).poll_write(cx, bytes) {
+            Poll::Ready(Ok(n)) if ahead => self.ahead = n,
+            Poll::Ready(Ok(_)) => {}
             // The reset has come already.
             Poll::Ready(Err(_)) => return false,
             Poll::Pending => return true,
         }
         !matches!(Pin::new(&mut self.stream).poll_flush(cx), Poll::Ready(Err(_)))
+    }
+
+    fn between_chunks(&self) -> bool {
+        self.state.delimited.get() == Delimited::Chunks && self.flushed
     }
 
     /// How many of these bytes are out already.
@@ -137,6 +146,7 @@ impl<S: Transport> Write for ClientIo<S> {
         if let Some(n) = self.skip(bytes.len()) {
             return Poll::Ready(Ok(n));
         }
+        self.flushed = false;
         let result = match self.state.last_write.get() {
             true => self.stream.poll_write_last(cx, bytes),
             false => Pin::new(&mut self.stream).poll_write(cx, bytes),
@@ -147,6 +157,7 @@ impl<S: Transport> Write for ClientIo<S> {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.write_early(cx))?;
         ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        self.flushed = true;
         if !self.state.answer_out.replace(true) && self.half_closed.is_some() {
             // Now it may know.
             cx.waker().wake_by_ref();
@@ -174,6 +185,7 @@ impl<S: Transport> Write for ClientIo<S> {
         if let Some(n) = self.skip(slices.first().map_or(0, |first| first.len())) {
             return Poll::Ready(Ok(n));
         }
+        self.flushed = false;
         let ClientIo { stream, state, .. } = &mut *self;
         let last = state.last_write.get();
         let taken = if last { together(slices, |bytes| stream.poll_write_last(cx, bytes)) } else { None };

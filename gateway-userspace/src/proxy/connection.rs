@@ -16,11 +16,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{Request, Response};
-use hyper::{server::conn::http1, service::service_fn};
+use http::{Request, Response, Version, header};
+use http_body::Body;
+use hyper::{ext::ReasonPhrase, server::conn::http1, service::service_fn};
 use tokio::{io::Interest, net::TcpStream};
 
 use super::{
+    body::ResponseBody,
     client::{Client, Manner, Origin},
     client_io::ClientIo,
     exchange::{Exchange, Record},
@@ -49,6 +51,28 @@ const SLEEP_AFTER: Duration = Duration::from_millis(250);
 /// A connection that is to end still gets its first answer if its request comes so soon: its client could not know.
 const FRESH: Duration = Duration::from_secs(1);
 
+/// How a client knows where an answer ends, as hyper sends it (RFC 9112 section 6.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Delimited {
+    #[default]
+    Length,
+    Chunks,
+    /// By the connection's end.
+    Close,
+}
+
+impl Delimited {
+    fn of(version: Version, answer: &Response<ResponseBody>) -> Self {
+        let told = || answer.headers().contains_key(header::CONTENT_LENGTH);
+        match answer.body().size_hint().exact() {
+            Some(_) => Delimited::Length,
+            None if told() => Delimited::Length,
+            None if version == Version::HTTP_11 => Delimited::Chunks,
+            None => Delimited::Close,
+        }
+    }
+}
+
 /// What the parts of one client connection share. All of them run in the connection's task.
 pub struct ClientState {
     pub worker: Rc<Worker>,
@@ -67,6 +91,8 @@ pub struct ClientState {
     pub last_write: Cell<bool>,
     /// hyper has written all that there is of answers.
     pub answer_out: Cell<bool>,
+    /// The current request's answer.
+    pub delimited: Cell<Delimited>,
     /// The current request has no answer yet.
     pub awaiting_head: Cell<bool>,
     pub in_request: Cell<bool>,
@@ -116,6 +142,7 @@ impl ClientState {
             last_request: Cell::new(false),
             last_write: Cell::new(false),
             answer_out: Cell::new(true),
+            delimited: Cell::default(),
             awaiting_head: Cell::new(false),
             in_request: Cell::new(false),
             write_blocked: Cell::new(false),
@@ -195,7 +222,7 @@ impl ClientState {
 
     /// Some of a request is here, which has not begun.
     pub fn has_unbegun(&self) -> bool {
-        !self.in_request.get() && !self.inbound.borrow().head().is_empty()
+        !self.in_request.get() && self.inbound.borrow().has_unbegun()
     }
 
     /// The request at hand is here whole, and not answered to its end.
@@ -361,7 +388,7 @@ enum End<S> {
     Refused(S, Why),
     Upgraded(S, bytes::Bytes),
     /// The client is gone, or treated as if it were.
-    Dropped,
+    Dropped(S),
 }
 
 /// Serves an admitted connection of a listener that is plain HTTP/1.1, to its end.
@@ -410,7 +437,13 @@ pub async fn serve_http1<S: Transport>(mut stream: S, open: Open) {
                 }
                 return;
             }
-            End::Dropped => return,
+            End::Dropped(stream) => {
+                if state.delimited.get() == Delimited::Close {
+                    // Or it would take what it has for the whole answer.
+                    turn_away(stream.socket());
+                }
+                return;
+            }
         }
     }
 }
@@ -445,10 +478,21 @@ async fn serve_awake<S: Transport>(stream: S, state: &Rc<ClientState>) -> End<S>
     let reuse = Reuse::default();
     let service = service_fn(move |request: Request<hyper::body::Incoming>| {
         let (head, body) = request.into_parts();
-        match handler::begin(service_state.clone(), head, Incoming::Http1(body)) {
+        let (state, version) = (service_state.clone(), head.version);
+        state.delimited.take();
+        let mut answering = match handler::begin(service_state.clone(), head, Incoming::Http1(body)) {
             Begun::Answered(response) => Perhaps::done(Ok::<_, Infallible>(response)),
             Begun::Onward(onward) => Perhaps::Running(reuse.run(async { Ok(onward.finish().await) })),
-        }
+        };
+        poll_fn(move |cx| {
+            let Ok(mut answer) = ready!(Pin::new(&mut answering).poll(cx));
+            state.delimited.set(Delimited::of(version, &answer));
+            if answer.status().canonical_reason().is_none() {
+                // hyper would make one up.
+                answer.extensions_mut().insert(ReasonPhrase::from_static(b""));
+            }
+            Poll::Ready(Ok::<_, Infallible>(answer))
+        })
     });
     let mut connection = http1::Builder::new()
         .half_close(false)
@@ -495,9 +539,9 @@ async fn serve_awake<S: Transport>(stream: S, state: &Rc<ClientState>) -> End<S>
                 real_ip::forget(state);
                 drop(Exchange::begin(state.clone(), None));
             }
-            End::Dropped
+            End::Dropped(stream)
         }
-        Outcome::Ended(Err(error)) if error.is_parse_too_large() => End::Refused(stream, Why::HeaderTooLarge),
+        Outcome::Ended(Err(error)) if error.is_parse_too_large() => End::Refused(stream, too_large(state)),
         Outcome::Ended(Err(_)) => End::Refused(stream, Why::BadRequest),
         Outcome::Expired(Wait::Header) => End::Refused(stream, Why::HeaderTimeout),
         Outcome::Expired(Wait::Idle) if parts.read_buf.is_empty() => {
@@ -507,8 +551,18 @@ async fn serve_awake<S: Transport>(stream: S, state: &Rc<ClientState>) -> End<S>
                 End::Closed(stream)
             }
         }
-        Outcome::Expired(_) => End::Dropped,
+        Outcome::Expired(_) => End::Dropped(stream),
     }
+}
+
+/// A target that is too long is told from the rest of a head (RFC 9112 section 3).
+fn too_large(state: &ClientState) -> Why {
+    let inbound = state.inbound.borrow();
+    let line = inbound.head().trim_ascii_start();
+    // hyper takes no longer ones.
+    let most = state.listener.config.max.header.min(usize::from(u16::MAX));
+    let ends = line.iter().take(most).any(|byte| *byte == b'\n');
+    if ends { Why::HeaderTooLarge } else { Why::UriTooLong }
 }
 
 enum Outcome {

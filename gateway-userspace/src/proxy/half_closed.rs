@@ -2,7 +2,8 @@
 //! gone.
 //!
 //! What tells them apart is their word on bytes that are sent: who is gone answers with a reset. So the first bytes of every
-//! answer go out before there is one.
+//! answer go out before there is one, and between two chunks the first of the next one's size. Where neither can be, in the
+//! middle of an answer whose length is told, silence is waited for.
 
 use std::{cell::Cell, rc::Rc, time::Duration};
 
@@ -12,6 +13,8 @@ use super::{connection::ClientState, timer::Wait};
 
 /// What answers by HTTP/1.1 and 1.0 begin with.
 pub const BEGINNING: &[u8] = b"HTTP/1.";
+/// What the size of a chunk may begin with, whatever it is, also that of the last (RFC 9112 section 7.1).
+pub const ZERO: &[u8] = b"0";
 /// Nobody waits for so long for more of an answer that has begun.
 const PATIENCE: Duration = Duration::from_secs(5);
 

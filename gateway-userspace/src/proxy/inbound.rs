@@ -66,6 +66,11 @@ impl Inbound {
         &self.head
     }
 
+    /// Some of a head is here, whose request has not begun.
+    pub fn has_unbegun(&self) -> bool {
+        matches!(self.body, Body::NotYet) && !self.head.is_empty()
+    }
+
     /// All of the request at hand is here, and nothing of another.
     pub fn is_whole(&self) -> bool {
         matches!(&self.body, Body::Following(decoder) if decoder.done()) && self.ahead.is_empty()

@@ -1,6 +1,8 @@
 //! A request's body as it comes off a client's connection, whatever that speaks.
 
 use std::{
+    error::Error,
+    io,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
@@ -117,10 +119,11 @@ impl Body for Incoming {
     }
 }
 
+/// Only what hyper finds wrong with the framing is an error of these kinds; any other is one of the socket, or its end.
 fn broken_http1(error: &hyper::Error) -> Broken {
-    if error.is_incomplete_message() || error.is_canceled() || error.is_closed() {
-        Broken::Gone
-    } else {
-        Broken::Malformed
+    let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+    match source.map(io::Error::kind) {
+        Some(io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput) => Broken::Malformed,
+        _ => Broken::Gone,
     }
 }

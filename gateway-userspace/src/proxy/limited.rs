@@ -88,7 +88,7 @@ pub fn note(state: &ClientState, why: Why, presented: bool) {
     let misdeed = match why {
         Why::BadRequest => Misdeed::Malformed,
         Why::HeaderTimeout | Why::BodyTimeout | Why::WriteTimeout => Misdeed::Slow,
-        Why::HeaderTooLarge | Why::Json => Misdeed::Flood,
+        Why::HeaderTooLarge | Why::UriTooLong | Why::Json => Misdeed::Flood,
         Why::Unauthorized if presented => Misdeed::Login,
         _ => return,
     };

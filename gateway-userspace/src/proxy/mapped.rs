@@ -45,11 +45,23 @@ pub async fn request(
     if whole.is_empty() {
         return Ok(RequestBody::Empty);
     }
-    let changed = map.apply(&whole).map_err(|Refused| Why::Json)?;
+    Ok(RequestBody::kept(changed(map, request, &whole)?))
+}
+
+/// A copy's body as it is to be, with a head that fits. `None`: what came cannot be changed so.
+pub fn copy(map: &Filled<'_>, request: &mut Outgoing, body: Bytes) -> Option<Bytes> {
+    if Checker::of(LIMITS, &request.head).ok()?.is_none() || body.is_empty() {
+        return Some(body);
+    }
+    if body.len() > map.map.most { None } else { changed(map, request, &body).ok() }
+}
+
+fn changed(map: &Filled<'_>, request: &mut Outgoing, whole: &[u8]) -> Result<Bytes, Why> {
+    let changed = map.apply(whole).map_err(|Refused| Why::Json)?;
     let headers = &mut request.head.headers;
     OF_THE_BYTES.iter().for_each(|name| drop(headers.remove(name)));
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(changed.len()));
-    Ok(RequestBody::kept(changed.into()))
+    Ok(changed.into())
 }
 
 /// A part of an answer cannot be changed: all of it is asked for.

@@ -15,6 +15,7 @@ use super::{
 use crate::{
     policy::{
         compare::About,
+        json_map::Filled,
         mirror::{AsVersion, Mirror, Place},
     },
     request::without_parameters,
@@ -26,8 +27,8 @@ use crate::{
 pub struct Shadow<'a> {
     mirror: &'a Mirror,
     place: Place,
-    /// As another version gets it; else as the upstream does.
-    own: Option<Outgoing>,
+    /// As another version gets it, and what that does to its body; else as the upstream does.
+    own: Option<(Outgoing, Option<Filled<'a>>)>,
 }
 
 impl<'a> Shadow<'a> {
@@ -35,7 +36,7 @@ impl<'a> Shadow<'a> {
     pub fn of(
         mirror: &'a Mirror,
         request: &Outgoing,
-        changes: Option<RequestChanges<'_>>,
+        changes: Option<RequestChanges<'a>>,
         picked: Option<Picked>,
     ) -> Option<Self> {
         if matches!(request.switch, Switch::Upgrade(_)) {
@@ -49,6 +50,11 @@ impl<'a> Shadow<'a> {
         Some(Shadow { mirror, place, own })
     }
 
+    /// It gets the body as it came.
+    pub fn is_of_version(&self) -> bool {
+        self.own.is_some()
+    }
+
     /// Sends it: at once, or when the body has passed. `request`: as it goes to the upstream.
     pub fn send(self, exchange: &Exchange, request: &Outgoing, body: &mut RequestBody) -> Option<Side> {
         let Shadow { mirror, place, own } = self;
@@ -59,11 +65,9 @@ impl<'a> Shadow<'a> {
             }
             None => (None, None),
         };
-        let copy = Copy {
-            errand: Errand::new(exchange, &mirror.upstream, own.unwrap_or_else(|| copied(request))),
-            place,
-            side,
-        };
+        let (request, map) = own.unwrap_or_else(|| (copied(request), None));
+        let map = map.map(|map| Box::new(map.into_owned()));
+        let copy = Copy { errand: Errand::new(exchange, &mirror.upstream, request), place, side, map };
         match body.is_empty() {
             true => copy.send(None),
             false => body.copy(Kept::new(copy, mirror.body)),
@@ -81,13 +85,14 @@ fn about(request: &Outgoing) -> About {
 }
 
 /// Without what names the version that the client gets. `None`: what comes out is no request.
-fn as_version(
+fn as_version<'a>(
     version: &AsVersion,
     request: &Outgoing,
-    changes: RequestChanges<'_>,
+    mut changes: RequestChanges<'a>,
     picked: Option<Picked>,
-) -> Option<Outgoing> {
+) -> Option<(Outgoing, Option<Filled<'a>>)> {
     let mut copy = copied(request);
+    let map = changes.json.take();
     let rewritten = changes.path.is_some();
     changes.apply(&mut copy).ok()?;
     let head = &mut copy.head;
@@ -98,7 +103,7 @@ fn as_version(
         head.uri = target.into();
     }
     version.headers.iter().for_each(|name| drop(head.headers.remove(name)));
-    Some(copy)
+    Some((copy, map))
 }
 
 /// Has the client's answer compared with the shadow's.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderName, Response, header, request};
+use http::{HeaderMap, HeaderName, Response, header, request};
 use http_body::Body;
 
 use super::{
@@ -426,7 +426,7 @@ impl Ends<'_> {
 pub(super) struct RequestChanges<'a> {
     pub path: Option<String>,
     fields: Changes<'a>,
-    json: Option<Filled<'a>>,
+    pub json: Option<Filled<'a>>,
 }
 
 impl<'a> Plan<'a> {
@@ -499,8 +499,19 @@ async fn forward(
     body: Incoming,
 ) -> Response<ResponseBody> {
     let map = None;
-    let way =
-        Way { snapshot, route, policies, changes, map, web, picked, shadowed, shadow: None, side: None };
+    let way = Way {
+        snapshot,
+        route,
+        policies,
+        changes,
+        map,
+        web,
+        picked,
+        shadowed,
+        upstream: None,
+        shadow: None,
+        side: None,
+    };
     // A body that was signed is checked on the plain way only.
     let signed = exchange.caller().is_some_and(|caller| caller.body.is_some());
     match &policies.cache {
@@ -523,6 +534,8 @@ pub(super) struct Way<'a> {
     picked: Option<Picked>,
     /// For a shadow.
     shadowed: Option<RequestChanges<'a>>,
+    /// The one that is chosen, once one is.
+    upstream: Option<&'a Arc<Upstream>>,
     /// Which gets the body as it is to be.
     shadow: Option<Shadow<'a>>,
     /// The answer is to be compared with the shadow's.
@@ -568,6 +581,19 @@ impl<'a> Way<'a> {
         }
     }
 
+    /// The upstream that is chosen for the request, once and for all. `None`: there is none.
+    pub fn upstream(&mut self, headers: &HeaderMap, exchange: &Exchange) -> Option<&'a Arc<Upstream>> {
+        if self.upstream.is_none() {
+            let split = self.policies.split.as_ref();
+            let chosen = split.and_then(|split| split.pick(headers, exchange.state.client().addr));
+            if let Some(chosen) = chosen {
+                exchange.set_upstream(chosen.clone());
+            }
+            self.upstream = chosen.or(self.route.upstream.as_ref());
+        }
+        self.upstream
+    }
+
     /// The request as it goes to the upstream that is chosen for it.
     pub fn prepare(
         &mut self,
@@ -575,12 +601,7 @@ impl<'a> Way<'a> {
         head: request::Parts,
         body: impl Into<Sent>,
     ) -> Result<(&'a Arc<Upstream>, Outgoing, RequestBody), Why> {
-        let split = self.policies.split.as_ref();
-        let chosen = split.and_then(|split| split.pick(&head.headers, exchange.state.client().addr));
-        if let Some(chosen) = chosen {
-            exchange.set_upstream(chosen.clone());
-        }
-        let upstream = chosen.or(self.route.upstream.as_ref()).ok_or(Why::NoHealthyTarget)?;
+        let upstream = self.upstream(&head.headers, exchange).ok_or(Why::NoHealthyTarget)?;
         let (mut request, mut body) = prepare(self.snapshot, self.route, upstream, exchange, head, body);
         if reads_bodies(self.policies) {
             request.head.headers.remove(header::ACCEPT_ENCODING);
@@ -612,7 +633,7 @@ impl<'a> Way<'a> {
         if let Some(web) = &self.web {
             body = web.translate(&mut request, body);
         }
-        match self.maps() {
+        match self.maps() && !shadow.as_ref().is_some_and(Shadow::is_of_version) {
             true => self.shadow = shadow,
             false => self.side = shadow.and_then(|shadow| shadow.send(exchange, &request, &mut body)),
         }
@@ -637,8 +658,9 @@ impl<'a> Way<'a> {
         if let Some(map) = self.map.take() {
             body = mapped::request(&map, exchange, request, body).await?;
         }
-        let shadow = self.shadow.take();
-        self.side = shadow.and_then(|shadow| shadow.send(exchange, request, &mut body));
+        if let Some(shadow) = self.shadow.take() {
+            self.side = shadow.send(exchange, request, &mut body);
+        }
         Ok(body)
     }
 }

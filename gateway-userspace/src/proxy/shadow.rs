@@ -10,9 +10,10 @@ use bytes::Bytes;
 use super::{
     errand::{self, Errand},
     forward::Answer,
+    mapped,
     watched::Side,
 };
-use crate::policy::mirror::Place;
+use crate::policy::{json_map::Filled, mirror::Place};
 
 /// An answer with more is not read to its end, and its connection is closed.
 const MOST: usize = 1 << 20;
@@ -24,11 +25,19 @@ pub struct Copy {
     pub place: Place,
     /// Its answer is compared.
     pub side: Option<Side>,
+    /// What its body becomes.
+    pub map: Option<Box<Filled<'static>>>,
 }
 
 impl Copy {
     /// `body`: `None` if there is none.
-    pub fn send(mut self, body: Option<Bytes>) {
+    pub fn send(mut self, mut body: Option<Bytes>) {
+        if let (Some(map), Some(came)) = (self.map.take(), &mut body) {
+            let Some(changed) = mapped::copy(&map, &mut self.errand.request, std::mem::take(came)) else {
+                return;
+            };
+            *came = changed;
+        }
         tokio::task::spawn_local(async move {
             let mut side = self.side.take();
             let _ = tokio::time::timeout(self.errand.limit(), self.exchange(body, &mut side)).await;

@@ -186,3 +186,26 @@ fn where_only_the_method_differs_the_allowed_ones_are_known() {
     assert_eq!(allowed("GET", "/plain", &[]), None);
     assert_eq!(allowed("GET", "/else", &[]), None);
 }
+
+// T1
+#[test]
+fn a_look_up_takes_as_long_whether_there_are_ten_routes_or_ten_thousand() {
+    let took = |routes: usize| {
+        let paths: Vec<String> = (0..routes).map(|n| format!("/api/v{}/items{n}/{{id}}/*", n % 10)).collect();
+        let takes: Vec<(&[&str], &str)> = paths.iter().map(|path| (&[][..], path.as_str())).collect();
+        let router = router(&takes);
+        let asked: Vec<(String, &str)> = (0..100)
+            .map(|n| n * 7919 % routes)
+            .map(|n| (format!("/api/v{}/items{n}/12345/parts/7", n % 10), &*paths[n]))
+            .collect();
+        let round = || {
+            let began = std::time::Instant::now();
+            asked.iter().for_each(|(path, route)| check(&router, "shop.test", path, Some(route)));
+            began.elapsed() / asked.len() as u32
+        };
+        (0..50).map(|_| round()).min().unwrap()
+    };
+    let (few, many) = (took(10), took(10_000));
+    // How long that is in a release: `cargo bench -p gateway-userspace --bench route`.
+    assert!(many < few * 4, "{few:?} with 10, {many:?} with 10,000");
+}

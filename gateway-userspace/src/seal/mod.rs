@@ -18,7 +18,10 @@ use std::{
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use zeroize::Zeroizing;
 
-use crate::config::model::{Secret, State};
+use crate::{
+    config::model::{Secret, State},
+    hex,
+};
 
 pub use secret::{SecretError, place, read, read_telling};
 pub use vault::{FileError, FileErrorKind, Kept, Vault};
@@ -78,7 +81,7 @@ pub struct Opened {
 
 impl std::fmt::Debug for Sealer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.keys.iter().map(|key| hex(&key.id))).finish()
+        f.debug_list().entries(self.keys.iter().map(|key| hex::text(&key.id))).finish()
     }
 }
 
@@ -115,7 +118,7 @@ impl Sealer {
                 .keys
                 .iter()
                 .find(|key| key.id == id)
-                .ok_or_else(|| SealError::WrongKey { sealed: hex(id), ours: hex(&ours.id) })?,
+                .ok_or_else(|| SealError::WrongKey { sealed: hex::text(id), ours: hex::text(&ours.id) })?,
         };
         let mut hasher = blake3::Hasher::new_keyed(&key.root);
         hasher.update(&(purpose.len() as u64).to_le_bytes()).update(purpose.as_bytes()).update(salt);
@@ -152,7 +155,7 @@ impl Sealer {
         let id = &header[HEADER - ID..];
         let known = self.keys.iter().position(|key| key.id == id);
         let Some(at) = known else {
-            return Err(SealError::WrongKey { sealed: hex(id), ours: hex(&self.keys[0].id) });
+            return Err(SealError::WrongKey { sealed: hex::text(id), ours: hex::text(&self.keys[0].id) });
         };
         let aad = Aad::from([header, purpose.as_bytes()].concat());
         let mut plain = Zeroizing::new(body.to_vec());
@@ -183,10 +186,6 @@ impl Key {
 
 fn header(id: &[u8; ID]) -> Vec<u8> {
     [MAGIC.as_slice(), &[VERSION, ALGORITHM], id].concat()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Writes a file for its owner only, whole or not at all, also over a power cut.

@@ -56,6 +56,9 @@ impl Checks {
 /// they are asked: for so long after one, silence is no good sign.
 const QUIET: Duration = Duration::from_secs(3);
 
+/// Within so long every target is checked for the first time.
+const FIRST: Duration = Duration::from_millis(200);
+
 /// When a check last failed by more than silence.
 struct Refused(Option<Instant>);
 
@@ -108,8 +111,8 @@ async fn watch(target: Box<dyn Checked>) {
     let mut streak = Streak { healthy: target.healthy(), against: target.against().load(Relaxed) };
     // What made it unhealthy may have been a moment before a reload.
     let mut refused = Refused((!streak.healthy).then(Instant::now));
-    // Not all targets of all gateways at the same moment.
-    tokio::time::sleep(health.every.min(Duration::from_millis(200)).mul_f64(fastrand::f64())).await;
+    // Not all targets of all gateways at the same moment, now and later.
+    tokio::time::sleep(health.every.min(FIRST).mul_f64(fastrand::f64())).await;
     loop {
         match probe::check(&probed, health).await {
             Ok(Answer::Unasked) => target.found("not asked: the gateway has no file descriptor left".into()),
@@ -129,8 +132,75 @@ async fn watch(target: Box<dyn Checked>) {
 
 #[cfg(test)]
 mod tests {
+    use std::{cell::RefCell, rc::Rc};
+
     use super::*;
     use crate::config::model::HealthCheck;
+
+    const HEALTH: Health = Health {
+        check: HealthCheck::Tcp,
+        every: Duration::from_millis(200),
+        timeout: Duration::from_secs(1),
+        rise: 2,
+        fall: 3,
+    };
+
+    /// Notes when it was checked. Nobody listens there.
+    struct Noted {
+        against: AtomicU32,
+        at: Rc<RefCell<Vec<Instant>>>,
+    }
+
+    impl Checked for Noted {
+        fn health(&self) -> &Health {
+            &HEALTH
+        }
+
+        fn target(&self) -> (SocketAddr, &str) {
+            (([127, 0, 0, 1], 1).into(), "noted")
+        }
+
+        fn healthy(&self) -> bool {
+            true
+        }
+
+        fn against(&self) -> &AtomicU32 {
+            &self.against
+        }
+
+        fn proxy_protocol(&self) -> Option<Version> {
+            None
+        }
+
+        fn found(&self, _: String) {
+            self.at.borrow_mut().push(Instant::now());
+        }
+
+        fn change(&self, _: Result<(), String>) {}
+    }
+
+    // LB10. Nothing but chance lets a check come sooner than `every` after the one before.
+    #[tokio::test]
+    async fn targets_are_not_checked_in_step() {
+        let all: Vec<Rc<RefCell<Vec<Instant>>>> = (0..12).map(|_| Rc::default()).collect();
+        let targets = all
+            .iter()
+            .map(|at| Box::new(Noted { against: AtomicU32::new(0), at: at.clone() }) as Box<dyn Checked>);
+        let checked = async {
+            let _checks = Checks::start(targets);
+            tokio::time::sleep(Duration::from_millis(1600)).await;
+        };
+        tokio::task::LocalSet::new().run_until(checked).await;
+        let first = |at: &Rc<RefCell<Vec<Instant>>>| at.borrow()[0];
+        let spread = all.iter().map(first).max().unwrap() - all.iter().map(first).min().unwrap();
+        assert!(spread > FIRST / 10, "{spread:?}");
+        let gaps: Vec<Duration> = all
+            .iter()
+            .flat_map(|at| at.borrow().windows(2).map(|two| two[1] - two[0]).collect::<Vec<_>>())
+            .collect();
+        let sooner = gaps.iter().filter(|gap| **gap < HEALTH.every).count();
+        assert!(sooner > 0 && gaps.iter().all(|gap| *gap >= HEALTH.every.mul_f64(0.95)), "{gaps:?}");
+    }
 
     #[test]
     fn silence_soon_after_a_refusal_is_one_too() {
@@ -147,16 +217,9 @@ mod tests {
 
     #[test]
     fn it_takes_fall_failures_in_a_row_to_go_and_rise_successes_to_return() {
-        let health = Health {
-            check: HealthCheck::Tcp,
-            every: Duration::from_secs(1),
-            timeout: Duration::from_secs(1),
-            rise: 2,
-            fall: 3,
-        };
         let mut streak = Streak { healthy: true, against: 0 };
         let changes: Vec<bool> = [false, false, true, false, false, false, true, false, true, true]
-            .map(|ok| streak.note(ok, &health))
+            .map(|ok| streak.note(ok, &HEALTH))
             .to_vec();
         assert_eq!(changes, [false, false, false, false, false, true, false, false, false, true]);
         assert!(streak.healthy);

@@ -177,6 +177,7 @@ fn is_broken(path: &str) -> bool {
     [
         "/hang",
         "/hang-body",
+        "/hang-chunked",
         "/close",
         "/close-body",
         "/reset",
@@ -199,8 +200,11 @@ fn broken(out: &mut Answer<'_>, path: &str, reader: &mut Reader<'_>) -> io::Resu
             reader.gone()?;
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
-        "/hang-body" => {
-            out.head(200, "content-length: 1000\r\n")?;
+        "/hang-body" | "/hang-chunked" => {
+            match path {
+                "/hang-body" => out.head(200, "content-length: 1000\r\n")?,
+                _ => out.head(200, "transfer-encoding: chunked\r\n\r\n80")?,
+            }
             out.bytes(&BODY)?;
             reader.gone()?;
             return Err(io::ErrorKind::ConnectionAborted.into());

@@ -92,6 +92,41 @@ fn a_request_whose_client_is_gone_with_it_has_its_line_and_is_counted() -> Resul
 
 // M4
 #[test]
+fn a_client_that_leaves_before_its_body_has_ended_is_gone_and_one_whose_body_is_wrong_is_told() -> Result<()>
+{
+    lab_test!();
+    let rig = rig()?;
+    let post = |path: &str, rest: &str| format!("POST {path} HTTP/1.1\r\nhost: a\r\n{rest}");
+    let chunked = "transfer-encoding: chunked\r\n\r\n";
+    let bodies = [
+        ("/echo-body?length", "content-length: 50\r\n\r\nhello".to_owned()),
+        ("/echo-body?none", "content-length: 50\r\n\r\n".to_owned()),
+        ("/echo-body?chunk", format!("{chunked}a\r\nhello")),
+        ("/echo-body?size", format!("{chunked}5\r\nhello\r\n1")),
+        ("/echo-body?end", format!("{chunked}5\r\nhello\r\n")),
+        ("/echo-body?trailers", format!("{chunked}5\r\nhello\r\n0\r\na: b\r\n")),
+    ];
+    for reset in [false, true] {
+        for (path, rest) in &bodies {
+            let mut client = rig.client()?;
+            client.send(post(path, rest))?;
+            let active = || -> Result<f64> { Ok(rig.gateway.metrics()?.sum("http_active_requests", &[])) };
+            eventually("it has begun", || Ok(active()? == 1.0))?;
+            if reset {
+                socket2::SockRef::from(&client.stream).set_linger(Some(Duration::ZERO))?;
+            }
+            drop(client);
+            eventually("it is over", || Ok(active()? == 0.0))?;
+        }
+    }
+    are_gone(&rig.gateway, &["/echo-body"; 12])?;
+    let mut client = rig.client()?;
+    client.send(post("/echo-body", &format!("{chunked}5\r\nhello!\r\n0\r\n\r\n")))?;
+    client.response()?.refused(400, "bad_request")
+}
+
+// M4
+#[test]
 fn of_requests_that_came_together_the_last_is_begun_too_though_nobody_waits_for_it() -> Result<()> {
     lab_test!();
     let rig = rig()?;

@@ -386,18 +386,6 @@ impl Builder<'_> {
                 self.tell(ProblemKind::Conflict, own, "mirror", message, "name an upstream with `to`");
                 continue;
             };
-            if rewrite.json.is_some() || versions[at].route.rewrite.json.is_some() {
-                let message = format!(
-                    "`mirror.version`: bodies that `rewrite.json` changes are not copied to {wanted}"
-                );
-                self.tell(
-                    ProblemKind::Conflict,
-                    own,
-                    "mirror",
-                    message,
-                    "name its upstream with `to`: that gets what this one gets",
-                );
-            }
             let version = MirrorVersion {
                 name: wanted,
                 rewrite,

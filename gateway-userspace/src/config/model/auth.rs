@@ -8,6 +8,7 @@ use super::Secret;
 use crate::{
     auth::Algorithm,
     config::units::{At, Moment},
+    hex,
 };
 
 /// `[auth.NAME]`: a way to tell who calls.
@@ -207,8 +208,7 @@ pub struct KeyHash(pub [u8; 32]);
 
 impl fmt::Display for KeyHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("blake3:")?;
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        write!(f, "blake3:{}", hex::text(&self.0))
     }
 }
 

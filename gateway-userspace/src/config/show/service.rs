@@ -2,7 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::{bucket, byte_bucket, health, listener, some};
+use super::{
+    kernel::{bucket, byte_bucket},
+    listener, some,
+    upstream::health,
+};
 use crate::config::{
     model::{Service, ServiceTarget, Splice},
     units::show_duration,

@@ -41,7 +41,7 @@ fn version(version: &ApiVersion) -> Value {
         Value::Object(own) => own,
         _ => Map::new(),
     };
-    let Value::Object(route) = super::route(&version.route) else { return Value::Object(shown) };
+    let Value::Object(route) = super::route::route(&version.route) else { return Value::Object(shown) };
     let of_the_route = ["host", "path", "methods", "headers", "query"];
     shown.extend(route.into_iter().filter(|(key, _)| !of_the_route.contains(&key.as_str())));
     Value::Object(shown)

@@ -111,8 +111,12 @@ static LISTENER_MAX: Section = Section {
             "TLS handshakes of one address (IPv6: /64) in so long: \"20/s\". Beyond it a connection is reset before anything is \
              read of it. Exceptions as for connections. Left out: no limit.",
         ),
-        Key::new("header", Kind::Size { min: 8 << 10, max: 1 << 20 }, "A request's head.")
-            .default("\"32KiB\""),
+        Key::new(
+            "header",
+            Kind::Size { min: 8 << 10, max: 1 << 20 },
+            "A request's head, which has 100 fields at most.",
+        )
+        .default("\"32KiB\""),
         Key::new(
             "body",
             Kind::Either(&[

@@ -1,13 +1,21 @@
-//! Texts with a form of their own: names, hosts, paths, files.
+//! Texts with a form of their own: names, addresses, files; hosts and paths in files of theirs.
+
+mod host;
+mod path;
 
 use std::net::{Ipv4Addr, SocketAddr};
+
+pub(super) use self::{
+    host::{HOST, SNI_NAME},
+    path::{PATH, PROBE_PATH},
+};
 
 use super::Text;
 use crate::config::{
     error::did_you_mean,
-    model::{Bind, HostPattern, PathPattern, Segment},
+    model::Bind,
     node::Value,
-    units::{Lookup, UnitError, is_https, normal_path, parse_byte_rate, parse_target, quote},
+    units::{Lookup, UnitError, is_https, parse_byte_rate, parse_target, quote},
 };
 
 /// Names become label values and parts of URLs and commands (`gateway target drain NAME/ADDR`).
@@ -354,220 +362,8 @@ pub(super) static PROTOCOL: Text = Text {
     },
 };
 
-pub(super) static HOST: Text = Text {
-    what: "a host name",
-    example: "api.example.com",
-    pattern: Some("^(\\*\\.)?[A-Za-z0-9_-]+(\\.[A-Za-z0-9_-]+)*$|^\\[[0-9A-Fa-f:.]+\\]$"),
-    parse: |text| parse_host(text).map(Value::Host),
-};
-
-/// A name that clients ask for by TLS: never an address (RFC 6066 section 3).
-pub(super) static SNI_NAME: Text = Text {
-    what: "a host name",
-    example: "*.example.com",
-    pattern: Some("^(\\*\\.)?[A-Za-z0-9_-]+(\\.[A-Za-z0-9_-]+)*$"),
-    parse: |text| match parse_host(text)? {
-        HostPattern::Exact(name) if name.starts_with('[') || name.parse::<Ipv4Addr>().is_ok() => {
-            let message = format!("expected a host name such as \"*.example.com\", found {}", quote(text));
-            Err(UnitError::new(message).hint("clients never ask for an address by name"))
-        }
-        name => Ok(Value::Text(name.to_string())),
-    },
-};
-
-fn parse_host(text: &str) -> Result<HostPattern, UnitError> {
-    let wrong =
-        || UnitError::new(format!("expected a host name such as \"api.example.com\", found {}", quote(text)));
-    if text == "*" {
-        return Err(wrong().hint("leave `host` out to match every host"));
-    }
-    if let Some(inner) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-        let v6: std::net::Ipv6Addr = inner.parse().map_err(|_| wrong())?;
-        return Ok(HostPattern::Exact(format!("[{v6}]")));
-    }
-    let (wildcard, name) = match text.strip_prefix("*.") {
-        Some(rest) => (true, rest),
-        None => (false, text),
-    };
-    if let Some(rest) = name.split_once("://") {
-        return Err(wrong().hint(format!("leave the scheme out: {}", quote(rest.1))));
-    }
-    if let Some((host, port)) = name.split_once(':')
-        && port.bytes().all(|b| b.is_ascii_digit())
-    {
-        return Err(wrong().hint(format!("leave the port out: {}", quote(host))));
-    }
-    if name.contains('*') {
-        return Err(wrong().hint("`*` stands for whole labels, and only in front: \"*.example.com\""));
-    }
-    if let Some(name) = name.strip_suffix('.').filter(|name| !name.is_empty()) {
-        return Err(wrong().hint(format!("leave the last dot out: {}", quote(name))));
-    }
-    if !name.is_ascii() {
-        return Err(wrong().hint("write the name in its ASCII form, \"xn--…\" (IDNA)"));
-    }
-    // RFC 1123 section 2.1 and RFC 1035 section 2.3.4; `_` is in use.
-    let label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-    };
-    if name.len() > 253 || !name.split('.').all(label) {
-        return Err(wrong().hint("labels of letters, digits and `-`, joined by dots"));
-    }
-    let name = name.to_ascii_lowercase();
-    Ok(if wildcard { HostPattern::Wildcard(name) } else { HostPattern::Exact(name) })
-}
-
-pub(super) static PATH: Text = Text {
-    what: "a path",
-    example: "/items/*",
-    pattern: Some("^/([^?#\\s*]*|([^?#\\s*]*/)?\\*)$"),
-    parse: |text| parse_path(text).map(Value::Path),
-};
-
-fn parse_path(text: &str) -> Result<PathPattern, UnitError> {
-    let wrong = || UnitError::new(format!("expected a path such as \"/items/*\", found {}", quote(text)));
-    check_path(text)?;
-    let normal =
-        normal_path(text).ok_or_else(|| wrong().hint("a path has no `.` and `..` segments and no `%00`"))?;
-    let text = &*normal;
-    let mut pattern = PathPattern { segments: Vec::new(), rest: false };
-    let segments: Vec<&str> = text[1..].split('/').collect();
-    for (index, segment) in segments.iter().enumerate() {
-        let last = index + 1 == segments.len();
-        match *segment {
-            // "/" has no segments; "/items/" ends in an empty one.
-            "" if last && index == 0 => {}
-            "" if !last => return Err(wrong().hint("a segment between two slashes is never empty")),
-            "*" if last => pattern.rest = true,
-            name if name.contains('*') => {
-                return Err(wrong().hint("`*` is a whole segment, and the last: \"/items/*\""));
-            }
-            name if name.contains(['{', '}']) => {
-                let name = name.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).filter(|name| {
-                    name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
-                        && name.starts_with(|c: char| c.is_ascii_alphabetic())
-                });
-                let name =
-                    name.ok_or_else(|| wrong().hint("a parameter is a whole segment: \"/items/{id}\""))?;
-                let parameter = Segment::Parameter(name.into());
-                if pattern.segments.contains(&parameter) {
-                    return Err(wrong().hint(format!("the parameter `{name}` is there twice")));
-                }
-                pattern.segments.push(parameter);
-            }
-            literal => pattern.segments.push(Segment::Literal(literal.into())),
-        }
-    }
-    Ok(pattern)
-}
-
-/// The path of a health check, query and all.
-pub(super) static PROBE_PATH: Text = Text {
-    what: "a path",
-    example: "/healthz",
-    pattern: Some("^/[!-~]*$"),
-    parse: |text| {
-        check_path(text.split('?').next().unwrap_or_default())?;
-        match text.bytes().all(|b| b.is_ascii_graphic() && b != b'#') {
-            true => Ok(Value::Text(text.into())),
-            false => {
-                Err(UnitError::new(format!("expected a path such as \"/healthz\", found {}", quote(text))))
-            }
-        }
-    },
-};
-
-/// What holds of every path: RFC 3986 section 3.3, and no dot segments, which clients resolve before they ask.
-fn check_path(text: &str) -> Result<(), UnitError> {
-    let wrong = || UnitError::new(format!("expected a path such as \"/items/*\", found {}", quote(text)));
-    if !text.starts_with('/') {
-        return Err(wrong().hint(format!("a path starts with a slash: {}", quote(&format!("/{text}")))));
-    }
-    if text.contains(['?', '#']) {
-        return Err(wrong().hint("a path has no query and no fragment"));
-    }
-    if let Some(odd) = text.chars().find(|c| !c.is_ascii_graphic() || "\"<>\\^`|".contains(*c)) {
-        return Err(wrong().hint(format!("percent-encode {odd:?} as it comes in requests")));
-    }
-    let encoded = |rest: &str| rest.len() >= 2 && rest.as_bytes()[..2].iter().all(u8::is_ascii_hexdigit);
-    if !text.split('%').skip(1).all(encoded) {
-        return Err(wrong().hint("`%` is followed by two hexadecimal digits"));
-    }
-    if text.split('/').any(|segment| matches!(segment, "." | "..")) {
-        return Err(wrong().hint("a path has no `.` and `..` segments"));
-    }
-    Ok(())
-}
-
 /// Whether it can name a listener, upstream, route or service.
 pub(crate) fn is_name(text: &str) -> bool {
     let rest = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
     (1..=63).contains(&text.len()) && text.bytes().all(rest) && !text.starts_with(['.', '-'])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn hint<T>(result: Result<T, UnitError>) -> String {
-        result.err().and_then(|error| error.hint).unwrap_or_default()
-    }
-
-    #[test]
-    fn hosts_are_lower_cased_and_wildcards_only_in_front() {
-        assert_eq!(parse_host("API.Example.com"), Ok(HostPattern::Exact("api.example.com".into())));
-        assert_eq!(parse_host("*.Example.com"), Ok(HostPattern::Wildcard("example.com".into())));
-        assert_eq!(parse_host("[::1]"), Ok(HostPattern::Exact("[::1]".into())));
-        assert!(hint(parse_host("example.com:80")).contains("\"example.com\""));
-        assert!(hint(parse_host("http://example.com")).contains("leave the scheme out"));
-        assert!(hint(parse_host("api.*.com")).contains("only in front"));
-        assert!(hint(parse_host("*")).contains("leave `host` out"));
-        assert!(hint(parse_host("bücher.example")).contains("xn--"));
-        for text in ["", ".", "a..b", "-a.b", "a-.b", "a b", "*.", "**.a", "a."] {
-            assert!(parse_host(text).is_err(), "{text}");
-        }
-        assert!(parse_host(&"a.".repeat(150)).is_err());
-    }
-
-    #[test]
-    fn paths_are_segments_with_whole_parameters() {
-        let literal = |text: &str| Segment::Literal(text.into());
-        let parameter = |text: &str| Segment::Parameter(text.into());
-        let table = [
-            ("/", vec![], false),
-            ("/*", vec![], true),
-            ("/items", vec![literal("items")], false),
-            ("/items/", vec![literal("items"), literal("")], false),
-            ("/items/*", vec![literal("items")], true),
-            ("/%7ea/*", vec![literal("~a")], true),
-            ("/a%2fb/{id}/x", vec![literal("a%2Fb"), parameter("id"), literal("x")], false),
-        ];
-        for (text, segments, rest) in table {
-            assert_eq!(parse_path(text), Ok(PathPattern { segments, rest }), "{text}");
-        }
-        assert!(hint(parse_path("items")).contains("\"/items\""));
-        assert!(hint(parse_path("/a/{x}/{x}")).contains("`x` is there twice"));
-        assert!(hint(parse_path("/a b")).contains("percent-encode ' '"));
-        for text in [
-            "",
-            "//",
-            "/a//b",
-            "/a*",
-            "/*/a",
-            "/{}",
-            "/{a}.json",
-            "/{a",
-            "/a?b",
-            "/a#b",
-            "/./a",
-            "/a/..",
-            "/%zz",
-            "/ü",
-        ] {
-            assert!(parse_path(text).is_err(), "{text}");
-        }
-    }
 }

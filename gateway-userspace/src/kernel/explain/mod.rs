@@ -24,7 +24,7 @@ use super::{
     sys, table,
     tell::name_of,
 };
-use crate::config::units::Prefix;
+use crate::{config::units::Prefix, hex};
 
 pub use frame::PacketSpec;
 pub use sandbox::Sandbox;
@@ -134,8 +134,8 @@ impl Loaded {
             next_hop,
             before: decode::headers(&frame),
             after: changed.then(|| decode::headers(&out)),
-            before_hex: hex(&frame),
-            after_hex: changed.then(|| hex(&out)),
+            before_hex: hex::text(&frame),
+            after_hex: changed.then(|| hex::text(&out)),
             interface,
         })
     }
@@ -303,8 +303,4 @@ fn mac_of(text: &str) -> Option<[u8; 6]> {
     let octets: Vec<u8> =
         text.split(':').map(|o| u8::from_str_radix(o, 16)).collect::<Result<_, _>>().ok()?;
     octets.try_into().ok()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

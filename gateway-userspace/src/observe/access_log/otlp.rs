@@ -8,6 +8,7 @@ use super::LineCounts;
 use crate::{
     config::units::Moment,
     observe::collector::{Collector, Fate, Parcel, Sender, any, text},
+    request::named_port,
 };
 
 /// Tells a collector of lines, and counts what became of them.
@@ -146,12 +147,10 @@ fn record(fields: Map<String, Value>) -> Value {
 
 fn attributes(name: &str, value: &Value) -> Vec<Value> {
     let named = |name: &str, value: &Value| json!({ "key": name, "value": any(value) });
-    let split = |address: &str, port: &str| match value.as_str().and_then(|value| value.rsplit_once(':')) {
-        Some((host, number)) if number.bytes().all(|digit| digit.is_ascii_digit()) => {
-            let number = number.parse::<u64>().map_or(Value::Null, Value::from);
-            vec![text(address, host.trim_matches(['[', ']'])), named(port, &number)]
-        }
-        _ => vec![named(address, value)],
+    let split = |address: &str, port: &str| {
+        let (host, number) = named_port(value.as_str().unwrap_or_default());
+        let number = number.map(|number| named(port, &number.into()));
+        [text(address, host)].into_iter().chain(number).collect()
     };
     match name {
         "ts" | "trace" | "event" => Vec::new(),

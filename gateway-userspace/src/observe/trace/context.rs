@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::observe::json;
+use crate::hex;
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
@@ -68,13 +68,13 @@ pub fn traceparent(value: &[u8]) -> Option<Parent> {
     if value.len() < 55 || !dash(2) || !dash(35) || !dash(52) {
         return None;
     }
-    let version = hex(&value[..2])?;
+    let version = unhex(&value[..2])?;
     let longer = value.len() > 55;
     if version == 0xff || version == 0 && longer || longer && !dash(55) {
         return None;
     }
-    let (trace, span) = (hex(&value[3..35])?, hex(&value[36..52])? as u64);
-    let flags = hex(&value[53..55])?;
+    let (trace, span) = (unhex(&value[3..35])?, unhex(&value[36..52])? as u64);
+    let flags = unhex(&value[53..55])?;
     (trace != 0 && span != 0).then_some(Parent { trace, span, sampled: Some(flags & 1 == 1) })
 }
 
@@ -88,7 +88,7 @@ pub fn b3(value: &[u8]) -> Option<Parent> {
         Some(b"0") => Some(false),
         Some(_) => return None,
     };
-    if parts.next().is_some_and(|parent| parent.len() != 16 || hex(parent).is_none())
+    if parts.next().is_some_and(|parent| parent.len() != 16 || unhex(parent).is_none())
         || parts.next().is_some()
     {
         return None;
@@ -109,12 +109,12 @@ fn ids(trace: &[u8], span: &[u8], sampled: Option<bool>) -> Option<Parent> {
     if !matches!(trace.len(), 16 | 32) || span.len() != 16 {
         return None;
     }
-    let (trace, span) = (hex(trace)?, hex(span)? as u64);
+    let (trace, span) = (unhex(trace)?, unhex(span)? as u64);
     (trace != 0 && span != 0).then_some(Parent { trace, span, sampled })
 }
 
 /// Lower case only, as W3C wants it.
-fn hex(digits: &[u8]) -> Option<u128> {
+fn unhex(digits: &[u8]) -> Option<u128> {
     digits.iter().try_fold(0u128, |all, digit| {
         let value = match digit {
             b'0'..=b'9' => digit - b'0',
@@ -153,9 +153,9 @@ pub fn say(headers: &mut HeaderMap, now: Parent, manner: Manner, continued: bool
 pub fn say_first(headers: &mut HeaderMap, now: Parent) {
     let mut text = Vec::with_capacity(55);
     text.extend_from_slice(b"00-");
-    json::hex(&mut text, now.trace.to_be_bytes());
+    hex::push(&mut text, now.trace.to_be_bytes());
     text.push(b'-');
-    json::hex(&mut text, now.span.to_be_bytes());
+    hex::push(&mut text, now.span.to_be_bytes());
     text.extend_from_slice(if now.sampled.unwrap_or(false) { b"-01" } else { b"-00" });
     if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(text)) {
         headers.insert(TRACEPARENT, value);

@@ -13,7 +13,7 @@ use super::{
     Ending, Facts, Said, Told,
     context::{SpanId, TraceId},
 };
-use crate::observe::json;
+use crate::{hex, observe::json, request::named_port};
 
 /// `SpanKind`
 const INTERNAL: u8 = 1;
@@ -61,12 +61,12 @@ impl Span<'_> {
     /// Numbers of 64 bits are texts in protobuf's JSON.
     fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"{\"traceId\":\"");
-        json::hex(out, self.trace.to_be_bytes());
+        hex::push(out, self.trace.to_be_bytes());
         out.extend_from_slice(b"\",\"spanId\":\"");
-        json::hex(out, self.id.to_be_bytes());
+        hex::push(out, self.id.to_be_bytes());
         if let Some(parent) = self.parent {
             out.extend_from_slice(b"\",\"parentSpanId\":\"");
-            json::hex(out, parent.to_be_bytes());
+            hex::push(out, parent.to_be_bytes());
         }
         json::text(out, b"\",\"name\":", self.name.as_bytes());
         json::number(out, b",\"kind\":", self.kind.into());
@@ -228,10 +228,7 @@ fn client<'a>(moments: &Moments<'a>, upstream: &'a str, sent: Instant) -> Span<'
     if ending.first_byte.is_none() || ending.status >= 500 {
         attributes.push(error(ending));
     }
-    if let Some((address, port)) = ending.target.and_then(|target| target.rsplit_once(':')) {
-        attributes.push(text("server.address", address.trim_matches(['[', ']'])));
-        attributes.extend(port.parse().ok().map(|port| number("server.port", port)));
-    }
+    attributes.extend(ending.target.into_iter().flat_map(asked));
     let name = format!("{} {upstream}", told.facts.method).into();
     let ids = (told.client_span, Some(told.span));
     let mut span = moments.span(ids, name, CLIENT, (sent, ending.now), attributes);
@@ -269,17 +266,15 @@ fn about<'a>(facts: &'a Facts, ending: &Ending<'a>) -> Vec<Attribute<'a>> {
     if ending.why.is_some() || ending.status >= 500 {
         all.push(error(ending));
     }
-    if let Some(host) = facts.host.as_deref() {
-        let (name, port) = match host.rsplit_once(':') {
-            Some((name, port)) if port.bytes().all(|digit| digit.is_ascii_digit()) => {
-                (name, port.parse().ok())
-            }
-            _ => (host, None),
-        };
-        all.push(text("server.address", name.trim_matches(['[', ']'])));
-        all.extend(port.map(|port| number("server.port", port)));
-    }
+    all.extend(facts.host.as_deref().into_iter().flat_map(asked));
     all
+}
+
+/// Who was asked, by name or address, with a port or without.
+fn asked(authority: &str) -> impl Iterator<Item = Attribute<'_>> {
+    let (name, port) = named_port(authority);
+    let port = port.map(|port| number("server.port", port.into()));
+    [Some(text("server.address", name)), port].into_iter().flatten()
 }
 
 /// What went wrong: our word for it, or the status.

@@ -3,7 +3,7 @@
 
 mod tree;
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use self::tree::Node;
 use super::{
@@ -47,7 +47,7 @@ enum Value {
 /// A map with the values of one request.
 #[derive(Debug)]
 pub struct Filled<'a> {
-    pub map: &'a Map,
+    pub map: Arc<Map>,
     values: Vec<Cow<'a, str>>,
 }
 
@@ -91,12 +91,12 @@ impl Map {
         self.set.iter().any(|(_, value)| matches!(value, Value::Filled(_)))
     }
 
-    pub fn fill<'a>(&'a self, context: &Context<'_>) -> Filled<'a> {
+    pub fn fill<'a>(self: &'a Arc<Self>, context: &Context<'_>) -> Filled<'a> {
         let value = |(_, value): &'a (Vec<String>, Value)| match value {
             Value::Fixed(json) => Cow::Borrowed(json.as_str()),
             Value::Filled(template) => Cow::Owned(quoted(&context.text(template))),
         };
-        Filled { map: self, values: self.set.iter().map(value).collect() }
+        Filled { map: self.clone(), values: self.set.iter().map(value).collect() }
     }
 }
 
@@ -106,6 +106,12 @@ fn quoted(text: &str) -> String {
 }
 
 impl Filled<'_> {
+    /// To be kept.
+    pub fn into_owned(self) -> Filled<'static> {
+        let values = self.values.into_iter().map(|value| Cow::Owned(value.into_owned()));
+        Filled { map: self.map, values: values.collect() }
+    }
+
     /// A body as it is to be.
     ///
     /// # Errors

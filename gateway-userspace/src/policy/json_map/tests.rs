@@ -2,13 +2,13 @@ use http::HeaderValue;
 
 use super::*;
 
-fn map(remove: &[&str], rename: &[(&str, &str)], set: &[(&str, JsonSet)]) -> Map {
-    Map::new(&model::JsonMap {
+fn map(remove: &[&str], rename: &[(&str, &str)], set: &[(&str, JsonSet)]) -> Arc<Map> {
+    Arc::new(Map::new(&model::JsonMap {
         remove: remove.iter().map(|pointer| (*pointer).to_owned()).collect(),
         rename: rename.iter().map(|(from, to)| ((*from).to_owned(), (*to).to_owned())).collect(),
         set: set.iter().map(|(pointer, value)| ((*pointer).to_owned(), value.clone())).collect(),
         max: 1 << 20,
-    })
+    }))
 }
 
 fn json(text: &str) -> JsonSet {
@@ -19,7 +19,7 @@ fn text(text: &str) -> JsonSet {
     JsonSet::Text(Template::parse(text).unwrap())
 }
 
-fn changed(map: &Map, body: &str) -> Result<String, Refused> {
+fn changed(map: &Arc<Map>, body: &str) -> Result<String, Refused> {
     let head = http::Request::get("/a?b=%22").header("x-q", "say \"\\\"").body(()).unwrap().into_parts().0;
     let (client, id) = (HeaderValue::from_static("192.0.2.1"), HeaderValue::from_static("7"));
     let context = Context { head: &head, client: &client, id: &id, scheme: "http", caller: None };

@@ -419,7 +419,7 @@ async fn fetch(
                 return way.watch(response);
             }
         };
-        match follow(&way, cache, fill, &ask, stale.as_ref(), exchange).await {
+        match follow(&mut way, cache, fill, &ask, stale.as_ref(), exchange).await {
             Followed::Answered(response) => return response,
             Followed::Again(back, instead) => (exchange, slow) = (back, instead),
             Followed::Alone(back) => (exchange, alone) = (back, true),
@@ -443,7 +443,7 @@ enum Followed {
 }
 
 async fn follow(
-    way: &Way<'_>,
+    way: &mut Way<'_>,
     cache: &Cache,
     fill: Arc<Fill>,
     ask: &Ask,
@@ -481,11 +481,12 @@ async fn follow(
         Ok(Outcome::Entry(_)) => return Followed::Alone(exchange),
         Ok(Outcome::Failed(why)) => match stale.filter(|stale| stale.terms.if_error(now)) {
             Some(stale) => stale.clone(),
-            // Each has it answered for itself.
-            None if way.snapshot.fallbacks.values().any(|fallback| fallback.is_for(why)) => {
-                return Followed::Alone(exchange);
-            }
             None => {
+                let upstream = way.upstream(&ask.headers, &exchange);
+                if upstream.is_some_and(|upstream| way.snapshot.fallback(upstream, why).is_some()) {
+                    // Each has it answered for itself.
+                    return Followed::Alone(exchange);
+                }
                 coalesced(forwarded).note(cache, &exchange);
                 return Followed::Answered(problem::response(exchange, why));
             }

@@ -120,12 +120,20 @@ pub fn ends_here(name: &HeaderName) -> bool {
         | header::EXPECT
         | header::PROXY_AUTHORIZATION
         | header::FORWARDED => true,
-        _ => match name.as_str().strip_prefix("x-forwarded-") {
-            Some(what) => FORWARDED.contains(&what),
-            None => {
-                matches!(name.as_str(), "keep-alive" | "proxy-connection" | "x-real-ip" | "x-request-id")
-            }
+        _ => match name.as_str().strip_prefix('x') {
+            Some(rest) => vouches(rest),
+            None => matches!(name.as_str(), "keep-alive" | "proxy-connection"),
         },
+    }
+}
+
+/// Of a name that begins with `x`. A `_` is a `-` to those who hand fields on as variables (RFC 3875 section 4.1.18).
+fn vouches(rest: &str) -> bool {
+    let apart = ['-', '_'];
+    match rest.strip_prefix(apart).and_then(|rest| rest.split_once(apart)) {
+        Some(("forwarded", what)) => FORWARDED.contains(&what),
+        Some(named) => named == ("real", "ip") || named == ("request", "id"),
+        None => false,
     }
 }
 
