@@ -477,3 +477,20 @@ fn idle_tls_connections_are_closed_properly_at_stop() -> Result<()> {
     idle.read_to_end(&mut Vec::new())?;
     Ok(())
 }
+
+// S8
+#[test]
+fn a_request_in_clear_where_tls_is_spoken_is_told_so() -> Result<()> {
+    lab_test!();
+    let rig = rig("", "")?;
+    let mut client = Client::connect(rig.net.client(1), at(TLS_PORT))?;
+    let answer = client.get("/")?;
+    answer.refused(400, "plain_http")?;
+    client.closed(Duration::from_secs(3))?;
+    let line = rig.gateway.log_of(&answer)?;
+    assert_eq!((&line["why"], &line["status"]), (&json!("plain_http"), &json!(400)), "{line}");
+    let failed = rig.gateway.metrics()?.sum("tls_handshakes_total", &[("result", "failed")]);
+    assert_eq!((failed, rig.backends[0].stats()?.requests), (1.0, 0));
+    assert_eq!(rig.curl("shop.test", "/", &[])?.status, 200);
+    Ok(())
+}

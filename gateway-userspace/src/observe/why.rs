@@ -40,6 +40,7 @@ whys! {
     Sunset "sunset" 410 "This version of the API is no longer there";
     BrownOut "brownout" 503 "This version of the API is going away, and does not answer for a while";
     BadRequest "bad_request" 400 "The request is malformed";
+    PlainHttp "plain_http" 400 "This port speaks TLS: ask with https";
     Unauthorized "unauthorized" 401 "This needs credentials, and those of the request are missing or no good";
     AuthUnavailable "auth_unavailable" 503 "Who calls cannot be found out: what is asked for that does not answer";
     NetworkDenied "network_denied" 403 "This is not allowed from this network";

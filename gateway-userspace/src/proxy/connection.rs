@@ -424,12 +424,7 @@ pub async fn serve_http1<S: Transport>(mut stream: S, open: Open) {
                 }
                 return;
             }
-            End::Refused(mut stream, why) => {
-                if problem::write_raw(&mut stream, state, why).await {
-                    linger(stream).await;
-                }
-                return;
-            }
+            End::Refused(stream, why) => return refuse(stream, state, why).await,
             End::Upgraded(stream, read) => {
                 let tunnel = state.tunnel.take();
                 if let Some(tunnel) = tunnel {
@@ -568,6 +563,13 @@ fn too_large(state: &ClientState) -> Why {
 enum Outcome {
     Ended(hyper::Result<()>),
     Expired(Wait),
+}
+
+/// Answers what is no request, or none for here, and ends the connection.
+pub async fn refuse(mut stream: impl Transport, state: &Rc<ClientState>, why: Why) {
+    if problem::write_raw(&mut stream, state, why).await {
+        linger(stream).await;
+    }
 }
 
 /// Closes so that the client gets to read the answer: closing with unread bytes would reset the connection.

@@ -23,7 +23,10 @@ use super::{
 use crate::{
     auth,
     config::model::CertMark,
-    observe::stats::{Handshake, ProxyHeader, TlsVersion},
+    observe::{
+        Why,
+        stats::{Handshake, ProxyHeader, TlsVersion},
+    },
     proxy_protocol::{self, Says},
     tls::{Acceptor, Rules, Shaken, acme},
 };
@@ -67,6 +70,15 @@ pub async fn serve(mut stream: TcpStream, peer: SocketAddr, admitted: Admitted, 
     }
     match &listener.tls {
         Some(acceptor) => {
+            match is_plain_http(&stream, &open).await {
+                Some(false) => {}
+                Some(true) => {
+                    let client = Client::new(&listener.name, origin, Manner::PLAIN_HTTP1);
+                    open.set_client(client);
+                    return Box::pin(connection::refuse(stream, &open.state, Why::PlainHttp)).await;
+                }
+                None => return,
+            }
             // Boxed, as what follows is: a connection holds what its phase needs, and not what the largest one would.
             let handshake = Box::pin(handshake(stream, acceptor, &open)).await;
             let Some((stream, version, agreed)) = handshake else { return };
@@ -164,6 +176,24 @@ async fn sniff(stream: &TcpStream, open: &Open) -> Option<bool> {
             return None;
         }
         tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Whether a request comes where a handshake should: no record of TLS begins with a capital letter (RFC 8446 section 5.1).
+/// `None`: nothing comes in time.
+async fn is_plain_http(stream: &TcpStream, open: &Open) -> Option<bool> {
+    let mut first = [0];
+    let stats = open.listener().stats.shards.of(open.worker());
+    match tokio::time::timeout(open.listener().config.timeout.header, stream.peek(&mut first)).await {
+        Ok(Ok(1)) if first[0].is_ascii_uppercase() => {
+            stats.handshake(TlsVersion::Unknown, Handshake::Failed);
+            Some(true)
+        }
+        Ok(_) => Some(false),
+        Err(_) => {
+            stats.handshake(TlsVersion::Unknown, Handshake::Timeout);
+            None
+        }
     }
 }
 

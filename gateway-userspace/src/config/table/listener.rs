@@ -114,7 +114,7 @@ static LISTENER_MAX: Section = Section {
         Key::new(
             "header",
             Kind::Size { min: 8 << 10, max: 1 << 20 },
-            "A request's head, which has 100 fields at most.",
+            "A request's head. By HTTP/1.1 it has 100 fields at most.",
         )
         .default("\"32KiB\""),
         Key::new(

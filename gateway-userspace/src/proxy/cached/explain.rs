@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use http::{HeaderMap, Method, header, request};
 use serde::Serialize;
 
-use super::{Ask, directives, text};
+use super::{Ask, look::directives, text};
 use crate::{
     cache::{Cache, entry::Entry, freshness::Use, key, validators},
     runtime::Route,
