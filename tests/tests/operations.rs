@@ -277,6 +277,51 @@ fn diff_shows_what_a_reload_would_change() -> Result<()> {
     Ok(())
 }
 
+// M11
+#[test]
+fn it_is_alive_and_not_ready_before_the_first_config_is_in_force() -> Result<()> {
+    lab_test!();
+    let _turn = shared()?;
+    let net = Net::simple(1)?;
+    // Who is asked for the upstream's name and says nothing: a start waits for that, for a while.
+    let silent = net.gateway.run(|| std::net::UdpSocket::bind("127.0.0.1:5399"))??;
+    let mut gateway = Gateway::prepare(
+        &net,
+        "[gateway]\nresolver = [\"127.0.0.1:5399\"]\n[listener.web]\nbind = \":80\"\n[route.all]\nto = \"app\"\n\
+         [upstream.app]\nto = [\"app.test:80\"]\n",
+        Options::default(),
+    )?;
+    let node = lab::net::Node::of_namespace(net.gateway.clone());
+    let told = |path: &str| {
+        let answer = http::get(&node, SocketAddr::from(([127, 0, 0, 1], 9180)), path).ok()?;
+        Some((answer.status, answer.text()))
+    };
+    let (seen, started) = std::thread::scope(|threads| {
+        let probe = threads.spawn(|| {
+            let until = Instant::now() + Duration::from_secs(20);
+            let mut seen = Vec::new();
+            while seen.last().is_none_or(|(ready, _)| *ready != Some((200, "ready\n".to_owned())))
+                && Instant::now() < until
+            {
+                let now = (told("/readyz"), told("/livez").map(|(status, _)| status));
+                if now.0.is_some() && seen.last() != Some(&now) {
+                    seen.push(now);
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            seen
+        });
+        let started = gateway.run();
+        (probe.join().unwrap_or_default(), started)
+    });
+    started?;
+    let states: Vec<_> = seen.iter().map(|(ready, live)| (ready.clone(), *live)).collect();
+    let at = |status: u16, text: &str| (Some((status, text.to_owned())), Some(200));
+    assert_eq!(states, [at(503, "starting\n"), at(200, "ready\n")]);
+    drop(silent);
+    Ok(())
+}
+
 // O4, M11
 #[test]
 fn term_finishes_what_is_under_way_refuses_new_connections_and_exits_0() -> Result<()> {

@@ -39,7 +39,7 @@ pub use troubles::{Level, Trouble};
 pub use web::same_text;
 pub use web::{Gate, TokenError, serve as serve_http};
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use axum::{Router, extract::State, http::StatusCode, response::IntoResponse, routing::get};
 use tokio::net::{TcpListener, UnixListener};
@@ -82,7 +82,9 @@ fn health() -> Router<Arc<Control>> {
 async fn ready(State(control): State<Arc<Control>>) -> impl IntoResponse {
     if control.ready() {
         (StatusCode::OK, "ready\n")
-    } else {
+    } else if control.draining.load(Relaxed) {
         (StatusCode::SERVICE_UNAVAILABLE, "draining\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "starting\n")
     }
 }

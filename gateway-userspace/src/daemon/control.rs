@@ -128,6 +128,8 @@ pub struct Control {
     pub started: Instant,
     pub started_at: SystemTime,
     pub draining: AtomicBool,
+    /// The first config is in force: listeners are open.
+    pub serving: AtomicBool,
     pub requests: mpsc::UnboundedSender<Request>,
     /// Told when checks or operators change a service's target.
     pub services_changed: Arc<Notify>,
@@ -183,6 +185,7 @@ impl Control {
             started: Instant::now(),
             started_at: SystemTime::now(),
             draining: AtomicBool::new(false),
+            serving: AtomicBool::new(false),
             requests,
             services_changed: Arc::default(),
             silent: watch::Sender::new(false),
@@ -229,7 +232,7 @@ impl Control {
     }
 
     pub fn ready(&self) -> bool {
-        !self.draining.load(Relaxed)
+        self.serving.load(Relaxed) && !self.draining.load(Relaxed)
     }
 
     /// The config file, if there is one.

@@ -1,6 +1,11 @@
 //! From a config to a running gateway, and down again.
 
-use std::{io, path::PathBuf, sync::Arc, time::Instant};
+use std::{
+    io,
+    path::PathBuf,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Instant,
+};
 
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
@@ -221,6 +226,20 @@ async fn serve(parts: Parts, before: &mut Option<Takeover>, began: Instant) -> R
         ends,
         names,
     ));
+    let over = || {
+        let mut silent = control.silent.subscribe();
+        async move { drop(silent.wait_for(|over| *over).await) }
+    };
+    let mut asked = Vec::new();
+    let health = |listener| tokio::spawn(admin::serve_metrics(listener, control.clone(), over()));
+    // An earlier process answers for as long as this one is not ready.
+    let metrics_later = match before {
+        Some(_) => metrics_listener,
+        None => {
+            asked.extend(metrics_listener.map(health));
+            None
+        }
+    };
     let first = control.snapshot.load_full();
     control.follow_names(&first.config);
     control.first_answers(&first.config).await;
@@ -236,14 +255,9 @@ async fn serve(parts: Parts, before: &mut Option<Takeover>, began: Instant) -> R
     control.alerts.configure(&first.config, &first.tls.vault);
     control.follow_issuers(&first);
     drop(first);
-    let over = || {
-        let mut silent = control.silent.subscribe();
-        async move { drop(silent.wait_for(|over| *over).await) }
-    };
-    let mut asked = vec![tokio::spawn(admin::serve(admin_listener, control.clone(), over()))];
-    if let Some(listener) = metrics_listener {
-        asked.push(tokio::spawn(admin::serve_metrics(listener, control.clone(), over())));
-    }
+    control.serving.store(true, Relaxed);
+    asked.push(tokio::spawn(admin::serve(admin_listener, control.clone(), over())));
+    asked.extend(metrics_later.map(health));
     if let (Some(listener), Some(gate)) = (http_listener, gate) {
         asked.push(tokio::spawn(admin::serve_http(listener, gate, control.clone(), over())));
     }
