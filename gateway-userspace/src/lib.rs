@@ -12,6 +12,7 @@ mod fetch;
 #[cfg(test)]
 mod fuzz;
 mod hex;
+mod hpack;
 pub mod kernel;
 mod kernel_log;
 pub mod limit;

@@ -92,6 +92,7 @@ impl Hasher {
         self.v = [v0, v1, v2, v3];
     }
 
+    #[inline]
     pub fn finish(mut self) -> u128 {
         let last = self.tail | (self.length & 0xff) << 56;
         self.absorb(last);
@@ -102,6 +103,7 @@ impl Hasher {
         u128::from(high) << 64 | u128::from(low)
     }
 
+    #[inline]
     fn output(&mut self) -> u64 {
         for _ in 0..3 {
             self.round();

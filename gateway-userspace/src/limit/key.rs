@@ -91,6 +91,7 @@ impl Keyed {
         hasher.finish()
     }
 
+    #[inline]
     fn client(&self, facts: &Facts<'_>, hasher: &mut Hasher) {
         let Address { hi, lo } = Address::from(self.masked(facts.client));
         hasher.word(hi);

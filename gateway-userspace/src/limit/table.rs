@@ -192,6 +192,7 @@ impl Table {
         self.crowded.load(Relaxed)
     }
 
+    #[inline]
     fn ways(&self, set: u64) -> [Way<'_>; WAYS] {
         let at = SET_WORDS + (set as usize & (self.sets - 1)) * SET_WORDS;
         let (ways, _) = self.words[at..at + SET_WORDS].as_chunks::<WAY_WORDS>();
@@ -201,11 +202,15 @@ impl Table {
         })
     }
 
+    #[inline]
     fn find(&self, owner: &Owner) -> Option<Way<'_>> {
         let tag = owner.tag();
-        let with_tag = |set| self.ways(set).into_iter().find(|way| way.tag.load(Acquire) == tag);
-        let [one, two] = owner.sets();
-        with_tag(one).or_else(|| with_tag(two))
+        // All at once: in which set it is is anybody's guess, and neither may be in the CPU's caches.
+        let sets = owner.sets().map(|set| self.ways(set));
+        let ways = sets.as_flattened();
+        let has_tag = |(at, way): (usize, &Way<'_>)| u32::from(way.tag.load(Acquire) == tag) << at;
+        let found = ways.iter().enumerate().map(has_tag).fold(0, |all, one| all | one);
+        ways.get(found.trailing_zeros() as usize).copied()
     }
 
     /// A key's word, 0 if it has none.
@@ -236,7 +241,7 @@ impl Table {
         let tag = owner.tag();
         // A place is lost only when it meant nothing for a moment: twice in a row is chance enough.
         for _ in 0..3 {
-            let Some(way) = self.find(owner).or_else(|| self.take(owner, now)) else { break };
+            let Some(way) = self.find(owner).or_else(|| self.take(*owner, now)) else { break };
             if let Some(done) = way.update(tag, |value| change(value, false))? {
                 return Ok(done);
             }
@@ -289,10 +294,10 @@ impl Table {
 
     /// A place for a key that had none; none is free: `None`.
     #[cold]
-    fn take(&self, owner: &Owner, now: u64) -> Option<Way<'_>> {
+    fn take(&self, owner: Owner, now: u64) -> Option<Way<'_>> {
         let _turn = Turn::of(&self.stripes[owner.tag() as usize % STRIPES]);
         // Another worker may have been faster.
-        if let Some(way) = self.find(owner) {
+        if let Some(way) = self.find(&owner) {
             return Some(way);
         }
         // The emptier set first: so both fill evenly, and hardly a key finds both full before most of the table is.
@@ -304,7 +309,7 @@ impl Table {
             ways.iter().filter(|way| way.tag.load(Relaxed) == EMPTY || way.is_over(now)).count()
         };
         let (first, second) = if free(&two) > free(&one) { (two, one) } else { (one, two) };
-        first.into_iter().chain(second).find(|way| way.claim(owner, now))
+        first.into_iter().chain(second).find(|way| way.claim(&owner, now))
     }
 }
 

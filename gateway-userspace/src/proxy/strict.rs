@@ -34,16 +34,17 @@ fn make_origin_form(head: &mut request::Parts) -> Result<(), Why> {
     if authority.contains('@') {
         return Err(Why::BadRequest);
     }
-    let host = HeaderValue::from_str(authority).map_err(|_| Why::BadRequest)?;
+    let said = head.headers.get(header::HOST).map(HeaderValue::as_bytes);
     // RFC 9113 section 8.3.1: they must say the same.
     if head.version == http::Version::HTTP_2
-        && head
-            .headers
-            .get(header::HOST)
-            .is_some_and(|said| !said.as_bytes().eq_ignore_ascii_case(host.as_bytes()))
+        && said.is_some_and(|said| !said.eq_ignore_ascii_case(authority.as_bytes()))
     {
         return Err(Why::BadRequest);
     }
+    let host = match said {
+        Some(said) if said == authority.as_bytes() => None,
+        _ => Some(HeaderValue::from_str(authority).map_err(|_| Why::BadRequest)?),
+    };
     // Section 3.2.1: an empty path is sent as "/".
     let path = match head.uri.path_and_query() {
         None => PathAndQuery::from_static("/"),
@@ -56,7 +57,9 @@ fn make_origin_form(head: &mut request::Parts) -> Result<(), Why> {
     if head.headers.get_all(header::HOST).iter().count() > 1 {
         return Err(Why::BadRequest);
     }
-    head.headers.insert(header::HOST, host);
+    if let Some(host) = host {
+        head.headers.insert(header::HOST, host);
+    }
     head.uri = Uri::from(path);
     Ok(())
 }

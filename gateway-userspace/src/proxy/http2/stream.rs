@@ -13,6 +13,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body;
 
 use crate::{
+    hpack,
     net::StreamIo,
     proxy::{
         body::ResponseBody, connection::ClientState, handler, headers, incoming::Incoming, tunnel, websocket,
@@ -61,6 +62,7 @@ pub async fn serve(state: Rc<ClientState>, request: Request<RecvStream>, mut res
         }
         return;
     }
+    hpack::spare_table(&mut head.headers);
     let ended = body.is_end_stream();
     if !ended && let Some(length) = body.size_hint().exact() {
         head.headers.entry(header::CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(length));

@@ -42,8 +42,10 @@ pub fn parse(input: &Bytes, asked: &Method, spare: HeaderMap) -> Result<Option<(
         _ => return Err(Malformed),
     };
     // The parser takes it for a line's end (RFC 9112 section 2.2), others for a part of a value.
-    let bare = |at: usize| at == 0 || input[at - 1] != b'\r';
-    if memchr::memchr_iter(b'\n', &input[..length]).any(bare) {
+    let pairs = input[..length].iter().zip(&input[1..length]);
+    if input[0] == b'\n'
+        || pairs.fold(false, |bare, (before, byte)| bare | (*byte == b'\n') & (*before != b'\r'))
+    {
         return Err(Malformed);
     }
     let status = parsed.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(Malformed)?;

@@ -6,6 +6,7 @@ use http::{
 };
 
 use crate::{
+    hpack,
     request::websocket_accept,
     upstream::http1::{Framing, Head, Malformed, Outgoing, Switch, ends_here},
 };
@@ -34,6 +35,7 @@ pub fn request(outgoing: &Outgoing, scheme: &'static str, address: &str) -> Opti
         fields.append(name, value);
     }
     fields.insert(HeaderName::from_static("x-request-id"), id.clone());
+    hpack::spare_table(fields);
     Some(request)
 }
 
