@@ -2,7 +2,7 @@
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use base64::{Engine, engine::general_purpose::STANDARD};
-use http::{HeaderMap, HeaderValue, Uri, header, uri::PathAndQuery};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, header, uri::PathAndQuery};
 
 /// The values of a cookie (RFC 6265 section 4.2.1), in their order.
 pub fn cookies<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = &'a [u8]> {
@@ -25,6 +25,19 @@ pub fn websocket_accept(key: &HeaderValue) -> String {
 /// The first query parameter of that name, both as they are written.
 pub fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
     query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
+}
+
+/// Takes out what is written as one of these names but for `_` in place of `-`: to those who hand fields on as variables
+/// (RFC 3875 section 4.1.18) it is the same.
+pub fn remove_twins<'a>(headers: &mut HeaderMap, names: impl Iterator<Item = &'a HeaderName> + Clone) {
+    let odd = |name: &&HeaderName| name.as_str().contains('_');
+    let is_twin = |odd: &HeaderName| {
+        let alike = |(a, b): (u8, u8)| a == b || a == b'_' && b == b'-';
+        let mut names = names.clone().map(HeaderName::as_str).filter(|name| name.len() == odd.as_str().len());
+        names.any(|name| name != odd.as_str() && odd.as_str().bytes().zip(name.bytes()).all(alike))
+    };
+    let twins: Vec<HeaderName> = headers.keys().filter(odd).filter(|odd| is_twin(odd)).cloned().collect();
+    twins.iter().for_each(|name| drop(headers.remove(name)));
 }
 
 /// A host's name, or its address without brackets, and the port if there is one.
@@ -73,6 +86,18 @@ pub fn is_of_type(media_type: &str, wanted: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn twins_of_a_name_are_taken_out_and_nothing_else() {
+        let names = ["x-user-id", "x_own"].map(HeaderName::from_static);
+        let all = ["x_user_id", "x-user_id", "x-user-id", "x_user-id2", "x_own", "x-own", "user_id"];
+        let mut headers: HeaderMap =
+            all.iter().map(|name| (HeaderName::from_static(name), HeaderValue::from_static("1"))).collect();
+        remove_twins(&mut headers, names.iter());
+        let mut left: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["user_id", "x-own", "x-user-id", "x_own", "x_user-id2"]);
+    }
 
     #[test]
     fn a_port_is_told_from_a_name_and_from_an_address() {

@@ -437,3 +437,17 @@ fn idle_connections_end_with_a_goaway() -> Result<()> {
     client.until("GOAWAY", |frame| frame.kind == GOAWAY && frame.code() == Some(0))?;
     within(Duration::from_secs(5), "it is closed", || Ok(client.frame()?.is_none().then_some(())))
 }
+
+// P2, RFC 9110 section 8.6
+#[test]
+fn a_204_has_no_length_whatever_the_upstream_says() -> Result<()> {
+    lab_test!();
+    let rig = rig("")?;
+    for version in ["--http2", "--http1.1"] {
+        let fields = ["-H", "x-status: 204", "-H", "x-raw: content-length: 5"];
+        let answer = rig.curl("/made", &[&[version][..], &fields].concat())?;
+        assert_eq!((answer.code, answer.status), (0, 204), "{answer:?}");
+        assert_eq!(answer.header("content-length"), None, "{answer:?}");
+    }
+    Ok(())
+}

@@ -37,7 +37,8 @@ response = { set = { x-by = "${method} ${path}" }, add = { x-backend = "also" } 
     let answer = ask(
         &rig,
         "GET /carts/4%2F2/items/7?q=a%0d%0ax-evil:%201",
-        "x-had: old\r\nx-had: older\r\nx-real-ip: 9.9.9.9\r\nx-more: 1\r\ncookie: a=b\r\n",
+        "x-had: old\r\nx-had: older\r\nx_had: odd\r\nx_cart: odd\r\nx_other: kept\r\nx-real-ip: 9.9.9.9\r\n\
+         x-more: 1\r\ncookie: a=b\r\n",
     )?;
     let client = rig.net.client(1).v4();
     assert_eq!(answer.json()?["target"], "/echo/4%2F2/in/items/7?q=a%0d%0ax-evil:%201");
@@ -47,6 +48,12 @@ response = { set = { x-by = "${method} ${path}" }, add = { x-backend = "also" } 
     assert_eq!(seen(&answer, "host")?, ["carts.internal"]);
     assert_eq!(seen(&answer, "x-forwarded-host")?, ["shop.test:80"]);
     assert_eq!(seen(&answer, "x-had")?, ["new"]);
+    assert_eq!(
+        (seen(&answer, "x_had")?, seen(&answer, "x_cart")?),
+        (vec![], vec![]),
+        "as variables they are the same"
+    );
+    assert_eq!(seen(&answer, "x_other")?, ["kept"]);
     assert_eq!(seen(&answer, "x-real-ip")?, [client.to_string()]);
     assert_eq!(seen(&answer, "x-more")?, ["1", "1-2"]);
     assert_eq!(seen(&answer, "x-id")?, [answer.header("x-request-id").unwrap_or_default()]);

@@ -11,6 +11,7 @@ use crate::{
         units::Moment,
     },
     observe::{Why, stats::AuthResult},
+    request::remove_twins,
 };
 
 #[derive(Debug)]
@@ -140,9 +141,9 @@ impl Gate {
             way.places().iter().for_each(|place| place.strip(head));
         }
         // What only an answer may say.
-        for name in self.ways.iter().flat_map(|way| way.answers()) {
-            head.headers.remove(name);
-        }
+        let answers = self.ways.iter().flat_map(|way| way.answers());
+        answers.clone().for_each(|name| drop(head.headers.remove(name)));
+        remove_twins(&mut head.headers, answers);
     }
 
     /// The query as it may be logged, if it has credentials in it.

@@ -10,6 +10,7 @@ use crate::{
         model::{self, FieldRewrite, PathRewrite},
         units::{Template, normal_path},
     },
+    request::remove_twins,
     upstream::http1,
 };
 
@@ -159,6 +160,13 @@ impl Changes<'_> {
             }
         }
         lines
+    }
+
+    /// To a request: also takes out what upstreams may take for the same fields.
+    pub fn apply_to_request(self, headers: &mut HeaderMap) {
+        let set = self.set.iter().map(|(name, _)| *name);
+        remove_twins(headers, self.remove.iter().chain(set));
+        self.apply(headers);
     }
 
     pub fn apply(self, headers: &mut HeaderMap) {

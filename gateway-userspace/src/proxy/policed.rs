@@ -471,7 +471,7 @@ impl<'a> RequestChanges<'a> {
         if !ours.is_empty() {
             *about = [about, &*ours].concat().into();
         }
-        self.fields.apply(&mut head.headers);
+        self.fields.apply_to_request(&mut head.headers);
         // What a client sent may have been put into it.
         match head.headers.get(header::HOST) {
             Some(host) if !strict::valid_host(host.as_bytes()) => Err(Why::BadRequest),

@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream, server::SendResponse};
-use http::{HeaderValue, Method, Request, Response, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body;
 
 use crate::{
@@ -49,6 +49,10 @@ pub async fn serve(state: Rc<ClientState>, request: Request<RecvStream>, mut res
     let Some(response) = response else { return };
     let (mut head, body) = response.into_parts();
     headers::remove_hop_by_hop(&mut head.headers);
+    if head.status == StatusCode::NO_CONTENT {
+        // RFC 9110 section 8.6; hyper sees to it in HTTP/1.1.
+        head.headers.remove(header::CONTENT_LENGTH);
+    }
     head.headers.entry(header::DATE).or_insert_with(|| state.worker.date());
     if let (Some(frames), Some(tunnel)) = (frames, state.tunnel.take()) {
         websocket::opened(&mut head);
