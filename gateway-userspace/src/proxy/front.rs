@@ -70,6 +70,7 @@ pub async fn serve(mut stream: TcpStream, peer: SocketAddr, admitted: Admitted, 
     }
     match &listener.tls {
         Some(acceptor) => {
+            let began = Instant::now();
             match is_plain_http(&stream, &open).await {
                 Some(false) => {}
                 Some(true) => {
@@ -80,7 +81,7 @@ pub async fn serve(mut stream: TcpStream, peer: SocketAddr, admitted: Admitted, 
                 None => return,
             }
             // Boxed, as what follows is: a connection holds what its phase needs, and not what the largest one would.
-            let handshake = Box::pin(handshake(stream, acceptor, &open)).await;
+            let handshake = Box::pin(handshake(stream, acceptor, &open, began)).await;
             let Some((stream, version, agreed)) = handshake else { return };
             let spoken = stream.get_ref().1.alpn_protocol();
             // An ACME authority has seen what it wanted to see: the certificate (RFC 8737 section 3).
@@ -197,16 +198,16 @@ async fn is_plain_http(stream: &TcpStream, open: &Open) -> Option<bool> {
     }
 }
 
-/// `None`: it failed, which the client was told if it could be.
+/// `began`: with the wait for its first byte. `None`: it failed, which the client was told if it could be.
 async fn handshake(
     stream: TcpStream,
     acceptor: &Acceptor,
     open: &Open,
+    began: Instant,
 ) -> Option<(TlsStream<TcpStream>, TlsVersion, Agreed)> {
     let limit = open.listener().config.timeout.header;
     let stats = open.listener().stats.shards.of(open.worker());
-    let began = Instant::now();
-    match tokio::time::timeout(limit, shake(stream, acceptor)).await {
+    match tokio::time::timeout_at((began + limit).into(), shake(stream, acceptor)).await {
         Ok(Ok((stream, rules))) => {
             let took = Some(began.elapsed());
             let connection = stream.get_ref().1;
