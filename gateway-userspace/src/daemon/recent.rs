@@ -74,7 +74,7 @@ impl Control {
         Losses {
             lines_dropped: lines.dropped.load(Relaxed),
             lines_failed: lines.failed.load(Relaxed),
-            spans: trace::COUNTS.dropped.load(Relaxed) + trace::COUNTS.failed.load(Relaxed),
+            spans: trace::lost(),
             overflowed: self.backlogs().into_iter().map(|(name, one)| (name, one.dropped.into())).collect(),
             over_limit: over_limit
                 .map(|(name, stats)| (name, stats.shards.sum(|shard| shard.over_limit.get())))

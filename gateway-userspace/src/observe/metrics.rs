@@ -7,10 +7,12 @@ mod kernel;
 mod own;
 mod page;
 mod policies;
+mod registry;
 mod services;
 mod upstreams;
 
 pub use format::Format;
+pub use registry::Counter;
 
 use self::page::{Labels, Page};
 use super::stats::{Histogram, HistogramTotal, Sharded};

@@ -1,6 +1,6 @@
 //! One request as a story: check it, find its route, send it on, bring the answer back.
 
-use std::{rc::Rc, sync::Arc};
+use std::{pin::Pin, rc::Rc, sync::Arc};
 
 use http::{HeaderValue, Method, Response, StatusCode, Version, header, request};
 use http_body::Body;
@@ -29,6 +29,7 @@ use crate::{
 };
 
 /// What becomes of a request, as far as that is known when it is here.
+#[allow(clippy::large_enum_variant, reason = "it is moved once; a box would cost more")]
 pub enum Begun {
     /// Nothing has to be waited for: no future is made for it.
     Answered(Response<ResponseBody>),
@@ -36,9 +37,11 @@ pub enum Begun {
 }
 
 /// What is left to be done of a request that was not answered at once.
+#[allow(clippy::large_enum_variant, reason = "as above")]
 pub enum Onward {
     Plain(Plain),
-    Policed(policed::Waiting),
+    /// Of a route with policies; in a box, so that the future of requests without stays small.
+    Policed(Pin<Box<dyn Future<Output = Response<ResponseBody>>>>),
 }
 
 /// To the upstream of a route without policies.
@@ -63,8 +66,7 @@ impl Onward {
                 Some(upstream) => forward(&snapshot, &route, upstream, exchange, request, body).await,
                 None => problem::response(exchange, Why::NoRoute),
             },
-            // Boxed: the future of requests without policies stays small.
-            Onward::Policed(waiting) => Box::pin(waiting.finish()).await,
+            Onward::Policed(finish) => finish.await,
         }
     }
 }

@@ -55,26 +55,6 @@ pub struct Early {
     looked: Option<Looked>,
 }
 
-/// A request that something has to be waited for: who calls, a store, an upstream.
-pub struct Waiting {
-    snapshot: Arc<Snapshot>,
-    route: Arc<Route>,
-    picked: Option<Picked>,
-    early: Early,
-    head: request::Parts,
-    body: Incoming,
-}
-
-impl Waiting {
-    pub async fn finish(self) -> Response<ResponseBody> {
-        let Waiting { snapshot, route, picked, early, head, body } = self;
-        match &route.policies {
-            Some(policies) => handle(&snapshot, &route, (policies, picked), early, head, body).await,
-            None => problem::response(early.exchange, Why::NoRoute),
-        }
-    }
-}
-
 /// Does what can be done of a request at once: that is all of it, if it is refused, stored, or answered by its route.
 pub fn begin(
     snapshot: Arc<Snapshot>,
@@ -93,7 +73,12 @@ pub fn begin(
             http1::recycle(head.headers);
             response.into()
         }
-        Err(early) => Begun::Onward(Onward::Policed(Waiting { snapshot, route, picked, early, head, body })),
+        Err(early) => Begun::Onward(Onward::Policed(Box::pin(async move {
+            match &route.policies {
+                Some(policies) => handle(&snapshot, &route, (policies, picked), early, head, body).await,
+                None => problem::response(early.exchange, Why::NoRoute),
+            }
+        }))),
     }
 }
 
@@ -101,6 +86,7 @@ pub fn begin(
 ///
 /// # Errors
 /// Something has.
+#[allow(clippy::result_large_err, reason = "it is moved once; a box would cost more")]
 fn at_once(
     route: &Route,
     (policies, picked): (&Policies, Option<Picked>),

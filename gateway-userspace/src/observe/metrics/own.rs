@@ -5,7 +5,10 @@ use std::{
     time::SystemTime,
 };
 
-use super::page::{Family, Page};
+use super::{
+    page::{Family, Page},
+    registry,
+};
 use crate::{
     daemon::Control,
     observe::{process, trace},
@@ -69,11 +72,8 @@ fn told(control: &Control, page: &mut Page<'_>) {
         ];
         by_result(of, &counts);
     });
-    let spans = &trace::COUNTS;
-    page.counters("trace_spans_total", "Spans by what became of them", |of| {
-        let counts = [("exported", &spans.exported), ("dropped", &spans.dropped), ("failed", &spans.failed)];
-        by_result(of, &counts);
-    });
+    trace::begin_counts();
+    registry::all(page);
 }
 
 fn process(control: &Control, page: &mut Page<'_>) {

@@ -44,8 +44,8 @@ impl Kind {
 pub struct Family<'p, 'a> {
     page: &'p mut Page<'a>,
     kind: Kind,
-    name: &'static str,
-    help: &'static str,
+    name: &'p str,
+    help: &'p str,
     begun: bool,
     /// What the lines of a histogram begin with.
     start: Vec<u8>,
@@ -58,40 +58,19 @@ impl<'a> Page<'a> {
     }
 
     /// Names are without the `gateway_` that all begin with.
-    pub fn counters(
-        &mut self,
-        name: &'static str,
-        help: &'static str,
-        write: impl FnOnce(&mut Family<'_, 'a>),
-    ) {
+    pub fn counters(&mut self, name: &str, help: &str, write: impl FnOnce(&mut Family<'_, 'a>)) {
         self.family(Kind::Counter, name, help, write);
     }
 
-    pub fn gauges(
-        &mut self,
-        name: &'static str,
-        help: &'static str,
-        write: impl FnOnce(&mut Family<'_, 'a>),
-    ) {
+    pub fn gauges(&mut self, name: &str, help: &str, write: impl FnOnce(&mut Family<'_, 'a>)) {
         self.family(Kind::Gauge, name, help, write);
     }
 
-    pub fn histograms(
-        &mut self,
-        name: &'static str,
-        help: &'static str,
-        write: impl FnOnce(&mut Family<'_, 'a>),
-    ) {
+    pub fn histograms(&mut self, name: &str, help: &str, write: impl FnOnce(&mut Family<'_, 'a>)) {
         self.family(Kind::Histogram, name, help, write);
     }
 
-    fn family(
-        &mut self,
-        kind: Kind,
-        name: &'static str,
-        help: &'static str,
-        write: impl FnOnce(&mut Family<'_, 'a>),
-    ) {
+    fn family(&mut self, kind: Kind, name: &str, help: &str, write: impl FnOnce(&mut Family<'_, 'a>)) {
         if !self.over {
             write(&mut Family { page: self, kind, name, help, begun: false, start: Vec::new() });
         }

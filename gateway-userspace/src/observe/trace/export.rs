@@ -1,24 +1,38 @@
 //! The thread that sends spans to collectors.
 
-use std::sync::{
-    Arc, OnceLock,
-    atomic::{AtomicU64, Ordering::Relaxed},
-};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use super::otlp::Spans;
-use crate::observe::collector::{Collector, Fate, Parcel, Sender};
+use crate::observe::{
+    collector::{Collector, Fate, Parcel, Sender},
+    metrics::Counter,
+};
 
 /// How many spans met which end.
-pub struct Counts {
-    pub exported: AtomicU64,
-    /// The collector did not keep up.
-    pub dropped: AtomicU64,
-    /// The collector was not there, or refused them.
-    pub failed: AtomicU64,
+static COUNTS: LazyLock<Counter<3>> = LazyLock::new(|| {
+    let help = "Spans by what became of them";
+    Counter::new("trace_spans_total", help, "result", ["exported", "dropped", "failed"])
+});
+
+fn place(fate: Fate) -> usize {
+    match fate {
+        Fate::Exported => 0,
+        // The collector did not keep up.
+        Fate::Dropped => 1,
+        // It was not there, or refused them.
+        Fate::Failed => 2,
+    }
 }
 
-pub static COUNTS: Counts =
-    Counts { exported: AtomicU64::new(0), dropped: AtomicU64::new(0), failed: AtomicU64::new(0) };
+/// Has them on the page before there are any.
+pub fn begin_counts() {
+    LazyLock::force(&COUNTS);
+}
+
+/// Spans that did not get to their collector.
+pub fn lost() -> u64 {
+    [Fate::Dropped, Fate::Failed].into_iter().map(|fate| COUNTS.get(place(fate))).sum()
+}
 
 impl Parcel for Spans {
     const WHAT: &'static str = "traces";
@@ -35,12 +49,7 @@ impl Parcel for Spans {
     }
 
     fn note(&self, fate: Fate, records: u64) {
-        let count = match fate {
-            Fate::Exported => &COUNTS.exported,
-            Fate::Dropped => &COUNTS.dropped,
-            Fate::Failed => &COUNTS.failed,
-        };
-        count.fetch_add(records, Relaxed);
+        COUNTS.add(place(fate), records);
     }
 }
 
@@ -52,7 +61,7 @@ pub fn send(collector: &Arc<Collector>, spans: Spans) {
     let start = || Sender::start().inspect_err(|error| tracing::error!(%error, "no thread for traces")).ok();
     match SENDER.get_or_init(start) {
         Some(sender) => sender.send(collector, spans),
-        None => drop(COUNTS.dropped.fetch_add(spans.count, Relaxed)),
+        None => COUNTS.add(place(Fate::Dropped), spans.count),
     }
 }
 

@@ -14,7 +14,7 @@ use std::{
 
 use http::{HeaderMap, request};
 
-pub use export::{COUNTS, flush};
+pub use export::{begin_counts, flush, lost};
 
 use self::context::{Manner, Parent, SpanId, TraceId};
 use super::{Why, access_log, collector::Collector};
