@@ -60,19 +60,19 @@ impl RouteLimits {
         self.limits.iter().any(|limit| limit.pointer().is_some())
     }
 
-    /// `worker`: who asks.
-    pub fn admit(&self, worker: usize, facts: &Facts<'_>, now: Now) -> Admission {
+    /// `worker`: who asks. `None`: it is let in, and there is nothing to tell.
+    pub fn admit(&self, worker: usize, facts: &Facts<'_>, now: Now) -> Option<Admission> {
         let [limit] = &*self.limits else {
-            return self.admission((worker, now), facts, &mut self.check(facts, now, |_| true));
+            return Some(self.admission((worker, now), facts, &mut self.check(facts, now, |_| true)));
         };
         if self.passes(limit, (worker, now), facts) {
-            return Admission::default();
+            return None;
         }
         let mut one = limit.take(&self.store, facts, now);
         if one.refuses() {
             one.give_back(&self.store);
         }
-        self.admission((worker, now), facts, std::slice::from_mut(&mut one))
+        Some(self.admission((worker, now), facts, std::slice::from_mut(&mut one)))
     }
 
     /// What most requests come to: one bucket lets them in. False: it is not as easy as that, and nothing was taken.

@@ -21,17 +21,16 @@ pub fn at_ns(instant: Instant) -> u64 {
     wall + ns(instant.saturating_duration_since(began))
 }
 
-/// A moment by the wall clock, for windows that begin with its minutes and days. POSIX time has no leap seconds: a day
+/// Now by the wall clock, for windows that begin with its minutes and days. POSIX time has no leap seconds: a day
 /// is 86 400 s of it, and summer time does not concern UTC.
 #[inline]
-pub fn wall_at_ns(time: SystemTime) -> u64 {
-    ns(time.duration_since(UNIX_EPOCH).unwrap_or_default())
+pub fn wall_ns() -> u64 {
+    ns(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
-/// Now by the wall clock.
-#[inline]
-pub fn wall_ns() -> u64 {
-    wall_at_ns(SystemTime::now())
+/// By how much the wall clock is ahead of the other, modulo 2^64.
+pub fn wall_ahead() -> u64 {
+    wall_ns().wrapping_sub(now_ns())
 }
 
 #[inline]

@@ -26,11 +26,12 @@ pub(crate) mod table;
 
 use std::{
     sync::{Arc, PoisonError},
-    time::{Instant, SystemTime},
+    time::Instant,
 };
 
 pub use admit::{Admission, Foreseen, RouteLimits};
 pub use bans::HttpBan;
+pub use clock::wall_ahead;
 pub use controller::{Controller, FEW, Health, TICK, Target};
 pub use dial::Dial;
 pub use fields::Fields;
@@ -297,8 +298,11 @@ impl Now {
         Now { steady: clock::now_ns(), wall: clock::wall_ns() }
     }
 
-    /// A moment that is known already, by both clocks: looking at them costs as much as the rest of a decision.
-    pub fn of(steady: Instant, wall: SystemTime) -> Self {
-        Now { steady: clock::at_ns(steady), wall: clock::wall_at_ns(wall) }
+    /// A moment that is known already, where the wall clock [is ahead](wall_ahead) by so much: looking at both costs as
+    /// much as the rest of a decision.
+    #[inline]
+    pub fn of(moment: Instant, wall_ahead: u64) -> Self {
+        let steady = clock::at_ns(moment);
+        Now { steady, wall: steady.wrapping_add(wall_ahead) }
     }
 }

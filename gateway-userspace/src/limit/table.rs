@@ -205,12 +205,9 @@ impl Table {
     #[inline]
     fn find(&self, owner: &Owner) -> Option<Way<'_>> {
         let tag = owner.tag();
-        // All at once: in which set it is is anybody's guess, and neither may be in the CPU's caches.
-        let sets = owner.sets().map(|set| self.ways(set));
-        let ways = sets.as_flattened();
-        let has_tag = |(at, way): (usize, &Way<'_>)| u32::from(way.tag.load(Acquire) == tag) << at;
-        let found = ways.iter().enumerate().map(has_tag).fold(0, |all, one| all | one);
-        ways.get(found.trailing_zeros() as usize).copied()
+        let with_tag = |set| self.ways(set).into_iter().find(|way| way.tag.load(Acquire) == tag);
+        let [one, two] = owner.sets();
+        with_tag(one).or_else(|| with_tag(two))
     }
 
     /// A key's word, 0 if it has none.

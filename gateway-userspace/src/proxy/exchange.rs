@@ -130,7 +130,7 @@ impl Exchange {
     /// Now, or a moment ago: when its head was here, if nothing had to be waited for since. It spares a look at the clocks.
     pub fn now(&self) -> Now {
         match self.state.record.borrow().heard {
-            Some(heard) => Now::of(heard, self.state.worker.wall_clock(heard)),
+            Some(heard) => Now::of(heard, self.state.worker.wall_ahead()),
             None => Now::read(),
         }
     }

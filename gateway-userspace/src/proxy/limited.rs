@@ -32,17 +32,18 @@ pub async fn admit(
     settled(exchange, limits.admit_shared(exchange.state.worker.index, &facts).await)
 }
 
-/// As [`admit`], where nobody else has to be asked.
+/// As [`admit`], where nobody else has to be asked. `None`: it is let in, and there is nothing to tell.
 pub fn admit_now(
     limits: &RouteLimits,
     exchange: &Exchange,
     route: &Route,
     head: &request::Parts,
-) -> Admission {
+) -> Option<Admission> {
     let caller = exchange.caller();
     let claim = claim(caller.as_deref());
     let facts = facts(exchange, route, head, caller.as_deref(), &claim);
-    settled(exchange, limits.admit(exchange.state.worker.index, &facts, exchange.now()))
+    let admission = limits.admit(exchange.state.worker.index, &facts, exchange.now())?;
+    Some(settled(exchange, admission))
 }
 
 fn claim(caller: Option<&Caller>) -> impl Fn(&str) -> Option<String> {

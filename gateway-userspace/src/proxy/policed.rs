@@ -49,7 +49,8 @@ pub struct Early {
     exchange: Exchange,
     web: Option<Web>,
     preflight: bool,
-    /// What limits said, where that did not hang on who calls or on what others say.
+    /// Limits were asked, as that did not hang on who calls or on what others say; and what they had to tell.
+    asked: bool,
     admission: Option<Admission>,
     /// What the cache has, where that did not hang on who calls.
     looked: Option<Looked>,
@@ -97,7 +98,8 @@ fn at_once(
     let reads_bodies = policies.client_cache.is_some()
         || policies.rewrite.as_ref().is_some_and(|rewrite| rewrite.response_json.is_some());
     let limits = policies.limits.as_ref().filter(|_| !early.preflight);
-    let admitted = early.admission.as_ref().map_or(limits.is_none(), |admission| admission.wait.is_zero());
+    let waits = early.admission.as_ref().is_some_and(|admission| !admission.wait.is_zero());
+    let admitted = (limits.is_none() || early.asked) && !waits;
     if policies.gate.is_some() || reads_bodies || early.web.is_some() || !admitted {
         return Err(early);
     }
@@ -161,12 +163,13 @@ pub fn early(
     }
     let at_once = |limits: &&RouteLimits| policies.gate.is_none() && !preflight && !limits.may_wait();
     let limits = policies.limits.as_ref().filter(at_once);
-    let admission = limits.map(|limits| limited::admit_now(limits, &exchange, route, head));
+    let asked = limits.is_some();
+    let admission = limits.and_then(|limits| limited::admit_now(limits, &exchange, route, head));
     match admission {
         Some(admission) if admission.refused.is_some() => {
             Err(Box::new(refuse_limited(policies, exchange, admission, head)))
         }
-        admission => Ok(Early { exchange, web, preflight, admission, looked: None }),
+        admission => Ok(Early { exchange, web, preflight, asked, admission, looked: None }),
     }
 }
 
@@ -178,7 +181,7 @@ pub async fn handle(
     mut head: request::Parts,
     body: Incoming,
 ) -> Response<ResponseBody> {
-    let Early { exchange, web, preflight, admission: mut admitted, looked } = early;
+    let Early { exchange, web, preflight, asked, admission, looked } = early;
     if let Some(gate) = &policies.gate {
         if let Some(clean) = gate.clean_query(&head.uri) {
             exchange.log_query(clean.query());
@@ -222,11 +225,14 @@ pub async fn handle(
     let mut told = None;
     let limits = policies.limits.as_ref().filter(|_| !preflight);
     if let Some(limits) = limits {
-        let admission = match admitted.take() {
-            Some(admission) => admission,
-            None if limits.may_wait() => Box::pin(limited::admit(limits, &exchange, route, &head)).await,
-            None => limited::admit_now(limits, &exchange, route, &head),
+        let admission = match asked {
+            true => admission,
+            false if limits.may_wait() => {
+                Some(Box::pin(limited::admit(limits, &exchange, route, &head)).await)
+            }
+            false => limited::admit_now(limits, &exchange, route, &head),
         };
+        let admission = admission.unwrap_or_default();
         if admission.refused.is_some() {
             return refuse_limited(policies, exchange, admission, &mut head);
         }

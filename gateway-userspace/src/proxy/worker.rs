@@ -16,6 +16,7 @@ use http::HeaderValue;
 use super::connection::ClientState;
 use crate::{
     auth::Memory,
+    limit::wall_ahead,
     observe::access_log::{Buffer, Line, Rules},
     runtime::Snapshot,
     upstream::{extras::Extras, pool::Pool},
@@ -39,6 +40,7 @@ pub struct Worker {
     /// Connections of services.
     passages: Cell<usize>,
     clock: Cell<(Instant, SystemTime)>,
+    wall_ahead: Cell<u64>,
     ids: RefCell<BytesMut>,
     /// The last second that an answer was dated by.
     date: RefCell<(u64, HeaderValue)>,
@@ -65,6 +67,7 @@ impl Worker {
             clients: RefCell::default(),
             passages: Cell::new(0),
             clock: Cell::new((Instant::now(), SystemTime::now())),
+            wall_ahead: Cell::new(wall_ahead()),
             ids: RefCell::default(),
             date: RefCell::new((0, HeaderValue::from_static(""))),
         }
@@ -141,7 +144,13 @@ impl Worker {
     pub fn tick(&self) {
         let now = Instant::now();
         self.clock.set((now, SystemTime::now()));
+        self.wall_ahead.set(wall_ahead());
         self.pool.sweep(now);
+    }
+
+    /// By how much the wall clock is ahead of the limits' one; set right likewise.
+    pub fn wall_ahead(&self) -> u64 {
+        self.wall_ahead.get()
     }
 
     /// The wall clock at `instant`; set right every second or so.
