@@ -74,8 +74,8 @@ impl Limit {
 
     /// The bucket whose word alone decides, and what is taken from it. `None`: there is more to it.
     #[inline]
-    pub(super) fn plain(&self, tier: Option<&str>) -> Option<(Bucket, u64)> {
-        match (self.grade(tier)?.meter, &self.cost) {
+    pub(super) fn plain(&self, tier: Option<&str>) -> Option<(&Bucket, u64)> {
+        match (&self.grade(tier)?.meter, &self.cost) {
             (Meter::Bucket(bucket), CostOf::Fixed(cost)) if self.plain => Some((bucket, *cost)),
             _ => None,
         }

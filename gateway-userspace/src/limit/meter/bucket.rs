@@ -49,6 +49,7 @@ impl Bucket {
     }
 
     /// In which so much comes back.
+    #[inline]
     pub fn cost_ns(&self, cost: u64) -> u64 {
         if !self.fine {
             return self.limit.interval_ns.saturating_mul(cost).min(LONGEST_NS);
@@ -62,6 +63,7 @@ impl Bucket {
         word.saturating_sub(now) > self.limit.depth_ns / 2
     }
 
+    #[inline]
     pub fn take(&self, word: u64, now: u64, cost: u64, delay_ns: u64, shared: bool) -> Result<Word, Over> {
         let mut cost_ns = self.cost_ns(cost);
         let mut limit = self.limit;
