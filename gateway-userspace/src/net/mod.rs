@@ -9,6 +9,7 @@ pub mod pass;
 mod read;
 mod shared;
 mod stream_io;
+mod text;
 mod write;
 
 use std::net::SocketAddr;
@@ -20,6 +21,7 @@ pub use listen::{bind_all, extend};
 pub use read::read_into;
 pub use shared::SharedWords;
 pub use stream_io::StreamIo;
+pub use text::{put_ip, put_socket};
 pub use write::{together, write_slices};
 
 /// With an IPv4-mapped IPv6 address as IPv4.

@@ -17,7 +17,6 @@ pub use shape::{FIELDS, Shape};
 pub use writer::{AccessLog, Buffer, FLUSH_EVERY, LineCounts, check};
 
 use std::{
-    io::Write,
     net::{IpAddr, SocketAddr},
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -27,7 +26,10 @@ use super::{
     json::{number, optional, text},
     stats::CacheResult,
 };
-use crate::hex;
+use crate::{
+    hex,
+    net::{put_ip, put_socket},
+};
 
 /// The part of a line that is the same for all requests of a connection.
 #[derive(Debug, Default)]
@@ -49,10 +51,13 @@ impl ConnectionText {
     }
 
     fn of(key: &[u8], name: &str, client: IpAddr, peer: SocketAddr, proto: &str, tls: Option<&str>) -> Self {
-        let mut out = Vec::new();
+        let mut out = Vec::with_capacity(160);
         text(&mut out, key, name.as_bytes());
-        // A Vec takes every write.
-        let _ = write!(out, ",\"client\":\"{client}\",\"peer\":\"{peer}\"");
+        out.extend_from_slice(b",\"client\":\"");
+        put_ip(&mut out, client);
+        out.extend_from_slice(b"\",\"peer\":\"");
+        put_socket(&mut out, peer);
+        out.push(b'"');
         text(&mut out, b",\"proto\":", proto.as_bytes());
         optional(&mut out, b",\"tls\":", tls.map(str::as_bytes));
         ConnectionText(out)

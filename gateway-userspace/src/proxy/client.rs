@@ -1,7 +1,7 @@
 //! Who is at the other end of a connection, and how it came: what its requests have in common.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     rc::Rc,
     time::Duration,
@@ -12,7 +12,7 @@ use http::{HeaderName, HeaderValue};
 use super::headers::About;
 use crate::{
     config::model::CertMark,
-    net::canonical,
+    net::{canonical, put_ip},
     observe::access_log::ConnectionText,
     proxy_protocol::{self, Version},
     tls::{self, Shaken},
@@ -42,8 +42,8 @@ pub struct Client {
     pub shook: Cell<Option<Duration>>,
     /// What upstreams are told of it, kept for the host it was made for.
     pub about: RefCell<Option<About>>,
-    /// This connection's part of every log line.
-    pub log_text: ConnectionText,
+    /// This connection's part of every log line, once there is one.
+    log_text: OnceCell<ConnectionText>,
 }
 
 /// What a trusted proxy says of a request besides the client's address.
@@ -97,7 +97,7 @@ impl Manner {
 }
 
 impl Client {
-    pub fn new(listener: &str, origin: Origin, manner: Manner) -> Self {
+    pub fn new(origin: Origin, manner: Manner) -> Self {
         let addr = origin.source.ip();
         Client {
             addr,
@@ -113,8 +113,15 @@ impl Client {
             shaken: Cell::default(),
             shook: Cell::default(),
             about: RefCell::default(),
-            log_text: ConnectionText::new(listener, addr, origin.peer, manner.protocol, manner.tls),
+            log_text: OnceCell::new(),
         }
+    }
+
+    /// Its part of a log line.
+    pub fn log_text(&self, listener: &str) -> &ConnectionText {
+        let Manner { protocol, tls } = self.manner;
+        self.log_text
+            .get_or_init(|| ConnectionText::new(listener, self.addr, self.origin.peer, protocol, tls))
     }
 
     /// Its connection is its own: no proxy that speaks for others stands between.
@@ -132,7 +139,7 @@ impl Client {
 
     /// As of a connection, but for one request, of which a trusted proxy says who sent it: another address, perhaps
     /// with a port, and another scheme.
-    pub fn behind(&self, listener: &str, (addr, port): (IpAddr, u16), told: Told) -> Self {
+    pub fn behind(&self, (addr, port): (IpAddr, u16), told: Told) -> Self {
         let Client { origin, manner, .. } = *self;
         Client {
             addr,
@@ -148,12 +155,13 @@ impl Client {
             shaken: Cell::new(self.shaken.take()),
             shook: Cell::new(self.shook.take()),
             about: RefCell::default(),
-            log_text: ConnectionText::new(listener, addr, origin.peer, manner.protocol, manner.tls),
+            log_text: OnceCell::new(),
         }
     }
 }
 
 fn text(addr: IpAddr) -> HeaderValue {
-    HeaderValue::from_maybe_shared(bytes::Bytes::from(addr.to_string()))
-        .unwrap_or(HeaderValue::from_static("unknown"))
+    let mut text = Vec::with_capacity(40);
+    put_ip(&mut text, addr);
+    HeaderValue::from_maybe_shared(bytes::Bytes::from(text)).unwrap_or(HeaderValue::from_static("unknown"))
 }

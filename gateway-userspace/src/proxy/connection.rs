@@ -120,7 +120,7 @@ pub struct ClientState {
 
 impl ClientState {
     fn new(worker: Rc<Worker>, listener: Arc<Listener>, peer: SocketAddr) -> Self {
-        let client = Rc::new(Client::new(&listener.name, Origin::peer(peer), Manner::PLAIN_HTTP1));
+        let client = Rc::new(Client::new(Origin::peer(peer), Manner::PLAIN_HTTP1));
         ClientState::of(worker, listener, client)
     }
 

@@ -541,7 +541,7 @@ impl Record {
             at: self.at.unwrap_or_else(|| worker.wall_clock(started)),
             id: self.id.as_ref().map_or(b"-", HeaderValue::as_bytes),
             trace: self.trace.as_ref().map(|trace| trace.trace),
-            connection: &client.log_text,
+            connection: client.log_text(&state.listener.name),
             request: &self.text,
             status: Some(self.status().as_u16()),
             route: route.map(|route| &*route.name),

@@ -74,7 +74,7 @@ pub async fn serve(mut stream: TcpStream, peer: SocketAddr, admitted: Admitted, 
             match is_plain_http(&stream, &open).await {
                 Some(false) => {}
                 Some(true) => {
-                    let client = Client::new(&listener.name, origin, Manner::PLAIN_HTTP1);
+                    let client = Client::new(origin, Manner::PLAIN_HTTP1);
                     open.set_client(client);
                     return Box::pin(connection::refuse(stream, &open.state, Why::PlainHttp)).await;
                 }
@@ -124,8 +124,12 @@ async fn go_on<S: Transport>(
     Agreed { marks, rules, shaken, took }: Agreed,
 ) {
     let protocol = if http2 { "h2" } else { "h1" };
-    let client = Client::new(&open.listener().name, origin, Manner { protocol, tls });
-    open.set_client(Client { marks, rules, shaken: Cell::new(shaken), shook: Cell::new(took), ..client });
+    let mut client = Client::new(origin, Manner { protocol, tls });
+    client.marks = marks;
+    client.rules = rules;
+    client.shaken = Cell::new(shaken);
+    client.shook = Cell::new(took);
+    open.set_client(client);
     match http2 {
         true => Box::pin(http2::serve(stream, open)).await,
         // A client that does not know ALPN, of a listener that speaks nothing else.

@@ -13,6 +13,7 @@ use super::{
     websocket::Extended,
 };
 use crate::{
+    net::put_ip,
     runtime::Snapshot,
     upstream::http1::{self, Switch},
 };
@@ -181,9 +182,8 @@ pub fn about(client: &Client, host: Option<&HeaderValue>, snapshot: &Snapshot) -
 }
 
 fn lines(client: &Client, host: Option<&str>, via: &HeaderValue) -> Vec<u8> {
-    let Client { addr, scheme, .. } = client;
-    let forwarded = forwarded(*addr, scheme, host);
-    written(&addr.to_string(), scheme, host, &forwarded, via)
+    let Client { addr, scheme, text, .. } = client;
+    written(text.as_bytes(), scheme, host, via, |out| forwarded(out, *addr, scheme, host))
 }
 
 /// As [`lines`], behind a trusted proxy: its chains go on, with the proxy itself at their ends.
@@ -195,11 +195,14 @@ fn told_lines(client: &Client, told: &Told, host: Option<&str>, via: &HeaderValu
         None if client.addr == proxy => proxy.to_string(),
         None => format!("{}, {proxy}", client.addr),
     };
-    let forwarded = match &told.forwarded {
-        Some(chain) => format!("{chain}, {}", forwarded(proxy, client.manner.scheme(), host)),
-        None => forwarded(client.addr, scheme, named),
-    };
-    let mut lines = written(&chain, scheme, named, &forwarded, via);
+    let mut lines = written(chain.as_bytes(), scheme, named, via, |out| match &told.forwarded {
+        Some(chain) => {
+            out.extend_from_slice(chain.as_bytes());
+            out.extend_from_slice(b", ");
+            forwarded(out, proxy, client.manner.scheme(), host);
+        }
+        None => forwarded(out, client.addr, scheme, named),
+    });
     for (name, value) in &told.more {
         http1::field(&mut lines, name.as_str(), value.as_bytes());
     }
@@ -207,24 +210,38 @@ fn told_lines(client: &Client, told: &Told, host: Option<&str>, via: &HeaderValu
 }
 
 /// An element of `Forwarded`.
-fn forwarded(addr: IpAddr, scheme: &str, host: Option<&str>) -> String {
-    let node = if addr.is_ipv6() { format!("\"[{addr}]\"") } else { addr.to_string() };
+fn forwarded(out: &mut Vec<u8>, addr: IpAddr, scheme: &str, host: Option<&str>) {
+    let (open, close) = if addr.is_ipv6() { ("for=\"[", "]\"") } else { ("for=", "") };
+    out.extend_from_slice(open.as_bytes());
+    put_ip(out, addr);
+    let mut put = |pieces: &[&str]| pieces.iter().for_each(|piece| out.extend_from_slice(piece.as_bytes()));
+    put(&[close, ";proto=", scheme]);
     let is_token = |host: &str| host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~%".contains(&b));
     match host {
-        None => format!("for={node};proto={scheme}"),
-        Some(host) if is_token(host) => format!("for={node};proto={scheme};host={host}"),
-        Some(host) => format!("for={node};proto={scheme};host=\"{host}\""),
+        None => {}
+        Some(host) if is_token(host) => put(&[";host=", host]),
+        Some(host) => put(&[";host=\"", host, "\""]),
     }
 }
 
-fn written(chain: &str, scheme: &str, host: Option<&str>, forwarded: &str, via: &HeaderValue) -> Vec<u8> {
-    let named = host.map(|host| format!("x-forwarded-host: {host}\r\n")).unwrap_or_default();
-    let mut lines = format!(
-        "x-forwarded-for: {chain}\r\nx-forwarded-proto: {scheme}\r\n{named}forwarded: {forwarded}\r\nvia: "
-    )
-    .into_bytes();
-    lines.extend_from_slice(via.as_bytes());
+/// `forwarded`: writes the value of `Forwarded`.
+fn written(
+    chain: &[u8],
+    scheme: &str,
+    host: Option<&str>,
+    via: &HeaderValue,
+    forwarded: impl FnOnce(&mut Vec<u8>),
+) -> Vec<u8> {
+    let mut lines = Vec::with_capacity(256);
+    http1::field(&mut lines, "x-forwarded-for", chain);
+    http1::field(&mut lines, "x-forwarded-proto", scheme.as_bytes());
+    if let Some(host) = host {
+        http1::field(&mut lines, "x-forwarded-host", host.as_bytes());
+    }
+    lines.extend_from_slice(b"forwarded: ");
+    forwarded(&mut lines);
     lines.extend_from_slice(b"\r\n");
+    http1::field(&mut lines, "via", via.as_bytes());
     lines
 }
 
@@ -290,7 +307,7 @@ mod tests {
         let told = |client: &str, host| {
             let via = HeaderValue::from_static("1.1 gateway");
             let peer = std::net::SocketAddr::new(client.parse().unwrap(), 1);
-            let client = Client::new("web", Origin::peer(peer), Manner::PLAIN_HTTP1);
+            let client = Client::new(Origin::peer(peer), Manner::PLAIN_HTTP1);
             String::from_utf8(lines(&client, host, &via)).unwrap()
         };
         assert_eq!(

@@ -45,14 +45,14 @@ pub fn apply(state: &ClientState, config: &RealIp, headers: &mut HeaderMap) {
         return;
     }
     let (client, told) = read(config, (source.ip(), source.port()), headers);
-    state.set_client(connection.behind(&state.listener.name, client, told));
+    state.set_client(connection.behind(client, told));
 }
 
 /// A request that cannot be read is the proxy's.
 pub fn forget(state: &ClientState) {
     let client = state.kept_client();
     if client.told.is_some() {
-        state.set_client(Client::new(&state.listener.name, client.origin, client.manner));
+        state.set_client(Client::new(client.origin, client.manner));
     }
 }
 
