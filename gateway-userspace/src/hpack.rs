@@ -1,7 +1,7 @@
 //! What HTTP/2's field compression (RFC 7541) had better not remember.
 //!
 //! Values that are others each time evict from an encoder's table what does come again, and it looks through all that it has
-//! of a name before it adds one more: ids alone fill 4 KiB, and took a tenth of all instructions of an answer.
+//! of a name before it adds one more: ids alone fill 4 KiB, and took a twentieth of all instructions of a request.
 
 use http::{HeaderMap, HeaderName, header};
 

@@ -115,18 +115,20 @@ pub fn map_rows(maps: &Maps, buckets: &mut BucketCount, used: &Used) -> Vec<MapR
     let sources = buckets.get(maps);
     let coarse = u64::from(layout::COARSE_SLOTS);
     let counters = u64::from(layout::COUNTERS_CAPACITY);
+    let row = |kind, Fill { map, entries, capacity }| (map, kind, entries, capacity);
+    let [access_v4, access_v6, bans, steer, sockets] = used.fills();
     [
-        (name::ACCESS_V4, "lpm_trie", used.access_v4, u64::from(layout::ACCESS_CAPACITY)),
-        (name::ACCESS_V6, "lpm_trie", used.access_v6, u64::from(layout::ACCESS_CAPACITY)),
-        (name::BANS, "hash", used.bans, u64::from(layout::BANS_CAPACITY)),
+        row("lpm_trie", access_v4),
+        row("lpm_trie", access_v6),
+        row("hash", bans),
         (name::BUCKETS, "array", sources, u64::from(layout::BUCKETS_CAPACITY)),
         (name::COARSE, "array", coarse, coarse),
         (name::DROPS, "array", u64::from(layout::BUCKETS_CAPACITY), u64::from(layout::BUCKETS_CAPACITY)),
         (name::COUNTERS, "percpu_array", counters, counters),
         (name::EVENTS, "ringbuf", 0, u64::from(layout::EVENTS_BYTES)),
         (name::SETTINGS, "array", 1, 1),
-        (name::STEER, "hash", used.steer, u64::from(layout::SOCKETS_CAPACITY)),
-        (name::SOCKETS, "sockmap", used.sockets, u64::from(layout::SOCKETS_CAPACITY)),
+        row("hash", steer),
+        row("sockmap", sockets),
     ]
     .into_iter()
     .map(|(name, kind, entries, capacity)| MapRow {

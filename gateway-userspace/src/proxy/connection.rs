@@ -476,11 +476,11 @@ async fn serve_awake<S: Transport>(stream: S, state: &Rc<ClientState>) -> End<S>
         let (state, version) = (service_state.clone(), head.version);
         state.delimited.take();
         let mut answering = match handler::begin(service_state.clone(), head, Incoming::Http1(body)) {
-            Begun::Answered(response) => Perhaps::done(Ok::<_, Infallible>(response)),
-            Begun::Onward(onward) => Perhaps::Running(reuse.run(async { Ok(onward.finish().await) })),
+            Begun::Answered(response) => Perhaps::done(response),
+            Begun::Onward(onward) => Perhaps::Running(reuse.run(onward.finish())),
         };
         poll_fn(move |cx| {
-            let Ok(mut answer) = ready!(Pin::new(&mut answering).poll(cx));
+            let mut answer = ready!(Pin::new(&mut answering).poll(cx));
             state.delimited.set(Delimited::of(version, &answer));
             if answer.status().canonical_reason().is_none() {
                 // hyper would make one up.

@@ -75,10 +75,7 @@ pub fn begin(
             response.into()
         }
         Err(early) => Begun::Onward(Onward::Policed(Box::pin(async move {
-            match &route.policies {
-                Some(policies) => handle(&snapshot, &route, (policies, picked), early, head, body).await,
-                None => problem::response(early.exchange, Why::NoRoute),
-            }
+            handle(&snapshot, &route, picked, early, head, body).await
         }))),
     }
 }
@@ -95,12 +92,13 @@ fn at_once(
     head: &request::Parts,
     body: &Incoming,
 ) -> Result<Response<ResponseBody>, Early> {
-    let reads_bodies = policies.client_cache.is_some()
+    // Its body may have to be whole before its head can be sent.
+    let holds_answers = policies.client_cache.is_some()
         || policies.rewrite.as_ref().is_some_and(|rewrite| rewrite.response_json.is_some());
     let limits = policies.limits.as_ref().filter(|_| !early.preflight);
     let waits = early.admission.as_ref().is_some_and(|admission| !admission.wait.is_zero());
     let admitted = (limits.is_none() || early.asked) && !waits;
-    if policies.gate.is_some() || reads_bodies || early.web.is_some() || !admitted {
+    if policies.gate.is_some() || holds_answers || early.web.is_some() || !admitted {
         return Err(early);
     }
     if !early.preflight && policies.answer.is_none() {
@@ -173,15 +171,16 @@ pub fn early(
     }
 }
 
-pub async fn handle(
+async fn handle(
     snapshot: &Snapshot,
     route: &Arc<Route>,
-    (policies, picked): (&Policies, Option<Picked>),
+    picked: Option<Picked>,
     early: Early,
     mut head: request::Parts,
     body: Incoming,
 ) -> Response<ResponseBody> {
     let Early { exchange, web, preflight, asked, admission, looked } = early;
+    let Some(policies) = &route.policies else { return problem::response(exchange, Why::NoRoute) };
     if let Some(gate) = &policies.gate {
         if let Some(clean) = gate.clean_query(&head.uri) {
             exchange.log_query(clean.query());
@@ -202,7 +201,7 @@ pub async fn handle(
                 Ok(early) => early,
                 Err(refusal) => return *refusal,
             };
-            let handled = handle(snapshot, next, (policies, Some(picked)), early, head, body);
+            let handled = handle(snapshot, next, Some(picked), early, head, body);
             return Box::pin(handled).await;
         }
         gate.strip(&mut head);
@@ -282,21 +281,13 @@ fn refuse_limited(
 ) -> Response<ResponseBody> {
     let cors = policies.cors.as_ref().map(|cors| cors.allowed(head));
     http1::recycle(std::mem::take(&mut head.headers));
-    let mut response = limited::refuse(exchange, admission);
-    if let Some(allowed) = cors {
-        allowed.apply(response.headers_mut());
-    }
-    response
+    readable(cors, limited::refuse(exchange, admission))
 }
 
 /// So that pages of other origins may know why.
-fn readable(
-    policies: &Policies,
-    head: &request::Parts,
-    mut response: Response<ResponseBody>,
-) -> Response<ResponseBody> {
-    if let Some(cors) = &policies.cors {
-        cors.allowed(head).apply(response.headers_mut());
+fn readable(cors: Option<Allowed<'_>>, mut response: Response<ResponseBody>) -> Response<ResponseBody> {
+    if let Some(allowed) = cors {
+        allowed.apply(response.headers_mut());
     }
     response
 }
@@ -344,7 +335,7 @@ fn refuse(
         }
         _ => problem::response_with(exchange, refused.why, refused.fields),
     };
-    readable(policies, head, response)
+    readable(policies.cors.as_ref().map(|cors| cors.allowed(head)), response)
 }
 
 /// The whole body, if it is what was signed: until that is known nothing of it goes on.

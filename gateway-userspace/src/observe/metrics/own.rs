@@ -1,14 +1,8 @@
 //! The gateway itself: its config, what it tells others, its workers, its process.
 
-use std::{
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
-    time::SystemTime,
-};
+use std::{sync::atomic::Ordering::Relaxed, time::SystemTime};
 
-use super::{
-    page::{Family, Page},
-    registry,
-};
+use super::{page::Page, registry};
 use crate::{
     daemon::Control,
     observe::{process, trace},
@@ -59,18 +53,16 @@ fn told(control: &Control, page: &mut Page<'_>) {
             of.count(&[("notify", &name), ("result", "failed")], failed);
         }
     });
-    let by_result = |of: &mut Family<'_, '_>, counts: &[(&str, &AtomicU64)]| {
-        counts.iter().for_each(|(result, n)| of.count(&[("result", result)], n.load(Relaxed)));
-    };
     let lines = &control.access_log.counts;
     page.counters("access_log_lines_total", "Access log lines by what became of them", |of| {
-        let counts = [
+        for (result, n) in [
             ("written", &lines.written),
             ("dropped", &lines.dropped),
             ("failed", &lines.failed),
             ("sampled", &lines.sampled),
-        ];
-        by_result(of, &counts);
+        ] {
+            of.count(&[("result", result)], n.load(Relaxed));
+        }
     });
     trace::begin_counts();
     registry::all(page);

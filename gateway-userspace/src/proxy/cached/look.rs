@@ -23,6 +23,8 @@ pub struct Looked {
     pub(super) key: Vec<u8>,
     pub(super) directives: Option<RequestDirectives>,
     pub(super) found: Option<(Arc<Entry>, Use)>,
+    /// Where it was looked for last.
+    tier: &'static str,
     pub(super) now: SystemTime,
     since: Option<Instant>,
 }
@@ -41,6 +43,7 @@ impl Looked {
             key,
             directives: directives(&head.headers),
             found: None,
+            tier: "memory",
             now: exchange.state.worker.wall_clock(exchange.started()),
             since: exchange.trace_clock(),
         };
@@ -48,7 +51,15 @@ impl Looked {
         looked
     }
 
-    pub(super) fn judge(&mut self, found: Option<Arc<Entry>>) {
+    /// On the disk, where memory has nothing and there is one.
+    pub(super) async fn on_disk(&mut self, cache: &Arc<Cache>, head: &request::Parts) {
+        if self.found.is_none() && cache.disk().is_some() {
+            self.tier = "disk";
+            self.judge(Box::pin(cache.load(&self.key, &head.headers)).await);
+        }
+    }
+
+    fn judge(&mut self, found: Option<Arc<Entry>>) {
         self.found = found.map(|entry| {
             let used = entry.terms.judge(self.directives.as_ref(), entry.stale_since(), self.now);
             (entry, used)
@@ -59,17 +70,18 @@ impl Looked {
         matches!(self.found, Some((_, Use::Fresh)))
     }
 
-    pub(super) fn traced(&self, exchange: &Exchange, tier: &'static str) {
+    pub(super) fn traced(&self, exchange: &Exchange) {
         if self.since.is_some() {
             let found = found_word(self.found.as_ref().map(|(_, used)| *used));
-            let said = [("gateway.cache.tier", Said::Word(tier)), ("gateway.cache.found", Said::Word(found))];
+            let said =
+                [("gateway.cache.tier", Said::Word(self.tier)), ("gateway.cache.found", Said::Word(found))];
             exchange.traced("cache lookup", self.since, said);
         }
     }
 
-    /// From memory, where it [is fresh](Self::is_fresh).
+    /// With what was found, where it [is fresh](Self::is_fresh).
     pub fn answer(self, cache: &Cache, head: &request::Parts, exchange: Exchange) -> Response<ResponseBody> {
-        self.traced(&exchange, "memory");
+        self.traced(&exchange);
         KEY.set(self.key);
         let Some((entry, _)) = self.found else { return problem::response(exchange, Why::NotCached) };
         let done = Done { result: CacheResult::Hit, status: hit(&entry, self.now) };

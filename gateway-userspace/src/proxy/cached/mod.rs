@@ -81,22 +81,17 @@ pub async fn handle(
         Some(looked) => looked,
         None => Looked::new((way.route, cache), &exchange, &head, (consumer.as_deref(), hash)),
     };
-    let mut tier = "memory";
-    if looked.found.is_none() && cache.disk().is_some() {
-        tier = "disk";
-        looked.judge(Box::pin(cache.load(&looked.key, &head.headers)).await);
-    }
-    if looked.is_fresh() && tier == "memory" {
+    looked.on_disk(cache, &head).await;
+    if looked.is_fresh() {
         return looked.answer(cache, &head, exchange);
     }
-    looked.traced(&exchange, tier);
+    looked.traced(&exchange);
     let Looked { key, directives, found, now, .. } = looked;
     let mut stale = None;
     if let Some((entry, used)) = found {
         if used != Use::Validated {
             KEY.set(key);
-            let result = if used == Use::Fresh { CacheResult::Hit } else { CacheResult::Stale };
-            let done = Done { result, status: hit(&entry, now) };
+            let done = Done { result: CacheResult::Stale, status: hit(&entry, now) };
             done.note(cache, &exchange);
             if used == Use::WhileRevalidating
                 && let Some(lead) = cache.fills().lead(&entry.key)
