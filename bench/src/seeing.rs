@@ -12,7 +12,7 @@ use lab::{
     gateway::{Gateway, Options},
     http,
     net::{Net, Node},
-    wrk::{Load, Wrk},
+    wrk::{Load, Outcome, Wrk},
 };
 use serde_json::{Value, json};
 
@@ -31,6 +31,16 @@ const SCRAPE: Duration = Duration::from_millis(50);
 const ROUTES: usize = 400;
 
 const NAMES: [&str; 4] = ["nothing", "log", "log, traces", "all"];
+/// Each round is so many short ones: what is compared is measured within seconds, as a machine's pace changes.
+const PARTS: usize = 5;
+
+/// What seeing so much costs.
+#[derive(Default)]
+struct Seen {
+    costs: Costs,
+    /// CPU time a request, of that of nothing in the same part of a round.
+    share: Rounds,
+}
 
 pub fn run(effort: Effort) -> Result<Value> {
     let net = Net::of(1, 0, 0)?;
@@ -66,12 +76,18 @@ pub fn run(effort: Effort) -> Result<Value> {
     let all = measure(&client, &gateways, effort)?;
     drop(gateways);
     let (series, scrape) = scrape(&net, &client)?;
-    let median = |name: &str| all.get(name).map_or(0.0, |figures| figures.cpu_us.median());
-    let lines = 1e6 / (median("log") - median("nothing")).max(1e-3);
+    let of = |name: &str| {
+        all.get(name).map_or((0.0, 0.0), |seen| (seen.costs.cpu_us.median(), seen.share.median()))
+    };
+    let lines = 1e6 / (of("nothing").0 * (of("log").1 - 1.0)).max(1e-3);
     show_tables(&all, lines, series, &scrape, effort);
     let watching = watching::run(&net, effort)?;
-    let programs = all.iter().map(|(name, figures)| {
-        let figures = json!({ "cpu_us_per_request": figures.cpu_us.json(), "requests_per_second": figures.rate.json() });
+    let programs = all.iter().map(|(name, Seen { costs, share })| {
+        let figures = json!({
+            "cpu_us_per_request": costs.cpu_us.json(),
+            "times_nothing": share.json(),
+            "requests_per_second": costs.rate.json(),
+        });
         ((*name).to_owned(), figures)
     });
     Ok(json!({
@@ -87,29 +103,48 @@ fn measure(
     client: &Node,
     gateways: &[(&'static str, u16, Gateway)],
     effort: Effort,
-) -> Result<BTreeMap<&'static str, Costs>> {
-    let mut all: BTreeMap<&str, Costs> = BTreeMap::new();
-    for round in 0..=effort.rounds {
-        for (name, port, gateway) in gateways {
-            let load = Load { cpu: Some(OTHER_CPU), ..Load::new(64, effort.lasts(round)) };
-            let over = AtomicBool::new(false);
-            let run = || {
-                std::thread::scope(|scope| {
-                    if *name == "all" {
-                        scope.spawn(|| scrape_each_second(client, &over));
-                    }
-                    let outcome = Wrk::run(client, at(*port), &load);
-                    over.store(true, Relaxed);
-                    outcome
-                })
-            };
-            let (cpu, outcome) = loaded(name, gateway.pid(), run)?;
-            if round > 0 {
-                all.entry(name).or_default().push(cpu, &outcome);
-            }
+) -> Result<BTreeMap<&'static str, Seen>> {
+    let mut all: BTreeMap<&str, Seen> = BTreeMap::new();
+    for gateway in gateways {
+        once(client, gateway, effort.lasts(0))?;
+    }
+    for part in 0..effort.rounds * PARTS {
+        let mut taken = BTreeMap::new();
+        for at in 0..gateways.len() {
+            // Each is the first as often as the others.
+            let gateway = &gateways[(part + at) % gateways.len()];
+            taken.insert(gateway.0, once(client, gateway, effort.round / PARTS as u32)?);
+        }
+        let each = |(cpu, outcome): &(Duration, Outcome)| cpu.as_secs_f64() / outcome.requests as f64;
+        let nothing = taken.get(NAMES[0]).map_or(f64::NAN, each);
+        for (name, taken) in taken {
+            let seen = all.entry(name).or_default();
+            seen.share.push(each(&taken) / nothing);
+            seen.costs.push(taken.0, &taken.1);
         }
     }
     Ok(all)
+}
+
+/// A load, and the CPU time that it takes.
+fn once(
+    client: &Node,
+    (name, port, gateway): &(&'static str, u16, Gateway),
+    lasts: Duration,
+) -> Result<(Duration, Outcome)> {
+    let load = Load { cpu: Some(OTHER_CPU), ..Load::new(64, lasts) };
+    let over = AtomicBool::new(false);
+    let run = || {
+        std::thread::scope(|scope| {
+            if *name == "all" {
+                scope.spawn(|| scrape_each_second(client, &over));
+            }
+            let outcome = Wrk::run(client, at(*port), &load);
+            over.store(true, Relaxed);
+            outcome
+        })
+    };
+    loaded(name, gateway.pid(), run)
 }
 
 fn scrape_each_second(client: &Node, over: &AtomicBool) {
@@ -141,19 +176,18 @@ fn scrape(net: &Net, client: &Node) -> Result<(usize, Rounds)> {
     Ok((series, took))
 }
 
-fn show_tables(all: &BTreeMap<&str, Costs>, lines: f64, series: usize, scrape: &Rounds, effort: Effort) {
-    let (rounds, seconds) = (effort.rounds, effort.round.as_secs());
+fn show_tables(all: &BTreeMap<&str, Seen>, lines: f64, series: usize, scrape: &Rounds, effort: Effort) {
+    let (rounds, seconds) = (effort.rounds * PARTS, effort.round.as_secs_f64() / PARTS as f64);
     let what = format!(
-        "128-byte bodies, 64 connections, 1 worker; median of {rounds} x {seconds} s; all at most {GOAL} of nothing"
+        "128-byte bodies, 64 connections, 1 worker; medians of {rounds} x {seconds} s; all at most {GOAL} of nothing"
     );
     println!("\n{}  {}", show::bold("What seeing costs"), show::dim(&what));
-    let nothing = all.get("nothing").map_or(1.0, |figures| figures.cpu_us.median());
     let rows: Vec<Vec<String>> = NAMES
         .iter()
         .filter_map(|name| {
-            let figures = all.get(name)?;
-            let [name, cpu, range, _, rate] = show::cost(name, &figures.cpu_us, &figures.rate, nothing);
-            Some(vec![name, cpu, range, format!("{:.3}", figures.cpu_us.median() / nothing), rate])
+            let Seen { costs, share } = all.get(name)?;
+            let [name, cpu, range, _, rate] = show::cost(name, &costs.cpu_us, &costs.rate, 0.0);
+            Some(vec![name, cpu, range, format!("{:.3}", share.median()), rate])
         })
         .collect();
     println!("{}", show::table(&["", "CPU µs/request", "range", "÷ nothing", "requests/s"], &rows));

@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 
 use super::{
     model::Config,
-    read::join,
     show::{toml_value, unlike},
     table::{Kind, ROOT, Section},
+    trail::join,
 };
 
 /// One setting that differs. `from` is absent for what is new, `to` for what is gone.

@@ -24,6 +24,7 @@ mod schema;
 mod show;
 mod source;
 mod table;
+mod trail;
 pub mod units;
 mod yaml;
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration}
 
 use super::{
     model::{Bind, CertMark, HostPattern, KeyHash, Origin, PathPattern, Pattern, Right, Whence},
-    read::read_default,
+    read::with_default,
     table::Section,
     units::{ByteSize, Lookup, Moment, Percent, Place, Prefix, Quota, Rate, Template},
 };
@@ -86,7 +86,7 @@ impl Fields {
     /// As written, or the table's default. Only for keys that have one.
     pub fn or_default<T: FromValue>(&self, key: &str) -> T {
         let written = self.get(key);
-        written.or_else(|| T::from_value(&read_default(self.section.key(key)?)?)).unwrap_or_else(|| {
+        written.or_else(|| with_default(self.section.key(key)?, T::from_value)).unwrap_or_else(|| {
             // A test reads every default as the type that `build` asks for.
             unreachable!("the default of `{key}` does not read")
         })
@@ -110,19 +110,13 @@ impl Fields {
     }
 
     /// The tables by name at `key`.
-    pub fn named(&self, key: &str) -> BTreeMap<String, Fields> {
-        match self.node(key).map(|node| &node.value) {
-            Some(Value::Named(tables)) => tables.clone(),
-            _ => BTreeMap::new(),
-        }
+    pub fn named(&self, key: &str) -> &BTreeMap<String, Fields> {
+        tables(self.node(key))
     }
 
     /// The tables by name beside its keys.
-    pub fn named_here(&self) -> BTreeMap<String, Fields> {
-        match self.map.get(NAMED).map(|node| &node.value) {
-            Some(Value::Named(tables)) => tables.clone(),
-            _ => BTreeMap::new(),
-        }
+    pub fn named_here(&self) -> &BTreeMap<String, Fields> {
+        tables(self.map.get(NAMED))
     }
 
     /// The values by the user's own keys at `key`.
@@ -136,6 +130,14 @@ impl Fields {
     /// The place of the value at `key`, or of the table.
     pub fn place(&self, key: &str) -> Place {
         self.node(key).map_or_else(|| self.at.clone(), |node| node.at.clone())
+    }
+}
+
+fn tables(node: Option<&Node>) -> &BTreeMap<String, Fields> {
+    static NONE: BTreeMap<String, Fields> = BTreeMap::new();
+    match node.map(|node| &node.value) {
+        Some(Value::Named(tables)) => tables,
+        _ => &NONE,
     }
 }
 

@@ -1,6 +1,10 @@
 //! Reads a tree by the table: whatever the table does not allow becomes a problem, and reading goes on.
 
-use std::collections::BTreeMap;
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, HashMap},
+    fmt,
+};
 
 use toml::Spanned;
 use toml::de::{DeArray, DeInteger, DeTable, DeValue};
@@ -10,17 +14,27 @@ use super::{
     node::{Fields, NAMED, Node, Value},
     source::Source,
     table::{Key, Kind, Need, ROOT, Section, Text, is_name},
+    trail::Trail,
     units::{ByteSize, Place, UnitError, parse_duration, quote, show_duration},
 };
 
 /// A whole file. It is `broken` where a whole table of it could not be read.
 pub(crate) fn read_root(source: &Source, problems: &mut Problems) -> Option<Fields> {
     let table = source.parse(problems)?;
-    let mut root = Reader { source, problems }.table(&ROOT, "", source.place(0), &table);
+    let mut root = Reader { source, problems }.table(&ROOT, Trail::Root, source.place(0), &table);
     let later = |name: &str| ROOT.key(name).is_some_and(Key::is_later);
     root.broken =
         table.keys().any(|name| !root.map.contains_key(name.get_ref().as_ref()) && !later(name.get_ref()));
     Some(root)
+}
+
+/// What the default of `key`, if it has one, is taken as. A thread reads each default once: a config may leave it out of ten
+/// thousand tables.
+pub(crate) fn with_default<T>(key: &'static Key, take: impl FnOnce(&Value) -> Option<T>) -> Option<T> {
+    thread_local! {
+        static READ: RefCell<HashMap<*const Key, Option<Value>>> = RefCell::default();
+    }
+    READ.with_borrow_mut(|read| take(read.entry(key).or_insert_with(|| read_default(key)).as_ref()?))
 }
 
 /// The default of `key`, if it has one.
@@ -29,7 +43,12 @@ pub(crate) fn read_default(key: &'static Key) -> Option<Value> {
     let source = Source::new("default".as_ref(), text);
     let value = DeValue::parse(text).ok()?;
     let mut problems = Problems::default();
-    Reader { source: &source, problems: &mut problems }.value(&key.kind, key.name, &source.place(0), &value)
+    Reader { source: &source, problems: &mut problems }.value(
+        &key.kind,
+        Trail::Root.key(key.name),
+        &source.place(0),
+        &value,
+    )
 }
 
 struct Reader<'a> {
@@ -40,17 +59,23 @@ struct Reader<'a> {
 type Spot<'a, 'i> = &'a Spanned<DeValue<'i>>;
 
 impl Reader<'_> {
-    fn table(&mut self, section: &'static Section, path: &str, at: Place, table: &DeTable<'_>) -> Fields {
+    fn table(
+        &mut self,
+        section: &'static Section,
+        path: Trail<'_>,
+        at: Place,
+        table: &DeTable<'_>,
+    ) -> Fields {
         let before = self.problems.count();
         let mut fields = Fields::empty(section, at);
         for (name, value) in table {
             let at = self.source.place(name.span().start);
-            let path = join(path, name.get_ref());
+            let path = path.key(name.get_ref());
             let Some(key) = section.key(name.get_ref()) else {
-                self.unknown(section, name.get_ref(), &path, &at);
+                self.unknown(section, name.get_ref(), path, &at);
                 continue;
             };
-            if let Some(value_read) = self.value(&key.kind, &path, &at, value) {
+            if let Some(value_read) = self.value(&key.kind, path, &at, value) {
                 let at = if value.get_ref().is_table() { at } else { self.source.place(value.span().start) };
                 fields.map.insert(key.name, Node { at, value: value_read });
             }
@@ -64,7 +89,7 @@ impl Reader<'_> {
                 }
             };
             if missed {
-                let message = format!("`{}` is missing", join(path, key.name));
+                let message = format!("`{}` is missing", path.key(key.name));
                 let hint = key.kind.example().map(|example| format!("for example: {} = {example}", key.name));
                 self.problems.push(Problem::new(ProblemKind::Missing, &fields.at, message).hint(hint));
             }
@@ -73,9 +98,10 @@ impl Reader<'_> {
         fields
     }
 
-    fn unknown(&mut self, section: &Section, name: &str, path: &str, at: &Place) {
+    fn unknown(&mut self, section: &Section, name: &str, path: Trail<'_>, at: &Place) {
         let known = || section.keys.iter().map(|key| key.name);
-        let in_version = path.contains(".version.") && name.bytes().all(|byte| byte.is_ascii_digit());
+        let in_version =
+            path.to_string().contains(".version.") && name.bytes().all(|byte| byte.is_ascii_digit());
         let number = in_version
             .then(|| "a version's name with a dot in it stands in quotes: version.\"1.2\"".to_owned());
         let hint = number.or_else(|| did_you_mean(name, known(), ticks)).unwrap_or_else(|| {
@@ -88,11 +114,17 @@ impl Reader<'_> {
     }
 
     /// `at` is the key's place. `None` when the value is wrong, which is then among the problems.
-    fn value(&mut self, kind: &'static Kind, path: &str, at: &Place, spot: Spot<'_, '_>) -> Option<Value> {
+    fn value(
+        &mut self,
+        kind: &'static Kind,
+        path: Trail<'_>,
+        at: &Place,
+        spot: Spot<'_, '_>,
+    ) -> Option<Value> {
         match (kind, spot.get_ref()) {
             (Kind::NotYet, _) => self.not_yet(path, at),
             (Kind::OnlyFalse, DeValue::Boolean(false)) => Some(Value::Bool(false)),
-            (Kind::OnlyFalse, DeValue::Boolean(true)) => self.not_yet(&format!("{path} = true"), at),
+            (Kind::OnlyFalse, DeValue::Boolean(true)) => self.not_yet(format_args!("{path} = true"), at),
             (Kind::OnlyFalse, _) => self.not_yet(path, at),
             (Kind::Bool, DeValue::Boolean(value)) => Some(Value::Bool(*value)),
             (Kind::Int { min, max }, DeValue::Integer(int)) => {
@@ -126,26 +158,32 @@ impl Reader<'_> {
         }
     }
 
-    fn not_yet(&mut self, path: &str, at: &Place) -> Option<Value> {
+    fn not_yet(&mut self, path: impl fmt::Display, at: &Place) -> Option<Value> {
         let message = format!("`{path}` is not supported yet");
         self.problems.push(Problem::new(ProblemKind::NotSupported, at, message));
         None
     }
 
-    fn wrong(&mut self, path: &str, spot: Spot<'_, '_>, error: UnitError) -> Option<Value> {
+    fn wrong(&mut self, path: Trail<'_>, spot: Spot<'_, '_>, error: UnitError) -> Option<Value> {
         let at = self.source.place(spot.span().start);
-        self.problems.push(Problem::value(&at, path, error));
+        self.problems.push(Problem::value(&at, &path.to_string(), error));
         None
     }
 
-    fn wrong_type(&mut self, kind: &Kind, path: &str, spot: Spot<'_, '_>) -> Option<Value> {
+    fn wrong_type(&mut self, kind: &Kind, path: Trail<'_>, spot: Spot<'_, '_>) -> Option<Value> {
         let found = spot.get_ref();
         let error = UnitError::new(format!("expected {}, found {}", kind.expected(), describe(found)));
         let hint = type_hint(kind, found);
         self.wrong(path, spot, UnitError { hint, ..error })
     }
 
-    fn text(&mut self, kind: &'static Kind, path: &str, spot: Spot<'_, '_>, text: &str) -> Option<Value> {
+    fn text(
+        &mut self,
+        kind: &'static Kind,
+        path: Trail<'_>,
+        spot: Spot<'_, '_>,
+        text: &str,
+    ) -> Option<Value> {
         match kind {
             Kind::Text(form) => match (form.parse)(text) {
                 Ok(value) => Some(value),
@@ -155,7 +193,7 @@ impl Reader<'_> {
                 Some((word, _)) => Some(Value::Word(word)),
                 None if later.contains(&text) => {
                     let at = self.source.place(spot.span().start);
-                    self.not_yet(&format!("{path} = {}", quote(text)), &at)
+                    self.not_yet(format_args!("{path} = {}", quote(text)), &at)
                 }
                 None => {
                     let error =
@@ -180,7 +218,7 @@ impl Reader<'_> {
         }
     }
 
-    fn date(&mut self, path: &str, spot: Spot<'_, '_>, text: &str) -> Option<Value> {
+    fn date(&mut self, path: Trail<'_>, spot: Spot<'_, '_>, text: &str) -> Option<Value> {
         match text.parse() {
             Ok(moment) => Some(Value::Date(moment)),
             Err(error) => self.wrong(path, spot, error),
@@ -189,7 +227,7 @@ impl Reader<'_> {
 
     fn size(
         &mut self,
-        path: &str,
+        path: Trail<'_>,
         spot: Spot<'_, '_>,
         value: Option<u64>,
         min: u64,
@@ -199,7 +237,7 @@ impl Reader<'_> {
         Some(Value::Size(ByteSize(bytes)))
     }
 
-    fn float(&mut self, path: &str, spot: Spot<'_, '_>, above: f64, max: f64) -> Option<Value> {
+    fn float(&mut self, path: Trail<'_>, spot: Spot<'_, '_>, above: f64, max: f64) -> Option<Value> {
         let text = match spot.get_ref() {
             DeValue::Float(float) => float.as_str().to_owned(),
             DeValue::Integer(int) => integer(int).map(|int| int.to_string()).unwrap_or_default(),
@@ -218,7 +256,7 @@ impl Reader<'_> {
     /// `None` for what does not even fit the type.
     fn in_range<T: PartialOrd + Copy>(
         &mut self,
-        path: &str,
+        path: Trail<'_>,
         spot: Spot<'_, '_>,
         value: Option<T>,
         min: T,
@@ -238,7 +276,7 @@ impl Reader<'_> {
         &mut self,
         of: &'static Kind,
         min: usize,
-        path: &str,
+        path: Trail<'_>,
         spot: Spot<'_, '_>,
         array: &DeArray<'_>,
     ) -> Option<Value> {
@@ -254,18 +292,17 @@ impl Reader<'_> {
         for (index, element) in array.iter().enumerate() {
             let at = self.source.place(element.span().start);
             // The place tells elements apart; only what is inside of one needs its number.
-            let inner =
-                if element.get_ref().is_table() { format!("{path}[{index}]") } else { path.to_owned() };
-            nodes.extend(self.value(of, &inner, &at, element).map(|value| Node { at, value }));
+            let inner = if element.get_ref().is_table() { Trail::Element(&path, index) } else { path };
+            nodes.extend(self.value(of, inner, &at, element).map(|value| Node { at, value }));
         }
         Some(Value::List(nodes))
     }
 
-    fn named(&mut self, section: &'static Section, path: &str, table: &DeTable<'_>) -> Value {
+    fn named(&mut self, section: &'static Section, path: Trail<'_>, table: &DeTable<'_>) -> Value {
         let mut tables = BTreeMap::new();
         for (name, value) in table {
             let at = self.source.place(name.span().start);
-            let inner = join(path, name.get_ref());
+            let inner = path.key(name.get_ref());
             let mut fields = Fields::empty(section, at.clone());
             // A name stays known whatever is wrong with it, so that what refers to it is not blamed too.
             fields.broken = true;
@@ -274,10 +311,10 @@ impl Reader<'_> {
                 let hint = "a name is 1 to 63 letters, digits, `-`, `_` or `.`".to_owned();
                 self.problems.push(Problem::new(ProblemKind::Value, &at, message).hint(hint));
             } else if let DeValue::Table(table) = value.get_ref() {
-                fields = self.table(section, &inner, at, table);
+                fields = self.table(section, inner, at, table);
             } else {
                 let message = format!("expected a table [{inner}], found {}", describe(value.get_ref()));
-                self.wrong(&inner, value, UnitError::new(message));
+                self.wrong(inner, value, UnitError::new(message));
             }
             tables.insert(name.get_ref().to_string(), fields);
         }
@@ -289,7 +326,7 @@ impl Reader<'_> {
         &mut self,
         section: &'static Section,
         named: &'static Section,
-        path: &str,
+        path: Trail<'_>,
         at: Place,
         table: &DeTable<'_>,
     ) -> Fields {
@@ -302,7 +339,7 @@ impl Reader<'_> {
                     let at = self.source.place(name.span().start);
                     let message = format!(
                         "`{}` is a key of the table, so nothing else can have its name",
-                        join(path, name.get_ref())
+                        path.key(name.get_ref())
                     );
                     let keys: Vec<&str> = section.keys.iter().map(|key| key.name).collect();
                     let hint = format!("these names are taken: {}", keys.join(", "));
@@ -319,7 +356,7 @@ impl Reader<'_> {
         fields
     }
 
-    fn map(&mut self, key: &'static Text, of: &'static Kind, path: &str, table: &DeTable<'_>) -> Value {
+    fn map(&mut self, key: &'static Text, of: &'static Kind, path: Trail<'_>, table: &DeTable<'_>) -> Value {
         let mut entries = BTreeMap::new();
         for (name, value) in table {
             let at = self.source.place(name.span().start);
@@ -327,11 +364,11 @@ impl Reader<'_> {
                 Ok(Value::Text(text)) => text,
                 Ok(_) => continue,
                 Err(error) => {
-                    self.problems.push(Problem::value(&at, path, error));
+                    self.problems.push(Problem::value(&at, &path.to_string(), error));
                     continue;
                 }
             };
-            let Some(value) = self.value(of, &join(path, name.get_ref()), &at, value) else { continue };
+            let Some(value) = self.value(of, path.key(name.get_ref()), &at, value) else { continue };
             let node = Node { at, value };
             if let Some(first) = entries.insert(text, node.clone()) {
                 let message = format!("`{path}` has {} twice, first at {}", quote(name.get_ref()), first.at);
@@ -345,7 +382,7 @@ impl Reader<'_> {
         &mut self,
         kinds: &'static [Kind],
         whole: &Kind,
-        path: &str,
+        path: Trail<'_>,
         at: &Place,
         spot: Spot<'_, '_>,
     ) -> Option<Value> {
@@ -369,7 +406,7 @@ impl Reader<'_> {
             }
         }
         match kinds.iter().find(|kind| takes(kind, spot.get_ref())) {
-            Some(Kind::NotYet) => self.not_yet(&format!("{path} = {{ … }}"), at),
+            Some(Kind::NotYet) => self.not_yet(format_args!("{path} = {{ … }}"), at),
             Some(kind) => self.value(kind, path, at, spot),
             None => self.wrong_type(whole, path, spot),
         }
@@ -420,11 +457,4 @@ fn type_hint(kind: &Kind, found: &DeValue<'_>) -> Option<String> {
         }
         _ => None,
     }
-}
-
-/// `key.key`, names that are not plain in quotes.
-pub(crate) fn join(path: &str, name: &str) -> String {
-    let plain = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
-    let name = if plain && name.len() <= 63 { name.to_owned() } else { quote(name) };
-    if path.is_empty() { name } else { format!("{path}.{name}") }
 }

@@ -24,9 +24,6 @@ use crate::{
 /// How long answers of the admin API and the metrics may still take, when another process serves them or nobody does.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
-/// By how much reading a config gives way (setpriority(2)).
-const NICE: i32 = 10;
-
 /// Does what is asked until it is to stop, or another process takes over, and then stops. `asked`: the admin API and the
 /// metrics, which end after the answers they owe.
 pub async fn attend(
@@ -40,7 +37,7 @@ pub async fn attend(
         match request {
             Request::Reload { reach, reply } => {
                 manager::reloading();
-                let read = read_aside(control, reach).await;
+                let read = read_aside(control).await;
                 if let (Reach::Everything, Ok(config)) = (reach, &read) {
                     control.first_answers(config).await;
                 }
@@ -83,17 +80,11 @@ pub async fn attend(
 }
 
 /// The config as it is in the file now, read and checked on a thread of its own: a large one takes a while, during which requests,
-/// checks of targets and scrapes go on. It gives way to workers, but for block lists, which are wanted most when there is most to do.
-async fn read_aside(control: &Arc<Control>, reach: Reach) -> Result<Config, ReloadError> {
+/// checks of targets and scrapes go on. It does not give way to workers: what it takes from them is the same then, and takes longer.
+async fn read_aside(control: &Arc<Control>) -> Result<Config, ReloadError> {
     let (read, done) = oneshot::channel();
     let reader = control.clone();
-    let reading = move || {
-        if let Reach::Everything = reach {
-            // Of this thread alone, on Linux. Refused, it only gives way less.
-            let _ = rustix::process::nice(NICE);
-        }
-        let _ = read.send(reader.read_config());
-    };
+    let reading = move || drop(read.send(reader.read_config()));
     match std::thread::Builder::new().name("config".into()).spawn(reading) {
         Ok(_) => done.await.map_err(|_| ReloadError::Stopping)?,
         Err(_) => control.read_config(),

@@ -4,7 +4,7 @@ use http::{HeaderName, HeaderValue, Request, header, request};
 
 use crate::{
     config::{model::JsonLimits, units::normal_path},
-    observe::trace::context,
+    observe::trace::{Parent, context},
     policy::json::Checker,
     proxy::{forwarded_elements, strict},
     request as request_parts,
@@ -156,6 +156,7 @@ fn goes_on(head: request::Parts, chunked: bool) {
         switch: Switch::No,
         about: b"via: 1.1 gateway\r\n"[..].into(),
         id: HeaderValue::from_static("1"),
+        trace: Some(Parent { trace: 1, span: 2, sampled: None }),
     };
     let mut out = Vec::new();
     outgoing.write(chunked, !chunked, &mut out);

@@ -16,6 +16,7 @@ use std::{
 use serde_json::{Value, json};
 
 use super::post::post;
+use crate::sync::Paced;
 
 /// How long the first of a batch may wait.
 const SOON: Duration = Duration::from_secs(1);
@@ -75,7 +76,7 @@ impl<P: Parcel> Sender<P> {
     pub fn start() -> std::io::Result<Self> {
         let (sender, messages) = sync_channel(P::QUEUE);
         let thread = std::thread::Builder::new().name(P::WHAT.replace(' ', "-"));
-        thread.spawn(move || run(&messages)).map(|_| Sender(sender))
+        thread.spawn(move || run(messages)).map(|_| Sender(sender))
     }
 
     /// Never waits.
@@ -103,11 +104,12 @@ fn message_of<T>(error: std::sync::mpsc::TrySendError<T>) -> T {
     }
 }
 
-fn run<P: Parcel>(messages: &Receiver<Message<P>>) {
+fn run<P: Parcel>(messages: Receiver<Message<P>>) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return tracing::error!(%error, "no runtime for {}", P::WHAT),
     };
+    let mut messages = Paced::new(messages);
     let mut batch = Batch { collector: None, parcels: Vec::new(), records: 0, until: None, failing: false };
     loop {
         let patience = batch

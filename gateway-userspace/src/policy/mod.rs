@@ -123,4 +123,14 @@ impl Policies {
             || *grpc_web;
         any.then(|| Box::new(policies))
     }
+
+    /// Requests go to an upstream and answers come back, with nothing of their bodies looked at or kept.
+    pub fn only_passes(&self) -> bool {
+        let maps = |rewrite: &Rewrite| rewrite.json.is_some() || rewrite.response_json.is_some();
+        self.answer.is_none()
+            && self.mirror.is_none()
+            && self.cache.is_none()
+            && self.client_cache.is_none()
+            && !self.rewrite.as_ref().is_some_and(maps)
+    }
 }

@@ -71,6 +71,7 @@ pub fn copied(request: &Outgoing) -> Outgoing {
         switch: Switch::No,
         about: request.about.clone(),
         id: request.id.clone(),
+        trace: request.trace,
     }
 }
 

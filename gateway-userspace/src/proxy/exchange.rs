@@ -158,6 +158,11 @@ impl Exchange {
         self.state.record.borrow_mut().trace = Some(trace);
     }
 
+    /// What is still to be said of its trace to what comes next: once.
+    pub fn take_unsaid_trace(&self) -> Option<trace::Parent> {
+        self.state.record.borrow_mut().trace.as_mut().and_then(Traced::take_unsaid)
+    }
+
     /// For the client, where it is to be told; once the answer's head is here.
     pub fn server_timing(&self) -> Option<HeaderValue> {
         let record = self.state.record.borrow();

@@ -151,6 +151,10 @@ pub fn begin(state: Rc<ClientState>, mut head: request::Parts, body: Incoming) -
         return problem::response(exchange, Why::MethodNotAllowed).into();
     }
     if route.policies.is_some() {
+        // Policies see it as if the client had said so.
+        if let Some(trace) = exchange.take_unsaid_trace() {
+            trace.put(&mut head.headers);
+        }
         return policed::begin(snapshot, (route, picked), exchange, head, body);
     }
     // A route without policies has an upstream.
@@ -272,7 +276,7 @@ pub fn prepare(
         strict::name_host(&mut head.headers, &upstream.name);
     }
     let body = body.into().into_upstream(state, route.first_byte(upstream));
-    (Outgoing { head, switch, about, id: exchange.id() }, body)
+    (Outgoing { head, switch, about, id: exchange.id(), trace: exchange.take_unsaid_trace() }, body)
 }
 
 /// Streams the upstream's answer to the client.

@@ -40,7 +40,7 @@ impl Elsewhere for Asker<'_> {
             let asking = Asking {
                 worker: self.exchange.state.worker.clone(),
                 upstream,
-                request: Outgoing { head, switch: Switch::No, about, id: self.exchange.id() },
+                request: Outgoing { head, switch: Switch::No, about, id: self.exchange.id(), trace: None },
                 header,
             };
             tokio::time::timeout(patience, asking.exchange(client.addr)).await.ok()?

@@ -17,9 +17,9 @@ use crate::config::{
 pub(super) fn auths(root: &Fields, problems: &mut Problems) -> BTreeMap<String, Auth> {
     let (mut auths, upstreams) = (BTreeMap::new(), root.named("upstream"));
     for (name, fields) in root.named("auth") {
-        if let Some(kind) = kind(&name, &fields, &upstreams, problems) {
+        if let Some(kind) = kind(name, fields, upstreams, problems) {
             let (keep, realm) = (fields.or_default("keep"), fields.or_default("realm"));
-            auths.insert(name, Auth { at: fields.at.clone().into(), kind, keep, realm });
+            auths.insert(name.clone(), Auth { at: fields.at.clone().into(), kind, keep, realm });
         }
     }
     auths
@@ -194,14 +194,13 @@ pub(super) fn consumers(root: &Fields, problems: &mut Problems) -> BTreeMap<Stri
     let mut hashes: BTreeMap<KeyHash, Place> = BTreeMap::new();
     let mut marks: BTreeMap<CertMark, String> = BTreeMap::new();
     for (name, fields) in root.named("consumer") {
-        let mut grants =
-            distinct(&fields, "grant", fields.or_default("grant"), problems, |grant: &String| {
-                format!("grant {}", quote(grant))
-            });
+        let mut grants = distinct(fields, "grant", fields.or_default("grant"), problems, |grant: &String| {
+            format!("grant {}", quote(grant))
+        });
         grants.sort_unstable();
-        let keys = keys(&fields, &mut hashes, problems);
+        let keys = keys(fields, &mut hashes, problems);
         let certs: Vec<CertMark> = fields.get("certs").unwrap_or_default();
-        let certs = distinct(&fields, "certs", certs, problems, |mark| format!("\"{mark}\""));
+        let certs = distinct(fields, "certs", certs, problems, |mark| format!("\"{mark}\""));
         for mark in &certs {
             if let Some(other) = marks.insert(mark.clone(), name.clone()) {
                 let message = format!(
@@ -211,10 +210,10 @@ pub(super) fn consumers(root: &Fields, problems: &mut Problems) -> BTreeMap<Stri
                 problems.push(Problem::new(ProblemKind::Duplicate, &fields.place("certs"), message));
             }
         }
-        let secrets = secrets(&name, &fields, problems);
+        let secrets = secrets(name, fields, problems);
         let (tier, passwords) = (fields.get("tier"), fields.get("password").unwrap_or_default());
         consumers.insert(
-            name,
+            name.clone(),
             Consumer { at: fields.at.clone().into(), tier, grants, keys, passwords, certs, secrets },
         );
     }

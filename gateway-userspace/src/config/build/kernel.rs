@@ -96,7 +96,7 @@ fn classes(kernel: &Fields, problems: &mut Problems) -> BTreeMap<String, KernelC
         let message = format!("there are {} classes, at most {MOST_CLASSES} are allowed", tables.len());
         problems.push(Problem::new(ProblemKind::Conflict, &kernel.place("class"), message));
     }
-    shared_prefixes(&tables, problems);
+    shared_prefixes(tables, problems);
     let class = |fields: &Fields| KernelClass {
         at: fields.at.clone().into(),
         from: fields

@@ -15,8 +15,8 @@ use crate::config::{
 use crate::limit::Target;
 
 pub(super) fn limits(root: &Fields, problems: &mut Problems) -> BTreeMap<String, Limit> {
-    let tables = root.named("limit").into_iter();
-    tables.filter_map(|(name, fields)| Some((name.clone(), limit(&name, &fields, problems)?))).collect()
+    let tables = root.named("limit").iter();
+    tables.filter_map(|(name, fields)| Some((name.clone(), limit(name, fields, problems)?))).collect()
 }
 
 fn limit(name: &str, fields: &Fields, problems: &mut Problems) -> Option<Limit> {

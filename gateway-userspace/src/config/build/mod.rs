@@ -45,11 +45,11 @@ pub(crate) fn config(root: &Fields, mut files: Vec<PathBuf>, problems: &mut Prob
         .iter()
         .filter_map(|(name, fields)| Some((name.clone(), upstream::upstream(name, fields, problems)?)))
         .collect();
-    tls::upstreams(&declared, root, problems);
-    balancing::fallbacks(&declared, problems);
+    tls::upstreams(declared, root, problems);
+    balancing::fallbacks(declared, problems);
     let limits = limit::limits(root, problems);
     let (auths, consumers) = (auth::auths(root, problems), auth::consumers(root, problems));
-    let routes = route::routes(root, &declared, &mut upstreams, problems);
+    let routes = route::routes(root, declared, &mut upstreams, problems);
     let caches = cache::caches(root, problems);
     let acme = acme::acme(root);
     acme::issue(acme.as_ref(), root, &routes, &mut listeners, &mut certs, problems);

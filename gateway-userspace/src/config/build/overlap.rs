@@ -28,12 +28,12 @@ pub(super) fn overlaps(root: &Fields, problems: &mut Problems) {
         tcp.extend(fields.get("bind").map(|bind| Taken { who, at: fields.place("bind"), bind }));
     }
     for (name, fields) in root.named("service") {
-        let all = match service::protocol(&fields) {
+        let all = match service::protocol(fields) {
             L4Protocol::Tcp => &mut tcp,
             L4Protocol::Udp => &mut udp,
         };
         let who = || format!("service `{name}`");
-        all.extend(service::binds(&fields).into_iter().map(|(at, bind)| Taken { who: who(), at, bind }));
+        all.extend(service::binds(fields).into_iter().map(|(at, bind)| Taken { who: who(), at, bind }));
     }
     tell(tcp, problems);
     tell(udp, problems);

@@ -1,6 +1,9 @@
 //! `methods`, `headers` and `query` of a route, and which routes tie.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    ffi::OsStr,
+};
 
 use super::distinct;
 use crate::config::{
@@ -48,14 +51,14 @@ impl Shape {
 
 /// Two routes of the same host and the same path that some request meets, with as many predicates: neither is the
 /// more specific.
-pub(super) fn ties(mut routes: Vec<(String, Route)>, problems: &mut Problems) {
-    routes.sort_by(|(_, a), (_, b)| {
-        let key = |at: &Place| (at.file.clone(), at.line, at.column);
-        key(&a.at).cmp(&key(&b.at))
-    });
+pub(super) fn ties(mut routes: Vec<(&str, &Route)>, problems: &mut Problems) {
+    fn key(at: &Place) -> (&OsStr, u32, u32) {
+        (at.file.as_os_str(), at.line, at.column)
+    }
+    routes.sort_by(|(_, a), (_, b)| key(&a.at).cmp(&key(&b.at)));
     type Earlier<'a> = Vec<(&'a str, &'a Route)>;
     let mut seen: HashMap<(Option<&HostPattern>, Shape, usize), Earlier<'_>> = HashMap::new();
-    for (name, route) in &routes {
+    for (name, route) in routes {
         let hosts: Vec<_> = match route.hosts.is_empty() {
             true => vec![None],
             false => route.all_hosts().map(Some).collect(),

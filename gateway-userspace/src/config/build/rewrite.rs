@@ -30,14 +30,16 @@ const OURS: [&str; 10] = [
 const TOLD: [&str; 4] = ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"];
 
 pub(super) fn rewrite(route: &Fields, path: &PathPattern, problems: &mut Problems) -> Rewrite {
-    let fields = route.table("rewrite");
+    let Some(Value::Table(fields)) = route.node("rewrite").map(|node| &node.value) else {
+        return Rewrite::default();
+    };
     let mut builder = Builder { path, problems };
     let response = fields.table("response");
     Rewrite {
-        path: builder.path(&fields),
+        path: builder.path(fields),
         request: FieldRewrite {
-            set: builder.values(&fields, "set", &TOLD),
-            add: builder.values(&fields, "add", &[&TOLD[..], &["host"]].concat()),
+            set: builder.values(fields, "set", &TOLD),
+            add: builder.values(fields, "add", &[&TOLD[..], &["host"]].concat()),
             remove: Vec::new(),
         },
         response: FieldRewrite {
@@ -45,9 +47,9 @@ pub(super) fn rewrite(route: &Fields, path: &PathPattern, problems: &mut Problem
             add: builder.values(&response, "add", &[]),
             remove: builder.names(&response, "remove"),
         },
-        json: builder.json(&fields),
+        json: builder.json(fields),
         response_json: builder.json(&response),
-        remove: builder.names(&fields, "remove"),
+        remove: builder.names(fields, "remove"),
     }
 }
 

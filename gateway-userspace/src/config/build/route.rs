@@ -31,14 +31,15 @@ pub(super) fn routes(
     let (auths, caches) = (root.named("auth"), root.named("cache"));
     for (name, fields) in root.named("route") {
         let before = problems.count();
-        let route = versioned(&name, &fields, (declared, &auths, &caches, &limits), upstreams, problems);
+        let route = versioned(name, fields, (declared, auths, caches, limits), upstreams, problems);
         // With a predicate that is wrong or not supported, whether it ties is anyone's guess.
         if !fields.broken && problems.count() == before {
-            whole.push((name.clone(), route.clone()));
+            whole.push(name.as_str());
         }
-        routes.insert(name, route);
+        routes.insert(name.clone(), route);
     }
-    ties(whole, problems);
+    let whole = whole.into_iter().filter_map(|name| Some((name, routes.get(name)?)));
+    ties(whole.collect(), problems);
     routes
 }
 
@@ -167,7 +168,9 @@ fn sticky(text: String) -> Sticky {
 }
 
 fn timeout(fields: &Fields) -> RouteTimeout {
-    let timeout = fields.table("timeout");
+    let Some(Value::Table(timeout)) = fields.node("timeout").map(|node| &node.value) else {
+        return RouteTimeout::default();
+    };
     RouteTimeout {
         first_byte: timeout.get("first_byte"),
         idle: timeout.get("idle"),
@@ -176,7 +179,9 @@ fn timeout(fields: &Fields) -> RouteTimeout {
 }
 
 fn retry(fields: &Fields) -> RouteRetry {
-    let retry = fields.table("retry");
+    let Some(Value::Table(retry)) = fields.node("retry").map(|node| &node.value) else {
+        return RouteRetry::default();
+    };
     let words: Option<Vec<&'static str>> = retry.get("on");
     RouteRetry {
         on: words.map(|words| RetryOn::from_words(&words)),

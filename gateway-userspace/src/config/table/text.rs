@@ -36,11 +36,12 @@ pub(super) static UPSTREAM_NAME: Text = Text {
     what: "an upstream's name",
     example: "items",
     pattern: Some(NAME_PATTERN),
-    parse: |text| match parse_target(text) {
+    // Without a port it is no target.
+    parse: |text| match text.contains(':').then(|| parse_target(text)) {
         // `to = "127.0.0.1:3000"` is meant as a target, but could be a name.
-        Ok(_) => Err(UnitError::new(format!("{} is an address, not an upstream's name", quote(text)))
+        Some(Ok(_)) => Err(UnitError::new(format!("{} is an address, not an upstream's name", quote(text)))
             .hint(format!("write a list: to = [{}]", quote(text)))),
-        Err(_) => Ok(Value::Text(text.into())),
+        _ => Ok(Value::Text(text.into())),
     },
 };
 

@@ -17,6 +17,7 @@ use super::{Line, Notable, Rules, Stamp, notable::Ring, shape::Shape, sink::Sink
 use crate::{
     config::model::{self, LogTarget},
     observe::events,
+    sync::Paced,
 };
 
 /// A started buffer waits no longer than this.
@@ -91,7 +92,7 @@ impl AccessLog {
         log.counts.off.store(config.to == LogTarget::Off, Relaxed);
         let writer =
             Writer { sink, config: config.clone(), orders: log.orders.clone(), counts: log.counts.clone() };
-        std::thread::Builder::new().name("access-log".into()).spawn(move || writer.run(&messages))?;
+        std::thread::Builder::new().name("access-log".into()).spawn(move || writer.run(messages))?;
         Ok(log)
     }
 
@@ -235,8 +236,9 @@ struct Writer {
 }
 
 impl Writer {
-    fn run(mut self, messages: &Receiver<Message>) {
-        while let Ok(message) = messages.recv() {
+    fn run(mut self, messages: Receiver<Message>) {
+        let mut messages = Paced::new(messages);
+        while let Ok(message) = messages.recv_timeout(Duration::MAX) {
             self.obey();
             match message {
                 Message::Batch { bytes, lines } => self.write(&bytes, lines),

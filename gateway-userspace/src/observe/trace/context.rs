@@ -129,7 +129,7 @@ fn unhex(digits: &[u8]) -> Option<u128> {
 /// the one that came; a new one takes no state along.
 pub fn say(headers: &mut HeaderMap, now: Parent, manner: Manner, continued: bool) {
     let sampled = now.sampled.unwrap_or(false);
-    say_first(headers, now);
+    now.put(headers);
     if !continued || manner != Manner::W3c {
         headers.remove(TRACESTATE);
     }
@@ -149,16 +149,23 @@ pub fn say(headers: &mut HeaderMap, now: Parent, manner: Manner, continued: bool
     }
 }
 
-/// As [`say`], in W3C's way alone, where nothing is said yet.
-pub fn say_first(headers: &mut HeaderMap, now: Parent) {
-    let mut text = Vec::with_capacity(55);
-    text.extend_from_slice(b"00-");
-    hex::push(&mut text, now.trace.to_be_bytes());
-    text.push(b'-');
-    hex::push(&mut text, now.span.to_be_bytes());
-    text.extend_from_slice(if now.sampled.unwrap_or(false) { b"-01" } else { b"-00" });
-    if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(text)) {
-        headers.insert(TRACEPARENT, value);
+impl Parent {
+    /// Appends the value of its `traceparent`.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"00-");
+        hex::push(out, self.trace.to_be_bytes());
+        out.push(b'-');
+        hex::push(out, self.span.to_be_bytes());
+        out.extend_from_slice(if self.sampled.unwrap_or(false) { b"-01" } else { b"-00" });
+    }
+
+    /// As `traceparent`.
+    pub fn put(&self, headers: &mut HeaderMap) {
+        let mut text = Vec::with_capacity(55);
+        self.write(&mut text);
+        if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(text)) {
+            headers.insert(TRACEPARENT, value);
+        }
     }
 }
 
@@ -259,9 +266,9 @@ mod tests {
         }
         let mut map = headers(&[("host", "a"), ("x-b4", "x"), ("tracer", "x")]);
         assert!(!is_in(&map));
-        say_first(&mut map, Parent { trace: 0xa, span: u64::MAX, sampled: Some(true) });
+        Parent { trace: 0xa, span: u64::MAX, sampled: Some(true) }.put(&mut map);
         assert_eq!(map["traceparent"], "00-0000000000000000000000000000000a-ffffffffffffffff-01");
-        say_first(&mut map, Parent { trace: u128::MAX, span: 1, sampled: Some(false) });
+        Parent { trace: u128::MAX, span: 1, sampled: Some(false) }.put(&mut map);
         assert_eq!(map["traceparent"], "00-ffffffffffffffffffffffffffffffff-0000000000000001-00");
     }
 }

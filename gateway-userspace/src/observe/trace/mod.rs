@@ -16,7 +16,8 @@ use http::{HeaderMap, request};
 
 pub use export::{begin_counts, flush, lost};
 
-use self::context::{Manner, Parent, SpanId, TraceId};
+pub use self::context::Parent;
+use self::context::{Manner, SpanId, TraceId};
 use super::{Why, access_log, collector::Collector};
 use crate::{config::model, tls::Shaken};
 
@@ -37,6 +38,8 @@ pub struct Traced {
     pub trace: TraceId,
     /// The client is told of the times.
     pub server_timing: bool,
+    /// Of what upstreams do, if the request's head does not say yet which trace it is part of.
+    unsaid: Option<SpanId>,
     /// What the collector is told; `None`: nothing.
     told: Option<Box<Told>>,
 }
@@ -129,7 +132,8 @@ impl Tracer {
         }
     }
 
-    /// Takes up the trace that a request is part of, or begins one, and tells what comes next.
+    /// Takes up the trace that a request is part of, or begins one. Where something was said of it, what comes next is told
+    /// in the same place; else it is left unsaid.
     pub fn begin(self: &Arc<Self>, head: &mut request::Parts) -> Traced {
         let is_told = context::is_in(&head.headers);
         let (before, manner) = match is_told {
@@ -153,13 +157,13 @@ impl Tracer {
                 steps: Vec::new(),
             })
         });
-        let now = Parent { trace, span: client_span, sampled: Some(sampled) };
-        let manner = if self.trust_parent { manner } else { Manner::W3c };
-        match is_told {
-            true => context::say(&mut head.headers, now, manner, before.is_some()),
-            false => context::say_first(&mut head.headers, now),
+        if is_told {
+            let now = Parent { trace, span: client_span, sampled: Some(sampled) };
+            let manner = if self.trust_parent { manner } else { Manner::W3c };
+            context::say(&mut head.headers, now, manner, before.is_some());
         }
-        Traced { trace, server_timing: self.server_timing, told }
+        let unsaid = (!is_told).then_some(client_span);
+        Traced { trace, server_timing: self.server_timing, unsaid, told }
     }
 
     fn facts(&self, head: &request::Parts) -> Facts {
@@ -192,6 +196,12 @@ impl Traced {
         if let Some(told) = &mut self.told {
             told.queued = Some(Instant::now());
         }
+    }
+
+    /// What is still to be said to what comes next: once.
+    pub fn take_unsaid(&mut self) -> Option<Parent> {
+        let span = self.unsaid.take()?;
+        Some(Parent { trace: self.trace, span, sampled: Some(self.is_told()) })
     }
 
     /// Whether the collector is told of it.

@@ -14,7 +14,7 @@ use http_body::Body;
 use super::Wire;
 use crate::{
     net::write_slices,
-    observe::Why,
+    observe::{Why, trace::Parent},
     proxy::{Cut, RequestBody},
 };
 
@@ -28,6 +28,8 @@ pub struct Outgoing {
     /// requests to one host.
     pub about: Rc<[u8]>,
     pub id: HeaderValue,
+    /// Its trace, where the head does not name it.
+    pub trace: Option<Parent>,
 }
 
 /// What `Connection` says.
@@ -51,7 +53,7 @@ enum Framing {
 impl Outgoing {
     /// Appends the head; `chunked`: the body has no length.
     pub(crate) fn write(&self, chunked: bool, empty: bool, out: &mut Vec<u8>) {
-        let Outgoing { head, switch, about, id } = self;
+        let Outgoing { head, switch, about, id, trace } = self;
         let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
         for part in [head.method.as_str(), " ", target, " HTTP/1.1\r\n"] {
             out.extend_from_slice(part.as_bytes());
@@ -76,6 +78,11 @@ impl Outgoing {
         }
         out.extend_from_slice(about);
         field(out, "x-request-id", id.as_bytes());
+        if let Some(trace) = trace {
+            out.extend_from_slice(b"traceparent: ");
+            trace.write(out);
+            out.extend_from_slice(b"\r\n");
+        }
         out.extend_from_slice(b"\r\n");
     }
 }
@@ -357,6 +364,7 @@ mod tests {
             switch,
             about: Rc::from(&b"via: 1.1 gateway\r\n"[..]),
             id: HeaderValue::from_static("7"),
+            trace: None,
         }
     }
 

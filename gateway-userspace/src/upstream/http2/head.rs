@@ -13,7 +13,7 @@ use crate::{
 
 /// The request as it goes to a target of that address. `None`: its host is no authority.
 pub fn request(outgoing: &Outgoing, scheme: &'static str, address: &str) -> Option<Request<()>> {
-    let Outgoing { head, switch, about, id } = outgoing;
+    let Outgoing { head, switch, about, id, trace } = outgoing;
     let host = head.headers.get(header::HOST).and_then(|host| host.to_str().ok());
     let path = head.uri.path_and_query().cloned().unwrap_or(uri::PathAndQuery::from_static("/"));
     let uri = Uri::builder().scheme(scheme).authority(host.unwrap_or(address)).path_and_query(path).build();
@@ -35,6 +35,9 @@ pub fn request(outgoing: &Outgoing, scheme: &'static str, address: &str) -> Opti
         fields.append(name, value);
     }
     fields.insert(HeaderName::from_static("x-request-id"), id.clone());
+    if let Some(trace) = trace {
+        trace.put(fields);
+    }
     hpack::spare_table(fields);
     Some(request)
 }
@@ -103,6 +106,7 @@ mod tests {
             switch,
             about: Rc::from(&b"forwarded: for=\"[::1]\"\r\nvia: 1.1 gateway\r\n"[..]),
             id: HeaderValue::from_static("7"),
+            trace: None,
         };
         super::request(&outgoing, "http", "10.0.0.1:80").unwrap()
     }
@@ -157,7 +161,8 @@ mod tests {
             }
             let switch = Switch::Upgrade(HeaderValue::from_static("websocket"));
             let head = request.body(()).unwrap().into_parts().0;
-            Outgoing { head, switch, about: Rc::from(&b""[..]), id: HeaderValue::from_static("7") }
+            let (about, id) = (Rc::from(&b""[..]), HeaderValue::from_static("7"));
+            Outgoing { head, switch, about, id, trace: None }
         };
         let (request, accept) =
             websocket(&outgoing(Some("dGhlIHNhbXBsZSBub25jZQ==")), "https", "10.0.0.1:80").unwrap();
