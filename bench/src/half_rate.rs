@@ -1,15 +1,39 @@
 //! How late answers are at half of the best peer's peak rate. Requests come at times of their own, not when the last answer is
 //! there (`h2load --rps`): what queues is seen.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Result, ensure};
-use lab::{h2load, net::Node};
+use lab::{h2load, net::Node, wrk::Outcome};
 use serde_json::{Value, json};
 
 use crate::{Effort, OTHER_CPU, at, proxy::Program, show, stats::Rounds};
 
 const CONNECTIONS: usize = 64;
+
+/// So many requests a second, all of which have to be answered.
+pub fn ask(
+    client: &Node,
+    port: u16,
+    (path, connections): (&str, usize),
+    rate: f64,
+    duration: Duration,
+) -> Result<Outcome> {
+    let load = h2load::Load {
+        connections,
+        streams: 1,
+        duration,
+        path: path.into(),
+        cpu: Some(OTHER_CPU),
+        tls: false,
+        grpc: false,
+        http1: true,
+        rate: Some(rate),
+    };
+    let outcome = h2load::run(client, at(port), &load)?;
+    ensure!(outcome.errors == 0, "{port}: {outcome:?}");
+    Ok(outcome)
+}
 
 /// `peak`: requests a second.
 pub fn run(client: &Node, programs: &[Program], peak: f64, effort: Effort) -> Result<Value> {
@@ -17,19 +41,7 @@ pub fn run(client: &Node, programs: &[Program], peak: f64, effort: Effort) -> Re
     let mut all: BTreeMap<&str, [Rounds; 3]> = BTreeMap::new();
     for _ in 0..effort.rounds {
         for program in programs {
-            let load = h2load::Load {
-                connections: CONNECTIONS,
-                streams: 1,
-                duration: effort.round,
-                path: "/".into(),
-                cpu: Some(OTHER_CPU),
-                tls: false,
-                grpc: false,
-                http1: true,
-                rate: Some(rate),
-            };
-            let outcome = h2load::run(client, at(program.port), &load)?;
-            ensure!(outcome.errors == 0, "{}: {outcome:?}", program.name);
+            let outcome = ask(client, program.port, ("/", CONNECTIONS), rate, effort.round)?;
             let [got, p50, p99] = all.entry(program.name).or_default();
             got.push(outcome.rate());
             p50.push(outcome.p50_us as f64);

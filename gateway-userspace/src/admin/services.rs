@@ -56,25 +56,31 @@ pub async fn list(State(control): Shared) -> Json<BTreeMap<String, ServiceStatus
 pub async fn show(State(control): Shared, Path(name): Path<String>) -> Result<Json<ServiceStatus>, Problem> {
     let snapshot = control.snapshot.load();
     let service = snapshot.services.get(&name).ok_or_else(|| Problem::not_found("service", &name))?;
-    Ok(Json(describe(service, &control.kernel.service_rows())))
+    Ok(Json(one(&control, service)))
+}
+
+pub fn one(control: &Control, service: &Service) -> ServiceStatus {
+    describe(service, &by_target(&control.kernel.service_rows()))
 }
 
 pub fn all(control: &Control) -> BTreeMap<String, ServiceStatus> {
     let rows = control.kernel.service_rows();
+    let counted = by_target(&rows);
     let snapshot = control.snapshot.load();
-    snapshot.services.iter().map(|(name, service)| (name.clone(), describe(service, &rows))).collect()
+    snapshot.services.iter().map(|(name, service)| (name.clone(), describe(service, &counted))).collect()
 }
 
-/// `rows`: what the kernel half counted, of this service and of others.
-pub fn describe(service: &Service, rows: &[ServiceRow]) -> ServiceStatus {
-    let counted: BTreeMap<&str, &ServiceRow> = rows
-        .iter()
-        .filter(|row| row.service == *service.name)
-        .map(|row| (row.target.as_str(), row))
-        .collect();
+/// What the kernel half counted, by service and target.
+type Counted<'a> = BTreeMap<(&'a str, &'a str), &'a ServiceRow>;
+
+fn by_target(rows: &[ServiceRow]) -> Counted<'_> {
+    rows.iter().map(|row| ((row.service.as_str(), row.target.as_str()), row)).collect()
+}
+
+fn describe(service: &Service, counted: &Counted<'_>) -> ServiceStatus {
     let spliced = service.splice.is_some();
     let targets = service.targets().map(|(target, config)| {
-        let counts = counted.get(&*target.name);
+        let counts = counted.get(&(&*service.name, &*target.name));
         let count = |of: fn(&ServiceRow) -> u64| counts.map_or(0, |row| of(row));
         TargetStatus {
             addr: target.name.to_string(),

@@ -121,7 +121,7 @@ pub async fn patch_service(
         found.ok_or_else(|| Problem::not_found("target", &format!("{name}/{addr}")))?;
     change.apply(&target.operator, &peer.name(), &name, addr);
     control.services_changed.notify_one();
-    Ok(Json(services::describe(service, &control.kernel.service_rows()).targets.swap_remove(index)))
+    Ok(Json(services::one(&control, service).targets.swap_remove(index)))
 }
 
 /// While another process takes over, what was to be remembered has been told it already.

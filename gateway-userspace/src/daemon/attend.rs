@@ -24,6 +24,9 @@ use crate::{
 /// How long answers of the admin API and the metrics may still take, when another process serves them or nobody does.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
+/// By how much reading a config gives way (setpriority(2)).
+const NICE: i32 = 5;
+
 /// Does what is asked until it is to stop, or another process takes over, and then stops. `asked`: the admin API and the
 /// metrics, which end after the answers they owe.
 pub async fn attend(
@@ -80,11 +83,15 @@ pub async fn attend(
 }
 
 /// The config as it is in the file now, read and checked on a thread of its own: a large one takes a while, during which requests,
-/// checks of targets and scrapes go on. It does not give way to workers: what it takes from them is the same then, and takes longer.
+/// checks of targets and scrapes go on. It gives way to workers a little: if much, a reload takes a second where they leave nothing.
 async fn read_aside(control: &Arc<Control>) -> Result<Config, ReloadError> {
     let (read, done) = oneshot::channel();
     let reader = control.clone();
-    let reading = move || drop(read.send(reader.read_config()));
+    let reading = move || {
+        // Of this thread alone, on Linux. Refused, it gives no way.
+        let _ = rustix::process::nice(NICE);
+        let _ = read.send(reader.read_config());
+    };
     match std::thread::Builder::new().name("config".into()).spawn(reading) {
         Ok(_) => done.await.map_err(|_| ReloadError::Stopping)?,
         Err(_) => control.read_config(),
