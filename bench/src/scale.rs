@@ -157,11 +157,12 @@ fn reload(case: &Case, client: &Node, effort: Effort) -> Result<Value> {
     let peak = load(client, case.port, effort.round)?.finish()?.rate();
     let ask = || half_rate::ask(client, case.port, ("/", CONNECTIONS), peak / 2.0, effort.round);
     let text = std::fs::read_to_string(case.gateway.config())?;
-    let mut names = 0..;
+    let mut reloads = 0;
     let mut once = || -> Result<f64> {
         std::thread::sleep(effort.round / 3);
         // One route is another each time.
-        let other = format!("host = \"g{}.test\"", names.next().unwrap_or_default());
+        reloads += 1;
+        let other = format!("host = \"g{reloads}.test\"");
         std::fs::write(case.gateway.config(), text.replacen("host = \"h0.test\"", &other, 1))?;
         let began = Instant::now();
         case.gateway.cli(&["reload"])?.ok()?;

@@ -14,6 +14,11 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Has this thread alone give way to others by so much (setpriority(2), which is of a thread on Linux). Refused, it gives less.
+pub fn give_way(by: i32) {
+    let _ = rustix::process::nice(by);
+}
+
 /// How long messages wait while more of them come.
 const PACE: Duration = Duration::from_millis(10);
 

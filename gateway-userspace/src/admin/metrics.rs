@@ -15,6 +15,7 @@ use tokio::sync::{Semaphore, mpsc};
 use crate::{
     daemon::Control,
     observe::metrics::{Format, Scrape},
+    sync::give_way,
 };
 
 /// Scrapes at once.
@@ -25,7 +26,7 @@ static PLACES: Semaphore = Semaphore::const_new(MOST);
 const AHEAD: usize = 4;
 /// Who takes nothing for so long gets no more.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// By how much writing gives way (setpriority(2)).
+/// By how much writing gives way.
 const NICE: i32 = 10;
 
 enum Piece {
@@ -41,8 +42,7 @@ pub async fn show(State(control): State<Arc<Control>>, headers: HeaderMap) -> Re
     let (to, pieces) = mpsc::channel(AHEAD);
     let write = move || {
         let scrape = Scrape::begin(&control);
-        // Of this thread alone, on Linux. Refused, it only gives way less.
-        let _ = rustix::process::nice(NICE);
+        give_way(NICE);
         let whole = scrape.write(format, &mut |piece| {
             let taken = to.blocking_send(Piece::Text(piece)).is_ok();
             // A worker that waits for this CPU has it now.

@@ -92,12 +92,17 @@ impl Fields {
         })
     }
 
+    /// The table at `key`, if it is there and no other value.
+    pub fn written(&self, key: &str) -> Option<&Fields> {
+        match &self.node(key)?.value {
+            Value::Table(fields) => Some(fields),
+            _ => None,
+        }
+    }
+
     /// The table at `key`, empty if it is not there.
     pub fn table(&self, key: &str) -> Fields {
-        match self.node(key).map(|node| &node.value) {
-            Some(Value::Table(fields)) => fields.clone(),
-            _ => Fields::empty(self.subsection(key), self.at.clone()),
-        }
+        self.written(key).cloned().unwrap_or_else(|| Fields::empty(self.subsection(key), self.at.clone()))
     }
 
     fn subsection(&self, key: &str) -> &'static Section {

@@ -19,12 +19,13 @@ use super::{
 use crate::{
     config::model::Config,
     observe::{events, trace},
+    sync::give_way,
 };
 
 /// How long answers of the admin API and the metrics may still take, when another process serves them or nobody does.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
-/// By how much reading a config gives way (setpriority(2)).
+/// By how much reading a config gives way.
 const NICE: i32 = 5;
 
 /// Does what is asked until it is to stop, or another process takes over, and then stops. `asked`: the admin API and the
@@ -88,8 +89,7 @@ async fn read_aside(control: &Arc<Control>) -> Result<Config, ReloadError> {
     let (read, done) = oneshot::channel();
     let reader = control.clone();
     let reading = move || {
-        // Of this thread alone, on Linux. Refused, it gives no way.
-        let _ = rustix::process::nice(NICE);
+        give_way(NICE);
         let _ = read.send(reader.read_config());
     };
     match std::thread::Builder::new().name("config".into()).spawn(reading) {

@@ -1,6 +1,6 @@
 //! One request as a story: check it, find its route, send it on, bring the answer back.
 
-use std::{pin::Pin, rc::Rc, sync::Arc};
+use std::{rc::Rc, sync::Arc};
 
 use http::{HeaderValue, Method, Response, StatusCode, Version, header, request};
 use http_body::Body;
@@ -41,7 +41,7 @@ pub enum Begun {
 pub enum Onward {
     Plain(Plain),
     /// Of a route with policies; in a box, so that the future of requests without stays small.
-    Policed(Pin<Box<dyn Future<Output = Response<ResponseBody>>>>),
+    Policed(policed::Answering),
 }
 
 /// To the upstream of a route without policies.

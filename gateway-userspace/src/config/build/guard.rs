@@ -10,10 +10,7 @@ use crate::config::{
 
 pub(super) fn guard(route: &Fields, problems: &mut Problems) -> Guard {
     let prefixes = |key: &str| route.get::<Vec<Prefix>>(key).map(Prefixes::new);
-    let max = |key: &str| match route.node("max").map(|node| &node.value) {
-        Some(Value::Table(max)) => max.get::<ByteSize>(key).map(|size| size.0),
-        _ => None,
-    };
+    let max = |key: &str| route.written("max")?.get::<ByteSize>(key).map(|size| size.0);
     Guard {
         allow_from: prefixes("allow_from"),
         deny_from: prefixes("deny_from"),
@@ -27,7 +24,7 @@ pub(super) fn guard(route: &Fields, problems: &mut Problems) -> Guard {
 }
 
 fn json(route: &Fields) -> Option<JsonLimits> {
-    let Value::Table(max) = &route.node("max")?.value else { return None };
+    let max = route.written("max")?;
     let (depth, items) = (max.get("json_depth"), max.get("json_items"));
     (depth.is_some() || items.is_some()).then(|| JsonLimits { depth: depth.unwrap_or(64), items })
 }
@@ -41,7 +38,7 @@ fn csrf(route: &Fields, problems: &mut Problems) -> Option<Vec<Origin>> {
         let hint = "name the origins, or leave `csrf` out".to_owned();
         problems.push(Problem::new(ProblemKind::Conflict, &fields.place("origins"), message).hint(hint));
     }
-    if let Some(Value::Table(cors)) = route.node("cors").map(|node| &node.value) {
+    if let Some(cors) = route.written("cors") {
         let named = cors.get::<Vec<Origin>>("origins").unwrap_or_default();
         origins.extend(named.into_iter().filter(|origin| *origin != Origin::Any));
     }

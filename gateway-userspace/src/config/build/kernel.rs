@@ -70,7 +70,7 @@ fn syn_cookies(fields: &Fields) -> Option<Rate> {
 }
 
 fn adapt(fields: &Fields, problems: &mut Problems) -> Option<Adapt> {
-    let Value::Table(adapt) = &fields.node("adapt")?.value else { return None };
+    let adapt = fields.written("adapt")?;
     let mut checked = |key: &str, Percent(share): Percent| {
         if !(0.01..=1.0).contains(&share) {
             let message = format!("`kernel.adapt.{key}`: must be from 1% to 100%");

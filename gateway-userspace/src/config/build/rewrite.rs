@@ -30,9 +30,7 @@ const OURS: [&str; 10] = [
 const TOLD: [&str; 4] = ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"];
 
 pub(super) fn rewrite(route: &Fields, path: &PathPattern, problems: &mut Problems) -> Rewrite {
-    let Some(Value::Table(fields)) = route.node("rewrite").map(|node| &node.value) else {
-        return Rewrite::default();
-    };
+    let Some(fields) = route.written("rewrite") else { return Rewrite::default() };
     let mut builder = Builder { path, problems };
     let response = fields.table("response");
     Rewrite {
@@ -80,7 +78,7 @@ pub(super) fn answer(route: &Fields, path: &PathPattern, problems: &mut Problems
 
 /// A fixed answer at `respond`.
 pub(super) fn respond(parent: &Fields, path: &PathPattern, problems: &mut Problems) -> Option<Respond> {
-    let Value::Table(fields) = &parent.node("respond")?.value else { return None };
+    let fields = parent.written("respond")?;
     let status: u16 = fields.or_default("status");
     let body: String = fields.or_default("body");
     // RFC 9110 sections 15.3.5, 15.3.6 and 15.4.5.

@@ -168,9 +168,7 @@ fn sticky(text: String) -> Sticky {
 }
 
 fn timeout(fields: &Fields) -> RouteTimeout {
-    let Some(Value::Table(timeout)) = fields.node("timeout").map(|node| &node.value) else {
-        return RouteTimeout::default();
-    };
+    let Some(timeout) = fields.written("timeout") else { return RouteTimeout::default() };
     RouteTimeout {
         first_byte: timeout.get("first_byte"),
         idle: timeout.get("idle"),
@@ -179,9 +177,7 @@ fn timeout(fields: &Fields) -> RouteTimeout {
 }
 
 fn retry(fields: &Fields) -> RouteRetry {
-    let Some(Value::Table(retry)) = fields.node("retry").map(|node| &node.value) else {
-        return RouteRetry::default();
-    };
+    let Some(retry) = fields.written("retry") else { return RouteRetry::default() };
     let words: Option<Vec<&'static str>> = retry.get("on");
     RouteRetry {
         on: words.map(|words| RetryOn::from_words(&words)),
@@ -210,7 +206,7 @@ fn needs_upstreams(fields: &Fields, to: &Destination, problems: &mut Problems) {
 }
 
 fn mirror(fields: &Fields, declared: &BTreeMap<String, Fields>, problems: &mut Problems) -> Option<Mirror> {
-    let Value::Table(fields) = &fields.node("mirror")?.value else { return None };
+    let fields = fields.written("mirror")?;
     let (to, name) = (fields.get::<String>("to"), fields.get::<String>("version"));
     if to.is_some() && name.is_some() {
         let message = "`mirror` goes either to an upstream or to a version's";

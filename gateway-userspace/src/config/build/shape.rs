@@ -10,7 +10,7 @@ use crate::config::{
 };
 
 pub(super) fn cors(route: &Fields, problems: &mut Problems) -> Option<Cors> {
-    let Value::Table(fields) = &route.node("cors")?.value else { return None };
+    let fields = route.written("cors")?;
     let origins: Vec<Origin> = fields.get("origins")?;
     let credentials = fields.or_default("credentials");
     if credentials && origins.contains(&Origin::Any) {

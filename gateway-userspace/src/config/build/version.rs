@@ -68,7 +68,7 @@ pub(super) fn versions(
     problems: &mut Problems,
     mut build: impl FnMut(&str, &Fields, &mut Problems) -> Route,
 ) -> Option<Box<Versions>> {
-    let Value::Table(fields) = &route.node("version")?.value else { return None };
+    let fields = route.written("version")?;
     let mut builder = Builder { path: format!("route.{name}.version"), fields, problems };
     let names = builder.names();
     let sources = builder.sources();
@@ -305,7 +305,7 @@ impl Builder<'_> {
         names: &[VersionName],
         authenticated: bool,
     ) -> Option<Canary> {
-        let Value::Table(fields) = &own.node("canary")?.value else { return None };
+        let fields = own.written("canary")?;
         let to: String = fields.get("to")?;
         if !self.defined(fields, "to", &to, names) {
             return None;

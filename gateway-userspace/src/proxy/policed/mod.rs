@@ -9,7 +9,10 @@ use http::{Response, request};
 use http_body::Body;
 
 use self::waiting::Job;
-pub use self::way::{RequestChanges, Way, changes_field};
+pub use self::{
+    waiting::Answering,
+    way::{RequestChanges, Way, changes_field},
+};
 use super::{
     body::ResponseBody,
     cached::{self, Looked},
@@ -65,6 +68,12 @@ impl Early {
             None => Ok(self),
         }
     }
+
+    /// Limits have let it in, and it need not wait for that.
+    fn is_in(&self, policies: &Policies) -> bool {
+        let waits = self.admission.as_ref().is_some_and(|admission| !admission.wait.is_zero());
+        (policies.limits.is_none() || self.preflight || self.asked) && !waits
+    }
 }
 
 /// Does what can be done of a request at once: that is all of it, if it is refused, stored, or answered by its route.
@@ -107,10 +116,7 @@ fn at_once(
     // Its body may have to be whole before its head can be sent.
     let holds_answers = policies.client_cache.is_some()
         || policies.rewrite.as_ref().is_some_and(|rewrite| rewrite.response_json.is_some());
-    let limits = policies.limits.as_ref().filter(|_| !early.preflight);
-    let waits = early.admission.as_ref().is_some_and(|admission| !admission.wait.is_zero());
-    let admitted = (limits.is_none() || early.asked) && !waits;
-    if policies.gate.is_some() || holds_answers || early.web.is_some() || !admitted {
+    if policies.gate.is_some() || holds_answers || early.web.is_some() || !early.is_in(policies) {
         return Err(early);
     }
     if !early.preflight && policies.answer.is_none() {
@@ -120,8 +126,8 @@ fn at_once(
             return Err(early);
         }
     }
-    let Early { exchange, admission, looked, .. } = early;
-    let plan = match Plan::of(policies, &exchange, head) {
+    let Early { exchange, asked, admission, looked, .. } = early;
+    let mut plan = match Plan::of((route, policies), picked, &exchange, head) {
         Ok(plan) => plan,
         Err(why) => return Ok(problem::response(exchange, why)),
     };
@@ -130,17 +136,11 @@ fn at_once(
         (None, Some((looked, cache))) => looked.answer(cache, head, exchange),
         (None, None) => problem::response(exchange, Why::NoRoute),
     };
-    if limits.is_some() {
+    if asked {
         response = limited::pace(limited::meter(response));
     }
-    let telling = telling(route, picked, head);
-    Ok(plan.ends.apply(policies, response, telling, admission.map(|admission| admission.fields)))
-}
-
-/// What the answer tells of the version that takes the request.
-fn telling<'a>(route: &'a Route, picked: Option<Picked>, head: &request::Parts) -> Option<Telling<'a>> {
-    let (version, picked) = route.version.as_deref().zip(picked)?;
-    Some(version.tell.of(picked, head))
+    plan.ends.told = admission.map(|admission| admission.fields);
+    Ok(plan.ends.apply(policies, response))
 }
 
 /// Decides what can be decided at once. A request that is refused here costs no more than that: nothing is made for what would
@@ -240,23 +240,20 @@ struct Plan<'a> {
 
 /// What is done of an answer last.
 struct Ends<'a> {
+    /// Of the version that takes the request.
+    telling: Option<Telling<'a>>,
     fields: Changes<'a>,
+    /// Of limits, once they are asked.
+    told: Option<Fields>,
     /// For any answer but that to a preflight, which says more.
     cors: Option<Allowed<'a>>,
     compress: Option<Accepted<'a>>,
 }
 
 impl Ends<'_> {
-    /// `telling`, `told`: of the version, and of limits.
-    fn apply(
-        self,
-        policies: &Policies,
-        mut response: Response<ResponseBody>,
-        telling: Option<Telling<'_>>,
-        told: Option<Fields>,
-    ) -> Response<ResponseBody> {
+    fn apply(self, policies: &Policies, mut response: Response<ResponseBody>) -> Response<ResponseBody> {
         let (status, headers) = (response.status(), response.headers_mut());
-        if let Some(telling) = telling {
+        if let Some(telling) = self.telling {
             telling.apply(status, headers);
         }
         if let Some(allowed) = self.cors {
@@ -266,7 +263,7 @@ impl Ends<'_> {
             protect.apply(headers);
         }
         self.fields.apply(headers);
-        if let Some(told) = told {
+        if let Some(told) = self.told {
             told.apply(headers);
         }
         match self.compress {
@@ -277,24 +274,32 @@ impl Ends<'_> {
 }
 
 impl<'a> Plan<'a> {
-    fn of(policies: &'a Policies, exchange: &Exchange, head: &request::Parts) -> Result<Self, Why> {
+    fn of(
+        (route, policies): (&'a Route, &'a Policies),
+        picked: Option<Picked>,
+        exchange: &Exchange,
+        head: &request::Parts,
+    ) -> Result<Self, Why> {
         let (id, caller, client) = (exchange.id(), exchange.caller(), exchange.state.kept_client());
         let caller = caller.as_deref();
-        Plan::new(policies, &Context { head, client: &client.text, id: &id, scheme: client.scheme, caller })
-    }
-
-    fn new(policies: &'a Policies, context: &Context<'_>) -> Result<Self, Why> {
+        let context = &Context { head, client: &client.text, id: &id, scheme: client.scheme, caller };
         let rewrite = policies.rewrite.as_ref();
         let cors = policies.cors.as_ref();
-        let preflight = cors.and_then(|cors| cors.preflight(context.head));
+        let preflight = cors.and_then(|cors| cors.preflight(head));
         Ok(Plan {
             ends: Ends {
+                telling: route
+                    .version
+                    .as_deref()
+                    .zip(picked)
+                    .map(|(version, picked)| version.tell.of(picked, head)),
+                told: None,
                 fields: rewrite.map(|rewrite| rewrite.response.fill(context)).unwrap_or_default(),
-                cors: cors.filter(|_| preflight.is_none()).map(|cors| cors.allowed(context.head)),
-                compress: policies.compress.as_ref().map(|compress| compress.accepted(context.head)),
+                cors: cors.filter(|_| preflight.is_none()).map(|cors| cors.allowed(head)),
+                compress: policies.compress.as_ref().map(|compress| compress.accepted(head)),
             },
             answer: preflight.or_else(|| policies.answer.as_ref().map(|answer| answer.answer(context))),
-            client_cache: policies.client_cache.as_ref().and_then(|policy| policy.asked(context.head)),
+            client_cache: policies.client_cache.as_ref().and_then(|policy| policy.asked(head)),
             request: match rewrite {
                 Some(rewrite) => RequestChanges::new(rewrite, context)?,
                 None => RequestChanges::default(),

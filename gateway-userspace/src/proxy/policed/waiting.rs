@@ -17,18 +17,17 @@ use super::{
         subrequest::Asker,
         tagged, versioned,
     },
-    Early, Ends, Plan, answer, early, refuse, refuse_limited, telling,
+    Early, Ends, Plan, answer, early, refuse, refuse_limited,
     way::Way,
 };
 use crate::{
     auth::{Asking, Gate, Refused},
     config::units::Moment,
-    limit::Fields,
     observe::Why,
     policy::Policies,
     runtime::{Route, Snapshot},
     upstream::{Upstream, http1::Outgoing},
-    version::{Picked, Telling},
+    version::Picked,
 };
 
 /// A request that was not answered at once.
@@ -63,15 +62,17 @@ impl Job {
     fn is_straight(&self) -> bool {
         let Job { route, early, .. } = self;
         let Some(policies) = &route.policies else { return false };
-        let waits = early.admission.as_ref().is_some_and(|admission| !admission.wait.is_zero());
-        let signed = || early.exchange.caller().is_some_and(|caller| caller.body.is_some());
         policies.only_passes()
-            && (policies.limits.is_none() || early.asked)
-            && !waits
+            && early.is_in(policies)
             && !early.preflight
             && early.web.is_none()
-            && !(policies.gate.is_some() && signed())
+            && !is_signed(&early.exchange)
     }
+}
+
+/// Its body is to be what was signed.
+fn is_signed(exchange: &Exchange) -> bool {
+    exchange.caller().is_some_and(|caller| caller.body.is_some())
 }
 
 /// Finds out who calls, before anything else.
@@ -140,7 +141,7 @@ async fn straight(job: Job) -> Response<ResponseBody> {
     let Some(policies) = &route.policies else {
         return problem::response(job.early.exchange, Why::NoRoute);
     };
-    let Sendable { upstream, exchange, request, body, last } =
+    let Sendable { upstream, exchange, request, body, ends } =
         match sendable(&snapshot, (&route, policies), job) {
             Ok(sendable) => sendable,
             Err(response) => return *response,
@@ -149,7 +150,7 @@ async fn straight(job: Job) -> Response<ResponseBody> {
     if policies.limits.is_some() {
         response = limited::pace(limited::meter(response));
     }
-    last.apply(policies, response)
+    ends.apply(policies, response)
 }
 
 /// All that is needed to ask an upstream, and what is done of its answer.
@@ -158,20 +159,7 @@ struct Sendable<'a> {
     exchange: Exchange,
     request: Outgoing,
     body: RequestBody,
-    last: Last<'a>,
-}
-
-/// What is done of an answer last.
-struct Last<'a> {
     ends: Ends<'a>,
-    telling: Option<Telling<'a>>,
-    told: Option<Fields>,
-}
-
-impl Last<'_> {
-    fn apply(self, policies: &Policies, response: Response<ResponseBody>) -> Response<ResponseBody> {
-        self.ends.apply(policies, response, self.telling, self.told)
-    }
 }
 
 /// # Errors
@@ -183,22 +171,18 @@ fn sendable<'a>(
 ) -> Result<Sendable<'a>, Box<Response<ResponseBody>>> {
     let Job { picked, early, mut head, body, .. } = job;
     let Early { exchange, admission, .. } = early;
-    let plan = match Plan::of(policies, &exchange, &head) {
+    let mut plan = match Plan::of((route, policies), picked, &exchange, &head) {
         Ok(plan) => plan,
         Err(why) => return Err(Box::new(problem::response(exchange, why))),
     };
-    let telling = telling(route, picked, &head);
-    let told = policies.limits.as_ref().map(|_| {
+    plan.ends.told = policies.limits.as_ref().map(|_| {
         let admission = admission.unwrap_or_default();
         limited::mark(&admission, &mut head.headers);
         admission.fields
     });
     let mut way = Way::new(snapshot, (route, policies), (plan.request, None), None, picked);
     match way.prepare(&exchange, head, body) {
-        Ok((upstream, request, body)) => {
-            let last = Last { ends: plan.ends, telling, told };
-            Ok(Sendable { upstream, exchange, request, body, last })
-        }
+        Ok((upstream, request, body)) => Ok(Sendable { upstream, exchange, request, body, ends: plan.ends }),
         Err(why) => Err(Box::new(problem::response(exchange, why))),
     }
 }
@@ -208,12 +192,10 @@ async fn winding(job: Job) -> Response<ResponseBody> {
     let Job { snapshot, route, picked, early, mut head, body } = job;
     let Early { exchange, web, preflight, asked, admission, looked } = early;
     let Some(policies) = &route.policies else { return problem::response(exchange, Why::NoRoute) };
-    let plan = match Plan::of(policies, &exchange, &head) {
+    let mut plan = match Plan::of((&route, policies), picked, &exchange, &head) {
         Ok(plan) => plan,
         Err(why) => return problem::response(exchange, why),
     };
-    let telling = telling(&route, picked, &head);
-    let mut told = None;
     let limits = policies.limits.as_ref().filter(|_| !preflight);
     if let Some(limits) = limits {
         let admission = match asked {
@@ -227,7 +209,7 @@ async fn winding(job: Job) -> Response<ResponseBody> {
         if !admission.wait.is_zero() {
             tokio::time::sleep(admission.wait).await;
         }
-        told = Some(admission.fields);
+        plan.ends.told = Some(admission.fields);
     }
     let map = plan.map.filter(|_| plan.answer.is_none());
     if map.is_some() {
@@ -236,12 +218,12 @@ async fn winding(job: Job) -> Response<ResponseBody> {
     let mut response = match plan.answer {
         Some(answered) => answer(answered, exchange),
         None => {
+            // A body that was signed is checked on the plain way only.
+            let plain = web.is_some() || is_signed(&exchange);
             let changes = (plan.request, plan.shadow);
             let way = Way::new(&snapshot, (&route, policies), changes, web, picked);
-            // A body that was signed is checked on the plain way only.
-            let signed = exchange.caller().is_some_and(|caller| caller.body.is_some());
             match &policies.cache {
-                Some(cache) if way.is_plain() && !signed => {
+                Some(cache) if !plain => {
                     Box::pin(cached::handle(way, (cache, looked), exchange, head, body)).await
                 }
                 _ => Box::pin(way.forward(exchange, head, body)).await,
@@ -265,5 +247,5 @@ async fn winding(job: Job) -> Response<ResponseBody> {
     if limits.is_some() {
         response = limited::pace(response);
     }
-    plan.ends.apply(policies, response, telling, told)
+    plan.ends.apply(policies, response)
 }

@@ -106,11 +106,6 @@ impl<'a> Way<'a> {
         }
     }
 
-    /// Nothing is translated.
-    pub fn is_plain(&self) -> bool {
-        self.web.is_none()
-    }
-
     /// Has an upstream's answer compared with a shadow's, if it is to be.
     pub fn watch(&mut self, response: Response<ResponseBody>) -> Response<ResponseBody> {
         match self.side.take() {
